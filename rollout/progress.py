@@ -1,0 +1,95 @@
+"""How far a run is and how fast: the numbers behind the progress bar, metrics.jsonl and the totals in run.json."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rollout.engine import EngineStats
+from rollout.records import Sample
+
+_NOW_SECONDS = 10.0  # "now" is the average over this long
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of the generation stage at one moment. Rates are in tokens per second and leave loading out."""
+
+    elapsed_seconds: float
+    samples_done: int
+    samples_total: int
+    samples_failed: int
+    prompt_tokens: int
+    generated_tokens: int
+    output_tok_s: float
+    output_tok_s_now: float
+    eta_seconds: float | None
+    running: int
+    waiting: int
+
+
+class Progress:
+    """Counts samples as they finish. `generated_tokens` includes samples that have not finished."""
+
+    def __init__(self, samples_total: int, stats: Callable[[], EngineStats]) -> None:
+        self._stats = stats
+        self._start = time.monotonic()
+        self._tokens_before = stats().generated_tokens
+        self._recent: deque[tuple[float, int]] = deque([(0.0, 0)])  # (elapsed, generated tokens), for "now"
+        self._total = samples_total
+        self._done = self._failed = self._prompt_tokens = self._finished_tokens = 0
+        self._lengths = Counter[int]()  # of the finished responses
+
+    def count(self, sample: Sample) -> None:
+        """One more sample is finished."""
+        self._done += 1
+        self._failed += sample.error is not None
+        self._prompt_tokens += sample.num_prompt_tokens or 0
+        self._finished_tokens += sample.num_generated_tokens
+        if sample.error is None:
+            self._lengths[sample.num_generated_tokens] += 1
+
+    def snapshot(self) -> Snapshot:
+        """Ask the engine (about a millisecond) and add everything up."""
+        stats, elapsed = self._stats(), time.monotonic() - self._start
+        generated = max(stats.generated_tokens - self._tokens_before, self._finished_tokens)
+        self._recent.append((elapsed, generated))
+        while len(self._recent) > 2 and elapsed - self._recent[1][0] >= _NOW_SECONDS:
+            self._recent.popleft()
+        then, generated_then = self._recent[0]
+        overall = generated / elapsed if elapsed else 0.0
+        now = (generated - generated_then) / (elapsed - then) if elapsed > then else overall
+        return Snapshot(
+            elapsed_seconds=elapsed,
+            samples_done=self._done,
+            samples_total=self._total,
+            samples_failed=self._failed,
+            prompt_tokens=self._prompt_tokens,
+            generated_tokens=generated,
+            output_tok_s=overall,
+            output_tok_s_now=now,
+            eta_seconds=self._eta(generated - self._finished_tokens, stats.running, overall, now),
+            running=stats.running,
+            waiting=stats.waiting,
+        )
+
+    def _eta(self, unfinished_tokens: int, running: int, overall: float, now: float) -> float | None:
+        """Seconds to the end, if what is to come is as long as what has finished; None before anything has.
+
+        Two bounds, the larger counts: all tokens still to come at the overall rate, and the rest of one running sample
+        at the rate of one sample, which is what the end of a run waits for.
+        """
+        if not self._lengths or not overall or not now:
+            return None
+        rest = self._expected_rest(unfinished_tokens / running) if running else 0.0
+        begun = self._lengths.total() + running
+        mean = (self._finished_tokens + unfinished_tokens + running * rest) / begun
+        not_begun = self._total - self._done - running
+        return max((not_begun * mean + running * rest) / overall, rest * running / now)
+
+    def _expected_rest(self, age: float) -> float:
+        """Tokens a sample still takes that has `age` tokens: the mean over finished ones that were longer."""
+        longer = {length: count for length, count in self._lengths.items() if length > age}
+        if not longer:
+            return age  # none was: expect as much again
+        return sum((length - age) * count for length, count in longer.items()) / sum(longer.values())

@@ -1,0 +1,125 @@
+"""The input: a table with a column of chats -> Prompt, one per row, streamed, bad rows included."""
+
+import json
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from rollout.config import DataConfig
+from rollout.errors import PromptError, UserError, did_you_mean
+from rollout.records import RESERVED_COLUMNS, Message, Prompt
+from rollout.tables import Table, open_table, select
+
+
+def open_input(data: DataConfig) -> Table:
+    """The rows and columns a run works on. Raises UserError when the file or its columns cannot serve."""
+    path = Path(str(files("rollout") / "builtin_prompts.jsonl")) if data.path is None else Path(data.path).expanduser()
+    table = open_table(path, "data.path")
+    try:
+        table = select(table, data.drop_columns, data.limit)
+    except KeyError as error:
+        raise UserError(
+            f"data.drop_columns={error.args[0]}: {path} has no such column; it has {', '.join(table.schema.names)}"
+        ) from error
+    problems = [*_prompt_column_problems(table, data.prompt_key), *_clash_problems(table)]
+    if problems:
+        raise UserError(*problems)
+    return table
+
+
+def read_prompts(table: Table, data: DataConfig) -> Iterator[Prompt]:
+    """Every row of `table` as a Prompt, in order; a row without a usable chat says why in `error`."""
+    row_id = 0
+    for batch in table.batches():
+        for value in batch.column(data.prompt_key).to_pylist():
+            try:
+                if row_id in table.bad_rows:
+                    raise PromptError(table.bad_rows[row_id])
+                yield Prompt(row_id, with_system_prompt(parse_chat(value), data.system_prompt))
+            except PromptError as error:
+                yield Prompt(row_id, [], str(error))
+            row_id += 1
+
+
+def parse_chat(value: Any) -> list[Message]:
+    """A cell of the prompt column -> messages.
+
+    Takes a list of {role, content}, the same as a JSON string, or plain text, which becomes one user message. Raises
+    PromptError for a cell that is none of these or that says nothing.
+    """
+    if value is None:
+        raise PromptError("the prompt is null")
+    if isinstance(value, str):
+        value = _chat_in_json(value) or [{"role": "user", "content": value}]
+    messages = [_message(turn, number) for number, turn in enumerate(value)]
+    if all(_is_blank(message["content"]) for message in messages):
+        raise PromptError("the prompt is empty")
+    return messages
+
+
+def with_system_prompt(messages: list[Message], system_prompt: str | None) -> list[Message]:
+    """`messages` behind a system message, unless they begin with one."""
+    if system_prompt is None or messages[0]["role"] == "system":
+        return messages
+    return [{"role": "system", "content": system_prompt}, *messages]
+
+
+def _chat_in_json(text: str) -> list[Any] | None:
+    """The chat that `text` encodes, or None where `text` is simply a text (which may well begin with a bracket)."""
+    if not text.lstrip().startswith("["):
+        return None
+    try:
+        chat = json.loads(text)
+    except ValueError:
+        return None
+    return chat if chat and all(isinstance(turn, dict) for turn in chat) else None
+
+
+def _message(turn: Any, number: int) -> Message:
+    if not isinstance(turn, dict):
+        raise PromptError(f"message {number} is not {{role, content}} but {type(turn).__name__}")
+    message: Message = _without_nulls(turn)
+    if not isinstance(message.get("role"), str):
+        raise PromptError(f"message {number} has no role")
+    if "content" not in message:
+        if "tool_calls" not in message:
+            raise PromptError(f"message {number} has no content")
+        message["content"] = ""  # templates read the key even where a turn only calls tools
+    return message
+
+
+def _without_nulls(value: Any) -> Any:
+    """Arrow gives every struct of a column the same fields; the ones a row did not have come back as None."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def _is_blank(content: Any) -> bool:
+    return not (content.strip() if isinstance(content, str) else content)
+
+
+def _prompt_column_problems(table: Table, key: str) -> Iterator[str]:
+    if key not in table.schema.names:
+        names = table.schema.names
+        yield (
+            f"data.prompt_key={key}: {table.path} has no such column, {did_you_mean(key, names)}"
+            if names
+            else f"data.path={table.path}: has no columns"
+        )
+        return
+    kind = table.schema.field(key).type
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    if not (is_text or (is_list and pa.types.is_struct(kind.value_type))):
+        yield f"data.prompt_key={key}: the column holds {kind}; it must hold text or lists of {{role, content}}"
+
+
+def _clash_problems(table: Table) -> Iterator[str]:
+    clash = [name for name in table.schema.names if name in RESERVED_COLUMNS]
+    if clash:
+        names = ",".join(clash)
+        yield f"data.path={table.path}: column {names} is ours in the output; rename it or set data.drop_columns=[{names}]"

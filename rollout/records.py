@@ -1,0 +1,103 @@
+"""The records that travel between the stages, and the Arrow schemas of what is written.
+
+    Prompt --render--> Request --engine--> Sample --> samples/part-*.parquet --finalize--> rollouts.parquet
+
+A sample is known by (row_id, sample_idx) everywhere: never by its text, never by the order in which it finished.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+SCHEMA_VERSION = 1
+"""Version of the files below; goes up when a column changes its meaning."""
+
+Message = dict[str, Any]
+"""One turn of a chat, in the form chat templates expect: role, content, and whatever else the template reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One input row: its position in the input (from 0) and its chat, or why it has none."""
+
+    row_id: int
+    messages: list[Message]
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One sample to generate. The samples of a row share one list of `prompt_token_ids`."""
+
+    row_id: int
+    sample_idx: int
+    seed: int
+    prompt_token_ids: list[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One finished sample. With an `error`, `response` is None and `finish_reason` is "error"."""
+
+    row_id: int
+    sample_idx: int
+    seed: int
+    response: str | None
+    finish_reason: str
+    num_prompt_tokens: int | None
+    num_generated_tokens: int
+    error: str | None = None
+
+
+SAMPLE_SCHEMA = pa.schema(
+    [
+        pa.field("row_id", pa.int64(), nullable=False),
+        pa.field("sample_idx", pa.int32(), nullable=False),
+        pa.field("seed", pa.int64(), nullable=False),
+        pa.field("response", pa.string()),
+        pa.field("finish_reason", pa.string(), nullable=False),
+        pa.field("num_prompt_tokens", pa.int32()),
+        pa.field("num_generated_tokens", pa.int32(), nullable=False),
+        pa.field("error", pa.string()),
+    ]
+)
+"""One row per finished sample: the journal."""
+
+ROLLOUT_FIELDS = (
+    pa.field("row_id", pa.int64(), nullable=False),
+    pa.field("responses", pa.list_(pa.string()), nullable=False),
+    pa.field("finish_reasons", pa.list_(pa.string()), nullable=False),
+    pa.field("num_prompt_tokens", pa.int32()),
+    pa.field("num_generated_tokens", pa.list_(pa.int32()), nullable=False),
+    pa.field("seeds", pa.list_(pa.int64()), nullable=False),
+    pa.field("error", pa.string()),
+)
+"""What rollouts.parquet has after the input's own columns. Position in a list = sample_idx, in all four lists; a sample
+that failed is null in `responses` and "error" in `finish_reasons`."""
+
+ROLLOUT_COLUMNS = tuple(column.name for column in ROLLOUT_FIELDS)
+
+
+FLAT_FIELDS = (
+    pa.field("row_id", pa.int64(), nullable=False),
+    pa.field("sample_idx", pa.int32(), nullable=False),
+    pa.field("response", pa.string()),
+    pa.field("finish_reason", pa.string(), nullable=False),
+    pa.field("num_prompt_tokens", pa.int32()),
+    pa.field("num_generated_tokens", pa.int32(), nullable=False),
+    pa.field("seed", pa.int64(), nullable=False),
+    pa.field("error", pa.string()),
+)
+"""What flat.parquet has after the input's own columns: one row per sample. `error` is null beside a response."""
+
+RESERVED_COLUMNS = frozenset(column.name for column in (*ROLLOUT_FIELDS, *FLAT_FIELDS))
+"""Names an input column cannot have."""
+
+PREVIEW_COLUMNS = ["row_id", "prompt", "response", "finish_reason"]
+"""A few samples for people to read, on screen and in W&B."""
+
+
+def failed_sample(row_id: int, sample_idx: int, seed: int, error: str) -> Sample:
+    """The sample that records why there is no response."""
+    return Sample(row_id, sample_idx, seed, None, "error", None, 0, error)

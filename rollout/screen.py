@@ -1,0 +1,123 @@
+"""What a person sees: our lines, one progress bar, a closing table; everybody else's chatter goes to rollout.log."""
+
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from rollout.progress import Snapshot
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def screen(log_file: Path) -> Iterator[Console]:
+    """Send file descriptors 1 and 2 to `log_file` and yield a console on what was stdout.
+
+    Redirecting the descriptors also catches what libraries written in C++ and the engine's own processes print, which
+    no logging setting would. Our logger `rollout` writes to both.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = os.dup(1), os.dup(2)
+    with log_file.open("a", encoding="utf-8") as sink, os.fdopen(os.dup(saved[0]), "w", encoding="utf-8") as terminal:
+        console = Console(file=terminal, highlight=False)
+        handlers = [_ScreenHandler(console), _file_handler(sink)]
+        ours = logging.getLogger("rollout")
+        ours.setLevel(logging.INFO)
+        ours.propagate = False
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+        ours.handlers[:] = handlers
+        try:
+            yield console
+        finally:
+            ours.handlers.clear()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os.dup2(saved[0], 1)
+            os.dup2(saved[1], 2)
+            os.close(saved[0])
+            os.close(saved[1])
+
+
+class _ScreenHandler(logging.Handler):
+    """Log lines above the progress bar; warnings and errors say so."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = {"WARNING": "yellow", "ERROR": "red"}.get(record.levelname, "")
+        prefix = f"{record.levelname.lower()}: " if style else ""
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        line = Text.assemble((f"{clock} ", "dim"), (prefix, style), record.getMessage())
+        self._console.print(line, soft_wrap=True)
+
+
+def _file_handler(sink: TextIO) -> logging.Handler:
+    handler = logging.StreamHandler(sink)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler
+
+
+@contextmanager
+def progress_view(console: Console) -> Iterator[Callable[[Snapshot], None]]:
+    """Yield a function that shows a snapshot: as a bar on a terminal, as a log line now and then elsewhere."""
+    if not console.is_terminal:
+        yield _log_lines()
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("samples  {task.description}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(now: Snapshot) -> None:
+            bar.update(task, completed=now.samples_done, total=now.samples_total, description=_rates(now))
+
+        yield show
+
+
+def _log_lines() -> Callable[[Snapshot], None]:
+    next_line = 10.0
+
+    def show(now: Snapshot) -> None:
+        nonlocal next_line
+        if now.elapsed_seconds >= next_line:
+            log.info("%d/%d samples  %s", now.samples_done, now.samples_total, _rates(now))
+            next_line = now.elapsed_seconds + max(10.0, 0.1 * now.elapsed_seconds)  # fewer as a run gets longer
+
+    return show
+
+
+def _rates(now: Snapshot) -> str:
+    eta = "?" if now.eta_seconds is None else duration(now.eta_seconds)
+    failed = f"  {now.samples_failed} failed" if now.samples_failed else ""
+    return f"{now.output_tok_s_now:,.0f} tok/s now, {now.output_tok_s:,.0f} overall  ETA {eta}{failed}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 8.5s, 1m05s or 2h03m."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}m{seconds:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def show_table(console: Console, title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A small table; every column but the first is aligned right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    for position, name in enumerate(columns):
+        table.add_column(name, justify="right" if position else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)

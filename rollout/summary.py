@@ -1,0 +1,98 @@
+"""The end of a run on screen: what came out, how fast, what to look at, where it is."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.text import Text
+
+from rollout.postprocess import Analysis, Distribution
+from rollout.screen import duration, show_table
+
+_TRUNCATION_WARNING = 0.05  # a few long responses are normal; more than this share cut off is worth a line
+
+
+def preview(rollouts: Path, prompt_key: str, num_rows: int) -> list[list[Any]]:
+    """The first rows that have a response, as PREVIEW_COLUMNS: the last user message and the first response."""
+    rows: list[list[Any]] = []
+    with pq.ParquetFile(rollouts) as file:
+        for batch in file.iter_batches(num_rows, columns=["row_id", prompt_key, "responses", "finish_reasons"]):
+            for row in batch.to_pylist():
+                if row["responses"][0] is not None and len(rows) < num_rows:
+                    prompt = _last_message(row[prompt_key])
+                    rows.append([row["row_id"], prompt, row["responses"][0], row["finish_reasons"][0]])
+            if len(rows) == num_rows:
+                break
+    return rows
+
+
+def show_summary(
+    console: Console, run_dir: Path, manifest: dict[str, Any], analysis: Analysis | None, samples: list[list[Any]]
+) -> None:
+    """Print the closing tables, warnings and paths."""
+    totals, throughput, seconds = manifest["totals"], manifest["throughput"], manifest["seconds"]
+    console.print()
+    for _, prompt, response, _ in samples[:1]:
+        console.print(Text.assemble(("prompt    ", "bold"), _one_line(prompt)), soft_wrap=True)
+        console.print(Text.assemble(("response  ", "bold"), _one_line(response)), soft_wrap=True)
+        console.print()
+    if analysis is not None:
+        _show_analysis(console, analysis)
+    console.print(
+        f"{totals['samples']:,} samples of {totals['rows']:,} prompts, {totals['generated_tokens']:,} tokens in "
+        f"{duration(seconds['generate'])}: [bold]{throughput['output_tok_s']:,.0f} tok/s[/bold] "
+        f"(loading took {duration(seconds['load'])}, not counted)",
+        soft_wrap=True,
+    )
+    for warning in _warnings(analysis, manifest):
+        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+    console.print(Text(f"results: {run_dir / 'rollouts.parquet'}"), soft_wrap=True)
+
+
+def _show_analysis(console: Console, analysis: Analysis) -> None:
+    rows = [
+        _distribution_row("characters", analysis.characters),
+        _distribution_row("tokens", analysis.tokens),
+    ]
+    show_table(console, "Response length", ["", "mean", "std", "min", "p50", "p90", "p99", "max"], rows)
+    console.print()
+    counts = {**analysis.finish_reasons, "empty": analysis.empty, "duplicate": analysis.duplicates}
+    counts["failed"] = analysis.failed
+    share = [[name, f"{count:,}", f"{count / analysis.samples:.1%}"] for name, count in counts.items()]
+    show_table(console, "Responses", ["", "count", "share"], share)
+    console.print()
+
+
+def _distribution_row(name: str, values: Distribution | None) -> list[str]:
+    if values is None:
+        return [name, *["-"] * 7]
+    numbers = (values.mean, values.std, values.min, values.p50, values.p90, values.p99, values.max)
+    return [name, *(f"{number:,.0f}" for number in numbers)]
+
+
+def _warnings(analysis: Analysis | None, manifest: dict[str, Any]) -> list[str]:
+    warnings = []
+    if analysis is not None and analysis.truncated_fraction > _TRUNCATION_WARNING:
+        max_tokens = manifest["config"]["sampling"]["max_tokens"]
+        warnings.append(
+            f"{analysis.truncated_fraction:.0%} of the responses were cut off by sampling.max_tokens={max_tokens}"
+        )
+    if analysis is not None and analysis.errors:
+        reason, count = next(iter(analysis.errors.items()))
+        warnings.append(f"{analysis.rows_with_errors} rows have errors; the most frequent ({count} samples): {reason}")
+    return warnings
+
+
+def _last_message(prompt: Any) -> str:
+    """The prompt as a reader knows it: a chat's last message, or the text itself."""
+    if isinstance(prompt, list) and prompt:
+        content = prompt[-1].get("content")
+        return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    return str(prompt)
+
+
+def _one_line(text: str, limit: int = 300) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -1,0 +1,190 @@
+"""vLLM behind the Engine protocol. The only module that imports vllm; written against 0.26 to 0.33.
+
+One vLLM request per sample, token ids in, finished outputs only. Measured on an H200, eight requests with n=1 run as
+fast as one with n=8, and each can be stored, seeded and resumed by itself.
+"""
+
+import copy
+import gc
+import inspect
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from vllm import LLM, SamplingParams
+from vllm.engine.arg_utils import EngineArgs
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+from vllm.v1.engine.exceptions import EngineDeadError
+
+from rollout import models
+from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
+from rollout.engine import EngineStats, Rendered
+from rollout.errors import PromptError, UserError, did_you_mean
+from rollout.records import Message, Request, Sample
+
+_OURS_IN_SAMPLING_PARAMS = {"n", "seed", "output_kind"}
+"""Fields that the generation stage sets itself: one request per sample, a seed of its own, one output at its end."""
+
+
+class VLLMEngine:
+    """One vLLM engine with its own copy of the tokenizer for the feeder thread."""
+
+    def __init__(self, model: ModelConfig, hardware: HardwareConfig) -> None:
+        self._llm = LLM(**_engine_kwargs(model, hardware))
+        self._engine = self._llm.llm_engine
+        config = self._engine.vllm_config
+        self.max_num_seqs: int = config.scheduler_config.max_num_seqs
+        self._max_model_len: int = config.model_config.max_model_len
+        # the engine decodes with its tokenizer while the feeder thread encodes; a fast tokenizer is not made for both
+        self._tokenizer = copy.deepcopy(self._llm.get_tokenizer())
+        self._template_kwargs = _template_kwargs(model, self._tokenizer)
+        self._params: dict[str, Any] = {}
+        self._unfinished: dict[str, Request] = {}
+
+    def use(self, sampling: SamplingConfig) -> str:
+        self._params = _sampling_kwargs(sampling)
+        try:
+            params = SamplingParams(**self._params)
+        except _refusals() as error:
+            raise UserError(f"sampling: vLLM refuses these parameters: {error}") from error
+        return str(params)
+
+    def render(self, messages: list[Message]) -> Rendered:
+        try:
+            text = self._tokenizer.apply_chat_template(messages, **self._template_kwargs)
+        except Exception as error:  # a template is a program of the model's, and may raise anything about a chat
+            raise PromptError(f"the chat template refuses it: {type(error).__name__}: {error}") from error
+        # the template has written the special tokens already; adding them again would double the first one
+        token_ids = self._tokenizer.encode(text, add_special_tokens=False)
+        if not token_ids:
+            raise PromptError("the prompt has no tokens")
+        if len(token_ids) >= self._max_model_len:
+            raise PromptError(f"the prompt has {len(token_ids)} tokens and the context holds {self._max_model_len}")
+        return Rendered(text, token_ids)
+
+    def add(self, request: Request) -> None:
+        key = f"{request.row_id}:{request.sample_idx}"
+        # vLLM changes the params object it is given, so every request gets its own
+        params = SamplingParams(**self._params, seed=request.seed)
+        try:
+            self._engine.add_request(key, {"prompt_token_ids": request.prompt_token_ids}, params)
+        except EngineDeadError:
+            raise
+        except _refusals() as error:
+            raise PromptError(str(error)) from error
+        self._unfinished[key] = request
+
+    def step(self) -> list[Sample]:
+        return [self._sample(output) for output in self._engine.step() if output.finished]
+
+    def stats(self) -> EngineStats:
+        totals = {"vllm:num_requests_running": 0, "vllm:num_requests_waiting": 0, "vllm:generation_tokens": 0}
+        for metric in self._llm.get_metrics():
+            if metric.name in totals:
+                totals[metric.name] += int(metric.value)
+        return EngineStats(*totals.values())
+
+    def abort(self) -> None:
+        self._engine.abort_request(list(self._unfinished))
+        self._unfinished.clear()
+
+    def shutdown(self) -> None:
+        self._engine.engine_core.shutdown()
+        del self._llm, self._engine
+        gc.collect()
+
+    def _sample(self, output: Any) -> Sample:
+        request = self._unfinished.pop(output.request_id)
+        (completion,) = output.outputs
+        failed = completion.finish_reason in ("abort", "error")
+        return Sample(
+            request.row_id,
+            request.sample_idx,
+            request.seed,
+            response=None if failed else completion.text,
+            finish_reason="error" if failed else completion.finish_reason,
+            num_prompt_tokens=len(request.prompt_token_ids),
+            num_generated_tokens=len(completion.token_ids),
+            error=f"the engine ended it: {completion.finish_reason}" if failed else None,
+        )
+
+
+def _refusals() -> tuple[type[Exception], ...]:
+    """What vLLM raises about one request: ValueError up to 0.26, its own error tree since."""
+    import vllm.exceptions
+
+    named = getattr(vllm.exceptions, "VLLMValidationError", ValueError)
+    return (ValueError, TypeError, named)
+
+
+def _engine_kwargs(model: ModelConfig, hardware: HardwareConfig) -> dict[str, Any]:
+    """Arguments of `vllm.LLM`. Raises UserError for an engine_kwargs key that vLLM does not have."""
+    ours = {
+        "model": models.resolve(model.path),
+        "tokenizer": model.tokenizer,
+        "revision": model.revision,
+        "tokenizer_revision": model.revision if model.tokenizer is None else None,
+        "max_model_len": model.max_model_len,
+        "quantization": model.quantization,
+        "load_format": model.load_format,
+        "trust_remote_code": model.trust_remote_code,
+        "tensor_parallel_size": hardware.tensor_parallel_size,
+        "pipeline_parallel_size": hardware.pipeline_parallel_size,
+        "gpu_memory_utilization": hardware.gpu_memory_utilization,
+        "max_num_seqs": hardware.max_num_seqs,
+        "max_num_batched_tokens": hardware.max_num_batched_tokens,
+        "enable_prefix_caching": hardware.enable_prefix_caching,
+        "enforce_eager": hardware.enforce_eager,
+        "dtype": hardware.dtype,
+        "kv_cache_dtype": hardware.kv_cache_dtype,
+        "disable_log_stats": False,  # running, waiting and tokens so far, for the progress line
+    }
+    known = set(inspect.signature(EngineArgs).parameters)
+    _refuse("hardware.engine_kwargs", hardware.engine_kwargs, known, set(ours))
+    return {key: value for key, value in ours.items() if value is not None} | hardware.engine_kwargs
+
+
+def _sampling_kwargs(sampling: SamplingConfig) -> dict[str, Any]:
+    """Arguments of SamplingParams but for the seed. Raises UserError for an `extra` key that vLLM does not have."""
+    ours = {
+        "max_tokens": sampling.max_tokens,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "stop": sampling.stop,
+        "stop_token_ids": sampling.stop_token_ids,
+        "min_tokens": sampling.min_tokens,
+        "output_kind": RequestOutputKind.FINAL_ONLY,
+    }
+    extra = dict(sampling.extra)
+    known = set(inspect.signature(SamplingParams).parameters)
+    _refuse("sampling.extra", extra, known, set(ours) | _OURS_IN_SAMPLING_PARAMS)
+    if isinstance(extra.get("structured_outputs"), dict):
+        extra["structured_outputs"] = StructuredOutputsParams(**extra["structured_outputs"])
+    return ours | extra
+
+
+def _refuse(key: str, given: Iterable[str], known: set[str], ours: set[str]) -> None:
+    problems = []
+    for name in given:
+        if name in ours:
+            problems.append(f"{key}.{name}: this project sets it; use the config key of that name")
+        elif name not in known:
+            problems.append(f"{key}.{name}: vLLM has no such argument, {did_you_mean(name, known - ours)}")
+    if problems:
+        raise UserError(*problems)
+
+
+def _template_kwargs(model: ModelConfig, tokenizer: Any) -> dict[str, Any]:
+    """Arguments of `apply_chat_template`. Raises UserError for a model that has no template."""
+    template = None if model.chat_template is None else Path(model.chat_template).expanduser().read_text("utf-8")
+    if template is None and getattr(tokenizer, "chat_template", "unknown") is None:
+        raise UserError(
+            f"model.path={model.path}: its tokenizer has no chat template; set model.chat_template=FILE.jinja"
+        )
+    chosen = {} if template is None else {"chat_template": template}
+    return {"tokenize": False, "add_generation_prompt": True, **chosen, **model.chat_template_kwargs}
