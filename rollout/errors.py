@@ -25,5 +25,5 @@ class PromptError(Exception):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error line about an unknown `name`: the nearest known names, or all of them."""
     names = sorted(known)
-    near = get_close_matches(name, names, n=3)
+    near = get_close_matches(name, names, n=2, cutoff=0.8) or get_close_matches(name, names, n=3)
     return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names)}"

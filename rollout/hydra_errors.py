@@ -1,11 +1,12 @@
 """Hydra's and OmegaConf's errors in one line: the key, its value, the cure."""
 
+import dataclasses
 import re
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout.config import knobs
+from rollout.config import RunConfig, knobs
 from rollout.errors import did_you_mean
 
 _KINDS = {
@@ -32,7 +33,13 @@ def explain(error: Exception) -> str:
 
 
 def _unknown_key(key: str) -> str:
-    return f"{key}: no such key, {did_you_mean(key, dict(knobs()))}"
+    if key.startswith("hydra."):
+        return f"{key}: Hydra has no such key; see --hydra-help"
+    group, dot, _ = key.partition(".")
+    known = [name for name, _ in knobs()]
+    siblings = [name for name in known if name.startswith(group + dot)]
+    groups = [field.name for field in dataclasses.fields(RunConfig)]
+    return f"{key}: no such key, {did_you_mean(key, siblings if dot and siblings else groups)}"
 
 
 def _wrong_value(error: OmegaConfBaseException) -> str:

@@ -122,4 +122,4 @@ def _clash_problems(table: Table) -> Iterator[str]:
     clash = [name for name in table.schema.names if name in RESERVED_COLUMNS]
     if clash:
         names = ",".join(clash)
-        yield f"data.path={table.path}: column {names} is ours in the output; rename it or set data.drop_columns=[{names}]"
+        yield f"data.path={table.path}: column {names} is one of ours; rename it or set data.drop_columns=[{names}]"

@@ -12,7 +12,7 @@ __all__ = ["Analysis", "Distribution", "run_steps"]
 
 
 def run_steps(rollouts: Path, output_dir: Path, postprocess: PostprocessConfig) -> Analysis | None:
-    """Run `postprocess.steps` in order on `rollouts`, writing to `output_dir`. Returns the analysis, if one was made."""
+    """Run `postprocess.steps` in order on `rollouts`, writing to `output_dir`. Returns the analysis, if made."""
     analysis: list[Analysis] = []
     steps: dict[str, Callable[[], object]] = {
         "flatten": lambda: flatten(rollouts, output_dir),
