@@ -17,7 +17,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout.config import RunConfig, build
+from rollout.config import RunConfig, build, schema
 from rollout.devices import default_hardware
 from rollout.errors import UserError
 from rollout.hydra_errors import explain
@@ -36,8 +36,15 @@ def main() -> None:
 
 def register() -> None:
     """Make the schema and the resolver known to Hydra; once is enough, and twice is harmless."""
-    ConfigStore.instance().store(name="schema", node=RunConfig)
+    ConfigStore.instance().store(name="schema", node=schema())
     OmegaConf.register_new_resolver("default_hardware", default_hardware, replace=True)
+
+
+def compose_run(*overrides: str) -> RunConfig:
+    """The config that `python -m rollout OVERRIDES` would run with, for scripts and tests."""
+    register()
+    with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
+        return build(hydra.compose("config", list(overrides)))
 
 
 def conf_dir() -> str:

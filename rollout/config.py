@@ -201,6 +201,16 @@ class RunConfig:
     """Check the command, the input and the model's files, say what would run, and stop."""
 
 
+def schema() -> DictConfig:
+    """RunConfig for Hydra. The free-form dictionaries take new keys without Hydra's `+`; nothing else does."""
+    root = OmegaConf.structured(RunConfig)
+    for key, knob in knobs():
+        if isinstance(knob.value, dict):
+            OmegaConf.set_struct(OmegaConf.select(root, key), False)
+    assert isinstance(root, DictConfig)
+    return root
+
+
 def build(cfg: DictConfig) -> RunConfig:
     """Hydra's composed config -> dataclasses, every value of its declared type.
 
@@ -208,7 +218,7 @@ def build(cfg: DictConfig) -> RunConfig:
     one composed here, and refuses keys added with `+`. Raises OmegaConfBaseException for an unknown key or wrong type.
     """
     plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-    run = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), plain))
+    run = OmegaConf.to_object(OmegaConf.merge(schema(), plain))
     assert isinstance(run, RunConfig)
     return run
 

@@ -13,6 +13,7 @@ _KINDS = {
     "Float": "a number",
     "Integer": "a whole number",
     "Boolean": "true or false",
+    "bool": "true or false",
     "String": "text",
 }
 
@@ -44,8 +45,9 @@ def _unknown_key(key: str) -> str:
 
 def _wrong_value(error: OmegaConfBaseException) -> str:
     message = str(error).splitlines()[0]
-    if match := re.match(r"Value '(.*)' of type '.*' could not be converted to (\w+)", message):
-        return f"{error.full_key}={match[1]}: must be {_KINDS.get(match[2], match[2])}"
+    for pattern in (r"Value '(.*)' of type '.*' could not be converted to (\w+)", r"Value '(.*)' is not a valid (\w+)"):
+        if match := re.match(pattern, message):
+            return f"{error.full_key}={match[1]}: must be {_KINDS.get(match[2], match[2])}"
     if message.endswith("is not Optional"):
         return f"{error.full_key}=null: must have a value"
     return f"{error.full_key}: {message}"

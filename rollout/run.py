@@ -67,7 +67,7 @@ def execute(run: RunConfig, table: Table, run_dir: Path, group: str | None = Non
         with _timed(seconds, "load"):
             engine = _load(run, manifest)
         with _timed(seconds, "generate"):
-            final = _generate(run, table, engine, run_dir, console, wandb_run)
+            final = sample_all(run, table, engine, run_dir, console, wandb_run)
         manifest["totals"] = {"rows": table.num_rows, **_totals(final)}
         manifest["throughput"] = _throughput(final)
         with _timed(seconds, "finalize"):
@@ -92,7 +92,7 @@ def _load(run: RunConfig, manifest: dict[str, Any]) -> Engine:
     return loaded.engine
 
 
-def _generate(
+def sample_all(
     run: RunConfig, table: Table, engine: Engine, run_dir: Path, console: Console, wandb_run: WandbRun
 ) -> Snapshot:
     """The generation stage: every sample ends in the journal. Returns the final numbers."""

@@ -30,13 +30,13 @@ class VLLMEngine:
     """One vLLM engine with its own copy of the tokenizer for the feeder thread."""
 
     def __init__(self, model: ModelConfig, hardware: HardwareConfig) -> None:
-        self._llm = LLM(**_engine_kwargs(model, hardware))
-        self._engine = self._llm.llm_engine
+        self.llm = LLM(**_engine_kwargs(model, hardware))
+        self._engine = self.llm.llm_engine
         config = self._engine.vllm_config
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
         self._max_model_len: int = config.model_config.max_model_len
         # the engine decodes with its tokenizer while the feeder thread encodes; a fast tokenizer is not made for both
-        self._tokenizer = copy.deepcopy(self._llm.get_tokenizer())
+        self._tokenizer = copy.deepcopy(self.llm.get_tokenizer())
         self._template_kwargs = _template_kwargs(model, self._tokenizer)
         self._params: dict[str, Any] = {}
         self._unfinished: dict[str, Request] = {}
@@ -79,7 +79,7 @@ class VLLMEngine:
 
     def stats(self) -> EngineStats:
         totals = {"vllm:num_requests_running": 0, "vllm:num_requests_waiting": 0, "vllm:generation_tokens": 0}
-        for metric in self._llm.get_metrics():
+        for metric in self.llm.get_metrics():
             if metric.name in totals:
                 totals[metric.name] += int(metric.value)
         return EngineStats(*totals.values())
@@ -90,7 +90,7 @@ class VLLMEngine:
 
     def shutdown(self) -> None:
         self._engine.engine_core.shutdown()
-        del self._llm, self._engine
+        del self.llm, self._engine
         gc.collect()
 
     def _sample(self, output: Any) -> Sample:

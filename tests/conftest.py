@@ -1,4 +1,4 @@
-"""What the tests share: a way to compose a config as the command line does, and a way to do a whole run in this process."""
+"""What the tests share: composing a config as the command line does, and doing a whole run in this process."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,21 +7,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hydra import compose, initialize_config_dir
 
-from rollout import cli
-from rollout.config import RunConfig, build
+from rollout.cli import compose_run
 from rollout.run import claim, execute, preflight
 
 ECHO = ("engine.kind=echo", "hardware=cpu", "tracking=disabled")
 """Overrides of a run without a model and without W&B."""
 
 
-def composed(*overrides: str) -> RunConfig:
-    """The config that `python -m rollout OVERRIDES` would run with."""
-    cli.register()
-    with initialize_config_dir(cli.conf_dir(), version_base="1.3"):
-        return build(compose("config", list(overrides)))
+composed = compose_run
 
 
 def write_input(path: Path, rows: list[dict[str, Any]]) -> Path:

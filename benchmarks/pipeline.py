@@ -1,0 +1,90 @@
+"""How fast everything around the engine is, and whether its memory grows: read, feed, store and finalize.
+
+    python -m benchmarks.pipeline [--samples 100000 1000000] [--n-samples 8]
+
+Every size runs in a process of its own, with the echo engine, which costs next to nothing. Prints samples per second
+from the first row read to rollouts.parquet, and the process's peak memory.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from omegaconf import OmegaConf
+
+from rollout.config import build
+from rollout.run import claim, execute, preflight
+
+_ROWS_PER_BATCH = 10_000
+
+
+def main() -> None:
+    """Parse the command line, measure each size, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--n-samples", type=int, default=8)
+    parser.add_argument("--one", action="store_true", help="measure the one size in this process, print JSON")
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure(options.samples[0], options.n_samples)))
+        return
+    print(f"{'samples':>10} {'seconds':>8} {'samples/s':>10} {'peak MiB':>9} {'ratio':>6}")
+    first_peak = None
+    for samples in options.samples:
+        command = [sys.executable, "-m", "benchmarks.pipeline", "--one", "--samples", str(samples)]
+        command += ["--n-samples", str(options.n_samples)]
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        result = json.loads(output.splitlines()[-1])
+        first_peak = first_peak or result["peak_mib"]
+        print(
+            f"{samples:>10,} {result['seconds']:>8.1f} {samples / result['seconds']:>10,.0f} "
+            f"{result['peak_mib']:>9.0f} {result['peak_mib'] / first_peak:>6.2f}"
+        )
+
+
+def measure(samples: int, n_samples: int) -> dict[str, float]:
+    """One run of `samples` samples in this process: seconds and peak memory in MiB."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "input.parquet"
+        write_prompts(source, samples // n_samples)
+        run = build(
+            OmegaConf.create(
+                {
+                    "data": {"path": str(source)},
+                    "engine": {"kind": "echo", "echo": {"max_steps": 20}},
+                    "sampling": {"n_samples": n_samples},
+                    "postprocess": {"steps": []},
+                    "tracking": {"mode": "disabled"},
+                }
+            )
+        )
+        run_dir = Path(folder) / "run"
+        start = time.monotonic()
+        table = preflight(run)
+        claim(run_dir)
+        execute(run, table, run_dir)
+        seconds = time.monotonic() - start
+        assert pq.read_metadata(run_dir / "rollouts.parquet").num_rows == samples // n_samples
+    return {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def write_prompts(path: Path, rows: int) -> None:
+    """Chats of about 30 words, a batch at a time, so that making them needs no memory either."""
+    chat = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    schema = pa.schema([("prompt", chat), ("answer", pa.string())])
+    with pq.ParquetWriter(path, schema) as writer:
+        for start in range(0, rows, _ROWS_PER_BATCH):
+            numbers = range(start, min(start + _ROWS_PER_BATCH, rows))
+            chats = [[{"role": "user", "content": f"question {i}: " + "word " * 30}] for i in numbers]
+            writer.write_batch(pa.record_batch([pa.array(chats, chat), pa.array(map(str, numbers))], schema=schema))
+
+
+if __name__ == "__main__":
+    main()

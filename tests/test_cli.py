@@ -1,0 +1,190 @@
+"""The command line as a user meets it: real processes, their exit codes and what they print."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.conftest import ECHO, chat, write_input
+
+HEAVY = {"vllm", "torch", "transformers", "wandb", "pandas", "matplotlib"}
+
+
+def run_command(*arguments: str, cwd: Path, module: str = "rollout") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", module, *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+def modules_imported_by(*arguments: str, cwd: Path) -> set[str]:
+    command = [sys.executable, "-X", "importtime", "-m", "rollout", *arguments]
+    trace = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False).stderr
+    names = [line.rpartition("|")[2].strip() for line in trace.splitlines() if line.startswith("import time:")]
+    assert "hydra" in names
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--cfg", "job"], ["sampling=none_such"], ["data.path=input.parquet", "sampling.n_samples=0"]],
+)
+def test_answers_that_need_no_model_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    write_input(tmp_path / "input.parquet", [{"prompt": chat("hello")}])
+    assert not modules_imported_by(*arguments, cwd=tmp_path) & HEAVY
+
+
+def test_help_lists_every_group_and_preset(tmp_path: Path) -> None:
+    result = run_command("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert "hardware: cpu, debug, dual_gpu, low_mem, single_gpu, throughput" in result.stdout
+    assert "sampling: default, greedy, high_temp" in result.stdout
+
+
+def test_a_run_from_any_folder_writes_below_that_folder(tmp_path: Path) -> None:
+    result = run_command(*ECHO, "sampling.n_samples=2", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (run_dir,) = (tmp_path / "outputs").glob("*/*")
+    table = pd.read_parquet(run_dir / "rollouts.parquet")
+    assert len(table) == 12
+    assert table["responses"].map(len).eq(2).all()
+    assert str(run_dir / "rollouts.parquet") in result.stdout
+    assert sorted(path.name for path in (run_dir / ".hydra").iterdir()) == [
+        "config.yaml",
+        "hydra.yaml",
+        "overrides.yaml",
+    ]
+
+
+def test_two_runs_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    commands = [subprocess.Popen([sys.executable, "-m", "rollout", *ECHO], cwd=tmp_path) for _ in range(3)]
+    assert [command.wait(timeout=120) for command in commands] == [0, 0, 0]
+    assert len(list(tmp_path.glob("outputs/*/*/rollouts.parquet"))) == 3
+
+
+def test_a_used_folder_is_refused_and_nothing_in_it_changes(tmp_path: Path) -> None:
+    assert run_command(*ECHO, "hydra.run.dir=used", cwd=tmp_path).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "used").rglob("*") if path.is_file()}
+    again = run_command(*ECHO, "hydra.run.dir=used", "sampling.n_samples=3", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "hydra.run.dir=" in again.stderr
+    assert "holds a run already" in again.stderr
+    assert before == {path: path.read_bytes() for path in (tmp_path / "used").rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of inputs, each wrong in its own way, and one that is right."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_input(folder / "good.parquet", [{"prompt": chat("hello")}])
+    write_input(folder / "question.parquet", [{"question": chat("hello")}])
+    write_input(folder / "empty.parquet", [{"prompt": "a"}])
+    pd.DataFrame({"prompt": pd.Series([], dtype=str)}).to_parquet(folder / "empty.parquet")
+    write_input(folder / "clash.parquet", [{"prompt": "a", "responses": ["b"], "seeds": [1]}])
+    write_input(folder / "number.parquet", [{"prompt": 7}])
+    (folder / "broken.parquet").write_text("PAR1 but not really")
+    (folder / "empty.jsonl").write_text("")
+    (folder / "input.xlsx").write_text("a")
+    (folder / "model").mkdir()
+    return folder
+
+
+BAD_COMMANDS = [
+    (["sampling=hot"], "sampling=hot: no such preset; choose from default, greedy, high_temp"),
+    (["experiment=none_such"], "experiment=none_such: no such preset; choose from demo, quick_test"),
+    (["sampling.temprature=1"], "sampling.temprature: no such key, did you mean sampling.temperature?"),
+    (["+sampling.top=1"], "sampling.top: no such key, did you mean sampling.stop or sampling.top_p?"),
+    (["samplin.top_p=1"], "samplin: no such key, did you mean sampling?"),
+    (["hydra.run.dirr=x"], "hydra.run.dirr: Hydra has no such key"),
+    (["sampling.temperature=hot"], "sampling.temperature=hot: must be a number"),
+    (["sampling.n_samples=2.5"], "sampling.n_samples=2.5: must be a whole number"),
+    (["hardware.enforce_eager=maybe"], "hardware.enforce_eager=maybe: must be true or false"),
+    (["sampling.n_samples=null"], "sampling.n_samples=null: must have a value"),
+    (["sampling.temperature=3"], "sampling.temperature=3.0: must be at least 0.0 and at most 2.0"),
+    (["sampling.top_p=0"], "sampling.top_p=0.0: must be more than 0.0 and at most 1.0"),
+    (["sampling.temperature=0"], "sampling.n_samples=8: temperature=0 makes every sample of a prompt the same"),
+    (["postprocess.steps=[flaten]"], "postprocess.steps=flaten: choose from flatten, filter, analyze"),
+    (["nonsense"], "nonsense: cannot be read"),
+    (["data.path=none.parquet"], "data.path=none.parquet: no such file"),
+    (
+        ["data.path=question.parquet"],
+        "data.prompt_key=prompt: question.parquet has no such column, choose from question",
+    ),
+    (["data.path=empty.parquet"], "data.path=empty.parquet: has no rows"),
+    (["data.path=empty.jsonl"], "data.path=empty.jsonl: has no rows"),
+    (["data.path=broken.parquet"], "data.path=broken.parquet: not a readable .parquet file"),
+    (["data.path=input.xlsx"], "data.path=input.xlsx: give a file that ends in .parquet, .jsonl, .csv"),
+    (["data.path=clash.parquet"], "data.path=clash.parquet: column responses,seeds is one of ours"),
+    (["data.path=number.parquet"], "data.prompt_key=prompt: the column holds int64"),
+    (["data.path=good.parquet", "data.drop_columns=[x]"], "data.drop_columns=x: good.parquet has no such column"),
+    (["engine.kind=vllm", "model.path=./nowhere"], "model.path=./nowhere: no such folder"),
+    (["engine.kind=vllm", "model.path=./model"], "model.path=./model: has no config.json"),
+    (["engine.kind=vllm", "model.path=a b"], "model.path=a b: neither a folder here nor a hub id"),
+    (["engine.kind=vllm", "model.path=embedded:x"], "model.path=embedded:x: no such embedded model"),
+    (["engine.kind=vllm", "model.chat_template=x.jinja"], "model.chat_template=x.jinja: no such file"),
+    (["engine.kind=vllm", "hardware=dual_gpu"], "hardware.tensor_parallel_size=2: needs 2 GPUs, this machine shows 0"),
+    (["hardware.tensor_parallel_size=2"], "hardware.tensor_parallel_size=2: device=cpu runs one process"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD_COMMANDS, ids=[" ".join(command) for command, _ in BAD_COMMANDS])
+def test_a_mistake_ends_in_one_line_before_anything_is_loaded(overrides: list[str], message: str, inputs: Path) -> None:
+    hardware = [] if any(word.startswith("hardware=") for word in overrides) else ["hardware=cpu"]
+    kind = [] if "engine.kind=vllm" in overrides else ["engine.kind=echo"]
+    result = run_command(*hardware, *kind, "tracking=disabled", *overrides, cwd=inputs)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {message}")
+    assert not list(inputs.glob("outputs/*/*"))  # nothing left behind
+
+
+def test_every_problem_is_reported_at_once(inputs: Path) -> None:
+    overrides = ["sampling.n_samples=0", "sampling.top_p=3", "data.path=none.parquet", "model.path=./nowhere"]
+    result = run_command(*overrides, "hardware=dual_gpu", cwd=inputs)
+    keys = ["sampling.n_samples", "sampling.top_p", "model.path", "hardware.tensor_parallel_size", "data.path"]
+    assert [line.split("=")[0].removeprefix("error: ") for line in result.stderr.splitlines()] == keys
+
+
+def test_dry_run_tells_the_plan_and_the_bad_rows_and_writes_nothing(tmp_path: Path) -> None:
+    write_input(tmp_path / "input.parquet", [{"prompt": chat("a")}, {"prompt": None}, {"prompt": chat(" ")}])
+    result = run_command(
+        "dry_run=true", "data.path=input.parquet", "sampling.n_samples=4", "hardware=cpu", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert "1 usable, 2 not" in result.stdout
+    assert "row 1: the prompt is null" in result.stdout
+    assert "12 (4 per row)" in result.stdout
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["input.parquet"]
+
+
+def test_too_many_bad_rows_fail_the_run_and_say_which(tmp_path: Path) -> None:
+    write_input(tmp_path / "input.parquet", [{"prompt": chat("a")}] * 5 + [{"prompt": None}])
+    result = run_command(*ECHO, "data.path=input.parquet", "hydra.run.dir=run", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: data.max_error_fraction=0.1: 1 of 6 rows cannot be sampled, the last is row 5 (the prompt is null); "
+        "mend the input or raise the limit\n"
+    )
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
+
+
+def test_a_bug_keeps_its_traceback_and_the_manifest_says_failed(tmp_path: Path) -> None:
+    result = run_command(*ECHO, "engine.echo.die_after=3", "hydra.run.dir=run", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert "the echo engine died" in result.stderr
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
+
+
+def test_a_sweep_runs_every_combination_in_folders_of_their_own(tmp_path: Path) -> None:
+    arguments = ["-m", *ECHO, "sampling.temperature=0.3,0.7", "sampling.n_samples=1,2", "hydra.sweep.dir=sweep"]
+    result = run_command(*arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = []
+    for job in sorted((tmp_path / "sweep").glob("[0-9]")):
+        manifest = json.loads((job / "run.json").read_text())
+        found.append((manifest["config"]["sampling"]["temperature"], len(pd.read_parquet(job / "flat.parquet")) // 12))
+        assert manifest["engine"]["reused"] is (job.name != "0")
+    assert found == [(0.3, 1), (0.3, 2), (0.7, 1), (0.7, 2)]
