@@ -74,12 +74,14 @@ class Progress:
         )
 
     def _eta(self, unfinished_tokens: int, running: int, overall: float, now: float) -> float | None:
-        """Seconds to the end, if what is to come is as long as what has finished; None before anything has.
+        """Seconds to the end, if what is to come is as long as what has finished.
+
+        None while more are running than have finished: the first to finish are the short ones, and say too little.
 
         Two bounds, the larger counts: all tokens still to come at the overall rate, and the rest of one running sample
         at the rate of one sample, which is what the end of a run waits for.
         """
-        if not self._lengths or not overall or not now:
+        if not self._lengths or self._done < running or not overall or not now:
             return None
         rest = self._expected_rest(unfinished_tokens / running) if running else 0.0
         begun = self._lengths.total() + running

@@ -169,12 +169,13 @@ def _sampling_kwargs(sampling: SamplingConfig) -> dict[str, Any]:
 
 
 def _refuse(key: str, given: Iterable[str], known: set[str], ours: set[str]) -> None:
+    public = [name for name in known if not name.startswith("_")]
     problems = []
     for name in given:
         if name in ours:
             problems.append(f"{key}.{name}: this project sets it; use the config key of that name")
         elif name not in known:
-            problems.append(f"{key}.{name}: vLLM has no such argument, {did_you_mean(name, known - ours)}")
+            problems.append(f"{key}.{name}: vLLM has no such argument, {did_you_mean(name, public)}")
     if problems:
         raise UserError(*problems)
 

@@ -1,0 +1,147 @@
+"""Real vLLM on the CPU. Slow to start, so the tests share engines: the tiny model for logic, SmolLM2 for text."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from vllm import SamplingParams
+
+from rollout.cli import compose_run
+from rollout.config import RunConfig
+from rollout.engine import EngineSpec, acquire, release
+from rollout.errors import UserError
+from rollout.prompts import parse_chat
+from rollout.run import claim, execute, preflight
+from rollout.vllm_engine import VLLMEngine
+from tests.conftest import chat, write_input
+from tests.tiny_model import write_tiny_model
+
+pytestmark = pytest.mark.slow
+
+ROWS: list[dict[str, Any]] = [
+    {"prompt": [*chat(f"question {number % 7}"), *chat("and " * (1 + number % 5))]} for number in range(24)
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("vllm")
+    write_tiny_model(folder / "model")
+    yield folder
+    release()
+
+
+def tiny(folder: Path, *overrides: str) -> RunConfig:
+    """A config of the tiny model. Configs with equal model and hardware share an engine."""
+    return compose_run(
+        f"model.path={folder / 'model'}",
+        "model.load_format=dummy",
+        "hardware=cpu",
+        "hardware.env.VLLM_CPU_KVCACHE_SPACE='1'",
+        "tracking=disabled",
+        "sampling.max_tokens=24",
+        "sampling.n_samples=3",
+        *overrides,
+    )
+
+
+def rows_of_run(folder: Path, name: str, *overrides: str, rows: list[dict[str, Any]] = ROWS) -> list[dict[str, Any]]:
+    """What a run over `rows` writes."""
+    run = tiny(folder, f"data.path={write_input(folder / f'{name}.parquet', rows)}", *overrides)
+    table = preflight(run)
+    claim(folder / name)
+    execute(run, table, folder / name)
+    written: list[dict[str, Any]] = pq.read_table(folder / name / "rollouts.parquet").to_pylist()
+    return written
+
+
+def test_prompts_have_the_tokens_and_greedy_responses_the_text_of_vllms_own_chat(folder: Path) -> None:
+    rows = rows_of_run(folder, "greedy", "sampling.temperature=0", "sampling.n_samples=1")
+    engine = acquire(EngineSpec.of(tiny(folder))).engine
+    assert isinstance(engine, VLLMEngine)
+    outputs = engine.llm.chat([row["prompt"] for row in ROWS], SamplingParams(temperature=0, max_tokens=24))
+    for row, output in zip(rows, outputs, strict=True):
+        assert engine.render(parse_chat(row["prompt"])).token_ids == output.prompt_token_ids
+        assert row["num_prompt_tokens"] == len(output.prompt_token_ids)
+        assert row["responses"] == [output.outputs[0].text]
+        assert row["finish_reasons"] == [output.outputs[0].finish_reason]
+        assert row["num_generated_tokens"] == [len(output.outputs[0].token_ids)]
+
+
+def test_a_row_that_vllm_cannot_sample_costs_only_itself(folder: Path) -> None:
+    prompts = [chat("good"), chat("too long " * 200), [{"role": "robot", "content": "hi"}], chat("good")]
+    rows = rows_of_run(folder, "bad", "data.max_error_fraction=1", rows=[{"prompt": prompt} for prompt in prompts])
+    assert [row["error"] is None for row in rows] == [True, False, False, True]
+    assert "tokens and the context holds 256" in rows[1]["error"]
+    assert "unknown role robot" in rows[2]["error"]
+    assert all(text is not None for row in (rows[0], rows[3]) for text in row["responses"])
+
+
+def test_the_samples_of_a_prompt_differ_and_equal_prompts_have_samples_of_their_own(folder: Path) -> None:
+    rows = rows_of_run(folder, "same", "sampling.n_samples=4", rows=[{"prompt": chat("same")}] * 3)
+    assert len({text for row in rows for text in row["responses"]}) == 12
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sampling.extra.max_new_tokens=3", "sampling.extra.max_new_tokens: vLLM has no such argument, did you mean"),
+        ("sampling.extra.temperature=1", "sampling.extra.temperature: this project sets it"),
+        ("sampling.extra.n=2", "sampling.extra.n: this project sets it"),
+        ("sampling.extra.logprobs=-5", "sampling: vLLM refuses these parameters"),
+    ],
+)
+def test_sampling_parameters_that_vllm_does_not_have_are_refused(folder: Path, override: str, message: str) -> None:
+    run = tiny(folder, override)
+    with pytest.raises(UserError, match=message):
+        acquire(EngineSpec.of(run)).engine.use(run.sampling)
+
+
+def test_extra_sampling_parameters_reach_vllm(folder: Path) -> None:
+    rows = rows_of_run(folder, "ignore_eos", "sampling.extra.ignore_eos=true", "sampling.max_tokens=20")
+    assert {count for row in rows for count in row["num_generated_tokens"]} == {20}
+    assert {reason for row in rows for reason in row["finish_reasons"]} == {"length"}
+
+
+def test_vllms_chatter_goes_to_the_log_and_the_parameters_are_in_it(folder: Path) -> None:
+    log = (folder / "greedy" / "rollout.log").read_text()
+    assert "INFO" in log
+    assert "vllm" in log.lower()
+    assert "sampling SamplingParams(n=1" in log
+
+
+def test_same_seed_same_bytes_whatever_the_limit_and_the_number_at_a_time(folder: Path) -> None:
+    """Last but one, because it needs another engine."""
+    alone = rows_of_run(folder, "wide")
+    assert rows_of_run(folder, "limited", "data.limit=10") == alone[:10]
+    assert rows_of_run(folder, "narrow", "hardware.max_num_seqs=3") == alone
+
+
+def test_engine_arguments_that_vllm_does_not_have_are_refused_before_loading(folder: Path) -> None:
+    run = tiny(folder, "hardware.engine_kwargs.max_num_seq=3", "hardware.engine_kwargs.dtype=float16")
+    with pytest.raises(UserError) as refusal:
+        acquire(EngineSpec.of(run))
+    assert refusal.value.problems == (
+        "hardware.engine_kwargs.max_num_seq: vLLM has no such argument, did you mean max_num_seqs?",
+        "hardware.engine_kwargs.dtype: this project sets it; use the config key of that name",
+    )
+
+
+def test_the_quick_test_writes_real_text_on_a_fresh_machine(tmp_path: Path) -> None:
+    """The README's set-up check, in a process of its own and with nothing unpacked yet; W&B offline, as by default."""
+    command = [sys.executable, "-m", "rollout", "experiment=quick_test", "hardware=cpu", "hydra.run.dir=run"]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    rows = pq.read_table(tmp_path / "run" / "rollouts.parquet").to_pylist()
+    assert len(rows) == 2
+    assert all(len(text.split()) >= 5 for row in rows for text in row["responses"])
+    assert json.loads((tmp_path / "run/run.json").read_text())["throughput"]["output_tok_s"] > 1
+    assert "INFO" not in result.stdout  # vLLM's own lines
+    assert list((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
