@@ -8,6 +8,7 @@ is not counted. Prints tokens/s of both and their ratio, repeat by repeat, and t
 """
 
 import argparse
+import logging
 import statistics
 import tempfile
 import time
@@ -39,6 +40,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="config overrides, for example model.path=... hardware=single_gpu")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, screen(Path(folder) / "engine.log") as console:
+        logging.getLogger("rollout").setLevel(logging.WARNING)  # only the table
         source = Path(folder) / "input.parquet"
         questions = [f"Tell a story about the number {number}." for number in range(options.prompts)]
         pq.write_table(pa.table({"prompt": questions}), source)

@@ -38,7 +38,7 @@ class Engine(Protocol):
     """Most samples generated at the same time."""
 
     def use(self, sampling: SamplingConfig) -> str:
-        """Sample like this from now on. Returns the parameters in the engine's own words, for the log.
+        """Sample like this from now on. Returns what differs from the engine's own defaults, for the log.
 
         Raises UserError when the engine does not know or does not accept one of them.
         """

@@ -22,7 +22,7 @@ from rollout.postprocess import run_steps
 from rollout.progress import Progress, Snapshot
 from rollout.prompts import open_input, read_prompts
 from rollout.records import SCHEMA_VERSION, Sample
-from rollout.screen import progress_view, screen
+from rollout.screen import duration, progress_view, screen, short
 from rollout.store import JOURNAL, Journal
 from rollout.summary import preview, show_summary
 from rollout.tables import Table
@@ -61,7 +61,7 @@ def execute(run: RunConfig, table: Table, run_dir: Path, group: str | None = Non
     `group` is the W&B group. Raises UserError when the input or the engine turns out not to serve.
     """
     with screen(run_dir / LOG) as console, _manifest(run_dir, run) as manifest:
-        log.info("run folder: %s", run_dir)
+        log.info("run folder: %s", short(run_dir))
         wandb_run = WandbRun(run_dir, run.tracking, dataclasses.asdict(run), group)
         seconds = manifest["seconds"]
         with _timed(seconds, "load"):
@@ -87,8 +87,9 @@ def _load(run: RunConfig, manifest: dict[str, Any]) -> Engine:
     log.info("loading %s ...", run.model.path if run.engine.kind == "vllm" else "the echo engine")
     loaded = acquire(spec)
     manifest["engine"] = {"reused": loaded.reused}
-    log.info("engine reused" if loaded.reused else "engine ready")
-    log.info("sampling %s", loaded.engine.use(run.sampling))
+    log.info("engine %s", "reused" if loaded.reused else f"ready after {duration(loaded.seconds)}")
+    used = loaded.engine.use(run.sampling)
+    log.info("sampling: n_samples=%d, %s, seed=%d", run.sampling.n_samples, used, run.sampling.seed)
     return loaded.engine
 
 

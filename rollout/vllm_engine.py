@@ -47,7 +47,9 @@ class VLLMEngine:
             params = SamplingParams(**self._params)
         except _refusals() as error:
             raise UserError(f"sampling: vLLM refuses these parameters: {error}") from error
-        return str(params)
+        shown = {name: getattr(params, name) for name in self._params if name not in _OURS_IN_SAMPLING_PARAMS}
+        default = SamplingParams()
+        return ", ".join(f"{name}={value}" for name, value in shown.items() if value != getattr(default, name))
 
     def render(self, messages: list[Message]) -> Rendered:
         try:

@@ -49,7 +49,7 @@ def test_a_run_from_any_folder_writes_below_that_folder(tmp_path: Path) -> None:
     table = pd.read_parquet(run_dir / "rollouts.parquet")
     assert len(table) == 12
     assert table["responses"].map(len).eq(2).all()
-    assert str(run_dir / "rollouts.parquet") in result.stdout
+    assert f"results: {run_dir.relative_to(tmp_path) / 'rollouts.parquet'}" in result.stdout
     assert sorted(path.name for path in (run_dir / ".hydra").iterdir()) == [
         "config.yaml",
         "hydra.yaml",

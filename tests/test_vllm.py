@@ -113,7 +113,7 @@ def test_vllms_chatter_goes_to_the_log_and_the_parameters_are_in_it(folder: Path
     log = (folder / "greedy" / "rollout.log").read_text()
     assert "INFO" in log
     assert "vllm" in log.lower()
-    assert "sampling SamplingParams(n=1" in log
+    assert "sampling: n_samples=1, max_tokens=24, temperature=0.0, seed=42" in log
 
 
 def test_same_seed_same_bytes_whatever_the_limit_and_the_number_at_a_time(folder: Path) -> None:

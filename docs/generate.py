@@ -1,0 +1,73 @@
+"""Write `configuration.md` beside this file from the dataclasses in `rollout/config.py`: `make docs`."""
+
+import ast
+import json
+from pathlib import Path
+from typing import Any
+
+from rollout import config
+from rollout.config import Knob, RunConfig, knobs
+
+HEADER = """\
+# Configuration
+
+Every key, its default and its meaning, made from `rollout/config.py` by `make docs`. Change a key on the command line with
+`key=value`, a whole group with `group=preset`. `python -m rollout --cfg job` prints the values a command would run with.
+"""
+
+
+def main() -> None:
+    """Write the file."""
+    (Path(__file__).parent / "configuration.md").write_text(configuration(), encoding="utf-8")
+
+
+def configuration() -> str:
+    """The page, as Markdown."""
+    docs, page, group = field_docs(), [HEADER], ""
+    for key, knob in knobs():
+        head = key.rpartition(".")[0] or "run"
+        if head != group:
+            group = head
+            page.append(f"\n## {group}\n\n| key | default | meaning |\n|---|---|---|\n")
+        page.append(f"| `{key}` | `{_shown(knob.value)}` | {docs[key]}{_limits(knob)} |\n")
+    return "".join(page)
+
+
+def field_docs() -> dict[str, str]:
+    """The string under every field, by key, on one line."""
+    classes = {
+        node.name: node
+        for node in ast.parse(Path(config.__file__).read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    }
+
+    def walk(name: str, prefix: str) -> dict[str, str]:
+        found: dict[str, str] = {}
+        body = classes[name].body
+        for field, below in zip(body, [*body[1:], None], strict=True):
+            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+                continue
+            key, kind = prefix + field.target.id, ast.unparse(field.annotation)
+            if kind in classes:
+                found |= walk(kind, key + ".")
+            elif isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                found[key] = " ".join(str(below.value.value).split())
+        return found
+
+    return walk(RunConfig.__name__, "")
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value) if not isinstance(value, str) else value
+
+
+def _limits(knob: Knob) -> str:
+    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    if "choices" in knob.limits:
+        return " One of " + ", ".join(f"`{word}`" for word in knob.limits["choices"]) + "."
+    bounds = " and ".join(f"{words[name]} {knob.limits[name]}" for name in words if name in knob.limits)
+    return f" {bounds.capitalize()}." if bounds else ""
+
+
+if __name__ == "__main__":
+    main()
