@@ -94,34 +94,35 @@ def test_shards_in_any_order_merge_to_the_same_rows(
     assert merged(run_dir, questions(run_dir, rows), n_samples) == [expected_row(row, n_samples) for row in range(rows)]
 
 
-def test_an_input_of_many_batches_merges_in_its_own_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_an_input_of_many_batches_merges_in_its_own_order(shuffled: bool, tmp_path: Path) -> None:
     samples = [answer(row, index) for row in range(3000) for index in range(2)]
-    random.Random(0).shuffle(samples)
+    if shuffled:
+        random.Random(0).shuffle(samples)
     write_shards(tmp_path, *[samples[start : start + 700] for start in range(0, len(samples), 700)])
     assert merged(tmp_path, questions(tmp_path, 3000), 2) == [expected_row(row, 2) for row in range(3000)]
 
 
 @pytest.mark.parametrize("in_one_shard", [True, False])
 @pytest.mark.parametrize(
-    ("attempts", "response"),
+    ("attempts", "response", "error"),
     [
-        (["first", "second"], "first"),
-        (["FAIL", "second"], "second"),
-        (["first", "FAIL"], "first"),
-        (["FAIL", "second", "third"], "second"),
-        (["FAIL", "FAIL"], None),
-        (["", "second"], ""),
+        (["first", "second"], "first", None),
+        (["ERROR 1", "second"], "second", None),
+        (["first", "ERROR 2"], "first", None),
+        (["ERROR 1", "second", "third"], "second", None),
+        (["ERROR 1", "ERROR 2"], None, "ERROR 1"),
+        (["", "second"], "", None),
     ],
 )
 def test_of_several_attempts_at_a_sample_the_first_success_counts(
-    attempts: list[str], response: str | None, in_one_shard: bool, tmp_path: Path
+    attempts: list[str], response: str | None, error: str | None, in_one_shard: bool, tmp_path: Path
 ) -> None:
-    samples = [failure(0, 0) if text == "FAIL" else answer(0, 0, text) for text in attempts]
+    samples = [failure(0, 0, text) if text.startswith("ERROR") else answer(0, 0, text) for text in attempts]
     write_shards(tmp_path, *([samples] if in_one_shard else [[sample] for sample in samples]))
     (row,) = merged(tmp_path, questions(tmp_path, 1), 1)
-    assert row["responses"] == [response]
+    assert (row["responses"], row["error"]) == ([response], error)
     assert row["finish_reasons"] == ["error" if response is None else "stop"]
-    assert row["error"] == ("refused" if response is None else None)
 
 
 def test_samples_beyond_n_samples_are_left_out(tmp_path: Path) -> None:

@@ -217,10 +217,9 @@ def test_half_a_surrogate_pair_becomes_a_question_mark(escaped: str, text: str, 
     assert read(write(jsonl, f'{{"a": "{escaped}", "b": [{{"{escaped}": 1}}]}}')) == [{"a": text, "b": [{text: 1}]}]
 
 
-@pytest.mark.parametrize("text", ["x\u2028y", "x\u2029y", "x\x85y", "x\r\ny"])
-def test_only_a_newline_ends_a_line(text: str, jsonl: Path) -> None:
-    line = json.dumps({"a": text}, ensure_ascii=False)
-    assert column(write(jsonl, f"{line}\r\n{line}\n")) == [text, text]
+@pytest.mark.parametrize("line", ['{"a": "x\u2028y"}', '{"a": "x\u2029y"}', '{"a": "x\x85y"}', '{"a":\r"x"}\r'])
+def test_only_a_newline_ends_a_line(line: str, jsonl: Path) -> None:
+    assert read(write(jsonl, f"{line}\n{line}\n")) == [json.loads(line)] * 2
 
 
 @pytest.mark.parametrize(("suffix", "content"), [("jsonl", '{"a": "x"}\n'), ("csv", "a\nx\n")])
