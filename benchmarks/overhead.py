@@ -19,9 +19,10 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from vllm import SamplingParams
 
-from rollout.cli import compose_run
+from rollout.compose import compose_run
 from rollout.config import RunConfig
 from rollout.engine import EngineSpec, acquire, release
+from rollout.interrupt import StopRequest
 from rollout.prompts import open_input, read_prompts
 from rollout.run import sample_all
 from rollout.screen import screen
@@ -93,7 +94,8 @@ def our_stage(run: RunConfig, table: Table, engine: VLLMEngine, run_dir: Path) -
     engine.llm.reset_prefix_cache()
     with (run_dir / "screen.txt").open("w") as sink:
         start = time.monotonic()
-        sample_all(run, table, engine, run_dir, Console(file=sink), WandbRun(run_dir, run.tracking, {}, None))
+        tracker = WandbRun(run_dir, run.tracking, {}, None)
+        sample_all(run, table, engine, run_dir, Console(file=sink), tracker, StopRequest())
         seconds = time.monotonic() - start
     shards = pq.read_table(run_dir / "samples", columns=["num_generated_tokens"])
     return float(sum(shards.column(0).to_pylist())) / seconds

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from rollout.config import build
-from rollout.run import claim, execute, preflight
+from rollout.run import execute, preflight
 
 _ROWS_PER_BATCH = 10_000
 
@@ -68,7 +68,7 @@ def measure(samples: int, n_samples: int) -> dict[str, float]:
         run_dir = Path(folder) / "run"
         start = time.monotonic()
         table = preflight(run)
-        claim(run_dir)
+        run_dir.mkdir()
         execute(run, table, run_dir)
         seconds = time.monotonic() - start
         assert pq.read_metadata(run_dir / "rollouts.parquet").num_rows == samples // n_samples

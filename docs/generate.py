@@ -11,8 +11,8 @@ from rollout.config import Knob, RunConfig, knobs
 HEADER = """\
 # Configuration
 
-Every key, its default and its meaning, made from `rollout/config.py` by `make docs`. Change a key on the command line with
-`key=value`, a whole group with `group=preset`. `python -m rollout --cfg job` prints the values a command would run with.
+Every key, its default and its meaning, made from `rollout/config.py` by `make docs`. Change a key on the command line
+with `key=value`, a whole group with `group=preset`. `python -m rollout --cfg job` prints what a command would run with.
 """
 
 

@@ -11,47 +11,28 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout.config import RunConfig, build, schema
-from rollout.devices import default_hardware
+from rollout.compose import conf_dir, register
+from rollout.config import build
 from rollout.errors import UserError
 from rollout.hydra_errors import explain
+from rollout.interrupt import Interrupted
+from rollout.saved import save
 
 _at_end = ExitStack()
 
 
 def main() -> None:
-    """The command. Exit code 0, 1 after a user's mistake or a failed run, 130 after Ctrl-C."""
+    """The command. Exit code 0, 1 after a mistake or a failed run, 130 after Ctrl-C, 143 after SIGTERM."""
     # without this Hydra prints its own, longer version of an error and exits before we can explain it
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     register()
-    with _one_line_errors(), _at_end:
+    with one_line_errors(), _at_end:
         _app()
-
-
-def register() -> None:
-    """Make the schema and the resolver known to Hydra; once is enough, and twice is harmless."""
-    ConfigStore.instance().store(name="schema", node=schema())
-    OmegaConf.register_new_resolver("default_hardware", default_hardware, replace=True)
-
-
-def compose_run(*overrides: str) -> RunConfig:
-    """The config that `python -m rollout OVERRIDES` would run with, for scripts and tests."""
-    register()
-    with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
-        return build(hydra.compose("config", list(overrides)))
-
-
-def conf_dir() -> str:
-    """The folder of presets, absolute: `conf/` in a checkout, `rollout/conf/` in an installed wheel."""
-    package = Path(__file__).resolve().parent
-    installed = package / "conf"
-    return str(installed if installed.is_dir() else package.parent / "conf")
 
 
 @hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
@@ -72,7 +53,8 @@ def _run(cfg: DictConfig, run_dir: Path) -> None:
         except OmegaConfBaseException as error:
             raise UserError(explain(error)) from error
         from rollout.engine import release
-        from rollout.run import claim, execute, preflight
+        from rollout.lock import locked
+        from rollout.run import execute, preflight, refuse_used
 
         table = preflight(run)
         if run.dry_run:
@@ -80,10 +62,13 @@ def _run(cfg: DictConfig, run_dir: Path) -> None:
 
             show_plan(run, table)
             return
-        claim(run_dir)
-        _save_config(cfg, run_dir / ".hydra")
+        refuse_used(run_dir)
     _at_end.callback(release)
-    execute(run, table, run_dir, group=_sweep_name())
+    with locked(run_dir):
+        refuse_used(run_dir)  # once more: another process may have come first
+        save(run, run_dir)
+        _save_hydra(run_dir / ".hydra")
+        execute(run, table, run_dir, group=_sweep_name())
 
 
 def _sweep_name() -> str | None:
@@ -93,10 +78,8 @@ def _sweep_name() -> str | None:
     return "/".join(Path(hydra_cfg.sweep.dir).parts[-2:]) if is_sweep else None
 
 
-def _save_config(cfg: DictConfig, folder: Path) -> None:
+def _save_hydra(folder: Path) -> None:
     """What Hydra would have saved by itself, had it known that the folder is free."""
-    folder.mkdir(exist_ok=True)
-    OmegaConf.save(cfg, folder / "config.yaml")
     OmegaConf.save({"hydra": HydraConfig.get()}, folder / "hydra.yaml")
     OmegaConf.save(HydraConfig.get().overrides.task, folder / "overrides.yaml")
 
@@ -112,14 +95,17 @@ def _nothing_left_behind(run_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _one_line_errors() -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
+    """Exit with code 1 and one line per problem for a mistake, with 130 or 143 after a signal."""
     try:
         yield
     except UserError as error:
         _exit_with(*error.problems)
     except (HydraException, OmegaConfBaseException) as error:
         _exit_with(explain(error))
-    except KeyboardInterrupt:
+    except Interrupted as error:
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before the run had begun
         sys.exit(130)
 
 

@@ -33,6 +33,11 @@ class DataConfig:
     """Put before every chat that does not begin with a system message of its own."""
     drop_columns: list[str] = field(default_factory=list)
     """Input columns to leave out of the output, for example the `responses` of an earlier run."""
+    too_long: str = _knob("error", choices=("error", "truncate_left", "reduce_max_tokens"))
+    """What to do with a prompt that leaves no room for max_tokens in the context: record an error, cut off its oldest
+    tokens (the text is kept in `truncated_prompt`), or sample a shorter response."""
+    on_error: str = _knob("record", choices=("record", "fail"))
+    """A row that cannot be sampled is recorded with its error, or stops the run."""
     max_error_fraction: float = _knob(0.1, ge=0.0, le=1.0)
     """The run stops and fails when more than this share of the rows cannot be sampled."""
 
@@ -181,6 +186,8 @@ class EchoConfig:
 class EngineConfig:
     kind: str = _knob("vllm", choices=("vllm", "echo"))
     """`echo` answers without a model; it exists for tests."""
+    max_restarts: int = _knob(2, ge=0)
+    """How often an engine that died is started again before the run fails."""
     echo: EchoConfig = field(default_factory=EchoConfig)
     """Knobs of the echo engine."""
 

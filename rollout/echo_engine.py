@@ -10,7 +10,7 @@ import zlib
 
 from rollout.config import EchoConfig, HardwareConfig, SamplingConfig
 from rollout.engine import EngineStats, Rendered
-from rollout.errors import PromptError
+from rollout.errors import EngineDied, PromptError
 from rollout.records import Message, Request, Sample
 
 
@@ -19,23 +19,24 @@ class EchoEngine:
 
     def __init__(self, echo: EchoConfig, hardware: HardwareConfig) -> None:
         self.max_num_seqs = hardware.max_num_seqs
+        self.max_model_len = echo.max_model_len
+        self.bos_token_id: int | None = None
         self._echo = echo
-        self._max_tokens = SamplingConfig.max_tokens
         self._unfinished: list[tuple[int, int, Request]] = []  # a heap of (step it finishes in, tie-breaker, request)
         self._added = self._finished = self._steps = self._tokens = 0
 
     def use(self, sampling: SamplingConfig) -> str:
-        self._max_tokens = sampling.max_tokens
         return f"max_tokens={sampling.max_tokens}"
 
     def render(self, messages: list[Message]) -> Rendered:
         text = "\n".join(f"{message['role']}: {message['content']}" for message in messages)
         words = text.split()
-        if len(words) >= self._echo.max_model_len:
-            raise PromptError(f"the prompt has {len(words)} tokens, the context {self._echo.max_model_len}")
         if self._echo.refuse_word in words:
             raise PromptError(f"refused: {self._echo.refuse_word}")
         return Rendered(text, [zlib.crc32(word.encode()) for word in words])
+
+    def decode(self, token_ids: list[int]) -> str:
+        return " ".join(map(str, token_ids))
 
     def add(self, request: Request) -> None:
         steps = 1 + request.seed % self._echo.max_steps
@@ -63,14 +64,21 @@ class EchoEngine:
 
     def _answer(self, request: Request) -> Sample:
         if self._finished == self._echo.die_after:
-            raise RuntimeError("the echo engine died, as engine.echo.die_after asks")
+            raise EngineDied("the echo engine died, as engine.echo.die_after asks")
         self._finished += 1
         words = 2 + (request.seed >> 16) % 30
-        num_tokens = min(words, self._max_tokens)
+        num_tokens = min(words, request.max_tokens)
         checksum = zlib.crc32(repr(request.prompt_token_ids).encode())
         text = " ".join(["echo", f"{checksum:08x}-{request.seed:016x}", *["word"] * (words - 2)][:num_tokens])
         self._tokens += num_tokens
-        reason = "length" if words > self._max_tokens else "stop"
+        reason = "length" if words > request.max_tokens else "stop"
         return Sample(
-            request.row_id, request.sample_idx, request.seed, text, reason, len(request.prompt_token_ids), num_tokens
+            request.row_id,
+            request.sample_idx,
+            request.seed,
+            response=text,
+            finish_reason=reason,
+            num_prompt_tokens=len(request.prompt_token_ids),
+            num_generated_tokens=num_tokens,
+            truncated_prompt=request.truncated_prompt,
         )

@@ -32,10 +32,16 @@ class EngineStats:
 
 
 class Engine(Protocol):
-    """An engine turns requests into samples, many at a time. `render` may be called from another thread."""
+    """An engine turns requests into samples, many at a time. `render` and `decode` may be called from another
+    thread.
+    """
 
     max_num_seqs: int
     """Most samples generated at the same time."""
+    max_model_len: int
+    """Context length in tokens, prompt and response together."""
+    bos_token_id: int | None
+    """The token every prompt begins with, if the model has one."""
 
     def use(self, sampling: SamplingConfig) -> str:
         """Sample like this from now on. Returns what differs from the engine's own defaults, for the log.
@@ -45,7 +51,11 @@ class Engine(Protocol):
         ...
 
     def render(self, messages: list[Message]) -> Rendered:
-        """The prompt's text and tokens. Raises PromptError when the template or the context refuses the chat."""
+        """The prompt's text and tokens. Raises PromptError when the template refuses the chat."""
+        ...
+
+    def decode(self, token_ids: list[int]) -> str:
+        """The text of some tokens of a prompt."""
         ...
 
     def add(self, request: Request) -> None:
@@ -53,7 +63,7 @@ class Engine(Protocol):
         ...
 
     def step(self) -> list[Sample]:
-        """Generate for a while; the samples that finished, in any order."""
+        """Generate for a while; the samples that finished, in any order. Raises EngineDied."""
         ...
 
     def stats(self) -> EngineStats: ...

@@ -2,6 +2,7 @@
 
     UserError      a mistake in the command or the input: one line per problem, exit code 1, no traceback
     PromptError    one row that cannot be sampled: it becomes samples with an `error`, and the run goes on
+    EngineDied     the engine is gone: it is started again, and the run goes on from its journal
 
 Everything else is a bug or a machine's fault and keeps its traceback.
 """
@@ -20,6 +21,10 @@ class UserError(Exception):
 
 class PromptError(Exception):
     """Why one row cannot be sampled, in words for its `error` column."""
+
+
+class EngineDied(Exception):
+    """The engine ended by itself. Nothing that it had finished is lost."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -5,6 +5,8 @@ merge walks the input once and holds just the shards that overlap the rows in ha
 bytes.
 """
 
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,26 +18,34 @@ import pyarrow.parquet as pq
 from rollout.files import replacing
 from rollout.records import ROLLOUT_FIELDS, SAMPLE_SCHEMA
 from rollout.store import shards
-from rollout.tables import Table
+from rollout.tables import BATCH_BYTES, Table
 
 OUTPUT = "rollouts.parquet"
 
 
-def finalize(run_dir: Path, table: Table, n_samples: int, metadata: dict[str, str]) -> Path:
+def finalize(run_dir: Path, table: Table, n_samples: int, metadata: dict[str, str]) -> dict[str, int]:
     """Write `rollouts.parquet` from the journal and the input; `metadata` goes to its footer.
 
-    Raises RuntimeError when a sample is missing: only a complete journal can be merged.
+    Returns its totals: rows, samples, failed samples, prompt tokens (of every row once), generated tokens. Raises
+    RuntimeError when a sample is missing: only a complete journal can be merged.
     """
     schema = pa.schema([*table.schema, *ROLLOUT_FIELDS], metadata=metadata)
     journal = _JournalReader(run_dir)
-    row_id = 0
+    row_id, totals = 0, Counter[str]()
     with replacing(run_dir / OUTPUT) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for batch in table.batches():
             samples = journal.rows_below(row_id + batch.num_rows)
-            columns = _rollout_columns(samples, row_id, batch.num_rows, n_samples)
-            writer.write_batch(pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=schema))
+            samples = samples.filter(pc.less(samples.column("sample_idx"), n_samples))
+            positions = _positions(samples, row_id, batch.num_rows, n_samples)
+            for start, stop in _pieces(samples, positions, n_samples):
+                chosen = samples.take(positions[start * n_samples : stop * n_samples])
+                columns = _rollout_columns(chosen, row_id + start, n_samples)
+                inputs = batch.slice(start, stop - start).columns
+                written = pa.RecordBatch.from_arrays([*inputs, *columns], schema=schema)
+                writer.write_batch(written)
+                totals.update(_totals(written))
             row_id += batch.num_rows
-    return run_dir / OUTPUT
+    return dict(totals)
 
 
 class _JournalReader:
@@ -63,10 +73,31 @@ class _JournalReader:
         return pa.concat_tables(pieces) if pieces else SAMPLE_SCHEMA.empty_table()
 
 
-def _rollout_columns(samples: pa.Table, first_row: int, num_rows: int, n_samples: int) -> list[pa.Array]:
-    """The columns of ROLLOUT_FIELDS for the rows from `first_row` on, out of their samples in any order."""
-    samples = samples.filter(pc.less(samples.column("sample_idx"), n_samples))
-    samples = samples.take(_positions(samples, first_row, num_rows, n_samples))
+def _totals(written: pa.RecordBatch) -> dict[str, int]:
+    return {
+        "rows": written.num_rows,
+        "samples": len(written.column("responses").values),
+        "failed": written.column("responses").values.null_count,
+        "prompt_tokens": pc.sum(written.column("num_prompt_tokens")).as_py() or 0,
+        "generated_tokens": pc.sum(written.column("num_generated_tokens").values).as_py() or 0,
+    }
+
+
+def _pieces(samples: pa.Table, positions: npt.NDArray[np.int64], n_samples: int) -> Iterator[tuple[int, int]]:
+    """Split the rows of a batch, as (first, last + 1), so that no piece has much more than BATCH_BYTES of responses.
+
+    By what will be written alone, so that the same samples give the same file however they came into the journal.
+    """
+    size = pc.sum(pc.binary_length(samples.column("response")).take(positions)).as_py() or 0
+    num_rows = len(positions) // n_samples
+    rows = max(1, num_rows * BATCH_BYTES // max(size, BATCH_BYTES))
+    for start in range(0, num_rows, rows):
+        yield start, min(start + rows, num_rows)
+
+
+def _rollout_columns(samples: pa.Table, first_row: int, n_samples: int) -> list[pa.Array]:
+    """The columns of ROLLOUT_FIELDS for the rows from `first_row` on, out of their samples in output order."""
+    num_rows = samples.num_rows // n_samples
     offsets = pa.array(np.arange(num_rows + 1, dtype=np.int32) * n_samples)
 
     def lists(name: str) -> pa.Array:
@@ -79,7 +110,8 @@ def _rollout_columns(samples: pa.Table, first_row: int, num_rows: int, n_samples
         _num_prompt_tokens(samples.column("num_prompt_tokens"), n_samples),
         lists("num_generated_tokens"),
         lists("seed"),
-        _errors(samples.column("error"), num_rows, n_samples),
+        _texts(samples.column("error"), num_rows, n_samples),
+        _texts(samples.column("truncated_prompt"), num_rows, n_samples),
     ]
 
 
@@ -106,15 +138,9 @@ def _num_prompt_tokens(column: pa.ChunkedArray, n_samples: int) -> pa.Array:
     return pa.array(tokens, pa.int32(), mask=tokens < 0)
 
 
-def _errors(column: pa.ChunkedArray, num_rows: int, n_samples: int) -> pa.Array:
-    """One text per row: its samples' different errors, or null."""
-    errors: list[str | None] = [None] * num_rows
+def _texts(column: pa.ChunkedArray, num_rows: int, n_samples: int) -> pa.Array:
+    """One text per row: the different texts of its samples, or null."""
+    texts: list[dict[str, None]] = [{} for _ in range(num_rows)]
     for position in np.flatnonzero(column.is_valid().to_numpy()):
-        row = position // n_samples
-        text = column[position].as_py()
-        known = errors[row]
-        if known is None:
-            errors[row] = text
-        elif text not in known.split("; "):
-            errors[row] = f"{known}; {text}"
-    return pa.array(errors, pa.string())
+        texts[position // n_samples][column[position].as_py()] = None
+    return pa.array(["; ".join(found) if found else None for found in texts], pa.string())

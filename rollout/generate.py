@@ -17,6 +17,7 @@ from typing import TypeAlias
 from rollout.config import SamplingConfig
 from rollout.engine import Engine
 from rollout.errors import PromptError
+from rollout.fit import fit
 from rollout.records import Prompt, Request, Sample, failed_sample
 
 WINDOW = 2
@@ -39,11 +40,15 @@ def sample_seed(seed: int, row_id: int, sample_idx: int) -> int:
 
 
 def requests(
-    prompts: Iterable[Prompt], engine: Engine, sampling: SamplingConfig, owed: Callable[[int], list[int]]
+    prompts: Iterable[Prompt],
+    engine: Engine,
+    sampling: SamplingConfig,
+    owed: Callable[[int], list[int]],
+    too_long: str,
 ) -> Feed:
     """What is owed of each prompt, as requests; for a prompt that cannot be sampled, as failed samples.
 
-    `owed(row_id)` gives the sample indices still to be generated.
+    `owed(row_id)` gives the sample indices still to be generated, `too_long` is `data.too_long`.
     """
     for prompt in prompts:
         indices = owed(prompt.row_id)
@@ -54,10 +59,13 @@ def requests(
             if prompt.error is not None:
                 raise PromptError(prompt.error)
             token_ids = engine.render(prompt.messages).token_ids
+            ready = fit(token_ids, sampling.max_tokens, engine.max_model_len, too_long, engine.bos_token_id)
         except PromptError as error:
             yield from (failed_sample(prompt.row_id, index, seed, str(error)) for index, seed in seeds.items())
         else:
-            yield from (Request(prompt.row_id, index, seed, token_ids) for index, seed in seeds.items())
+            cut = engine.decode(ready.removed) if ready.removed else None
+            for index, seed in seeds.items():
+                yield Request(prompt.row_id, index, seed, ready.token_ids, ready.max_tokens, cut)
 
 
 def generate(engine: Engine, feed: Feed, record: Callable[[Sample], None], tick: Callable[[], None]) -> None:

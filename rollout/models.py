@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from hashlib import blake2b
 from pathlib import Path
 
 from rollout.config import EMBEDDED_MODEL, ModelConfig
@@ -41,7 +42,27 @@ def resolve(path: str) -> str:
     """
     if path == EMBEDDED_MODEL:
         return str(_unpacked())
+    return absolute(path)
+
+
+def absolute(path: str) -> str:
+    """`path` with a local folder made absolute; a hub id or embedded model as it is."""
     return str(Path(path).expanduser().absolute()) if _is_local(path) else path
+
+
+def fingerprint(path: str) -> str:
+    """What tells one model from another: a hub id itself; for a folder a hash over its config and tokenizer files and
+    the sizes of its weight files, wherever the folder is.
+    """
+    if path.startswith("embedded:") or not _is_local(path):
+        return path
+    digest = blake2b(digest_size=16)
+    for file in sorted(Path(path).expanduser().iterdir()):
+        if file.suffix in (".json", ".jinja", ".model", ".txt"):
+            digest.update(f"{file.name}:".encode() + file.read_bytes())
+        elif file.is_file():
+            digest.update(f"{file.name}:{file.stat().st_size}".encode())
+    return f"blake2b:{digest.hexdigest()}"
 
 
 def _is_local(path: str) -> bool:

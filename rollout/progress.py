@@ -18,6 +18,7 @@ class Snapshot:
     elapsed_seconds: float
     samples_done: int
     samples_total: int
+    samples_generated: int
     samples_failed: int
     prompt_tokens: int
     generated_tokens: int
@@ -29,14 +30,17 @@ class Snapshot:
 
 
 class Progress:
-    """Counts samples as they finish. `generated_tokens` includes samples that have not finished."""
+    """Counts samples as they finish, beside those that earlier sessions of the run have left.
 
-    def __init__(self, samples_total: int, stats: Callable[[], EngineStats]) -> None:
+    Tokens and rates are of this session alone; tokens include those of samples that have not finished.
+    """
+
+    def __init__(self, samples_owed: int, samples_before: int, stats: Callable[[], EngineStats]) -> None:
         self._stats = stats
         self._start = time.monotonic()
         self._tokens_before = stats().generated_tokens
         self._recent: deque[tuple[float, int]] = deque([(0.0, 0)])  # (elapsed, generated tokens), for "now"
-        self._total = samples_total
+        self._total, self._before = samples_owed, samples_before
         self._done = self._failed = self._prompt_tokens = self._finished_tokens = 0
         self._lengths = Counter[int]()  # of the finished responses
 
@@ -61,8 +65,9 @@ class Progress:
         now = (generated - generated_then) / (elapsed - then) if elapsed > then else overall
         return Snapshot(
             elapsed_seconds=elapsed,
-            samples_done=self._done,
-            samples_total=self._total,
+            samples_done=self._before + self._done,
+            samples_total=self._before + self._total,
+            samples_generated=self._done,
             samples_failed=self._failed,
             prompt_tokens=self._prompt_tokens,
             generated_tokens=generated,

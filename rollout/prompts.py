@@ -1,6 +1,5 @@
 """The input: a table with a column of chats -> Prompt, one per row, streamed, bad rows included."""
 
-import json
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -11,7 +10,7 @@ import pyarrow as pa
 from rollout.config import DataConfig
 from rollout.errors import PromptError, UserError, did_you_mean
 from rollout.records import RESERVED_COLUMNS, Message, Prompt
-from rollout.tables import Table, open_table, select
+from rollout.tables import Table, load_json, open_table, select
 
 
 def open_input(data: DataConfig) -> Table:
@@ -72,7 +71,7 @@ def _chat_in_json(text: str) -> list[Any] | None:
     if not text.lstrip().startswith("["):
         return None
     try:
-        chat = json.loads(text)
+        chat = load_json(text)
     except ValueError:
         return None
     return chat if chat and all(isinstance(turn, dict) for turn in chat) else None
@@ -112,8 +111,10 @@ def _prompt_column_problems(table: Table, key: str) -> Iterator[str]:
         )
         return
     kind = table.schema.field(key).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if not (is_text or (is_list and pa.types.is_struct(kind.value_type))):
         yield f"data.prompt_key={key}: the column holds {kind}; it must hold text or lists of {{role, content}}"
 

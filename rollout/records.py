@@ -28,12 +28,17 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One sample to generate. The samples of a row share one list of `prompt_token_ids`."""
+    """One sample to generate. The samples of a row share one list of `prompt_token_ids`.
+
+    `truncated_prompt` is the text that was cut off the prompt to make it fit, if any was.
+    """
 
     row_id: int
     sample_idx: int
     seed: int
     prompt_token_ids: list[int]
+    max_tokens: int
+    truncated_prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class Sample:
     num_prompt_tokens: int | None
     num_generated_tokens: int
     error: str | None = None
+    truncated_prompt: str | None = None
 
 
 SAMPLE_SCHEMA = pa.schema(
@@ -60,6 +66,7 @@ SAMPLE_SCHEMA = pa.schema(
         pa.field("num_prompt_tokens", pa.int32()),
         pa.field("num_generated_tokens", pa.int32(), nullable=False),
         pa.field("error", pa.string()),
+        pa.field("truncated_prompt", pa.string()),
     ]
 )
 """One row per finished sample: the journal."""
@@ -72,6 +79,7 @@ ROLLOUT_FIELDS = (
     pa.field("num_generated_tokens", pa.list_(pa.int32()), nullable=False),
     pa.field("seeds", pa.list_(pa.int64()), nullable=False),
     pa.field("error", pa.string()),
+    pa.field("truncated_prompt", pa.string()),
 )
 """What rollouts.parquet has after the input's own columns. Position in a list = sample_idx, in all four lists; a sample
 that failed is null in `responses` and "error" in `finish_reasons`."""
@@ -88,6 +96,7 @@ FLAT_FIELDS = (
     pa.field("num_generated_tokens", pa.int32(), nullable=False),
     pa.field("seed", pa.int64(), nullable=False),
     pa.field("error", pa.string()),
+    pa.field("truncated_prompt", pa.string()),
 )
 """What flat.parquet has after the input's own columns: one row per sample. `error` is null beside a response."""
 

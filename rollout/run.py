@@ -5,32 +5,32 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from rollout import config, devices, models, provenance
+from rollout import config, devices, manifest, models, provenance
 from rollout.config import RunConfig
-from rollout.engine import Engine, EngineSpec, acquire
-from rollout.errors import UserError
-from rollout.files import write_json
-from rollout.finalize import finalize
+from rollout.digest import digest
+from rollout.engine import Engine, EngineSpec, acquire, release
+from rollout.errors import EngineDied, UserError
+from rollout.finalize import OUTPUT, finalize
 from rollout.generate import generate, requests
+from rollout.interrupt import Interrupted, StopRequest, stop_on_signal
 from rollout.postprocess import run_steps
 from rollout.progress import Progress, Snapshot
 from rollout.prompts import open_input, read_prompts
 from rollout.records import SCHEMA_VERSION, Sample
 from rollout.screen import duration, progress_view, screen, short
-from rollout.store import JOURNAL, Journal
+from rollout.startup import advice
+from rollout.store import JOURNAL, Journal, finished, remove_partial_files
 from rollout.summary import preview, show_summary
 from rollout.tables import Table
-from rollout.tracking import WandbRun, metrics_file
+from rollout.tracking import WandbRun, metrics_file, wandb_run
 
 log = logging.getLogger(__name__)
 
-MANIFEST = "run.json"
 LOG = "rollout.log"
 
 
@@ -48,85 +48,161 @@ def preflight(run: RunConfig) -> Table:
     return table
 
 
-def claim(run_dir: Path) -> None:
-    """Refuse a folder that holds a run already; nothing in it is touched. Raises UserError."""
-    if (run_dir / MANIFEST).exists() or (run_dir / JOURNAL).exists():
-        raise UserError(f"hydra.run.dir={run_dir}: holds a run already; choose another folder or leave the key out")
-    run_dir.mkdir(parents=True, exist_ok=True)
+def refuse_used(run_dir: Path) -> None:
+    """Raise UserError for a folder that holds a run already."""
+    if (run_dir / manifest.MANIFEST).exists() or (run_dir / JOURNAL).exists():
+        raise UserError(
+            f"hydra.run.dir={short(run_dir)}: holds a run already; continue it with `{resume_command(run_dir)}`, "
+            "or choose another folder"
+        )
+
+
+def resume_command(run_dir: Path) -> str:
+    """What to type to continue the run in `run_dir`."""
+    return f"python -m rollout.resume {short(run_dir)}"
+
+
+def is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, Any]) -> bool:
+    """Whether the run in `run_dir`, whose run.json says `before`, has everything that `run` asks for."""
+    config_before = before["config"]
+    return (
+        before["status"] == "done"
+        and config_before["sampling"]["n_samples"] == run.sampling.n_samples
+        and config_before["data"]["limit"] == run.data.limit
+        and config_before["postprocess"] == dataclasses.asdict(run.postprocess)
+        and finished(run_dir, table.num_rows, run.sampling.n_samples).num_owed == 0
+    )
 
 
 def execute(run: RunConfig, table: Table, run_dir: Path, group: str | None = None) -> dict[str, Any]:
-    """Do the whole run in `run_dir`, a claimed folder. Returns what run.json says at its end.
+    """Do what `run` still owes in `run_dir`, a folder this process has locked: all of it, when the folder is new.
 
-    `group` is the W&B group. Raises UserError when the input or the engine turns out not to serve.
+    `group` is the W&B group. Returns what run.json says at its end. Raises UserError when the input, the engine or the
+    disk turns out not to serve, and Interrupted after Ctrl-C or SIGTERM; whatever it raises, what has finished is kept.
     """
-    with screen(run_dir / LOG) as console, _manifest(run_dir, run) as manifest:
+    with (
+        stop_on_signal() as stop,
+        screen(run_dir / LOG) as console,
+        _disk_full_explained(run_dir),
+        _interruption_explained(run_dir, console),
+        manifest.recorded(run_dir, run, digest(run, table)) as record,
+        wandb_run(run_dir, run.tracking, record["config"], group) as tracker,
+    ):
         log.info("run folder: %s", short(run_dir))
-        wandb_run = WandbRun(run_dir, run.tracking, dataclasses.asdict(run), group)
-        seconds = manifest["seconds"]
-        with _timed(seconds, "load"):
-            engine = _load(run, manifest)
-        with _timed(seconds, "generate"):
-            final = sample_all(run, table, engine, run_dir, console, wandb_run)
-        manifest["totals"] = {"rows": table.num_rows, **_totals(final)}
-        manifest["throughput"] = _throughput(final)
-        with _timed(seconds, "finalize"):
-            rollouts = finalize(run_dir, table, run.sampling.n_samples, _footer())
-        with _timed(seconds, "postprocess"):
-            analysis = run_steps(rollouts, run_dir, run.postprocess)
-        samples = preview(rollouts, run.data.prompt_key, max(run.tracking.sample_rows, 1))
-        wandb_run.finish(
-            {key: manifest[key] for key in ("totals", "throughput", "seconds")}, samples[: run.tracking.sample_rows]
+        remove_partial_files(run_dir)
+        if finished(run_dir, table.num_rows, run.sampling.n_samples).num_owed:
+            final = _generation(run, table, run_dir, console, tracker, stop, record)
+            record["throughput"] = _throughput(final)
+        with _timed(record, "finalize"):
+            record["totals"] = finalize(run_dir, table, run.sampling.n_samples, _footer())
+        with _timed(record, "postprocess"):
+            analysis = run_steps(run_dir / OUTPUT, run_dir, run.postprocess)
+        samples = preview(run_dir / OUTPUT, run.data.prompt_key, max(run.tracking.sample_rows, 1))
+        tracker.summarise(
+            {key: record[key] for key in ("totals", "throughput", "seconds")}, samples[: run.tracking.sample_rows]
         )
-        show_summary(console, run_dir, manifest, analysis, samples)
-    return manifest
+        show_summary(console, run_dir, record, analysis, samples)
+    return record
 
 
-def _load(run: RunConfig, manifest: dict[str, Any]) -> Engine:
-    spec = EngineSpec.of(run)
+def _generation(
+    run: RunConfig,
+    table: Table,
+    run_dir: Path,
+    console: Console,
+    tracker: WandbRun,
+    stop: StopRequest,
+    record: dict[str, Any],
+) -> Snapshot:
+    """The generation stage, with an engine that died started again. Returns the numbers since the last start."""
+    record["engine"] = {"reused": False, "restarts": 0}
+    while True:
+        with _timed(record, "load"):
+            engine = _load(run, run_dir, record["engine"])
+        try:
+            with _timed(record, "generate"):
+                return sample_all(run, table, engine, run_dir, console, tracker, stop)
+        except EngineDied as error:
+            stop.raise_if_requested()  # Ctrl-C in a terminal reaches the engine's own process too
+            release()
+            if record["engine"]["restarts"] == run.engine.max_restarts:
+                raise UserError(
+                    f"engine.max_restarts={run.engine.max_restarts}: the engine died once more ({error}); "
+                    f"see {short(run_dir / LOG)}, then continue with `{resume_command(run_dir)}`"
+                ) from error
+            record["engine"]["restarts"] += 1
+            log.warning("the engine died (%s), starting it again", error)
+
+
+def _load(run: RunConfig, run_dir: Path, about_engine: dict[str, Any]) -> Engine:
+    """The engine, ready to sample. Raises UserError, built from vLLM's own reason, when it cannot start."""
     log.info("loading %s ...", run.model.path if run.engine.kind == "vllm" else "the echo engine")
-    loaded = acquire(spec)
-    manifest["engine"] = {"reused": loaded.reused}
+    log_begin = (run_dir / LOG).stat().st_size
+    try:
+        loaded = acquire(EngineSpec.of(run))
+    except UserError:
+        raise
+    except Exception as error:
+        printed = (run_dir / LOG).read_bytes()[log_begin:].decode("utf-8", "replace")
+        if (line := advice(run, f"{error}\n{printed}")) is None:
+            raise
+        raise UserError(f"{line} (all of vLLM's output: {short(run_dir / LOG)})") from error
+    about_engine["reused"] = loaded.reused
     log.info("engine %s", "reused" if loaded.reused else f"ready after {duration(loaded.seconds)}")
-    used = loaded.engine.use(run.sampling)
-    log.info("sampling: n_samples=%d, %s, seed=%d", run.sampling.n_samples, used, run.sampling.seed)
-    return loaded.engine
+    engine, sampling = loaded.engine, run.sampling
+    if sampling.max_tokens >= engine.max_model_len and run.data.too_long != "reduce_max_tokens":
+        raise UserError(
+            f"sampling.max_tokens={sampling.max_tokens}: the context holds {engine.max_model_len} tokens, prompt "
+            "included; lower it, or set data.too_long=reduce_max_tokens"
+        )
+    log.info("sampling: n_samples=%d, %s, seed=%d", sampling.n_samples, engine.use(sampling), sampling.seed)
+    return engine
 
 
 def sample_all(
-    run: RunConfig, table: Table, engine: Engine, run_dir: Path, console: Console, wandb_run: WandbRun
+    run: RunConfig,
+    table: Table,
+    engine: Engine,
+    run_dir: Path,
+    console: Console,
+    tracker: WandbRun,
+    stop: StopRequest,
 ) -> Snapshot:
-    """The generation stage: every sample ends in the journal. Returns the final numbers."""
+    """Generate every sample that the journal in `run_dir` does not hold. Returns the final numbers.
+
+    Raises EngineDied, Interrupted and UserError (too many bad rows), each after a flush of the journal.
+    """
     _log_first_prompt(run, table, engine)
-    n_samples = run.sampling.n_samples
+    done = finished(run_dir, table.num_rows, run.sampling.n_samples)
     journal = Journal(run_dir, run.store)
-    progress = Progress(table.num_rows * n_samples, engine.stats)
-    check_errors = _error_limit(run.data.max_error_fraction, table.num_rows)
-    feed = requests(read_prompts(table, run.data), engine, run.sampling, lambda _row_id: list(range(n_samples)))
+    progress = Progress(done.num_owed, done.num_done, engine.stats)
+    check_errors = _error_limit(run, table.num_rows)
+    feed = requests(read_prompts(table, run.data), engine, run.sampling, done.owed, run.data.too_long)
 
     with metrics_file(run_dir) as write_metrics, progress_view(console) as show:
 
-        def record(sample: Sample) -> None:
+        def keep(sample: Sample) -> None:
             journal.add(sample)
             progress.count(sample)
             check_errors(sample)
 
         def publish(now: Snapshot) -> None:
             write_metrics(now)
-            wandb_run.log(now)
+            tracker.log(now)
 
         due_to_show, due_to_publish = _every(0.5), _every(run.tracking.interval_seconds)
 
         def tick() -> None:
+            stop.raise_if_requested()
             journal.flush_if_old()
             if due_to_show():
-                now = progress.snapshot()
-                show(now)
-                if due_to_publish():
-                    publish(now)
+                show(progress.snapshot())
+            if due_to_publish():
+                publish(progress.snapshot())
 
         try:
-            generate(engine, feed, record, tick)
+            with stop.deferred():
+                generate(engine, feed, keep, tick)
         finally:
             journal.flush()
         final = progress.snapshot()
@@ -142,17 +218,23 @@ def _log_first_prompt(run: RunConfig, table: Table, engine: Engine) -> None:
             return
 
 
-def _error_limit(max_fraction: float, num_rows: int) -> Callable[[Sample], None]:
-    """A check for every sample: raises UserError once too many rows have an error."""
+def _error_limit(run: RunConfig, num_rows: int) -> Callable[[Sample], None]:
+    """A check for every sample: raises UserError at the first bad row, or once too many rows are bad."""
     bad_rows: set[int] = set()
+    limit = run.data.max_error_fraction
 
     def check(sample: Sample) -> None:
         if sample.error is None:
             return
         bad_rows.add(sample.row_id)
-        if len(bad_rows) > max_fraction * num_rows:
+        if run.data.on_error == "fail":
             raise UserError(
-                f"data.max_error_fraction={max_fraction}: {len(bad_rows)} of {num_rows} rows cannot be sampled, "
+                f"data.on_error=fail: row {sample.row_id} cannot be sampled ({sample.error}); mend the row, "
+                "or set data.on_error=record"
+            )
+        if len(bad_rows) > limit * num_rows:
+            raise UserError(
+                f"data.max_error_fraction={limit}: {len(bad_rows)} of {num_rows} rows cannot be sampled, "
                 f"the last is row {sample.row_id} ({sample.error}); mend the input or raise the limit"
             )
 
@@ -160,41 +242,30 @@ def _error_limit(max_fraction: float, num_rows: int) -> Callable[[Sample], None]
 
 
 @contextmanager
-def _manifest(run_dir: Path, run: RunConfig) -> Iterator[dict[str, Any]]:
-    """Yield the content of run.json. The file says `running` from the start and how it ended at the end."""
-    manifest: dict[str, Any] = {
-        "status": "running",
-        "schema_version": SCHEMA_VERSION,
-        "started": _now(),
-        "config": dataclasses.asdict(run),
-        "provenance": provenance.collect(),
-        "seconds": {},
-    }
-    write_json(run_dir / MANIFEST, manifest)
+def _disk_full_explained(run_dir: Path) -> Iterator[None]:
     try:
-        yield manifest
-        manifest["status"] = "done"
-    except BaseException as error:
-        manifest["status"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        manifest["error"] = f"{type(error).__name__}: {error}"
+        yield
+    except OSError as error:
+        if error.errno not in manifest.DISK_FULL:
+            raise
+        raise UserError(
+            f"{short(run_dir)}: the disk is full ({error.strerror or error}); what was written is complete. "
+            f"Free some space, then `{resume_command(run_dir)}`"
+        ) from error
+
+
+@contextmanager
+def _interruption_explained(run_dir: Path, console: Console) -> Iterator[None]:
+    try:
+        yield
+    except Interrupted as error:
+        console.print(f"{error}: stopped in order. Continue with\n  {resume_command(run_dir)}", soft_wrap=True)
         raise
-    finally:
-        manifest["ended"] = _now()
-        write_json(run_dir / MANIFEST, manifest)
-
-
-def _totals(final: Snapshot) -> dict[str, Any]:
-    return {
-        "samples": final.samples_done,
-        "failed": final.samples_failed,
-        "prompt_tokens": final.prompt_tokens,
-        "generated_tokens": final.generated_tokens,
-    }
 
 
 def _throughput(final: Snapshot) -> dict[str, Any]:
     """Rates over the generation stage: loading, merging and post-processing are not in them."""
-    samples_s = final.samples_done / final.elapsed_seconds
+    samples_s = final.samples_generated / final.elapsed_seconds
     return {"output_tok_s": round(final.output_tok_s, 1), "samples_s": round(samples_s, 3)}
 
 
@@ -205,13 +276,13 @@ def _footer() -> dict[str, str]:
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+def _timed(record: dict[str, Any], stage: str) -> Iterator[None]:
     """Note how long the body took, in seconds."""
     start = time.monotonic()
     try:
         yield
     finally:
-        seconds[stage] = round(time.monotonic() - start, 3)
+        record["seconds"][stage] = round(time.monotonic() - start, 3)
 
 
 def _every(seconds: float) -> Callable[[], bool]:
@@ -226,7 +297,3 @@ def _every(seconds: float) -> Callable[[], bool]:
         return True
 
     return is_due
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -5,17 +5,23 @@ the last flush: at most `store.flush_seconds` or `store.flush_samples` of work.
 """
 
 import time
+from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.config import StoreConfig
+from rollout.errors import UserError
 from rollout.files import replacing
 from rollout.records import SAMPLE_SCHEMA, Sample
 
 JOURNAL = "samples"
+
+_FLUSH_CHARACTERS = 64 << 20  # keeps a shard of very long responses small enough to be merged in memory
 
 
 class Journal:
@@ -26,7 +32,9 @@ class Journal:
         self._folder.mkdir(exist_ok=True)
         self._store = store
         self._pending: list[Sample] = []
-        self._next_shard = len(shards(run_dir))
+        last = max((int(path.stem.removeprefix("part-")) for path in shards(run_dir)), default=-1)
+        self._next_shard = last + 1
+        self._characters = 0
         self._oldest = 0.0  # when the first of the pending samples came
 
     def add(self, sample: Sample) -> None:
@@ -34,7 +42,8 @@ class Journal:
         if not self._pending:
             self._oldest = time.monotonic()
         self._pending.append(sample)
-        if len(self._pending) >= self._store.flush_samples:
+        self._characters += len(sample.response or "")
+        if len(self._pending) >= self._store.flush_samples or self._characters >= _FLUSH_CHARACTERS:
             self.flush()
 
     def flush_if_old(self) -> None:
@@ -56,6 +65,52 @@ class Journal:
             pq.write_table(table, partial, compression="zstd")
         self._next_shard += 1
         self._pending.clear()
+        self._characters = 0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """Which samples the journal holds; a failed sample is not finished."""
+
+    mask: npt.NDArray[np.bool_]
+    """Shape (rows, n_samples)."""
+
+    @property
+    def num_done(self) -> int:
+        """Samples that are there."""
+        return int(self.mask.sum())
+
+    @property
+    def num_owed(self) -> int:
+        """Samples still to be generated."""
+        return int(self.mask.size) - self.num_done
+
+    def owed(self, row_id: int) -> list[int]:
+        """The sample indices of one row still to be generated."""
+        return [int(index) for index in np.flatnonzero(~self.mask[row_id])]
+
+
+def finished(run_dir: Path, num_rows: int, n_samples: int) -> Finished:
+    """Read the journal: one bit of a byte per sample. Raises UserError for a shard that cannot be read."""
+    mask = np.zeros((num_rows, n_samples), dtype=np.bool_)
+    for path in shards(run_dir):
+        try:
+            shard = pq.read_table(path, columns=["row_id", "sample_idx", "error"])
+        except (OSError, pa.ArrowInvalid) as error:
+            raise UserError(
+                f"{path}: damaged ({str(error).splitlines()[0]}); delete it, and its samples will be generated again"
+            ) from error
+        row_id, sample_idx = shard.column("row_id").to_numpy(), shard.column("sample_idx").to_numpy()
+        asked = (row_id < num_rows) & (sample_idx < n_samples) & shard.column("error").is_null().to_numpy()
+        mask[row_id[asked], sample_idx[asked]] = True
+    return Finished(mask)
+
+
+def remove_partial_files(run_dir: Path) -> None:
+    """Delete what a killed process was writing: complete files never have these names."""
+    for folder in (run_dir, run_dir / JOURNAL):
+        for path in folder.glob(".*.partial"):
+            path.unlink()
 
 
 def shards(run_dir: Path) -> list[Path]:

@@ -4,7 +4,6 @@ Never more than one batch of a file is in memory. JSONL and CSV are scanned once
 settle every column's type before the first row is written; Parquet says both in its footer.
 """
 
-import codecs
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -20,6 +19,11 @@ import pyarrow.parquet as pq
 from rollout.errors import UserError
 
 BATCH_ROWS = 1024
+BATCH_BYTES = 256 << 20
+"""No batch is larger than these two, roughly."""
+
+_CSV_BLOCK = 16 << 20  # bytes; also the longest line
+_LARGEST_EXACT = 2**53  # the largest integer below which a float holds every one
 
 
 @dataclass(frozen=True)
@@ -76,67 +80,95 @@ def select(table: Table, drop_columns: Iterable[str] = (), limit: int | None = N
     return Table(table.path, schema, num_rows, batches, table.bad_rows)
 
 
+def load_json(text: str) -> Any:
+    """`json.loads` for text that ends up in Arrow. Raises ValueError for whatever is wrong with it.
+
+    Arrow holds UTF-8 only, and a lone surrogate (half of an escaped pair) has no UTF-8 form: it becomes "?".
+    """
+    try:
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return value
+
+
 def _open_parquet(path: Path) -> Table:
     with pq.ParquetFile(path) as file:
         # pandas' metadata describes the columns as they were; it would be wrong beside ours
-        schema, num_rows = file.schema_arrow.remove_metadata(), file.metadata.num_rows
-    return Table(path, schema, num_rows, partial(_parquet_batches, path, schema))
+        schema, num_rows = pa.schema(map(_without_view, file.schema_arrow)), file.metadata.num_rows
+        groups = [file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)]
+    # an Arrow array of text holds 2 GiB at most
+    batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES * num_rows // max(1, sum(groups))))
+    return Table(path, schema, num_rows, partial(_parquet_batches, path, schema, batch_rows))
 
 
-def _parquet_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+def _without_view(column: pa.Field) -> pa.Field:
+    """Arrow computes little on its newer `view` types."""
+    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
+    return column.with_type(plain.get(column.type, column.type))
+
+
+def _parquet_batches(path: Path, schema: pa.Schema, batch_rows: int) -> Iterator[pa.RecordBatch]:
     # without these two settings one large row group is held in memory whole
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-        for batch in file.iter_batches(batch_size=BATCH_ROWS):
-            yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+        for batch in file.iter_batches(batch_size=batch_rows):
+            columns = [
+                array if array.type == column.type else array.cast(column.type)
+                for array, column in zip(batch.columns, schema, strict=True)
+            ]
+            yield pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _open_csv(path: Path) -> Table:
     """Every column is text: CSV has no types, and guessing them would change what the file says."""
-    with path.open("rb") as file:
-        header = pa_csv.read_csv(
-            pa.BufferReader(file.readline()), read_options=pa_csv.ReadOptions(autogenerate_column_names=False)
-        )
-    schema = pa.schema([(name, pa.string()) for name in header.column_names])
+    with _csv_reader(path, {}) as reader:
+        schema = pa.schema([(name, pa.string()) for name in reader.schema.names])
     num_rows = sum(batch.num_rows for batch in _csv_batches(path, schema))
     return Table(path, schema, num_rows, partial(_csv_batches, path, schema))
 
 
 def _csv_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    convert = pa_csv.ConvertOptions(
-        column_types=schema, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
+    with _csv_reader(path, {column.name: column.type for column in schema}) as reader:
+        for batch in reader:
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                yield batch.slice(start, BATCH_ROWS)
+
+
+def _csv_reader(path: Path, types: dict[str, pa.DataType]) -> pa_csv.CSVStreamingReader:
+    return pa_csv.open_csv(
+        path,
+        read_options=pa_csv.ReadOptions(block_size=_CSV_BLOCK),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
+        ),
     )
-    reader = pa_csv.open_csv(path, parse_options=pa_csv.ParseOptions(newlines_in_values=True), convert_options=convert)
-    for batch in reader:
-        for start in range(0, batch.num_rows, BATCH_ROWS):
-            yield batch.slice(start, BATCH_ROWS)
 
 
 def _open_jsonl(path: Path) -> Table:
     """Types are settled over the whole file. A column without one common type becomes text, holding JSON."""
-    schema, as_json, num_rows, bad_rows = pa.schema([]), set[str](), 0, dict[int, str]()
+    columns, num_rows, bad_rows = dict[str, _Column](), 0, dict[int, str]()
     for lines in _line_blocks(path):
-        rows = [_parse_line(line) for line in lines]
-        for offset, row in enumerate(rows):
+        rows = []
+        for number, line in lines:
+            row = _parse_line(line)
             if isinstance(row, str):
-                bad_rows[num_rows + offset] = f"line {num_rows + offset + 1}: {row}"
-        num_rows += len(rows)
-        for name, values in _columns([row for row in rows if isinstance(row, dict)]).items():
-            found = _common_type(schema, name, values)
-            if found is None:
-                as_json.add(name)
-                found = pa.string()
-            position = schema.get_field_index(name)
-            column = pa.field(name, found)
-            schema = schema.append(column) if position < 0 else schema.set(position, column)
-    for position, column in enumerate(schema):
-        if column.name in as_json or pa.types.is_null(column.type):
-            schema = schema.set(position, column.with_type(pa.string()))
-    return Table(path, schema, num_rows, partial(_jsonl_batches, path, schema, frozenset(as_json)), bad_rows)
+                bad_rows[num_rows] = f"line {number}: {row}"
+            else:
+                rows.append(row)
+            num_rows += 1
+        for name in dict.fromkeys(name for row in rows for name in row):
+            columns.setdefault(name, _Column()).add([row.get(name) for row in rows])
+    schema = pa.schema([(name, column.type()) for name, column in columns.items()])
+    as_json = frozenset(name for name, column in columns.items() if column.is_mixed())
+    return Table(path, schema, num_rows, partial(_jsonl_batches, path, schema, as_json), bad_rows)
 
 
 def _jsonl_batches(path: Path, schema: pa.Schema, as_json: frozenset[str]) -> Iterator[pa.RecordBatch]:
     for lines in _line_blocks(path):
-        rows = [row if isinstance(row, dict) else {} for row in map(_parse_line, lines)]
+        rows = [row if isinstance(row, dict) else {} for row in (_parse_line(line) for _, line in lines)]
         arrays = []
         for column in schema:
             values = [row.get(column.name) for row in rows]
@@ -146,9 +178,10 @@ def _jsonl_batches(path: Path, schema: pa.Schema, as_json: frozenset[str]) -> It
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _line_blocks(path: Path) -> Iterator[list[str]]:
+def _line_blocks(path: Path) -> Iterator[list[tuple[int, str]]]:
+    """Lines that are not blank, each with its number from 1."""
     with path.open(encoding="utf-8-sig", newline="\n") as file:
-        lines = (line for line in file if line.strip())
+        lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
         while block := list(islice(lines, BATCH_ROWS)):
             yield block
 
@@ -156,32 +189,44 @@ def _line_blocks(path: Path) -> Iterator[list[str]]:
 def _parse_line(line: str) -> dict[str, Any] | str:
     """A line's object, or what is wrong with it."""
     try:
-        # Arrow holds UTF-8 only, and a lone surrogate (half of an escaped pair) has no UTF-8 form
-        row = json.loads(line) if "\\ud" not in line.lower() else _loads_replacing_surrogates(line)
+        row = load_json(line)
     except ValueError as error:
         return f"not JSON ({error})"
     return row if isinstance(row, dict) else f"not a JSON object but {type(row).__name__}"
 
 
-def _loads_replacing_surrogates(line: str) -> Any:
-    text = json.dumps(json.loads(line), ensure_ascii=False)
-    return json.loads(codecs.decode(text.encode("utf-8", "replace"), "utf-8"))
+class _Column:
+    """The type of a JSONL column, settled block by block."""
 
+    def __init__(self) -> None:
+        self._type: pa.DataType | None = pa.null()  # None: there is no common one
+        self._has_large_int = False
 
-def _columns(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
+    def add(self, values: list[Any]) -> None:
+        """Take another block's values into account."""
+        if self._type is None:
+            return
+        kinds = {type(value) for value in values}
+        if bool in kinds and kinds & {int, float}:  # Arrow would make numbers of both
+            self._type = None
+            return
+        try:
+            here = pa.array(values).type
+            fields = [pa.schema([("x", kind)]) for kind in (self._type, here)]
+            found = pa.unify_schemas(fields, promote_options="permissive").field("x").type
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            self._type = None
+            return
+        self._has_large_int |= int in kinds and any(type(v) is int and abs(v) > _LARGEST_EXACT for v in values)
+        self._type = found if _storable(found) else None
 
+    def is_mixed(self) -> bool:
+        """Whether no one type holds every value as it is."""
+        return self._type is None or (self._has_large_int and pa.types.is_floating(self._type))
 
-def _common_type(schema: pa.Schema, name: str, values: list[Any]) -> pa.DataType | None:
-    """The type that fits these values and those of earlier blocks, or None when there is none."""
-    try:
-        here = pa.schema([(name, pa.array(values).type)])
-        known = [pa.schema([schema.field(name)])] if name in schema.names else []
-        found = pa.unify_schemas([*known, here], promote_options="permissive").field(name).type
-    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-        return None
-    return found if _storable(found) else None
+    def type(self) -> pa.DataType:
+        """The Arrow type of the column; text for one that is mixed or empty."""
+        return pa.string() if self.is_mixed() or pa.types.is_null(self._type) else self._type
 
 
 def _storable(kind: pa.DataType) -> bool:

@@ -37,6 +37,20 @@ def metrics_file(run_dir: Path) -> Iterator[Callable[[Snapshot], None]]:
         yield write
 
 
+@contextmanager
+def wandb_run(
+    run_dir: Path, tracking: TrackingConfig, config: dict[str, Any], group: str | None
+) -> Iterator["WandbRun"]:
+    """Yield a W&B run that is closed at the end, as failed when the body raises."""
+    run = WandbRun(run_dir, tracking, config, group)
+    try:
+        yield run
+    except BaseException:
+        run.finish(exit_code=1)
+        raise
+    run.finish(exit_code=0)
+
+
 class WandbRun:
     """One W&B run. No method raises: the first failure is logged and ends the tracking, not the run."""
 
@@ -53,10 +67,13 @@ class WandbRun:
         point |= {f"progress/{name}": getattr(now, name) for name in progress}
         self._attempt("log", lambda: self._run.log(point))  # never with step=: W&B drops steps that do not grow
 
-    def finish(self, summary: dict[str, Any], samples: list[list[Any]]) -> None:
-        """Write totals and a table of samples (rows of PREVIEW_COLUMNS), and close the run."""
+    def summarise(self, summary: dict[str, Any], samples: list[list[Any]]) -> None:
+        """Write totals and a table of samples (rows of PREVIEW_COLUMNS)."""
         self._attempt("summarise", lambda: self._summarise(summary, samples))
-        self._attempt("finish", lambda: self._run.finish())
+
+    def finish(self, exit_code: int) -> None:
+        """Close the run, so that the next job of a sweep gets one of its own."""
+        self._attempt("finish", lambda: self._run.finish(exit_code=exit_code))
         self._run = None
 
     def _start(self, run_dir: Path, tracking: TrackingConfig, config: dict[str, Any], group: str | None) -> None:

@@ -8,6 +8,7 @@ import copy
 import gc
 import inspect
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from rollout import models
 from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
 from rollout.engine import EngineStats, Rendered
-from rollout.errors import PromptError, UserError, did_you_mean
+from rollout.errors import EngineDied, PromptError, UserError, did_you_mean
 from rollout.records import Message, Request, Sample
 
 _OURS_IN_SAMPLING_PARAMS = {"n", "seed", "output_kind"}
@@ -34,9 +35,10 @@ class VLLMEngine:
         self._engine = self.llm.llm_engine
         config = self._engine.vllm_config
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
-        self._max_model_len: int = config.model_config.max_model_len
+        self.max_model_len: int = config.model_config.max_model_len
         # the engine decodes with its tokenizer while the feeder thread encodes; a fast tokenizer is not made for both
         self._tokenizer = copy.deepcopy(self.llm.get_tokenizer())
+        self.bos_token_id: int | None = self._tokenizer.bos_token_id
         self._template_kwargs = _template_kwargs(model, self._tokenizer)
         self._params: dict[str, Any] = {}
         self._unfinished: dict[str, Request] = {}
@@ -54,30 +56,35 @@ class VLLMEngine:
     def render(self, messages: list[Message]) -> Rendered:
         try:
             text = self._tokenizer.apply_chat_template(messages, **self._template_kwargs)
+            # the template has written the special tokens already; adding them again would double the first one
+            token_ids = self._tokenizer.encode(text, add_special_tokens=False)
         except Exception as error:  # a template is a program of the model's, and may raise anything about a chat
             raise PromptError(f"the chat template refuses it: {type(error).__name__}: {error}") from error
-        # the template has written the special tokens already; adding them again would double the first one
-        token_ids = self._tokenizer.encode(text, add_special_tokens=False)
         if not token_ids:
             raise PromptError("the prompt has no tokens")
-        if len(token_ids) >= self._max_model_len:
-            raise PromptError(f"the prompt has {len(token_ids)} tokens and the context holds {self._max_model_len}")
         return Rendered(text, token_ids)
+
+    def decode(self, token_ids: list[int]) -> str:
+        return str(self._tokenizer.decode(token_ids))
 
     def add(self, request: Request) -> None:
         key = f"{request.row_id}:{request.sample_idx}"
         # vLLM changes the params object it is given, so every request gets its own
-        params = SamplingParams(**self._params, seed=request.seed)
+        params = SamplingParams(**self._params | {"max_tokens": request.max_tokens, "seed": request.seed})
         try:
             self._engine.add_request(key, {"prompt_token_ids": request.prompt_token_ids}, params)
-        except EngineDeadError:
-            raise
+        except EngineDeadError as error:
+            raise EngineDied(str(error)) from error
         except _refusals() as error:
             raise PromptError(str(error)) from error
         self._unfinished[key] = request
 
     def step(self) -> list[Sample]:
-        return [self._sample(output) for output in self._engine.step() if output.finished]
+        try:
+            outputs = self._engine.step()
+        except EngineDeadError as error:
+            raise EngineDied(str(error)) from error
+        return [self._sample(output) for output in outputs if output.finished]
 
     def stats(self) -> EngineStats:
         totals = {"vllm:num_requests_running": 0, "vllm:num_requests_waiting": 0, "vllm:generation_tokens": 0}
@@ -87,8 +94,10 @@ class VLLMEngine:
         return EngineStats(*totals.values())
 
     def abort(self) -> None:
-        self._engine.abort_request(list(self._unfinished))
+        unfinished = list(self._unfinished)
         self._unfinished.clear()
+        with suppress(EngineDeadError):  # then there is nothing left to abort
+            self._engine.abort_request(unfinished)
 
     def shutdown(self) -> None:
         self._engine.engine_core.shutdown()
@@ -108,6 +117,7 @@ class VLLMEngine:
             num_prompt_tokens=len(request.prompt_token_ids),
             num_generated_tokens=len(completion.token_ids),
             error=f"the engine ended it: {completion.finish_reason}" if failed else None,
+            truncated_prompt=request.truncated_prompt,
         )
 
 

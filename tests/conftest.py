@@ -8,8 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rollout.cli import compose_run
-from rollout.run import claim, execute, preflight
+from rollout.compose import compose_run
+from rollout.lock import locked
+from rollout.run import execute, preflight
+from rollout.saved import save
 
 ECHO = ("engine.kind=echo", "hardware=cpu", "tracking=disabled")
 """Overrides of a run without a model and without W&B."""
@@ -40,8 +42,9 @@ def rollout(tmp_path: Path) -> Rollout:
         run = composed(*ECHO, f"data.path={source}", *overrides)
         run_dir = tmp_path / name
         table = preflight(run)
-        claim(run_dir)
-        execute(run, table, run_dir)
+        with locked(run_dir):
+            save(run, run_dir)
+            execute(run, table, run_dir)
         return run_dir
 
     return do

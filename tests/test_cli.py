@@ -171,10 +171,12 @@ def test_too_many_bad_rows_fail_the_run_and_say_which(tmp_path: Path) -> None:
 
 
 def test_a_bug_keeps_its_traceback_and_the_manifest_says_failed(tmp_path: Path) -> None:
-    result = run_command(*ECHO, "engine.echo.die_after=3", "hydra.run.dir=run", cwd=tmp_path)
+    broken = "import rollout.run; rollout.run.finalize = None; from rollout.cli import main; main()"
+    command = [sys.executable, "-c", broken, *ECHO, "hydra.run.dir=run"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 1
     assert "Traceback" in result.stderr
-    assert "the echo engine died" in result.stderr
+    assert "'NoneType' object is not callable" in result.stderr
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
 
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rollout import config
-from rollout.cli import conf_dir
+from rollout.compose import conf_dir
 from rollout.config import RunConfig, build, check, knobs
 from tests.conftest import composed
 

@@ -48,8 +48,13 @@ def questions(folder: Path, rows: int) -> Table:
     return open_table(write_input(folder / "input.parquet", [{"q": f"question {row}"} for row in range(rows)]), "input")
 
 
+def finalized(run_dir: Path, table: Table, n_samples: int, **metadata: str) -> Path:
+    finalize(run_dir, table, n_samples, metadata)
+    return run_dir / OUTPUT
+
+
 def merged(run_dir: Path, table: Table, n_samples: int) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = pq.read_table(finalize(run_dir, table, n_samples, {})).to_pylist()
+    rows: list[dict[str, Any]] = pq.read_table(finalized(run_dir, table, n_samples)).to_pylist()
     return rows
 
 
@@ -64,6 +69,7 @@ def expected_row(row_id: int, n_samples: int) -> dict[str, Any]:
         "num_generated_tokens": [sample.num_generated_tokens for sample in samples],
         "seeds": [sample.seed for sample in samples],
         "error": None,
+        "truncated_prompt": None,
     }
 
 
@@ -163,15 +169,18 @@ def test_an_empty_journal_is_no_output(tmp_path: Path) -> None:
 
 def test_the_same_journal_gives_the_same_bytes(tmp_path: Path) -> None:
     write_shards(tmp_path, [answer(row, index) for row in range(1500) for index in range(2)])
-    first, second = (finalize(tmp_path, questions(tmp_path, 1500), 2, {"key": "x"}).read_bytes() for _ in range(2))
-    assert first == second
+    written = []
+    for _ in range(2):
+        finalize(tmp_path, questions(tmp_path, 1500), 2, {"key": "x"})
+        written.append((tmp_path / OUTPUT).read_bytes())
+    assert written[0] == written[1]
     assert files_in(tmp_path) == ["input.parquet", OUTPUT, JOURNAL]
 
 
 def test_the_footer_holds_the_metadata(tmp_path: Path) -> None:
     write_shards(tmp_path, [answer(0, 0)])
-    output = finalize(tmp_path, questions(tmp_path, 1), 1, {"rollout.schema_version": "1"})
-    assert pq.read_schema(output).metadata == {b"rollout.schema_version": b"1"}
+    output = finalized(tmp_path, questions(tmp_path, 1), 1, digest="abc")
+    assert pq.read_schema(output).metadata == {b"digest": b"abc"}
 
 
 LATE = [None] * 1500
@@ -198,7 +207,7 @@ def test_input_columns_are_unchanged_and_ours_have_their_declared_types(values: 
     path = tmp_path / "input.parquet"
     pq.write_table(pa.table({"x": values}), path)
     write_shards(tmp_path, [failure(row, 0) for row in range(len(values))])
-    output = pq.read_table(finalize(tmp_path, open_table(path, "input"), 1, {}))
+    output = pq.read_table(finalized(tmp_path, open_table(path, "input"), 1))
     assert output.schema == pa.schema([*pq.read_schema(path), *ROLLOUT_FIELDS])
     assert output.column("x").to_pylist() == values.to_pylist()
 
@@ -271,3 +280,15 @@ def test_a_write_that_fails_leaves_no_partial_file_and_loses_no_sample(tmp_path:
     in_the_way.rmdir()
     writer.flush()
     assert merged(tmp_path, questions(tmp_path, 1), 2) == [expected_row(0, 2)]
+
+
+def test_rows_with_too_much_text_for_one_array_are_written_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = [answer(row, index, "x" * (100 * row)) for row in range(50) for index in range(2)]
+    write_shards(tmp_path, samples)
+    table = questions(tmp_path, 50)
+    whole = merged(tmp_path, table, 2)
+    monkeypatch.setattr("rollout.finalize.BATCH_BYTES", 5_000)
+    assert merged(tmp_path, table, 2) == whole
+    assert pq.read_metadata(tmp_path / OUTPUT).num_row_groups > 20

@@ -16,7 +16,7 @@ from rollout.generate import Feed, generate, requests, sample_seed
 from rollout.records import Message, Prompt, Request, Sample
 from tests.conftest import chat
 
-SAMPLING = SamplingConfig(n_samples=3)
+SAMPLING = SamplingConfig(n_samples=3, max_tokens=4)
 
 
 class WatchedEngine(EchoEngine):
@@ -58,7 +58,7 @@ def everything(_row_id: int) -> list[int]:
 
 
 def feed_of(engine: EchoEngine, rows: int) -> Feed:
-    return requests(prompts(rows), engine, SAMPLING, everything)
+    return requests(prompts(rows), engine, SAMPLING, everything, "error")
 
 
 def ignore(*_: Sample) -> None:
@@ -141,13 +141,13 @@ def test_prompts_that_cannot_be_rendered_become_failed_samples_and_the_others_go
         Prompt(3, chat("word " * 8)),
         Prompt(4, chat("question 4")),
     ]
-    samples = run(engine, requests(rows, engine, SAMPLING, everything))
+    samples = run(engine, requests(rows, engine, SAMPLING, everything, "error"))
     assert places(samples) == list(product(range(5), range(3)))
     failed = {sample.row_id: sample for sample in samples if sample.error is not None}
     assert {row: sample.error for row, sample in failed.items()} == {
         1: "refused: forbidden",
         2: "the prompt is null",
-        3: "the prompt has 9 tokens, the context 8",
+        3: "the prompt has 9 tokens and sampling.max_tokens is 4; the context holds 8",
     }
     assert {sample.row_id for sample in samples if sample.response is not None} == {0, 4}
     assert {(sample.response, sample.finish_reason) for sample in failed.values()} == {(None, "error")}
@@ -173,7 +173,7 @@ def test_a_request_that_the_engine_refuses_becomes_a_failed_sample_and_the_other
 def test_an_input_of_bad_prompts_only_ends_without_a_step() -> None:
     engine = WatchedEngine()
     rows = [Prompt(row, [], "the prompt is null") for row in range(1000)]
-    samples = run(engine, requests(rows, engine, SAMPLING, everything))
+    samples = run(engine, requests(rows, engine, SAMPLING, everything, "error"))
     assert [(sample.row_id, sample.sample_idx) for sample in samples] == list(product(range(1000), range(3)))
     assert engine.steps == 0
 
@@ -181,7 +181,7 @@ def test_an_input_of_bad_prompts_only_ends_without_a_step() -> None:
 def test_only_what_is_owed_is_asked_for() -> None:
     engine = WatchedEngine()
     owed = {0: [2], 1: [], 2: [0, 1]}
-    asked = list(requests(prompts(3), engine, SAMPLING, owed.__getitem__))
+    asked = list(requests(prompts(3), engine, SAMPLING, owed.__getitem__, "error"))
     assert places([item for item in asked if isinstance(item, Request)]) == [(0, 2), (2, 0), (2, 1)]
     assert engine.rendered == [chat("question 0"), chat("question 2")]
 
@@ -195,7 +195,7 @@ def test_the_samples_of_a_row_share_one_list_of_tokens() -> None:
 
 def test_a_prompt_is_read_when_its_requests_are_asked_for() -> None:
     engine, source = WatchedEngine(), iter(prompts(10))
-    feed = requests(source, engine, SAMPLING, everything)
+    feed = requests(source, engine, SAMPLING, everything, "error")
     assert engine.rendered == []
     next(feed)
     assert next(source).row_id == 1
@@ -210,7 +210,7 @@ class Counted:
     def __iter__(self) -> Iterator[Request | Sample]:
         for row_id in range(self.length):
             self.read += 1
-            yield Request(row_id, 0, row_id, [1])
+            yield Request(row_id, 0, row_id, [1], 8)
 
 
 def test_the_feed_is_read_ahead_but_only_so_far() -> None:
@@ -234,7 +234,7 @@ def test_the_engine_goes_on_while_the_feed_is_slow() -> None:
     def slow() -> Feed:
         yield from Counted(128)
         assert finished.wait(10), "the engine waited for the feed"
-        yield Request(129, 0, 129, [1])
+        yield Request(129, 0, 129, [1], 8)
 
     samples: list[Sample] = []
 

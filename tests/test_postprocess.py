@@ -54,6 +54,7 @@ def write_rollouts(folder: Path, rows: list[Row]) -> Path:
             "num_generated_tokens": [sample[2] if sample else 0 for sample in row.samples],
             "seeds": [100 * row_id + index for index in range(len(row.samples))],
             "error": row.error,
+            "truncated_prompt": row.answer,
         }
         for row_id, row in enumerate(rows)
     ]
@@ -76,6 +77,7 @@ def flat_rows(rows: list[Row]) -> list[dict[str, Any]]:
             "num_generated_tokens": sample[2] if sample else 0,
             "seed": 100 * row_id + index,
             "error": None if sample else row.error,
+            "truncated_prompt": row.answer,
         }
         for row_id, row in enumerate(rows)
         for index, sample in enumerate(row.samples)
@@ -266,3 +268,14 @@ def test_a_whole_run_ends_with_its_tables(rollout: Rollout) -> None:
     ]
     assert read(run_dir / "filtered.parquet") == [row for row in flat if len(row["response"]) >= 60]
     assert json.loads((run_dir / "analysis.json").read_text())["samples"] == 15
+
+
+def test_prompts_too_long_to_be_repeated_at_once_are_flattened_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [answered("a", "b", "c") for _ in range(20)]
+    path = write_rollouts(tmp_path, rows)
+    monkeypatch.setattr("rollout.postprocess.flatten.BATCH_BYTES", 1_000)
+    flat = pq.read_table(flatten(path, tmp_path))
+    assert flat.to_pylist() == flat_rows(rows)
+    assert pq.read_metadata(tmp_path / "flat.parquet").num_row_groups > 3

@@ -218,3 +218,11 @@ def test_a_path_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pyte
     write_input(tmp_path / "input.parquet", [{"prompt": "hi"}])
     monkeypatch.setenv("HOME", str(tmp_path))
     assert read_all(Path("~/input.parquet")) == [Prompt(0, chat("hi"))]
+
+
+def test_a_lone_surrogate_in_a_chat_of_json_becomes_a_question_mark() -> None:
+    assert parse_chat('[{"role": "user", "content": "a\\ud800b"}]') == chat("a?b")
+
+
+def test_text_of_brackets_without_end_is_text() -> None:
+    assert parse_chat("[" * 100_000) == chat("[" * 100_000)

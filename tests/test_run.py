@@ -41,7 +41,7 @@ def expected_responses(rows: list[dict[str, Any]], n_samples: int) -> list[list[
         token_ids = engine.render(parse_chat(row["prompt"])).token_ids
         expected.append([])
         for index in range(n_samples):
-            engine.add(Request(row_id, index, sample_seed(42, row_id, index), token_ids))
+            engine.add(Request(row_id, index, sample_seed(42, row_id, index), token_ids, 2048))
             (sample,) = engine.step()
             expected[-1].append(sample.response)
     return expected
@@ -99,6 +99,7 @@ def test_bad_rows_keep_their_place_and_say_why(rollout: Rollout) -> None:
         "sampling.n_samples=2",
         "data.max_error_fraction=1",
         "engine.echo.max_model_len=50",
+        "sampling.max_tokens=20",
         "engine.echo.refuse_word=refuseme",
     )
     table = pq.read_table(run_dir / "rollouts.parquet").to_pylist()
@@ -107,7 +108,7 @@ def test_bad_rows_keep_their_place_and_say_why(rollout: Rollout) -> None:
         "the prompt is null",
         "the prompt is empty",
         "message 0 has no content",
-        "the prompt has 61 tokens, the context 50",
+        "the prompt has 61 tokens and sampling.max_tokens is 20; the context holds 50",
         "refused: refuseme",
         None,
     ]
@@ -172,7 +173,8 @@ def test_the_manifest_says_what_ran_and_how_long_it_took(rollout: Rollout) -> No
 
 def test_no_temporary_file_is_left(rollout: Rollout) -> None:
     run_dir = rollout(unequal_chats(20), "store.flush_samples=3")
-    assert not [path for path in run_dir.rglob("*") if path.name.startswith(".") and path.is_file()]
+    assert not list(run_dir.rglob(".*.partial"))
+    assert not (run_dir / ".reserve").exists()
 
 
 def test_steps_can_be_left_out(rollout: Rollout) -> None:

@@ -324,3 +324,43 @@ def test_select_names_the_columns_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(KeyError) as refused:
         select(numbered(tmp_path / "input.parquet", 1), ["y", "a", "x"])
     assert refused.value.args == ("x, y",)
+
+
+def test_a_line_nested_too_deeply_is_a_bad_row(tmp_path: Path) -> None:
+    path = tmp_path / "deep.jsonl"
+    path.write_text('{"a": 1}\n\n{"a": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    table = open_table(path, "input")
+    assert table.num_rows == 2
+    assert table.bad_rows == {1: "line 3: not JSON (nested too deeply)"}
+
+
+def test_a_large_integer_is_not_rounded_because_of_a_later_fraction(tmp_path: Path) -> None:
+    path = tmp_path / "large.jsonl"
+    path.write_text('{"a": 1152921504606846977}\n' * 1024 + '{"a": 0.5}\n')
+    values = [value for batch in open_table(path, "input").batches() for value in batch.column("a").to_pylist()]
+    assert values == ["1152921504606846977"] * 1024 + ["0.5"]
+
+
+def test_true_does_not_become_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "mixed.jsonl"
+    path.write_text('{"a": 1.5}\n{"a": true}\n')
+    (batch,) = open_table(path, "input").batches()
+    assert batch.column("a").to_pylist() == ["1.5", "true"]
+
+
+@pytest.mark.parametrize("header", ['"a\nx",b', "\n\na,b"], ids=["line break in a name", "blank lines before"])
+def test_a_csv_header_may_span_lines_and_cells_may_be_long(header: str, tmp_path: Path) -> None:
+    path = tmp_path / "input.csv"
+    path.write_text(f"{header}\n{'x' * 3_000_000},2\n")
+    table = open_table(path, "input")
+    assert len(table.schema.names) == 2
+    (batch,) = table.batches()
+    assert batch.column(0).to_pylist() == ["x" * 3_000_000]
+
+
+def test_a_view_type_reads_as_the_plain_type(tmp_path: Path) -> None:
+    path = tmp_path / "view.parquet"
+    pq.write_table(pa.table({"a": pa.array(["x", None], pa.string_view())}), path)
+    table = open_table(path, "input")
+    assert table.schema.field("a").type == pa.string()
+    assert [batch.column("a").to_pylist() for batch in table.batches()] == [["x", None]]

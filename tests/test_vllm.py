@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from vllm import SamplingParams
 
-from rollout.cli import compose_run
+from rollout.compose import compose_run
 from rollout.config import RunConfig
 from rollout.engine import EngineSpec, acquire, release
 from rollout.errors import UserError
 from rollout.prompts import parse_chat
-from rollout.run import claim, execute, preflight
+from rollout.run import execute, preflight
 from rollout.vllm_engine import VLLMEngine
 from tests.conftest import chat, write_input
 from tests.tiny_model import write_tiny_model
@@ -55,7 +55,7 @@ def rows_of_run(folder: Path, name: str, *overrides: str, rows: list[dict[str, A
     """What a run over `rows` writes."""
     run = tiny(folder, f"data.path={write_input(folder / f'{name}.parquet', rows)}", *overrides)
     table = preflight(run)
-    claim(folder / name)
+    (folder / name).mkdir()
     execute(run, table, folder / name)
     written: list[dict[str, Any]] = pq.read_table(folder / name / "rollouts.parquet").to_pylist()
     return written

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from rollout.files import replacing
 from rollout.records import FLAT_FIELDS, ROLLOUT_COLUMNS
-from rollout.tables import open_table
+from rollout.tables import BATCH_BYTES, Table, open_table
 
 FLAT = "flat.parquet"
 
@@ -32,7 +32,7 @@ def flat_batches(rollouts: Path) -> Iterator[pa.RecordBatch]:
     table = open_table(rollouts, "input")
     inputs = [column for column in table.schema if column.name not in ROLLOUT_COLUMNS]
     schema = pa.schema([*inputs, *FLAT_FIELDS])
-    for batch in table.batches():
+    for batch in _pieces(table):
         responses = batch.column("responses")
         counts = pc.list_value_length(responses).to_numpy()
         row = pa.array(np.repeat(np.arange(batch.num_rows), counts))
@@ -49,5 +49,15 @@ def flat_batches(rollouts: Path) -> Iterator[pa.RecordBatch]:
             pc.list_flatten(batch.column("num_generated_tokens")),
             pc.list_flatten(batch.column("seeds")),
             error,
+            batch.column("truncated_prompt").take(row),
         ]
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _pieces(table: Table) -> Iterator[pa.RecordBatch]:
+    """The batches of `table`, split where repeating the input columns for every response would make them too large."""
+    for batch in table.batches():
+        most = pc.max(pc.list_value_length(batch.column("responses"))).as_py()
+        rows = max(1, batch.num_rows * BATCH_BYTES // max(batch.nbytes * most, BATCH_BYTES))
+        for start in range(0, batch.num_rows, rows):
+            yield batch.slice(start, rows)

@@ -1,0 +1,68 @@
+"""What determines a run's samples, key by key, so that a resumed run cannot quietly mix two experiments.
+
+Hardware is not in it: it decides how fast samples come, not which. `sampling.n_samples` and `data.limit` are not in it
+either: more samples or rows are added to the ones that are there.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from functools import partial
+from hashlib import blake2b, sha256
+from pathlib import Path
+from typing import Any
+
+from rollout import models
+from rollout.config import RunConfig
+from rollout.tables import Table
+
+_NOT_SAMPLES = {"n_samples"}  # of sampling
+
+
+def digest(run: RunConfig, table: Table) -> dict[str, Any]:
+    """Config key -> what must be the same when the run goes on. Reads the whole input file."""
+    sampling = dataclasses.asdict(run.sampling)
+    return {
+        "model.path": models.fingerprint(run.model.path),
+        "model.revision": run.model.revision,
+        "model.tokenizer": None if run.model.tokenizer is None else models.fingerprint(run.model.tokenizer),
+        "model.quantization": run.model.quantization,
+        "model.max_model_len": run.model.max_model_len,
+        "model.load_format": run.model.load_format,
+        "model.chat_template": _file_hash(run.model.chat_template),
+        "model.chat_template_kwargs": run.model.chat_template_kwargs,
+        "hardware.dtype": run.hardware.dtype,
+        "hardware.kv_cache_dtype": run.hardware.kv_cache_dtype,
+        **{f"sampling.{name}": value for name, value in sampling.items() if name not in _NOT_SAMPLES},
+        "data.path": _file_hash(str(table.path)),
+        "data.prompt_key": run.data.prompt_key,
+        "data.system_prompt": run.data.system_prompt,
+        "data.drop_columns": run.data.drop_columns,
+        "data.too_long": run.data.too_long,
+        "engine.kind": run.engine.kind,
+    }
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """One line for each key that differs, with both values."""
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            yield (
+                f"{key}={now.get(key)}: this run was made with {before.get(key)}; "
+                "leave it as it was, or start a new run for it"
+            )
+
+
+def _file_hash(path: str | None) -> str | None:
+    """BLAKE2b of a file's bytes, whatever the file is called."""
+    if path is None:
+        return None
+    digest = blake2b(digest_size=16)
+    with Path(path).expanduser().open("rb") as file:
+        for block in iter(partial(file.read, 1 << 20), b""):
+            digest.update(block)
+    return f"blake2b:{digest.hexdigest()}"
+
+
+def short(values: dict[str, Any]) -> str:
+    """The whole digest in 16 hexadecimal digits."""
+    return sha256(repr(sorted(values.items())).encode()).hexdigest()[:16]

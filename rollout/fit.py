@@ -1,0 +1,37 @@
+"""A prompt and the response it asks for, made to fit the context: `data.too_long`."""
+
+from dataclasses import dataclass
+
+from rollout.errors import PromptError
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What to sample: the prompt's tokens, the longest response, and the tokens that were cut off the prompt."""
+
+    token_ids: list[int]
+    max_tokens: int
+    removed: list[int]
+
+
+def fit(token_ids: list[int], max_tokens: int, max_model_len: int, too_long: str, bos_token_id: int | None) -> Fitted:
+    """Apply `too_long` where prompt and `max_tokens` together exceed `max_model_len`.
+
+    `truncate_left` cuts the oldest tokens, behind the beginning-of-sequence token, and so never the generation prompt;
+    `reduce_max_tokens` leaves the response what is left. Raises PromptError for `error` and for a prompt that leaves no
+    room for a single token.
+    """
+    if len(token_ids) + max_tokens <= max_model_len:
+        return Fitted(token_ids, max_tokens, [])
+    if too_long == "truncate_left":
+        kept_first = 1 if token_ids[0] == bos_token_id else 0
+        excess = len(token_ids) + max_tokens - max_model_len
+        cut = kept_first + excess
+        if cut < len(token_ids):
+            return Fitted(token_ids[:kept_first] + token_ids[cut:], max_tokens, token_ids[kept_first:cut])
+    elif too_long == "reduce_max_tokens" and len(token_ids) < max_model_len:
+        return Fitted(token_ids, max_model_len - len(token_ids), [])
+    raise PromptError(
+        f"the prompt has {len(token_ids)} tokens and sampling.max_tokens is {max_tokens}; "
+        f"the context holds {max_model_len}"
+    )

@@ -1,0 +1,69 @@
+"""Ctrl-C and SIGTERM: the first lets the run end in order, a second one ends it at once."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop. A BaseException, so that nothing mistakes it for a failure and goes on."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.exit_code = 128 + signum
+
+
+class StopRequest:
+    """Whether a signal has come. Outside `deferred` it raises Interrupted where the program happens to be."""
+
+    def __init__(self) -> None:
+        self._signum: int | None = None
+        self._deferred = False
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within, a signal is only noted, for `raise_if_requested` to act on between two steps."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    @property
+    def requested(self) -> bool:
+        """Whether a signal has come."""
+        return self._signum is not None
+
+    def raise_if_requested(self) -> None:
+        """Raise Interrupted if a signal has come."""
+        if self._signum is not None:
+            raise Interrupted(self._signum)
+
+    def handle(self, signum: int, _frame: FrameType | None) -> None:
+        """The signal handler."""
+        if self._signum is not None:
+            for child in multiprocessing.active_children():  # the engine's own processes
+                child.kill()
+            os._exit(128 + signum)
+        self._signum = signum
+        if not self._deferred:
+            raise Interrupted(signum)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Handle SIGINT and SIGTERM in the body. Python delivers signals to the main thread only; elsewhere none comes."""
+    stop = StopRequest()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {signum: signal.signal(signum, stop.handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,0 +1,57 @@
+"""`python -m rollout.resume RUN_DIR [overrides]`: generate what a run still owes, and nothing else.
+
+Continues a run that was killed, interrupted or failed, with the same seeds; adds samples to a finished one when
+`sampling.n_samples` is larger than before. What determines the samples must be as it was; hardware may change.
+"""
+
+import sys
+from pathlib import Path
+
+from rollout import manifest, saved
+from rollout.cli import one_line_errors
+from rollout.digest import differences, digest
+from rollout.errors import UserError
+
+USAGE = "usage: python -m rollout.resume RUN_DIR [sampling.n_samples=16] [hardware=...] [any key that may change]"
+
+
+def main() -> None:
+    """The command. Exit codes as of `python -m rollout`."""
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        print(__doc__ + "\n" + USAGE)
+        sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 1)
+    with one_line_errors():
+        resume(Path(sys.argv[1]), sys.argv[2:])
+
+
+def resume(run_dir: Path, overrides: list[str]) -> None:
+    """Finish the run in `run_dir`. Raises UserError when it is another experiment now, or not a run."""
+    before = manifest.read(run_dir)
+    run = saved.load(run_dir, overrides)
+
+    from rollout.engine import release
+    from rollout.lock import locked
+    from rollout.run import execute, is_complete, preflight
+
+    table = preflight(run)
+    with locked(run_dir):
+        now = digest(run, table)
+        if problems := list(differences(before["digest"], now)):
+            raise UserError(*problems)
+        if run.sampling.n_samples < before["config"]["sampling"]["n_samples"]:
+            raise UserError(
+                f"sampling.n_samples={run.sampling.n_samples}: this run has "
+                f"{before['config']['sampling']['n_samples']}; give that many or more"
+            )
+        if is_complete(run, table, run_dir, before):
+            print(f"{run_dir}: nothing to do, the run is complete")
+            return
+        saved.save(run, run_dir)
+        try:
+            execute(run, table, run_dir)
+        finally:
+            release()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""vLLM's reasons for not starting, in one line with the cure.
+
+The engine's own process prints the reason, and ours may only hear "Engine core initialization failed. See root cause
+above": so the text searched is the error and what was written to rollout.log since loading began.
+"""
+
+import re
+from collections.abc import Callable
+
+from rollout.config import RunConfig
+
+
+def advice(run: RunConfig, text: str) -> str | None:
+    """The line about the first known reason in `text`, or None where there is none."""
+    for pattern, line in _REASONS.items():
+        if found := re.search(pattern, text):
+            return line(run, found)
+    return None
+
+
+def _too_little_free(run: RunConfig, found: re.Match[str]) -> str:
+    free, total = float(found[1]), float(found[2])
+    return (
+        f"{_utilization(run)}: only {free} of {total} GiB are free on the GPU; end the program that holds the rest, "
+        f"or set it to at most {int(100 * free / total) / 100}"
+    )
+
+
+def _context_too_large(_run: RunConfig, found: re.Match[str]) -> str:
+    fits = re.search(r"estimated maximum model length is (\d+)", found.string)
+    cure = f"set model.max_model_len={fits[1]} or less" if fits else "set a smaller model.max_model_len"
+    return (
+        f"model.max_model_len={found[1]}: one such sample needs {found[2]} GiB of KV cache and there are {found[3]}; "
+        f"{cure}, or raise hardware.gpu_memory_utilization"
+    )
+
+
+def _no_cache(run: RunConfig, _found: re.Match[str]) -> str:
+    return (
+        f"{_utilization(run)}: the weights of {run.model.path} leave no memory for samples; raise it, "
+        "use more GPUs (hardware.tensor_parallel_size) or a smaller model"
+    )
+
+
+def _out_of_memory(run: RunConfig, _found: re.Match[str]) -> str:
+    return (
+        f"{_utilization(run)}: the GPU's memory ran out while loading {run.model.path}; use hardware=low_mem, "
+        "more GPUs (hardware.tensor_parallel_size) or a smaller model"
+    )
+
+
+def _longer_than_model(_run: RunConfig, found: re.Match[str]) -> str:
+    return f"model.max_model_len={found[1]}: the model's context is {found[2]}; lower it to that"
+
+
+def _heads_not_divisible(_run: RunConfig, found: re.Match[str]) -> str:
+    heads = int(found[1])
+    divisors = [str(n) for n in range(1, heads + 1) if heads % n == 0]
+    return (
+        f"hardware.tensor_parallel_size={found[2]}: does not divide the model's {heads} attention heads; "
+        f"choose from {', '.join(divisors)}"
+    )
+
+
+def _batch_too_small(_run: RunConfig, found: re.Match[str]) -> str:
+    return (
+        f"hardware.max_num_batched_tokens={found[1]}: smaller than the context of {found[2]}; "
+        "raise it or set a smaller model.max_model_len"
+    )
+
+
+def _no_gpu(run: RunConfig, _found: re.Match[str]) -> str:
+    return f"hardware.device={run.hardware.device}: vLLM finds no GPU here; use hardware=cpu"
+
+
+def _needs_remote_code(run: RunConfig, _found: re.Match[str]) -> str:
+    return (
+        f"model.trust_remote_code=false: {run.model.path} brings Python code of its own; set it to true if you trust it"
+    )
+
+
+def _no_bfloat16(run: RunConfig, _found: re.Match[str]) -> str:
+    return f"hardware.dtype={run.hardware.dtype}: this GPU has no bfloat16; set hardware.dtype=float16"
+
+
+def _not_on_hub(run: RunConfig, _found: re.Match[str]) -> str:
+    return (
+        f"model.path={run.model.path}: cannot be fetched from the hub; check its name, your access and the network "
+        "(HF_HUB_OFFLINE is respected), or give a local folder"
+    )
+
+
+def _utilization(run: RunConfig) -> str:
+    return f"hardware.gpu_memory_utilization={run.hardware.gpu_memory_utilization}"
+
+
+_REASONS: dict[str, Callable[[RunConfig, re.Match[str]], str]] = {
+    r"Free memory on device.*?\(([\d.]+)/([\d.]+) GiB\)[\s\S]*?is less than desired": _too_little_free,
+    (
+        r"To serve at least one request with the models?'?s? max seq len \((\d+)\), \(?([\d.]+) GiB KV cache "
+        r"is needed, which is larger than the available KV cache memory \(([\d.]+) GiB\)"
+    ): _context_too_large,
+    r"No available memory for the cache blocks": _no_cache,
+    r"CUDA out of memory|torch\.OutOfMemoryError": _out_of_memory,
+    r"User-specified max_model_len \((\d+)\) is greater than the derived max_model_len \(\w+=(\d+)": _longer_than_model,
+    r"attention heads \((\d+)\) must be divisible by tensor parallel size \((\d+)\)": _heads_not_divisible,
+    r"max_num_batched_tokens \((\d+)\) is smaller than max_model_len \((\d+)\)": _batch_too_small,
+    r"No CUDA GPUs are available|Failed to infer device type|libcuda\.so": _no_gpu,
+    r"trust_remote_code=True": _needs_remote_code,
+    r"Bfloat16 is only supported on GPUs": _no_bfloat16,
+    (
+        r"not a valid model identifier|couldn't connect to|OfflineModeIsEnabled|outgoing traffic has been disabled|"
+        r"Repository Not Found|GatedRepo|LocalEntryNotFoundError"
+    ): _not_on_hub,
+}
+"""vLLM 0.26 to 0.33 and the libraries below it; the first that matches counts."""
