@@ -24,7 +24,7 @@ class PromptError(Exception):
 
 
 class EngineDied(Exception):
-    """The engine ended by itself. Nothing that it had finished is lost."""
+    """The engine ended by itself. What it had handed over is kept."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

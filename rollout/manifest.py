@@ -52,6 +52,8 @@ def recorded(run_dir: Path, run: RunConfig, digest: dict[str, Any]) -> Iterator[
         "provenance": provenance.collect(),
         "engine": None,
         "seconds": {},
+        "totals": None,
+        "throughput": None,
         "sessions": _earlier_sessions(run_dir),
     }
     (run_dir / _RESERVE).write_bytes(b"\0" * _RESERVE_BYTES)

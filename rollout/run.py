@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rollout import config, devices, manifest, models, provenance
 from rollout.config import RunConfig
 from rollout.digest import digest
 from rollout.engine import Engine, EngineSpec, acquire, release
-from rollout.errors import EngineDied, UserError
+from rollout.errors import EngineDied, PromptError, UserError
 from rollout.finalize import OUTPUT, finalize
 from rollout.generate import generate, requests
 from rollout.interrupt import Interrupted, StopRequest, stop_on_signal
@@ -213,7 +213,9 @@ def sample_all(
 def _log_first_prompt(run: RunConfig, table: Table, engine: Engine) -> None:
     """What the model really reads, once: a wrong template or a doubled token shows here before hours are spent."""
     for prompt in read_prompts(table, run.data):
-        if prompt.error is None:
+        if prompt.error is not None:
+            continue
+        with suppress(PromptError):
             log.info("first prompt, rendered (row %d): %r", prompt.row_id, engine.render(prompt.messages).text)
             return
 
@@ -264,9 +266,13 @@ def _interruption_explained(run_dir: Path, console: Console) -> Iterator[None]:
 
 
 def _throughput(final: Snapshot) -> dict[str, Any]:
-    """Rates over the generation stage: loading, merging and post-processing are not in them."""
-    samples_s = final.samples_generated / final.elapsed_seconds
-    return {"output_tok_s": round(final.output_tok_s, 1), "samples_s": round(samples_s, 3)}
+    """What this session generated and how fast: loading, merging and post-processing are not in the rates."""
+    return {
+        "samples": final.samples_generated,
+        "generated_tokens": final.generated_tokens,
+        "output_tok_s": round(final.output_tok_s, 1),
+        "samples_s": round(final.samples_generated / final.elapsed_seconds, 3),
+    }
 
 
 def _footer() -> dict[str, str]:

@@ -32,7 +32,7 @@ def show_summary(
     console: Console, run_dir: Path, manifest: dict[str, Any], analysis: Analysis | None, samples: list[list[Any]]
 ) -> None:
     """Print the closing tables, warnings and paths."""
-    totals, throughput, seconds = manifest["totals"], manifest["throughput"], manifest["seconds"]
+    totals = manifest["totals"]
     console.print()
     for _, prompt, response, _ in samples[:1]:
         console.print(Text.assemble(("prompt    ", "bold"), _one_line(prompt)), soft_wrap=True)
@@ -40,12 +40,10 @@ def show_summary(
         console.print()
     if analysis is not None:
         _show_analysis(console, analysis)
-    console.print(
-        f"{totals['samples']:,} samples of {totals['rows']:,} prompts, {totals['generated_tokens']:,} tokens in "
-        f"{duration(seconds['generate'])}: [bold]{throughput['output_tok_s']:,.0f} tok/s[/bold] "
-        f"(loading took {duration(seconds['load'])}, not counted)",
-        soft_wrap=True,
-    )
+    tokens = totals["generated_tokens"]
+    console.print(f"{totals['samples']:,} samples of {totals['rows']:,} prompts, {tokens:,} tokens", soft_wrap=True)
+    if manifest["throughput"] is not None:
+        console.print(_speed(manifest), soft_wrap=True)
     for warning in _warnings(analysis, manifest):
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     console.print(Text(f"results: {short(run_dir / 'rollouts.parquet')}"), soft_wrap=True)
@@ -63,6 +61,16 @@ def _show_analysis(console: Console, analysis: Analysis) -> None:
     share = [[name, f"{count:,}", f"{count / analysis.samples:.1%}"] for name, count in counts.items()]
     show_table(console, "Responses", ["", "count", "share"], share)
     console.print()
+
+
+def _speed(manifest: dict[str, Any]) -> str:
+    """What this session of the run did, and how fast."""
+    throughput, seconds = manifest["throughput"], manifest["seconds"]
+    what = f"{throughput['samples']:,} of them in this session, " if manifest["sessions"] else ""
+    return (
+        f"{what}{throughput['generated_tokens']:,} tokens in {duration(seconds['generate'])}: "
+        f"[bold]{throughput['output_tok_s']:,.0f} tok/s[/bold] (loading took {duration(seconds['load'])}, not counted)"
+    )
 
 
 def _distribution_row(name: str, values: Distribution | None) -> list[str]:

@@ -12,10 +12,7 @@ from rollout.compose import compose_run
 from rollout.lock import locked
 from rollout.run import execute, preflight
 from rollout.saved import save
-
-ECHO = ("engine.kind=echo", "hardware=cpu", "tracking=disabled")
-"""Overrides of a run without a model and without W&B."""
-
+from tests.commands import ECHO
 
 composed = compose_run
 

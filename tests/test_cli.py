@@ -8,14 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from tests.conftest import ECHO, chat, write_input
+from tests.commands import ECHO, run_command
+from tests.conftest import chat, write_input
 
 HEAVY = {"vllm", "torch", "transformers", "wandb", "pandas", "matplotlib"}
-
-
-def run_command(*arguments: str, cwd: Path, module: str = "rollout") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", module, *arguments]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
 
 def modules_imported_by(*arguments: str, cwd: Path) -> set[str]:

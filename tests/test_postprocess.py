@@ -275,7 +275,7 @@ def test_prompts_too_long_to_be_repeated_at_once_are_flattened_in_pieces(
 ) -> None:
     rows = [answered("a", "b", "c") for _ in range(20)]
     path = write_rollouts(tmp_path, rows)
-    monkeypatch.setattr("rollout.postprocess.flatten.BATCH_BYTES", 1_000)
+    monkeypatch.setitem(flatten.__globals__, "BATCH_BYTES", 1_000)
     flat = pq.read_table(flatten(path, tmp_path))
     assert flat.to_pylist() == flat_rows(rows)
     assert pq.read_metadata(tmp_path / "flat.parquet").num_row_groups > 3
