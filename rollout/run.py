@@ -145,6 +145,7 @@ def _load(run: RunConfig, run_dir: Path, about_engine: dict[str, Any]) -> Engine
     except Exception as error:
         printed = (run_dir / LOG).read_bytes()[log_begin:].decode("utf-8", "replace")
         if (line := advice(run, f"{error}\n{printed}")) is None:
+            error.add_note(f"All of vLLM's output: {short(run_dir / LOG)}")
             raise
         raise UserError(f"{line} (all of vLLM's output: {short(run_dir / LOG)})") from error
     about_engine["reused"] = loaded.reused

@@ -21,7 +21,7 @@ def advice(run: RunConfig, text: str) -> str | None:
 def _too_little_free(run: RunConfig, found: re.Match[str]) -> str:
     free, total = float(found[1]), float(found[2])
     return (
-        f"{_utilization(run)}: only {free} of {total} GiB are free on the GPU; end the program that holds the rest, "
+        f"{_utilization(run)}: only {free} of {total} GiB are free; end the program that holds the rest, "
         f"or set it to at most {int(100 * free / total) / 100}"
     )
 
@@ -90,12 +90,16 @@ def _not_on_hub(run: RunConfig, _found: re.Match[str]) -> str:
     )
 
 
+def _no_weights(run: RunConfig, _found: re.Match[str]) -> str:
+    return f"model.path={run.model.path}: has a config but no weights; copy them there, or set model.load_format=dummy"
+
+
 def _utilization(run: RunConfig) -> str:
     return f"hardware.gpu_memory_utilization={run.hardware.gpu_memory_utilization}"
 
 
 _REASONS: dict[str, Callable[[RunConfig, re.Match[str]], str]] = {
-    r"Free memory on device.*?\(([\d.]+)/([\d.]+) GiB\)[\s\S]*?is less than desired": _too_little_free,
+    r"(?:Free|Available) memory on (?:device|node).*?\(([\d.]+)/([\d.]+) GiB\)[\s\S]*?less than": _too_little_free,
     (
         r"To serve at least one request with the models?'?s? max seq len \((\d+)\), \(?([\d.]+) GiB KV cache "
         r"is needed, which is larger than the available KV cache memory \(([\d.]+) GiB\)"
@@ -106,6 +110,7 @@ _REASONS: dict[str, Callable[[RunConfig, re.Match[str]], str]] = {
     r"attention heads \((\d+)\) must be divisible by tensor parallel size \((\d+)\)": _heads_not_divisible,
     r"max_num_batched_tokens \((\d+)\) is smaller than max_model_len \((\d+)\)": _batch_too_small,
     r"No CUDA GPUs are available|Failed to infer device type|libcuda\.so": _no_gpu,
+    r"Cannot find any model weights": _no_weights,
     r"trust_remote_code=True": _needs_remote_code,
     r"Bfloat16 is only supported on GPUs": _no_bfloat16,
     (

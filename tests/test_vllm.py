@@ -78,7 +78,7 @@ def test_a_row_that_vllm_cannot_sample_costs_only_itself(folder: Path) -> None:
     prompts = [chat("good"), chat("too long " * 200), [{"role": "robot", "content": "hi"}], chat("good")]
     rows = rows_of_run(folder, "bad", "data.max_error_fraction=1", rows=[{"prompt": prompt} for prompt in prompts])
     assert [row["error"] is None for row in rows] == [True, False, False, True]
-    assert "tokens and the context holds 256" in rows[1]["error"]
+    assert rows[1]["error"].endswith("tokens and sampling.max_tokens is 24; the context holds 256")
     assert "unknown role robot" in rows[2]["error"]
     assert all(text is not None for row in (rows[0], rows[3]) for text in row["responses"])
 
@@ -117,10 +117,33 @@ def test_vllms_chatter_goes_to_the_log_and_the_parameters_are_in_it(folder: Path
 
 
 def test_same_seed_same_bytes_whatever_the_limit_and_the_number_at_a_time(folder: Path) -> None:
-    """Last but one, because it needs another engine."""
-    alone = rows_of_run(folder, "wide")
-    assert rows_of_run(folder, "limited", "data.limit=10") == alone[:10]
-    assert rows_of_run(folder, "narrow", "hardware.max_num_seqs=3") == alone
+    """Also where the prompts of a step do not fit into it: they must wait, because their samples are seeded."""
+    rows = [{"prompt": chat(f"{number} " + "fox " * (30 * (number % 3)))} for number in range(24)]
+    together = rows_of_run(folder, "wide", rows=rows)
+    assert rows_of_run(folder, "limited", "data.limit=10", rows=rows) == together[:10]
+    narrow = ("hardware.max_num_seqs=3", "hardware.max_num_batched_tokens=256")
+    assert rows_of_run(folder, "narrow", *narrow, rows=rows) == together
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("model.max_model_len=99999", "model.max_model_len=99999: the model's context is 256; lower it to that"),
+        ("model.load_format=auto", "model.path={folder}/model: has a config but no weights"),
+        ("model.path=Qwen/Qwen3-8B", "model.path=Qwen/Qwen3-8B: cannot be fetched from the hub"),
+        ("hardware.max_num_batched_tokens=9", "hardware.max_num_batched_tokens=9: smaller than the context of 256"),
+    ],
+)
+def test_an_engine_that_cannot_start_says_the_cure_in_one_line(
+    override: str, line: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    name = override.split("=")[0]
+    with pytest.raises(UserError) as refusal:
+        rows_of_run(folder, name, override)
+    (problem,) = refusal.value.problems
+    assert problem.startswith(line.format(folder=folder))
+    assert problem.endswith(f"(all of vLLM's output: {folder / name / 'rollout.log'})")
 
 
 def test_engine_arguments_that_vllm_does_not_have_are_refused_before_loading(folder: Path) -> None:
