@@ -1,6 +1,7 @@
 # make demo   install into .venv, then a real rollout on this machine (no GPU needed)
 # make test   install into .venv, then everything CI runs
 # make check  lint, format and types only
+# make docs   write docs/configuration.md again from rollout/config.py
 # make lock   solve requirements/cpu.txt again from pyproject.toml
 
 PYTHON ?= python3.11
@@ -12,7 +13,7 @@ export HF_HUB_OFFLINE ?= 1
 # it cannot be reached, pip waits through its retries for every package.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo test check lock clean
+.PHONY: setup demo test check docs lock clean
 
 setup: $(VENV)/.installed
 
@@ -35,6 +36,9 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup
+	$(BIN)/python docs/generate.py
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock

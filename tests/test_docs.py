@@ -1,0 +1,93 @@
+"""What the documentation says is so: commands, file tree, tables of presets and keys, links."""
+
+import re
+import runpy
+import shlex
+from pathlib import Path
+
+import pytest
+
+from rollout.compose import compose_run
+from rollout.config import check
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def code_blocks(text: str, language: str = "") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    """The arguments of every `python -m rollout` command in the documentation."""
+    found = []
+    for page in PAGES:
+        for block in code_blocks(page.read_text(encoding="utf-8"), "bash"):
+            lines = [line.split("  #")[0] for line in block.splitlines()]
+            found += [shlex.split(line)[3:] for line in lines if line.startswith("python -m rollout ")]
+    assert len(found) >= 7
+    return found
+
+
+@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+def test_every_documented_command_composes_and_its_values_are_in_range(arguments: list[str]) -> None:
+    is_sweep = "-m" in arguments
+    first_of_each = [word.split(",")[0] if is_sweep else word for word in arguments if not word.startswith("-")]
+    problems = [line for line in check(compose_run(*first_of_each)) if "device=cpu runs one process" not in line]
+    assert not problems
+
+
+def tree() -> set[str]:
+    """The paths of the README's annotated file tree."""
+    (block,) = [block for block in code_blocks(README) if "rollout/\n├── __main__.py" in block]
+    paths, folders = set[str](), dict[int, str]()
+    for line in block.splitlines():
+        depth = len(re.match(r"[│├└─ ]*", line)[0]) // 4  # type: ignore[index]
+        for name in re.sub(r"^[│├└─ ]*", "", line).split("  ")[0].split():
+            path = "".join(folders[level] for level in range(depth)) + name
+            paths.add(path)
+            if name.endswith("/"):
+                folders[depth] = name
+    return paths
+
+
+def test_the_file_tree_lists_what_is_there() -> None:
+    assert not {path for path in tree() if not (ROOT / path).exists()}
+
+
+def test_the_file_tree_leaves_no_module_out() -> None:
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "rollout").rglob("*.py")} - {"rollout/__init__.py"}
+    pages = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").iterdir() if path.is_file()}
+    scripts = {str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks").glob("[!_]*.py")}
+    assert not (modules | pages | scripts) - tree()
+
+
+def test_the_table_of_presets_is_the_folder_conf() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", README.split("| group | presets", 1)[1], re.MULTILINE)
+    documented = {group: set(re.findall(r"`(\w+)`", cell)) for group, cell in rows}
+    on_disk = {
+        folder.name: {path.stem for path in folder.glob("*.yaml")} for folder in (ROOT / "conf").iterdir() if folder.is_dir()
+    }
+    assert documented == on_disk
+
+
+def test_the_page_of_keys_is_what_the_config_says() -> None:
+    generated = runpy.run_path(str(ROOT / "docs" / "generate.py"))["configuration"]()
+    assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == generated, "run `make docs`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_every_make_target_of_the_readme_exists() -> None:
+    targets = set(re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    assert set(re.findall(r"^make (\w+)", README, re.MULTILINE)) <= targets
+
+
+def test_the_readme_is_filled_in_and_shows_its_first_command_early() -> None:
+    assert "@@" not in README
+    assert any(line.startswith("make demo") for line in README.splitlines()[:12])
