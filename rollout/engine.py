@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Protocol
 
+from rollout import watchdog
 from rollout.config import EngineConfig, HardwareConfig, ModelConfig, RunConfig, SamplingConfig
 from rollout.records import Message, Request, Sample
 
@@ -158,4 +159,5 @@ def _load(spec: EngineSpec) -> Engine:
         return EchoEngine(spec.engine.echo, spec.hardware)
     from rollout.vllm_engine import VLLMEngine
 
+    watchdog.start()
     return VLLMEngine(spec.model, spec.hardware)

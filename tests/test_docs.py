@@ -68,7 +68,9 @@ def test_the_table_of_presets_is_the_folder_conf() -> None:
     rows = re.findall(r"^\| `(\w+)` \| (.*) \|$", README.split("| group | presets", 1)[1], re.MULTILINE)
     documented = {group: set(re.findall(r"`(\w+)`", cell)) for group, cell in rows}
     on_disk = {
-        folder.name: {path.stem for path in folder.glob("*.yaml")} for folder in (ROOT / "conf").iterdir() if folder.is_dir()
+        folder.name: {path.stem for path in folder.glob("*.yaml")}
+        for folder in (ROOT / "conf").iterdir()
+        if folder.is_dir()
     }
     assert documented == on_disk
 
