@@ -23,6 +23,7 @@ from rollout.compose import compose_run
 from rollout.config import RunConfig
 from rollout.engine import EngineSpec, acquire, release
 from rollout.interrupt import StopRequest
+from rollout.progress import Progress
 from rollout.prompts import open_input, read_prompts
 from rollout.run import sample_all
 from rollout.screen import screen
@@ -95,7 +96,8 @@ def our_stage(run: RunConfig, table: Table, engine: VLLMEngine, run_dir: Path) -
     with (run_dir / "screen.txt").open("w") as sink:
         start = time.monotonic()
         tracker = WandbRun(run_dir, run.tracking, {}, None)
-        sample_all(run, table, engine, run_dir, Console(file=sink), tracker, StopRequest())
+        progress = Progress(table.num_rows * run.sampling.n_samples, 0)
+        sample_all(run, table, engine, run_dir, Console(file=sink), tracker, StopRequest(), progress)
         seconds = time.monotonic() - start
     shards = pq.read_table(run_dir / "samples", columns=["num_generated_tokens"])
     return float(sum(shards.column(0).to_pylist())) / seconds

@@ -3,10 +3,12 @@
 Nothing heavy is imported here: `--help`, tab completion and most mistakes must answer at once.
 """
 
+import errno
 import os
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +26,20 @@ from rollout.interrupt import Interrupted
 from rollout.saved import save
 
 _at_end = ExitStack()
+_STARTED = time.time()
+
+_MACHINE_SAYS_NO = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.EDQUOT,
+}
+"""Errors about a path that its owner can cure, not we."""
 
 
 def main() -> None:
@@ -61,6 +77,7 @@ def _run(cfg: DictConfig, run_dir: Path) -> None:
             from rollout.dry_run import show_plan
 
             show_plan(run, table)
+            _remove_if_ours(run_dir)
             return
         refuse_used(run_dir)
     _at_end.callback(release)
@@ -68,7 +85,13 @@ def _run(cfg: DictConfig, run_dir: Path) -> None:
         refuse_used(run_dir)  # once more: another process may have come first
         save(run, run_dir)
         _save_hydra(run_dir / ".hydra")
-        execute(run, table, run_dir, group=_sweep_name())
+        try:
+            execute(run, table, run_dir, group=_sweep_name())
+        except UserError:
+            raise
+        except Exception:
+            release()  # the next job of a sweep must not get an engine in an unknown state
+            raise
 
 
 def _sweep_name() -> str | None:
@@ -86,11 +109,20 @@ def _save_hydra(folder: Path) -> None:
 
 @contextmanager
 def _nothing_left_behind(run_dir: Path) -> Iterator[None]:
-    """Hydra has made the run folder by now; until something is written there, remove it again."""
+    """Hydra has made the run folder by now; remove it again when nothing comes of the run.
+
+    Only an empty folder that is no older than this process: any other was somebody's before.
+    """
     try:
         yield
-    finally:
-        if run_dir.is_dir() and not any(run_dir.iterdir()):
+    except BaseException:
+        _remove_if_ours(run_dir)
+        raise
+
+
+def _remove_if_ours(run_dir: Path) -> None:
+    with suppress(OSError):  # for one, that it is not empty
+        if not run_dir.is_symlink() and run_dir.stat().st_mtime >= _STARTED:
             run_dir.rmdir()
 
 
@@ -103,6 +135,10 @@ def one_line_errors() -> Iterator[None]:
         _exit_with(*error.problems)
     except (HydraException, OmegaConfBaseException) as error:
         _exit_with(explain(error))
+    except OSError as error:
+        if error.errno not in _MACHINE_SAYS_NO or error.filename is None:
+            raise
+        _exit_with(f"{error.filename}: {error.strerror}; choose another path, or change its permissions or free space")
     except Interrupted as error:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # before the run had begun

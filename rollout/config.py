@@ -66,7 +66,7 @@ class ModelConfig:
 
 @dataclass
 class SamplingConfig:
-    n_samples: int = _knob(8, ge=1)
+    n_samples: int = _knob(8, ge=1, le=100_000)
     """Responses per prompt."""
     max_tokens: int = _knob(2048, ge=1)
     """Longest response, in tokens."""

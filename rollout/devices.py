@@ -15,16 +15,22 @@ def gpu_names() -> tuple[str, ...]:
     if shutil.which("nvidia-smi") is None:
         return ()
     query = ["nvidia-smi", "--query-gpu=name,uuid", "--format=csv,noheader"]
-    result = subprocess.run(query, capture_output=True, text=True, timeout=30, check=False)
-    if result.returncode != 0:  # the tool is there, the driver is not
+    try:
+        result = subprocess.run(query, capture_output=True, text=True, timeout=15, check=True)
+    except (OSError, subprocess.SubprocessError):  # the tool is there, the driver is not or does not answer
         return ()
     gpus = [line.split(", ") for line in result.stdout.splitlines() if ", " in line]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return tuple(name for name, _ in gpus)
-    wanted = [word.strip() for word in visible.split(",") if word.strip()]
-    by_id = {str(index): name for index, (name, _) in enumerate(gpus)} | {uuid: name for name, uuid in gpus}
-    return tuple(by_id[word] for word in wanted if word in by_id)
+    return tuple(_named(word.strip(), gpus) for word in visible.split(",") if word.strip() not in ("", "-1"))
+
+
+def _named(word: str, gpus: list[list[str]]) -> str:
+    """The GPU that an entry of CUDA_VISIBLE_DEVICES means: an index, the beginning of a UUID, or a MIG instance."""
+    if word.isdigit() and int(word) < len(gpus):
+        return gpus[int(word)][0]
+    return next((name for name, uuid in gpus if uuid.startswith(word)), word)
 
 
 def default_hardware() -> str:

@@ -5,9 +5,10 @@ either: more samples or rows are added to the ones that are there.
 """
 
 import dataclasses
+import json
 from collections.abc import Iterator
 from functools import partial
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ _NOT_SAMPLES = {"n_samples"}  # of sampling
 def digest(run: RunConfig, table: Table) -> dict[str, Any]:
     """Config key -> what must be the same when the run goes on. Reads the whole input file."""
     sampling = dataclasses.asdict(run.sampling)
-    return {
+    values = {
         "model.path": models.fingerprint(run.model.path),
         "model.revision": run.model.revision,
         "model.tokenizer": None if run.model.tokenizer is None else models.fingerprint(run.model.tokenizer),
@@ -40,6 +41,8 @@ def digest(run: RunConfig, table: Table) -> dict[str, Any]:
         "data.too_long": run.data.too_long,
         "engine.kind": run.engine.kind,
     }
+    as_saved: dict[str, Any] = json.loads(json.dumps(values))  # as it comes back from run.json
+    return as_saved
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
@@ -61,8 +64,3 @@ def _file_hash(path: str | None) -> str | None:
         for block in iter(partial(file.read, 1 << 20), b""):
             digest.update(block)
     return f"blake2b:{digest.hexdigest()}"
-
-
-def short(values: dict[str, Any]) -> str:
-    """The whole digest in 16 hexadecimal digits."""
-    return sha256(repr(sorted(values.items())).encode()).hexdigest()[:16]

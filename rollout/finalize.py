@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from rollout.files import replacing
 from rollout.records import ROLLOUT_FIELDS, SAMPLE_SCHEMA
-from rollout.store import shards
+from rollout.store import read_shard, shards
 from rollout.tables import BATCH_BYTES, Table
 
 OUTPUT = "rollouts.parquet"
@@ -60,7 +60,7 @@ class _JournalReader:
         """The samples of all rows before `row_id` that have not been returned yet, older shards first."""
         while self._closed and self._closed[-1][1] < row_id:
             path, _ = self._closed.pop()
-            self._open[path] = pq.read_table(path, schema=SAMPLE_SCHEMA)
+            self._open[path] = read_shard(path)
         pieces = []
         for path in sorted(self._open):
             samples = self._open[path]

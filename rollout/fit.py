@@ -17,9 +17,9 @@ class Fitted:
 def fit(token_ids: list[int], max_tokens: int, max_model_len: int, too_long: str, bos_token_id: int | None) -> Fitted:
     """Apply `too_long` where prompt and `max_tokens` together exceed `max_model_len`.
 
-    `truncate_left` cuts the oldest tokens, behind the beginning-of-sequence token, and so never the generation prompt;
-    `reduce_max_tokens` leaves the response what is left. Raises PromptError for `error` and for a prompt that leaves no
-    room for a single token.
+    `truncate_left` cuts the oldest tokens, behind the beginning-of-sequence token, and keeps the newest: the generation
+    prompt, unless `max_tokens` leaves less room than that. `reduce_max_tokens` leaves the response what is left. Raises
+    PromptError for `error` and for a prompt that leaves no room for a single token.
     """
     if len(token_ids) + max_tokens <= max_model_len:
         return Fitted(token_ids, max_tokens, [])

@@ -25,9 +25,9 @@ WINDOW = 2
 
 _CHUNK = 128  # items per queue entry: handing them over one by one would cost more than making them
 _QUEUE_CHUNKS = 8
+_TAKE_SECONDS = 0.1  # how long to wait for the feed before looking for signals again
 
 Feed: TypeAlias = Iterator[Request | Sample]
-Take: TypeAlias = Callable[[bool], Request | Sample | None]
 
 
 def sample_seed(seed: int, row_id: int, sample_idx: int) -> int:
@@ -74,23 +74,22 @@ def generate(engine: Engine, feed: Feed, record: Callable[[Sample], None], tick:
     Whatever `feed`, the engine or the two callbacks raise ends the stage; requests still in the engine are dropped.
     """
     unfinished = 0
-    with _read_ahead(feed) as take:
+    with _read_ahead(feed) as source:
         try:
-            while True:
+            while unfinished or not source.ended:
+                tick()
                 while unfinished < WINDOW * engine.max_num_seqs:
-                    item = take(unfinished == 0)
+                    item = source.take(wait=unfinished == 0)
                     if item is None:
                         break
                     if isinstance(item, Request):
                         unfinished += _submit(engine, item, record)
                     else:
                         record(item)
-                if unfinished == 0:
-                    return
-                for sample in engine.step():
+                        tick()  # a long stretch of bad rows must not keep a signal waiting
+                for sample in engine.step() if unfinished else ():
                     unfinished -= 1
                     record(sample)
-                tick()
         finally:
             if unfinished:
                 engine.abort()
@@ -106,20 +105,46 @@ def _submit(engine: Engine, request: Request, record: Callable[[Sample], None]) 
     return 1
 
 
-@contextmanager
-def _read_ahead(feed: Feed) -> Iterator[Take]:
-    """Run `feed` in a thread, a bounded number of items ahead.
+class _Source:
+    """The end of the feed's queue that the generation loop takes from."""
 
-    Yields `take(wait)`: the next item, or None when there is none yet (`wait=False`) or no more (`wait=True`). What
-    `feed` raises, `take` raises.
-    """
-    chunks: queue.Queue[list[Request | Sample] | BaseException] = queue.Queue(_QUEUE_CHUNKS)
+    def __init__(self) -> None:
+        self.chunks: queue.Queue[list[Request | Sample] | BaseException] = queue.Queue(_QUEUE_CHUNKS)
+        self._ready: deque[Request | Sample] = deque()
+        self._no_more_chunks = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything has been taken."""
+        return self._no_more_chunks and not self._ready
+
+    def take(self, wait: bool) -> Request | Sample | None:
+        """The next item, or None when there is none: at once, or with `wait` after a moment.
+
+        Raises what the feed raised.
+        """
+        if not self._ready and not self._no_more_chunks:
+            try:
+                chunk = self.chunks.get(timeout=_TAKE_SECONDS) if wait else self.chunks.get_nowait()
+            except queue.Empty:
+                return None
+            if isinstance(chunk, BaseException):
+                raise chunk
+            self._ready.extend(chunk)
+            self._no_more_chunks = not chunk  # an empty one says so
+        return self._ready.popleft() if self._ready else None
+
+
+@contextmanager
+def _read_ahead(feed: Feed) -> Iterator[_Source]:
+    """Run `feed` in a thread, a bounded number of items ahead."""
+    source = _Source()
     stopped = threading.Event()
 
     def put(chunk: list[Request | Sample] | BaseException) -> None:
         while not stopped.is_set():
             with suppress(queue.Full):
-                chunks.put(chunk, timeout=0.1)
+                source.chunks.put(chunk, timeout=0.1)
                 return
 
     def work() -> None:
@@ -127,28 +152,15 @@ def _read_ahead(feed: Feed) -> Iterator[Take]:
             while not stopped.is_set():
                 chunk = list(islice(feed, _CHUNK))
                 put(chunk)
-                if not chunk:  # an empty chunk says that there are no more
+                if not chunk:
                     return
         except BaseException as error:  # whatever it is, it must end the run, not only this thread
             put(error)
 
-    ready: deque[Request | Sample] = deque()
-    ended = False
-
-    def take(wait: bool) -> Request | Sample | None:
-        nonlocal ended
-        if not ready and not ended and (wait or not chunks.empty()):
-            chunk = chunks.get()
-            if isinstance(chunk, BaseException):
-                raise chunk
-            ready.extend(chunk)
-            ended = not chunk
-        return ready.popleft() if ready else None
-
     thread = threading.Thread(target=work, name="feeder", daemon=True)
     thread.start()
     try:
-        yield take
+        yield source
     finally:
         stopped.set()
         thread.join()

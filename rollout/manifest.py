@@ -29,7 +29,8 @@ def read(run_dir: Path) -> dict[str, Any]:
     path = run_dir / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        _ = manifest["status"], manifest["config"], manifest["digest"], manifest["sessions"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{run_dir}: not a run folder (no readable {MANIFEST} in it); give the folder of a run"
         ) from error

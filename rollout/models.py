@@ -31,6 +31,12 @@ def check(model: ModelConfig) -> Iterator[str]:
             yield f"model.path={model.path}: has no config.json; give the folder that `save_pretrained` wrote"
     elif not _is_hub_id(model.path):
         yield f"model.path={model.path}: neither a folder here nor a hub id (OWNER/NAME)"
+    if (
+        model.tokenizer is not None
+        and not Path(model.tokenizer).expanduser().exists()
+        and not _is_hub_id(model.tokenizer)
+    ):
+        yield f"model.tokenizer={model.tokenizer}: neither a folder here nor a hub id (OWNER/NAME)"
     if model.chat_template is not None and not Path(model.chat_template).expanduser().is_file():
         yield f"model.chat_template={model.chat_template}: no such file; give the path of a jinja template"
 
@@ -71,7 +77,7 @@ def _is_local(path: str) -> bool:
 
 def _is_hub_id(path: str) -> bool:
     owner, _, name = path.partition("/")
-    return bool(owner and name) and "/" not in name and " " not in path
+    return bool(owner.strip(".~") and name) and "/" not in name and " " not in path
 
 
 def _embedded_problems(path: str) -> Iterator[str]:

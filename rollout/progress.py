@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rollout.engine import EngineStats
@@ -35,14 +36,24 @@ class Progress:
     Tokens and rates are of this session alone; tokens include those of samples that have not finished.
     """
 
-    def __init__(self, samples_owed: int, samples_before: int, stats: Callable[[], EngineStats]) -> None:
-        self._stats = stats
-        self._start = time.monotonic()
-        self._tokens_before = stats().generated_tokens
+    def __init__(self, samples_owed: int, samples_before: int) -> None:
+        self._stats: Callable[[], EngineStats] = lambda: EngineStats(0, 0, 0)
+        self._start = self._elapsed_before = 0.0
+        self._tokens_before = 0
         self._recent: deque[tuple[float, int]] = deque([(0.0, 0)])  # (elapsed, generated tokens), for "now"
         self._total, self._before = samples_owed, samples_before
         self._done = self._failed = self._prompt_tokens = self._finished_tokens = 0
         self._lengths = Counter[int]()  # of the finished responses
+
+    @contextmanager
+    def watching(self, stats: Callable[[], EngineStats]) -> Iterator[None]:
+        """The clock runs in the body, where `stats` tells what the engine has generated; once for each engine."""
+        self._stats, self._start = stats, time.monotonic()
+        self._tokens_before = stats().generated_tokens - self._finished_tokens
+        try:
+            yield
+        finally:
+            self._elapsed_before += time.monotonic() - self._start
 
     def count(self, sample: Sample) -> None:
         """One more sample is finished."""
@@ -55,7 +66,7 @@ class Progress:
 
     def snapshot(self) -> Snapshot:
         """Ask the engine (about a millisecond) and add everything up."""
-        stats, elapsed = self._stats(), time.monotonic() - self._start
+        stats, elapsed = self._stats(), self._elapsed_before + time.monotonic() - self._start
         generated = max(stats.generated_tokens - self._tokens_before, self._finished_tokens)
         self._recent.append((elapsed, generated))
         while len(self._recent) > 2 and elapsed - self._recent[1][0] >= _NOW_SECONDS:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from rollout import config, devices, manifest, models, provenance
 from rollout.config import RunConfig
@@ -18,7 +20,7 @@ from rollout.errors import EngineDied, PromptError, UserError
 from rollout.finalize import OUTPUT, finalize
 from rollout.generate import generate, requests
 from rollout.interrupt import Interrupted, StopRequest, stop_on_signal
-from rollout.postprocess import run_steps
+from rollout.postprocess import OUTPUTS, run_steps
 from rollout.progress import Progress, Snapshot
 from rollout.prompts import open_input, read_prompts
 from rollout.records import SCHEMA_VERSION, Sample
@@ -49,17 +51,20 @@ def preflight(run: RunConfig) -> Table:
 
 
 def refuse_used(run_dir: Path) -> None:
-    """Raise UserError for a folder that holds a run already."""
+    """Raise UserError for a folder that holds a run already, or anything that a run would overwrite."""
     if (run_dir / manifest.MANIFEST).exists() or (run_dir / JOURNAL).exists():
         raise UserError(
             f"hydra.run.dir={short(run_dir)}: holds a run already; continue it with `{resume_command(run_dir)}`, "
             "or choose another folder"
         )
+    results = (OUTPUT, *(name for names in OUTPUTS.values() for name in names))
+    if found := [name for name in results if (run_dir / name).exists()]:
+        raise UserError(f"hydra.run.dir={short(run_dir)}: {found[0]} is there already; choose another folder")
 
 
 def resume_command(run_dir: Path) -> str:
     """What to type to continue the run in `run_dir`."""
-    return f"python -m rollout.resume {short(run_dir)}"
+    return f"python -m rollout.resume {shlex.quote(short(run_dir))}"
 
 
 def is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, Any]) -> bool:
@@ -67,6 +72,7 @@ def is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, A
     config_before = before["config"]
     return (
         before["status"] == "done"
+        and all((run_dir / name).exists() for name in _outputs(run))
         and config_before["sampling"]["n_samples"] == run.sampling.n_samples
         and config_before["data"]["limit"] == run.data.limit
         and config_before["postprocess"] == dataclasses.asdict(run.postprocess)
@@ -74,18 +80,25 @@ def is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, A
     )
 
 
-def execute(run: RunConfig, table: Table, run_dir: Path, group: str | None = None) -> dict[str, Any]:
+def _outputs(run: RunConfig) -> list[str]:
+    return [OUTPUT, *(name for step in run.postprocess.steps for name in OUTPUTS[step])]
+
+
+def execute(
+    run: RunConfig, table: Table, run_dir: Path, group: str | None = None, digest_now: dict[str, Any] | None = None
+) -> dict[str, Any]:
     """Do what `run` still owes in `run_dir`, a folder this process has locked: all of it, when the folder is new.
 
-    `group` is the W&B group. Returns what run.json says at its end. Raises UserError when the input, the engine or the
-    disk turns out not to serve, and Interrupted after Ctrl-C or SIGTERM; whatever it raises, what has finished is kept.
+    `group` is the W&B group, `digest_now` the digest of `run` and `table` if it is known. Returns what run.json says at
+    its end. Raises UserError when the input, the engine or the disk turns out not to serve, and Interrupted after a
+    signal; whatever it raises, what has finished is kept.
     """
     with (
         stop_on_signal() as stop,
         screen(run_dir / LOG) as console,
         _disk_full_explained(run_dir),
         _interruption_explained(run_dir, console),
-        manifest.recorded(run_dir, run, digest(run, table)) as record,
+        manifest.recorded(run_dir, run, digest_now or digest(run, table)) as record,
         wandb_run(run_dir, run.tracking, record["config"], group) as tracker,
     ):
         log.info("run folder: %s", short(run_dir))
@@ -114,14 +127,16 @@ def _generation(
     stop: StopRequest,
     record: dict[str, Any],
 ) -> Snapshot:
-    """The generation stage, with an engine that died started again. Returns the numbers since the last start."""
+    """The generation stage, with an engine that died started again. Returns the final numbers."""
     record["engine"] = {"reused": False, "restarts": 0}
+    done = finished(run_dir, table.num_rows, run.sampling.n_samples)
+    progress = Progress(done.num_owed, done.num_done)
     while True:
         with _timed(record, "load"):
             engine = _load(run, run_dir, record["engine"])
         try:
             with _timed(record, "generate"):
-                return sample_all(run, table, engine, run_dir, console, tracker, stop)
+                return sample_all(run, table, engine, run_dir, console, tracker, stop, progress)
         except EngineDied as error:
             stop.raise_if_requested()  # Ctrl-C in a terminal reaches the engine's own process too
             release()
@@ -168,6 +183,7 @@ def sample_all(
     console: Console,
     tracker: WandbRun,
     stop: StopRequest,
+    progress: Progress,
 ) -> Snapshot:
     """Generate every sample that the journal in `run_dir` does not hold. Returns the final numbers.
 
@@ -176,7 +192,6 @@ def sample_all(
     _log_first_prompt(run, table, engine)
     done = finished(run_dir, table.num_rows, run.sampling.n_samples)
     journal = Journal(run_dir, run.store)
-    progress = Progress(done.num_owed, done.num_done, engine.stats)
     check_errors = _error_limit(run, table.num_rows)
     feed = requests(read_prompts(table, run.data), engine, run.sampling, done.owed, run.data.too_long)
 
@@ -201,12 +216,14 @@ def sample_all(
             if due_to_publish():
                 publish(progress.snapshot())
 
-        try:
+        with progress.watching(engine.stats):
             with stop.deferred():
-                generate(engine, feed, keep, tick)
-        finally:
-            journal.flush()
-        final = progress.snapshot()
+                try:
+                    generate(engine, feed, keep, tick)
+                finally:
+                    journal.flush()
+            stop.raise_if_requested()  # a signal that came with the last samples
+            final = progress.snapshot()
         publish(final)
     return final
 
@@ -262,7 +279,7 @@ def _interruption_explained(run_dir: Path, console: Console) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        console.print(f"{error}: stopped in order. Continue with\n  {resume_command(run_dir)}", soft_wrap=True)
+        console.print(Text(f"{error}: stopped in order. Continue with\n  {resume_command(run_dir)}"), soft_wrap=True)
         raise
 
 
@@ -284,12 +301,13 @@ def _footer() -> dict[str, str]:
 
 @contextmanager
 def _timed(record: dict[str, Any], stage: str) -> Iterator[None]:
-    """Note how long the body took, in seconds."""
+    """Note how long the body took, in seconds, beside what the stage took before."""
     start = time.monotonic()
     try:
         yield
     finally:
-        record["seconds"][stage] = round(time.monotonic() - start, 3)
+        seconds = record["seconds"].get(stage, 0.0) + time.monotonic() - start
+        record["seconds"][stage] = round(seconds, 3)
 
 
 def _every(seconds: float) -> Callable[[], bool]:

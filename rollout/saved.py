@@ -8,11 +8,13 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
 from rollout import models
 from rollout.compose import conf_dir, register
 from rollout.config import RunConfig, build
 from rollout.errors import UserError
+from rollout.files import replacing
 
 CONFIG = Path(".hydra") / "config.yaml"
 
@@ -27,7 +29,8 @@ def save(run: RunConfig, run_dir: Path) -> None:
         chat_template=_absolute(run.model.chat_template),
     )
     (run_dir / CONFIG).parent.mkdir(exist_ok=True)
-    OmegaConf.save(OmegaConf.structured(dataclasses.replace(run, data=data, model=model)), run_dir / CONFIG)
+    with replacing(run_dir / CONFIG) as partial:
+        OmegaConf.save(OmegaConf.structured(dataclasses.replace(run, data=data, model=model)), partial)
 
 
 def _absolute(path: str | None) -> str | None:
@@ -47,8 +50,12 @@ def load(run_dir: Path, overrides: list[str]) -> RunConfig:
     register()
     parsed = OverridesParser.create().parse_overrides(overrides)
     with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
-        saved = OmegaConf.load(path)
-        assert isinstance(saved, DictConfig)
+        try:
+            saved = OmegaConf.load(path)
+        except YAMLError as error:
+            raise UserError(f"{path}: not YAML any more; restore it, its values are in run.json") from error
+        if not isinstance(saved, DictConfig) or not saved:
+            raise UserError(f"{path}: holds no config any more; restore it, its values are in run.json")
         for override in parsed:
             if _is_preset(override):
                 saved[override.key_or_group] = hydra.compose("config", [str(override.input_line)])[

@@ -5,9 +5,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import IO, TextIO, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -26,11 +26,12 @@ def screen(log_file: Path) -> Iterator[Console]:
     Redirecting the descriptors also catches what libraries written in C++ and the engine's own processes print, which
     no logging setting would. Our logger `rollout` writes to both.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
+    for descriptor in (1, 2):
+        _open_if_closed(descriptor)
     saved = os.dup(1), os.dup(2)
     with log_file.open("a", encoding="utf-8") as sink, os.fdopen(os.dup(saved[0]), "w", encoding="utf-8") as terminal:
-        console = Console(file=terminal, highlight=False)
+        console = Console(file=cast(IO[str], _Terminal(terminal)), highlight=False)
         handlers = [_ScreenHandler(console), _file_handler(sink)]
         ours = logging.getLogger("rollout")
         ours.setLevel(logging.INFO)
@@ -42,12 +43,60 @@ def screen(log_file: Path) -> Iterator[Console]:
             yield console
         finally:
             ours.handlers.clear()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os.dup2(saved[0], 1)
-            os.dup2(saved[1], 2)
-            os.close(saved[0])
-            os.close(saved[1])
+            _flush()
+            for descriptor, original in zip((1, 2), saved, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
+            with suppress(OSError):
+                terminal.close()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError):
+                stream.flush()
+
+
+def _open_if_closed(descriptor: int) -> None:
+    """A program may be started with its output closed."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        if null != descriptor:
+            os.dup2(null, descriptor)
+            os.close(null)
+
+
+class _Terminal:
+    """What was stdout. Once it cannot be written to (the pipe's reader is gone, say) the run goes on without it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = stream.encoding
+        self._gone = False
+
+    def write(self, text: str) -> int:
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._attempt(self._stream.flush)
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        if not self._gone:
+            try:
+                action()
+            except OSError as error:
+                self._gone = True
+                log.warning("the screen is gone (%s), going on without it", error)
 
 
 class _ScreenHandler(logging.Handler):

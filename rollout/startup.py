@@ -94,6 +94,10 @@ def _no_weights(run: RunConfig, _found: re.Match[str]) -> str:
     return f"model.path={run.model.path}: has a config but no weights; copy them there, or set model.load_format=dummy"
 
 
+def _refused(_run: RunConfig, found: re.Match[str]) -> str:
+    return f"model, hardware: vLLM refuses these settings: {found[1].strip()}"
+
+
 def _utilization(run: RunConfig) -> str:
     return f"hardware.gpu_memory_utilization={run.hardware.gpu_memory_utilization}"
 
@@ -117,5 +121,6 @@ _REASONS: dict[str, Callable[[RunConfig, re.Match[str]], str]] = {
         r"not a valid model identifier|couldn't connect to|OfflineModeIsEnabled|outgoing traffic has been disabled|"
         r"Repository Not Found|GatedRepo|LocalEntryNotFoundError"
     ): _not_on_hub,
+    r"validation errors? for \w+\s+(?:Value error, )?([^\[\n]+)": _refused,
 }
 """vLLM 0.26 to 0.33 and the libraries below it; the first that matches counts."""

@@ -94,12 +94,7 @@ def finished(run_dir: Path, num_rows: int, n_samples: int) -> Finished:
     """Read the journal: one bit of a byte per sample. Raises UserError for a shard that cannot be read."""
     mask = np.zeros((num_rows, n_samples), dtype=np.bool_)
     for path in shards(run_dir):
-        try:
-            shard = pq.read_table(path, columns=["row_id", "sample_idx", "error"])
-        except (OSError, pa.ArrowInvalid) as error:
-            raise UserError(
-                f"{path}: damaged ({str(error).splitlines()[0]}); delete it, and its samples will be generated again"
-            ) from error
+        shard = read_shard(path, ["row_id", "sample_idx", "error"])
         row_id, sample_idx = shard.column("row_id").to_numpy(), shard.column("sample_idx").to_numpy()
         asked = (row_id < num_rows) & (sample_idx < n_samples) & shard.column("error").is_null().to_numpy()
         mask[row_id[asked], sample_idx[asked]] = True
@@ -115,4 +110,14 @@ def remove_partial_files(run_dir: Path) -> None:
 
 def shards(run_dir: Path) -> list[Path]:
     """The journal's files, oldest first."""
-    return sorted((run_dir / JOURNAL).glob("part-*.parquet"))
+    return sorted(path for path in (run_dir / JOURNAL).glob("part-*.parquet") if path.stem[5:].isdigit())
+
+
+def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A shard's samples. Raises UserError for one that cannot be read."""
+    try:
+        return pq.read_table(path, columns=columns, schema=SAMPLE_SCHEMA)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise UserError(
+            f"{path}: damaged ({str(error).splitlines()[0]}); delete it, and its samples will be generated again"
+        ) from error

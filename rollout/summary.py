@@ -102,5 +102,5 @@ def _last_message(prompt: Any) -> str:
 
 
 def _one_line(text: str, limit: int = 300) -> str:
-    line = " ".join(text.split())
+    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return line if len(line) <= limit else line[: limit - 3] + "..."

@@ -105,15 +105,35 @@ def _open_parquet(path: Path) -> Table:
 
 
 def _without_view(column: pa.Field) -> pa.Field:
-    """Arrow computes little on its newer `view` types."""
-    plain = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
-    return column.with_type(plain.get(column.type, column.type))
+    """Arrow computes little on its newer `view` types, in the column or inside its lists and structs."""
+    return column.with_type(_plain(column.type))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if kind == pa.string_view():
+        return pa.string()
+    if kind == pa.binary_view():
+        return pa.binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([_without_view(kind.field(i)) for i in range(kind.num_fields)])
+    if pa.types.is_list(kind):
+        return pa.list_(_without_view(kind.value_field))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_without_view(kind.value_field))
+    return kind
 
 
 def _parquet_batches(path: Path, schema: pa.Schema, batch_rows: int) -> Iterator[pa.RecordBatch]:
     # without these two settings one large row group is held in memory whole
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-        for batch in file.iter_batches(batch_size=batch_rows):
+        batches = file.iter_batches(batch_size=batch_rows)
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (OSError, pa.ArrowInvalid) as error:
+                raise UserError(f"{path}: damaged ({str(error).splitlines()[0]}); write it again") from error
             columns = [
                 array if array.type == column.type else array.cast(column.type)
                 for array, column in zip(batch.columns, schema, strict=True)

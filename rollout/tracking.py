@@ -56,6 +56,7 @@ class WandbRun:
 
     def __init__(self, run_dir: Path, tracking: TrackingConfig, config: dict[str, Any], group: str | None) -> None:
         self._run: Any = None
+        self._broken = self._warned = False
         if tracking.mode != "disabled":
             self._attempt("start", lambda: self._start(run_dir, tracking, config, group))
 
@@ -73,6 +74,7 @@ class WandbRun:
 
     def finish(self, exit_code: int) -> None:
         """Close the run, so that the next job of a sweep gets one of its own."""
+        self._broken = False  # whatever failed before: a run left open would swallow the next job's
         self._attempt("finish", lambda: self._run.finish(exit_code=exit_code))
         self._run = None
 
@@ -115,10 +117,11 @@ class WandbRun:
             self._run.log({"samples": wandb.Table(columns=PREVIEW_COLUMNS, data=samples)})
 
     def _attempt(self, what: str, action: Callable[[], None]) -> None:
-        if self._run is None and what != "start":
+        if self._broken or (self._run is None and what != "start"):
             return
         try:
             action()
         except Exception as error:  # by contract: nothing that W&B does may end a rollout
-            log.warning("W&B failed to %s, going on without it: %s: %s", what, type(error).__name__, error)
-            self._run = None
+            if not self._warned:
+                log.warning("W&B failed to %s, going on without it: %s: %s", what, type(error).__name__, error)
+            self._broken = self._warned = True

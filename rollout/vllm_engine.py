@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateSyntaxError
 from vllm import LLM, SamplingParams
 from vllm.engine.arg_utils import EngineArgs
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -39,13 +40,29 @@ class VLLMEngine:
         # the engine decodes with its tokenizer while the feeder thread encodes; a fast tokenizer is not made for both
         self._tokenizer = copy.deepcopy(self.llm.get_tokenizer())
         self.bos_token_id: int | None = self._tokenizer.bos_token_id
-        self._template_kwargs = _template_kwargs(model, self._tokenizer)
         self._params: dict[str, Any] = {}
         self._unfinished: dict[str, Request] = {}
+        try:
+            self._template_kwargs = _template_kwargs(model, self._tokenizer)
+            self._refuse_broken_template(model)
+        except UserError:
+            self.shutdown()
+            raise
+
+    def _refuse_broken_template(self, model: ModelConfig) -> None:
+        """A template that cannot be compiled is no row's fault."""
+        with suppress(PromptError):
+            try:
+                self.render([{"role": "user", "content": "hello"}])
+            except PromptError as error:
+                if isinstance(error.__cause__, TemplateSyntaxError):
+                    where = model.chat_template or model.path
+                    raise UserError(f"model.chat_template={where}: {error.__cause__}; mend the template") from error
+                raise
 
     def use(self, sampling: SamplingConfig) -> str:
-        self._params = _sampling_kwargs(sampling)
         try:
+            self._params = _sampling_kwargs(sampling)
             params = SamplingParams(**self._params)
         except _refusals() as error:
             raise UserError(f"sampling: vLLM refuses these parameters: {error}") from error

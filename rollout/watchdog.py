@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _POLL_SECONDS = 1.0  # how often to look which processes there are
@@ -24,6 +25,7 @@ def start() -> None:
         return
     read_end, write_end = os.pipe()
     _pipe.append(write_end)
+    os.register_at_fork(after_in_child=lambda: os.close(write_end))  # a forked child must not keep it open
     # a session of its own: a Ctrl-C in the terminal, or a signal to our process group, must not end it
     subprocess.Popen(
         [sys.executable, __file__, str(os.getpid())],
@@ -42,7 +44,8 @@ def _watch(parent: int) -> None:
     alive = _processes()
     for pid, started in seen.items():
         if pid in alive and alive[pid][2] == started and not alive[pid][0].startswith(_SPARED):
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it ended with one that was killed before it
+                os.kill(pid, signal.SIGKILL)
 
 
 def _descendants(parent: int) -> dict[int, str]:
@@ -62,7 +65,7 @@ def _processes() -> dict[int, tuple[str, int, str]]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
+                name, _, rest = (entry / "stat").read_text(errors="replace").partition("(")[2].rpartition(")")
             except OSError:  # it has ended meanwhile
                 continue
             fields = rest.split()

@@ -1,14 +1,16 @@
 """The command line as a user meets it: real processes, their exit codes and what they print."""
 
 import json
+import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.commands import ECHO, run_command
+from tests.commands import ECHO, command, run_command
 from tests.conftest import chat, write_input
 
 HEAVY = {"vllm", "torch", "transformers", "wandb", "pandas", "matplotlib"}
@@ -186,3 +188,48 @@ def test_a_sweep_runs_every_combination_in_folders_of_their_own(tmp_path: Path) 
         found.append((manifest["config"]["sampling"]["temperature"], len(pd.read_parquet(job / "flat.parquet")) // 12))
         assert manifest["engine"]["reused"] is (job.name != "0")
     assert found == [(0.3, 1), (0.3, 2), (0.7, 1), (0.7, 2)]
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path: Path) -> None:
+    line = shlex.join(command(*ECHO, "hydra.run.dir=run")) + " | head -1"
+    subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while json.loads((tmp_path / "run/run.json").read_text())["status"] != "done":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("output", [">&-", ">/dev/full"])
+def test_a_run_needs_no_screen(output: str, tmp_path: Path) -> None:
+    line = f"{shlex.join(command(*ECHO, 'hydra.run.dir=run'))} {output}"
+    assert subprocess.run(["bash", "-c", line], cwd=tmp_path, check=False).returncode == 0
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "done"
+
+
+def test_a_linked_folder_serves_and_a_mistake_leaves_a_users_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "mine").mkdir()
+    time.sleep(0.05)
+    assert run_command(*ECHO, "hydra.run.dir=link", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "real/rollouts.parquet").exists()
+    assert run_command(*ECHO, "hydra.run.dir=mine", "sampling.top_p=7", cwd=tmp_path).returncode == 1
+    assert (tmp_path / "mine").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("run_dir", "message"), [("file", "file: File exists"), ("/dev/null/x", "/dev/null/x: Not a directory")]
+)
+def test_a_run_folder_that_cannot_be_made_is_one_line(run_dir: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run_command(*ECHO, f"hydra.run.dir={run_dir}", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == f"error: {message}; choose another path, or change its permissions or free space\n"
+
+
+def test_a_folder_with_results_in_it_is_not_written_to(tmp_path: Path) -> None:
+    write_input(tmp_path / "rollouts.parquet", [{"prompt": "a"}])
+    result = run_command(*ECHO, "data.path=rollouts.parquet", "hydra.run.dir=.", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "rollouts.parquet is there already" in result.stderr
+    assert pd.read_parquet(tmp_path / "rollouts.parquet").columns.tolist() == ["prompt"]

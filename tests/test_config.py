@@ -87,6 +87,7 @@ def test_the_cpu_preset_keeps_the_engine_in_this_process() -> None:
     assert changed.pop("hardware.env")["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     assert changed == {
         "hardware.device": "cpu",
+        "hardware.engine_kwargs": {"enable_chunked_prefill": False},
         "hardware.dtype": "float32",
         "hardware.enforce_eager": True,
         "hardware.max_num_seqs": 32,

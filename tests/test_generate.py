@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from itertools import count, product
+from itertools import product
 from typing import Any
 
 import pytest
@@ -117,13 +117,10 @@ def test_the_engine_holds_twice_what_it_can_work_on_and_never_more(max_num_seqs:
 
 
 def test_tick_is_called_between_steps() -> None:
-    engine, ticks = WatchedEngine(), count(1)
-
-    def tick() -> None:
-        assert next(ticks) == engine.steps
-
-    generate(engine, feed_of(engine, 20), ignore, tick)
-    assert next(ticks) == engine.steps + 1 > 15
+    engine, seen = WatchedEngine(), set[int]()
+    generate(engine, feed_of(engine, 20), ignore, lambda: seen.add(engine.steps))
+    assert seen >= set(range(engine.steps))
+    assert engine.steps > 14
 
 
 def test_an_empty_feed_is_no_work() -> None:

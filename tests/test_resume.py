@@ -318,3 +318,46 @@ def test_a_max_tokens_as_long_as_the_context_is_a_mistake_of_the_command(folder:
     result = start(folder, "engine.echo.max_model_len=30", "sampling.max_tokens=30")
     assert result.returncode == 1
     assert result.stderr.startswith("error: sampling.max_tokens=30: the context holds 30 tokens")
+
+
+def test_a_result_that_was_deleted_is_written_again_from_the_journal(folder: Path) -> None:
+    assert start(folder).returncode == 0
+    written = {name: (folder / "run" / name).read_bytes() for name in ("rollouts.parquet", "flat.parquet")}
+    for name, content in written.items():
+        (folder / "run" / name).unlink()
+        assert resume("run", cwd=folder).returncode == 0
+        assert (folder / "run" / name).read_bytes() == content
+    assert len(journal(folder)) == 400 * 8
+
+
+def test_a_top_up_leaves_no_table_of_the_smaller_run(folder: Path) -> None:
+    assert start(folder, "sampling.n_samples=2").returncode == 0
+    assert resume("run", "sampling.n_samples=3", "postprocess=none", cwd=folder).returncode == 0
+    assert not (folder / "run/flat.parquet").exists()
+
+
+def test_fewer_rows_than_before_are_refused(folder: Path) -> None:
+    assert start(folder, "data.limit=10").returncode == 0
+    assert resume("run", "data.limit=3", cwd=folder).stderr.startswith("error: data.limit=3: this run has 10")
+
+
+def test_a_dry_run_of_a_resume_generates_nothing(folder: Path) -> None:
+    assert start(folder, "sampling.n_samples=2").returncode == 0
+    result = resume("run", "sampling.n_samples=9", "dry_run=true", cwd=folder)
+    assert "3,600 (9 per row)" in result.stdout
+    assert len(journal(folder)) == 800
+
+
+def test_keys_that_json_turns_into_text_are_no_difference(folder: Path) -> None:
+    assert start(folder, "sampling.extra.logit_bias={1:5.0}").returncode == 0
+    assert resume("run", cwd=folder).stdout == "run: nothing to do, the run is complete\n"
+
+
+def test_a_signal_is_heard_while_only_bad_rows_come(folder: Path) -> None:
+    pd.DataFrame({"prompt": pd.Series([None] * 600_000, dtype="str")}).to_parquet(folder / "null.parquet")
+    arguments = [*ECHO, "data.path=null.parquet", "data.max_error_fraction=1", "hydra.run.dir=run"]
+    process = subprocess.Popen(command(*arguments), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not list(folder.glob("run/samples/part-*.parquet")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=10) == 130

@@ -4,15 +4,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rollout.config import PostprocessConfig
-from rollout.postprocess.analyze import Analysis, Distribution, analyze
-from rollout.postprocess.filter import filter_responses
-from rollout.postprocess.flatten import flatten
+from rollout.postprocess.analyze import ANALYSIS, Analysis, Distribution, analyze
+from rollout.postprocess.filter import DROPPED, KEPT, filter_responses
+from rollout.postprocess.flatten import FLAT, flatten
 
-__all__ = ["Analysis", "Distribution", "run_steps"]
+__all__ = ["OUTPUTS", "Analysis", "Distribution", "run_steps"]
+
+OUTPUTS = {"flatten": (FLAT,), "filter": (KEPT, DROPPED), "analyze": (ANALYSIS,)}
+"""What each step writes."""
 
 
 def run_steps(rollouts: Path, output_dir: Path, postprocess: PostprocessConfig) -> Analysis | None:
-    """Run `postprocess.steps` in order on `rollouts`, writing to `output_dir`. Returns the analysis, if made."""
+    """Run `postprocess.steps` in order on `rollouts`, writing to `output_dir`. Returns the analysis, if made.
+
+    What earlier steps wrote there is removed: it was made from other rollouts.
+    """
+    for name in (name for names in OUTPUTS.values() for name in names):
+        (output_dir / name).unlink(missing_ok=True)
     analysis: list[Analysis] = []
     steps: dict[str, Callable[[], object]] = {
         "flatten": lambda: flatten(rollouts, output_dir),
