@@ -25,8 +25,8 @@ from rollout.engine import EngineSpec, acquire, release
 from rollout.interrupt import StopRequest
 from rollout.progress import Progress
 from rollout.prompts import open_input, read_prompts
-from rollout.run import sample_all
 from rollout.screen import screen
+from rollout.session import Session, sample_all
 from rollout.tables import Table
 from rollout.tracking import WandbRun
 from rollout.vllm_engine import VLLMEngine
@@ -97,7 +97,7 @@ def our_stage(run: RunConfig, table: Table, engine: VLLMEngine, run_dir: Path) -
         start = time.monotonic()
         tracker = WandbRun(run_dir, run.tracking, {}, None)
         progress = Progress(table.num_rows * run.sampling.n_samples, 0)
-        sample_all(run, table, engine, run_dir, Console(file=sink), tracker, StopRequest(), progress)
+        sample_all(Session(run, table, run_dir, Console(file=sink), tracker, StopRequest()), engine, progress)
         seconds = time.monotonic() - start
     shards = pq.read_table(run_dir / "samples", columns=["num_generated_tokens"])
     return float(sum(shards.column(0).to_pylist())) / seconds

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -165,6 +166,11 @@ def duration(seconds: float) -> str:
 def short(path: Path) -> str:
     """`path` as a person here would type it: relative to the current folder where it is below it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def resume_command(run_dir: Path) -> str:
+    """What to type to continue the run in `run_dir`."""
+    return f"python -m rollout.resume {shlex.quote(short(run_dir))}"
 
 
 def show_table(console: Console, title: str, columns: list[str], rows: list[list[str]]) -> None:

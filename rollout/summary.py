@@ -40,10 +40,14 @@ def show_summary(
         console.print()
     if analysis is not None:
         _show_analysis(console, analysis)
-    tokens = totals["generated_tokens"]
-    console.print(f"{totals['samples']:,} samples of {totals['rows']:,} prompts, {tokens:,} tokens", soft_wrap=True)
+    whole = f"{totals['samples']:,} samples of {totals['rows']:,} prompts"
+    if manifest["sessions"]:
+        console.print(f"{whole}, {totals['generated_tokens']:,} tokens", soft_wrap=True)
+        whole = "in this session: "
+        whole += "none" if manifest["throughput"] is None else f"{manifest['throughput']['samples']:,} samples"
     if manifest["throughput"] is not None:
-        console.print(_speed(manifest), soft_wrap=True)
+        whole += f", {_speed(manifest)}"
+    console.print(whole, soft_wrap=True)
     for warning in _warnings(analysis, manifest):
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     console.print(Text(f"results: {short(run_dir / 'rollouts.parquet')}"), soft_wrap=True)
@@ -64,11 +68,10 @@ def _show_analysis(console: Console, analysis: Analysis) -> None:
 
 
 def _speed(manifest: dict[str, Any]) -> str:
-    """What this session of the run did, and how fast."""
+    """What this session of the run generated, and how fast."""
     throughput, seconds = manifest["throughput"], manifest["seconds"]
-    what = f"{throughput['samples']:,} of them in this session, " if manifest["sessions"] else ""
     return (
-        f"{what}{throughput['generated_tokens']:,} tokens in {duration(seconds['generate'])}: "
+        f"{throughput['generated_tokens']:,} tokens in {duration(seconds['generate'])}: "
         f"[bold]{throughput['output_tok_s']:,.0f} tok/s[/bold] (loading took {duration(seconds['load'])}, not counted)"
     )
 

@@ -361,3 +361,14 @@ def test_a_signal_is_heard_while_only_bad_rows_come(folder: Path) -> None:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=10) == 130
+
+
+def test_the_summary_tells_the_whole_run_from_this_session(folder: Path) -> None:
+    first = start(folder, "sampling.n_samples=2").stdout
+    assert "800 samples of 400 prompts, " in first
+    assert "in this session" not in first
+    more = resume("run", "sampling.n_samples=3", cwd=folder).stdout
+    assert "1,200 samples of 400 prompts, " in more
+    assert "in this session: 400 samples, " in more
+    (folder / "run/rollouts.parquet").unlink()
+    assert "in this session: none" in resume("run", cwd=folder).stdout

@@ -1,0 +1,197 @@
+"""One session of the generation stage: the engine, what is owed, and what happens when the engine dies."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rollout.config import RunConfig
+from rollout.engine import Engine, EngineSpec, acquire, release
+from rollout.errors import EngineDied, PromptError, UserError
+from rollout.generate import generate, requests
+from rollout.interrupt import StopRequest
+from rollout.progress import Progress, Snapshot
+from rollout.prompts import read_prompts
+from rollout.records import Sample
+from rollout.screen import duration, progress_view, resume_command, short
+from rollout.startup import advice
+from rollout.store import Journal, finished
+from rollout.tables import Table
+from rollout.tracking import WandbRun, metrics_file
+
+log = logging.getLogger(__name__)
+
+LOG = "rollout.log"
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the stage works on and whom it tells."""
+
+    run: RunConfig
+    table: Table
+    run_dir: Path
+    console: Console
+    tracker: WandbRun
+    stop: StopRequest
+
+
+def generate_owed(session: Session, record: dict[str, Any]) -> Snapshot:
+    """Load the engine and generate what is owed, with an engine that died started again. Returns the final numbers.
+
+    Notes engine and seconds in `record`, the content of run.json.
+    """
+    run, run_dir = session.run, session.run_dir
+    record["engine"] = {"reused": False, "restarts": 0}
+    done = finished(run_dir, session.table.num_rows, run.sampling.n_samples)
+    progress = Progress(done.num_owed, done.num_done)
+    while True:
+        with timed(record, "load"):
+            engine = _load(run, run_dir, record["engine"])
+        try:
+            with timed(record, "generate"):
+                return sample_all(session, engine, progress)
+        except EngineDied as error:
+            session.stop.raise_if_requested()  # Ctrl-C in a terminal reaches the engine's own process too
+            release()
+            if record["engine"]["restarts"] == run.engine.max_restarts:
+                raise UserError(
+                    f"engine.max_restarts={run.engine.max_restarts}: the engine died once more ({error}); "
+                    f"see {short(run_dir / LOG)}, then continue with `{resume_command(run_dir)}`"
+                ) from error
+            record["engine"]["restarts"] += 1
+            log.warning("the engine died (%s), starting it again", error)
+
+
+def _load(run: RunConfig, run_dir: Path, about_engine: dict[str, Any]) -> Engine:
+    """The engine, ready to sample. Raises UserError, built from vLLM's own reason, when it cannot start."""
+    log.info("loading %s ...", run.model.path if run.engine.kind == "vllm" else "the echo engine")
+    log_begin = (run_dir / LOG).stat().st_size
+    try:
+        loaded = acquire(EngineSpec.of(run))
+    except UserError:
+        raise
+    except Exception as error:
+        printed = (run_dir / LOG).read_bytes()[log_begin:].decode("utf-8", "replace")
+        if (line := advice(run, f"{error}\n{printed}")) is None:
+            error.add_note(f"All of vLLM's output: {short(run_dir / LOG)}")
+            raise
+        raise UserError(f"{line} (all of vLLM's output: {short(run_dir / LOG)})") from error
+    about_engine["reused"] = loaded.reused
+    log.info("engine %s", "reused" if loaded.reused else f"ready after {duration(loaded.seconds)}")
+    engine, sampling = loaded.engine, run.sampling
+    if sampling.max_tokens >= engine.max_model_len and run.data.too_long != "reduce_max_tokens":
+        raise UserError(
+            f"sampling.max_tokens={sampling.max_tokens}: the context holds {engine.max_model_len} tokens, prompt "
+            "included; lower it, or set data.too_long=reduce_max_tokens"
+        )
+    log.info("sampling: n_samples=%d, %s, seed=%d", sampling.n_samples, engine.use(sampling), sampling.seed)
+    return engine
+
+
+def sample_all(session: Session, engine: Engine, progress: Progress) -> Snapshot:
+    """Generate every sample that the session's journal does not hold. Returns the final numbers.
+
+    Raises EngineDied, Interrupted and UserError (too many bad rows), each after a flush of the journal.
+    """
+    run, table, run_dir, stop = session.run, session.table, session.run_dir, session.stop
+    _log_first_prompt(run, table, engine)
+    done = finished(run_dir, table.num_rows, run.sampling.n_samples)
+    journal = Journal(run_dir, run.store)
+    check_errors = _error_limit(run, table.num_rows)
+    feed = requests(read_prompts(table, run.data), engine, run.sampling, done.owed, run.data.too_long)
+
+    with metrics_file(run_dir) as write_metrics, progress_view(session.console) as show:
+
+        def keep(sample: Sample) -> None:
+            journal.add(sample)
+            progress.count(sample)
+            check_errors(sample)
+
+        def publish(now: Snapshot) -> None:
+            write_metrics(now)
+            session.tracker.log(now)
+
+        due_to_show, due_to_publish = _every(0.5), _every(run.tracking.interval_seconds)
+
+        def tick() -> None:
+            stop.raise_if_requested()
+            journal.flush_if_old()
+            if due_to_show():
+                show(progress.snapshot())
+            if due_to_publish():
+                publish(progress.snapshot())
+
+        with progress.watching(engine.stats):
+            with stop.deferred():
+                try:
+                    generate(engine, feed, keep, tick)
+                finally:
+                    journal.flush()
+            stop.raise_if_requested()  # a signal that came with the last samples
+            final = progress.snapshot()
+        publish(final)
+    return final
+
+
+def _log_first_prompt(run: RunConfig, table: Table, engine: Engine) -> None:
+    """What the model really reads, once: a wrong template or a doubled token shows here before hours are spent."""
+    for prompt in read_prompts(table, run.data):
+        if prompt.error is not None:
+            continue
+        with suppress(PromptError):
+            log.info("first prompt, rendered (row %d): %r", prompt.row_id, engine.render(prompt.messages).text)
+            return
+
+
+def _error_limit(run: RunConfig, num_rows: int) -> Callable[[Sample], None]:
+    """A check for every sample: raises UserError at the first bad row, or once too many rows are bad."""
+    bad_rows: set[int] = set()
+    limit = run.data.max_error_fraction
+
+    def check(sample: Sample) -> None:
+        if sample.error is None:
+            return
+        bad_rows.add(sample.row_id)
+        if run.data.on_error == "fail":
+            raise UserError(
+                f"data.on_error=fail: row {sample.row_id} cannot be sampled ({sample.error}); mend the row, "
+                "or set data.on_error=record"
+            )
+        if len(bad_rows) > limit * num_rows:
+            raise UserError(
+                f"data.max_error_fraction={limit}: {len(bad_rows)} of {num_rows} rows cannot be sampled, "
+                f"the last is row {sample.row_id} ({sample.error}); mend the input or raise the limit"
+            )
+
+    return check
+
+
+@contextmanager
+def timed(record: dict[str, Any], stage: str) -> Iterator[None]:
+    """Note how long the body took, in seconds, beside what the stage took before."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = record["seconds"].get(stage, 0.0) + time.monotonic() - start
+        record["seconds"][stage] = round(seconds, 3)
+
+
+def _every(seconds: float) -> Callable[[], bool]:
+    """A function that is true once per `seconds`, beginning `seconds` from now."""
+    due = time.monotonic() + seconds
+
+    def is_due() -> bool:
+        nonlocal due
+        if (now := time.monotonic()) < due:
+            return False
+        due = now + seconds
+        return True
+
+    return is_due
