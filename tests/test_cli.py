@@ -123,6 +123,27 @@ BAD_COMMANDS = [
     (["engine.kind=vllm", "model.chat_template=x.jinja"], "model.chat_template=x.jinja: no such file"),
     (["engine.kind=vllm", "hardware=dual_gpu"], "hardware.tensor_parallel_size=2: needs 2 GPUs, this machine shows 0"),
     (["hardware.tensor_parallel_size=2"], "hardware.tensor_parallel_size=2: device=cpu runs one process"),
+    (["hardware.device=tpu"], "hardware.device=tpu: choose from cuda, cpu"),
+    (
+        ["hardware.gpu_memory_utilization=1.5"],
+        "hardware.gpu_memory_utilization=1.5: must be more than 0.0 and at most 1.0",
+    ),
+    (["store.flush_seconds=0"], "store.flush_seconds=0.0: must be more than 0.0"),
+    (["data.limit=0"], "data.limit=0: must be at least 1"),
+    (["data.too_long=cut"], "data.too_long=cut: choose from error, truncate_left, reduce_max_tokens"),
+    (["data.on_error=ignore"], "data.on_error=ignore: choose from record, fail"),
+    (["data.max_error_fraction=nan"], "data.max_error_fraction=nan: must be at least 0.0 and at most 1.0"),
+    (["data.path=model"], "data.path=model: give a file that ends in"),
+    (["sampling.min_tokens=3000"], "sampling.min_tokens=3000: more than max_tokens=2048; lower it"),
+    (["sampling.top_k=-2"], "sampling.top_k=-2: must be at least -1"),
+    (["sampling.n_samples=10000000000"], "sampling.n_samples=10000000000: must be at least 1 and at most 100000"),
+    (["postprocess.steps=[filter]"], "postprocess.steps=filter: no rule is set"),
+    (
+        ["postprocess.filter.min_length=9", "postprocess.filter.max_length=3"],
+        "postprocess.filter.min_length=9: more than max_length=3",
+    ),
+    (["tracking=cloud"], "tracking=cloud: no such preset; choose from disabled, offline, wandb"),
+    (["engine.kind=vllm", "model.tokenizer=./nope"], "model.tokenizer=./nope: neither a folder here nor a hub id"),
 ]
 
 
