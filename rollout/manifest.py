@@ -1,7 +1,6 @@
 """run.json: what ran, how far it came and how it ended."""
 
 import dataclasses
-import errno
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +16,6 @@ from rollout.interrupt import Interrupted
 from rollout.records import SCHEMA_VERSION
 
 MANIFEST = "run.json"
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 _RESERVE = ".reserve"  # space given back when the disk is full, so that run.json can still say `failed`
 _RESERVE_BYTES = 256 * 1024

@@ -1,6 +1,7 @@
 """One run, top to bottom: prompts -> engine -> store -> postprocess -> summary."""
 
 import dataclasses
+import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from rollout.tables import Table
 from rollout.tracking import wandb_run
 
 log = logging.getLogger(__name__)
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def preflight(run: RunConfig) -> Table:
@@ -92,8 +95,9 @@ def execute(
     ):
         log.info("run folder: %s", short(run_dir))
         remove_partial_files(run_dir)
-        if finished(run_dir, table.num_rows, run.sampling.n_samples).num_owed:
-            final = generate_owed(Session(run, table, run_dir, console, tracker, stop), record)
+        done = finished(run_dir, table.num_rows, run.sampling.n_samples)
+        if done.num_owed:
+            final = generate_owed(Session(run, table, run_dir, console, tracker, stop), done, record)
             record["throughput"] = _throughput(final)
         with timed(record, "finalize"):
             record["totals"] = finalize(run_dir, table, run.sampling.n_samples, _footer())
@@ -112,7 +116,7 @@ def _disk_full_explained(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in manifest.DISK_FULL:
+        if error.errno not in _DISK_FULL:
             raise
         raise UserError(
             f"{short(run_dir)}: the disk is full ({error.strerror or error}); what was written is complete. "

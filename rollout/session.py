@@ -20,7 +20,7 @@ from rollout.prompts import read_prompts
 from rollout.records import Sample
 from rollout.screen import duration, progress_view, resume_command, short
 from rollout.startup import advice
-from rollout.store import Journal, finished
+from rollout.store import Finished, Journal, finished
 from rollout.tables import Table
 from rollout.tracking import WandbRun, metrics_file
 
@@ -41,14 +41,13 @@ class Session:
     stop: StopRequest
 
 
-def generate_owed(session: Session, record: dict[str, Any]) -> Snapshot:
+def generate_owed(session: Session, done: Finished, record: dict[str, Any]) -> Snapshot:
     """Load the engine and generate what is owed, with an engine that died started again. Returns the final numbers.
 
-    Notes engine and seconds in `record`, the content of run.json.
+    `done` is what the journal holds before. Notes engine and seconds in `record`, the content of run.json.
     """
     run, run_dir = session.run, session.run_dir
     record["engine"] = {"reused": False, "restarts": 0}
-    done = finished(run_dir, session.table.num_rows, run.sampling.n_samples)
     progress = Progress(done.num_owed, done.num_done)
     while True:
         with timed(record, "load"):

@@ -51,14 +51,12 @@ class VLLMEngine:
 
     def _refuse_broken_template(self, model: ModelConfig) -> None:
         """A template that cannot be compiled is no row's fault."""
-        with suppress(PromptError):
-            try:
-                self.render([{"role": "user", "content": "hello"}])
-            except PromptError as error:
-                if isinstance(error.__cause__, TemplateSyntaxError):
-                    where = model.chat_template or model.path
-                    raise UserError(f"model.chat_template={where}: {error.__cause__}; mend the template") from error
-                raise
+        try:
+            self.render([{"role": "user", "content": "hello"}])
+        except PromptError as error:  # a template that merely refuses this chat is sound
+            if isinstance(error.__cause__, TemplateSyntaxError):
+                where = model.chat_template or model.path
+                raise UserError(f"model.chat_template={where}: {error.__cause__}; mend the template") from error
 
     def use(self, sampling: SamplingConfig) -> str:
         try:
