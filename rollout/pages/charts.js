@@ -1,0 +1,179 @@
+"use strict";
+// Charts in SVG, drawn again when their width changes. Colours come from the style sheet by class: series-0, series-1, ...
+
+const CHART_HEIGHT = 200;
+const DIGIT_WIDTH = 6.6; // of the tick labels, for the room on the left
+
+/** Lines over a common x axis.
+ *
+ * series: [{name, points: [[x, y], ...]}], the points ascending in x. yMax: the top of the axis, else the data's.
+ * xTicks: where the x axis is labelled, else round numbers. xLog: base-2 logarithm. dots: mark every point.
+ */
+function lineChart({ title, note, series, xLabel, yLabel, xFormat = number, yFormat = number, yMax, xTicks, xLog, dots }) {
+  const points = series.flatMap(({ points }) => points);
+  const xs = [...new Set(points.map(([x]) => x))].sort((a, b) => a - b);
+  const y = { ...axis(0, yMax ?? Math.max(...points.map(([, y]) => y))), label: yLabel, format: yFormat };
+  const x = { low: xs[0], high: xs.at(-1), ticks: xTicks ?? ticks(xs[0], xs.at(-1)), label: xLabel, format: xFormat, log: xLog };
+  const describe = (at) => [
+    `${xFormat(xs[at])} ${xLabel}`,
+    ...series.flatMap(({ name, points }) => points.filter(([x]) => x === xs[at]).map(([, y]) => `${name} ${yFormat(y)}`)),
+  ];
+  const draw = (width) => {
+    const plot = plane(width, x, y);
+    plot.svg.append(...series.flatMap((line, index) => drawLine(plot, line.points, index, dots)));
+    return withHover(plot, xs.map(plot.x), describe);
+  };
+  return chart({ title, note, legend: series.length > 1 ? series.map(({ name }) => name) : [], draw });
+}
+
+/** Bars between edges.
+ *
+ * histogram: {edges: n + 1 ascending numbers, counts: n numbers}. marks: [[name, value], ...], drawn as vertical lines.
+ */
+function histogramChart({ title, note, histogram: { edges, counts }, xLabel, yLabel, xFormat = number, marks = [] }) {
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  const y = { ...axis(0, Math.max(...counts), 1), label: yLabel, format: number };
+  const x = { low: edges[0], high: edges.at(-1), ticks: ticks(edges[0], edges.at(-1)), label: xLabel, format: xFormat };
+  const describe = (at) => [
+    `${bin(edges[at], edges[at + 1], xFormat)} ${xLabel}`,
+    `${number(counts[at])} ${yLabel} (${percent(counts[at] / total)})`,
+  ];
+  const draw = (width) => {
+    const plot = plane(width, x, y);
+    plot.svg.append(...counts.map((count, at) => drawBar(plot, edges[at], edges[at + 1], count)));
+    plot.svg.append(...marks.map(([name, value]) => drawMark(plot, name, value)));
+    return withHover(plot, counts.map((_, at) => (plot.x(edges[at]) + plot.x(edges[at + 1])) / 2), describe);
+  };
+  return chart({ title, note, draw });
+}
+
+/** "10 to 20"; "7" for the bin from 6.5 to 7.5, which is one integer's. */
+function bin(from, to, format) {
+  const isOfOneInteger = to - from === 1 && Number.isInteger(from + 0.5);
+  return isOfOneInteger ? format(from + 0.5) : `${format(from)} to ${format(to)}`;
+}
+
+/** One horizontal bar per name. bars: [{name, value, text, tone}]; the longest fills the width, or `full` does. */
+function barChart({ title, note, bars, full = Math.max(...bars.map(({ value }) => value)) }) {
+  const rows = bars.map(({ name, value, text, tone = "series-0" }) => {
+    const bar = element("span", { class: `bar ${tone}` });
+    bar.style.width = `${full ? (100 * value) / full : 0}%`;
+    return element("li", {}, element("span", { class: "name" }, name), element("span", { class: "track" }, bar), element("span", { class: "value" }, text));
+  });
+  return figure(title, note, element("ul", { class: "bars" }, rows));
+}
+
+function figure(title, note, ...content) {
+  const caption = element("figcaption", {}, element("h3", {}, title), note && element("p", {}, note));
+  return element("figure", { class: "panel chart" }, caption, ...content);
+}
+
+function chart({ title, note, legend = [], draw }) {
+  const plot = element("div", { class: "plot", role: "img", "aria-label": note ? `${title}: ${note}` : title });
+  plot.style.height = `${CHART_HEIGHT}px`;
+  let drawn = 0;
+  const redraw = () => {
+    if (plot.clientWidth === drawn || !plot.clientWidth) return;
+    drawn = plot.clientWidth;
+    plot.replaceChildren(...draw(drawn));
+  };
+  new ResizeObserver(redraw).observe(plot);
+  const names = legend.map((name, index) => element("li", {}, element("span", { class: `swatch series-${index}` }), name));
+  return figure(title, note, names.length > 0 && element("ul", { class: "legend" }, names), plot);
+}
+
+/** About `count` round numbers (1, 2 or 5 times a power of ten, at least `smallest` apart) within [low, high]. */
+function ticks(low, high, count = 5, smallest = 0) {
+  const span = high - low || 1;
+  const power = 10 ** Math.floor(Math.log10(span / count));
+  const step = Math.max(smallest, [1, 2, 5, 10].map((factor) => factor * power).find((step) => span / step <= count));
+  const first = Math.ceil(low / step - 1e-9);
+  const last = Math.floor(high / step + 1e-9);
+  return Array.from({ length: Math.max(last - first + 1, 0) }, (_, index) => (first + index) * step);
+}
+
+/** An axis from `low` to the first round number from `high` on. */
+function axis(low, high, smallest = 0) {
+  const inside = ticks(low, high || 1, 4, smallest);
+  const step = inside.length > 1 ? inside[1] - inside[0] : high - low || 1;
+  const top = high > inside.at(-1) * (1 + 1e-9) ? inside.at(-1) + step : inside.at(-1);
+  return { low, high: top || 1, ticks: top > inside.at(-1) ? [...inside, top] : inside };
+}
+
+/** The empty plane: {svg, x and y from values to pixels, left, right, top, bottom in pixels}. */
+function plane(width, x, y) {
+  const left = 10 + DIGIT_WIDTH * Math.max(...y.ticks.map((tick) => y.format(tick).length));
+  const box = { left, right: width - 12, top: 22, bottom: CHART_HEIGHT - 36 };
+  const position = (axis, from, to) => {
+    const at = axis.log ? Math.log2 : (value) => value;
+    const span = at(axis.high) - at(axis.low);
+    return (value) => from + (span ? (at(value) - at(axis.low)) / span : 0.5) * (to - from);
+  };
+  const plot = { ...box, x: position(x, box.left, box.right), y: position(y, box.bottom, box.top) };
+  plot.svg = shape("svg", { viewBox: `0 0 ${width} ${CHART_HEIGHT}`, "aria-hidden": "true" }, ...drawAxes(plot, x, y));
+  return plot;
+}
+
+function drawAxes({ left, right, bottom, top, ...plot }, x, y) {
+  const text = (label, attributes) => shape("text", attributes, label);
+  return [
+    ...y.ticks.map((tick) => shape("line", { class: "grid", x1: left, x2: right, y1: plot.y(tick), y2: plot.y(tick) })),
+    ...y.ticks.map((tick) => text(y.format(tick), { x: left - 6, y: plot.y(tick) + 4, "text-anchor": "end" })),
+    ...x.ticks.map((tick) => text(x.format(tick), { x: plot.x(tick), y: bottom + 16, "text-anchor": "middle" })),
+    text(y.label, { x: 0, y: top - 11, class: "label" }),
+    text(x.label, { x: (left + right) / 2, y: bottom + 32, class: "label", "text-anchor": "middle" }),
+  ];
+}
+
+function drawLine(plot, points, index, dots) {
+  const path = points.map(([x, y]) => `${plot.x(x).toFixed(1)},${plot.y(y).toFixed(1)}`).join(" ");
+  const marked = dots || points.length === 1 ? points : [];
+  return [
+    shape("polyline", { class: `line series-${index}`, points: path }),
+    ...marked.map(([x, y]) => shape("circle", { class: `dot series-${index}`, cx: plot.x(x), cy: plot.y(y), r: 3.5 })),
+  ];
+}
+
+function drawBar(plot, from, to, count) {
+  const x = plot.x(from) + 0.5;
+  const width = Math.max(plot.x(to) - plot.x(from) - 1, 0.5);
+  const height = count ? Math.max(plot.bottom - plot.y(count), 1.5) : 0; // one of thousands must still be seen
+  return shape("rect", { class: "bar series-0", x, width, y: plot.bottom - height, height });
+}
+
+function drawMark(plot, name, value) {
+  const x = plot.x(value);
+  const anchor = x > (plot.left + plot.right) / 2 ? { x: x - 4, "text-anchor": "end" } : { x: x + 4 };
+  const line = shape("line", { class: "mark", x1: x, x2: x, y1: plot.top - 6, y2: plot.bottom });
+  return shape("g", {}, line, shape("text", { ...anchor, y: plot.top + 2, class: "label" }, name));
+}
+
+/** The plot, and a label that follows the pointer from one position (in pixels) to the next. */
+function withHover(plot, positions, describe) {
+  const guide = shape("line", { class: "guide", y1: plot.top, y2: plot.bottom, visibility: "hidden" });
+  const label = element("div", { class: "tip", hidden: true });
+  const show = (event) => {
+    const pointer = event.clientX - plot.svg.getBoundingClientRect().left;
+    const at = nearest(positions, pointer);
+    guide.setAttribute("x1", positions[at]);
+    guide.setAttribute("x2", positions[at]);
+    guide.setAttribute("visibility", "visible");
+    label.hidden = false;
+    label.textContent = describe(at).join("\n");
+    const left = positions[at] + (positions[at] > plot.right / 2 ? -label.offsetWidth - 10 : 10);
+    label.style.left = `${Math.max(left, 0)}px`;
+  };
+  const hide = () => {
+    label.hidden = true;
+    guide.setAttribute("visibility", "hidden");
+  };
+  plot.svg.append(guide);
+  plot.svg.addEventListener("pointermove", show);
+  plot.svg.addEventListener("pointerleave", hide);
+  return [plot.svg, label];
+}
+
+function nearest(positions, pointer) {
+  const distance = (at) => Math.abs(positions[at] - pointer);
+  return positions.reduce((best, _, at) => (distance(at) < distance(best) ? at : best), 0);
+}

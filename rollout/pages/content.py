@@ -1,0 +1,98 @@
+"""What report.html shows. A key that is None, or a table that is empty, takes its section off the page.
+
+Texts are shown as they are, whatever is in them. Numbers are finite; a number that does not exist is None.
+"""
+
+from typing import Any, TypedDict
+
+
+class Report(TypedDict):
+    """The content of report.html, for `write_page(path, "report.html", content)`."""
+
+    title: str
+    """The run folder or the file, as the user wrote it."""
+    run: "Run | None"
+    """None for a file that no run of ours made."""
+    series: list["Point"]
+    """In order of time; at most some 600 points, one per pixel."""
+    analysis: dict[str, Any]
+    """The content of analysis.json. The page reads:
+
+    - `rows`, `rows_with_errors`, `samples`, `failed`, `truncated_fraction`, `empty`, `duplicates`, `looping`
+    - `finish_reasons`: {name: responses}; `errors`: {text: samples}
+    - `characters`, `tokens`, `distinct_responses` (of a row): {mean, std, min, p50, p90, p99, max, histogram}
+    - `scores`: {scored, unscored, mean, pass_rate, pass_at_k: {"1": 0.4, ...}, majority_at_k: the same, histogram,
+      row_pass_rates: histogram, pass_threshold: the score from which a response passes, 1 where it is absent}
+    - `by`: a column's name; `groups`: {value of that column: the same of its rows, without groups}
+
+    A histogram is {edges: n + 1 ascending numbers, counts: n integers}.
+    """
+    rows: list["Row"]
+    """A sample of the rows, some hundred at most, in input order. All of them are in the page."""
+    rows_total: int
+
+
+class Run(TypedDict):
+    """What ran: from run.json, as text where a person reads it."""
+
+    status: str
+    started: str
+    """ISO 8601, as `ended`."""
+    ended: str | None
+    command: str
+    run_dir: str
+    facts: list[tuple[str, str]]
+    """The few keys that say which experiment this is, in order: model, temperature, ..."""
+    config: dict[str, str]
+    """Every key of the config, flat: {"sampling.temperature": "0.7", ...}."""
+    provenance: dict[str, str]
+    totals: dict[str, int] | None
+    """rows, samples, failed, prompt_tokens, generated_tokens: of the whole run."""
+    throughput: dict[str, float] | None
+    """samples, generated_tokens, output_tok_s, samples_s: of the newest session."""
+    seconds: dict[str, float]
+    """load, generate, finalize, ...: of the newest session, in the order in which they happened."""
+
+
+class Point(TypedDict):
+    """One interval of metrics.jsonl."""
+
+    seconds: float
+    output_tok_s: float
+    """Since the start; `output_tok_s_now` is of this interval."""
+    output_tok_s_now: float
+    samples_done: int
+    running: int
+    waiting: int
+
+
+class Message(TypedDict):
+    """One message of a prompt."""
+
+    role: str
+    content: str
+
+
+class Response(TypedDict):
+    """One sample of a row. `text` is None where it failed, and `error` says why."""
+
+    sample_idx: int
+    text: str | None
+    finish_reason: str
+    tokens: int | None
+    score: float | None
+    """None where nothing scored it; `answer` is what the scorer read out of the text."""
+    answer: str | None
+    error: str | None
+    looping: bool
+
+
+class Row(TypedDict):
+    """One input row with its responses, in the order of `sample_idx`."""
+
+    row_id: int
+    prompt: list[Message]
+    ground_truth: str | None
+    fields: dict[str, str]
+    """The other input columns, as text."""
+    responses: list[Response]
