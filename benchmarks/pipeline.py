@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
-from rollout.config import build
+from rollout.knobs import build
 from rollout.run import execute, preflight
 
 _ROWS_PER_BATCH = 10_000

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from rollout import config
-from rollout.config import Knob, RunConfig, knobs
+from rollout.config import RunConfig
+from rollout.knobs import Knob, knobs
 
 HEADER = """\
 # Configuration

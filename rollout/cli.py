@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rollout.compose import conf_dir, register
-from rollout.config import build
 from rollout.errors import UserError
 from rollout.hydra_errors import explain
 from rollout.interrupt import Interrupted
+from rollout.knobs import build
 from rollout.saved import save
 
 _at_end = ExitStack()
@@ -79,10 +79,10 @@ def _run(cfg: DictConfig, run_dir: Path) -> None:
             show_plan(run, table)
             _remove_if_ours(run_dir)
             return
-        refuse_used(run_dir)
+        refuse_used(run, run_dir)
     _at_end.callback(release)
     with locked(run_dir):
-        refuse_used(run_dir)  # once more: another process may have come first
+        refuse_used(run, run_dir)  # once more: another process may have come first
         save(run, run_dir)
         _save_hydra(run_dir / ".hydra")
         try:

@@ -6,8 +6,9 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from rollout.config import RunConfig, build, schema
+from rollout.config import RunConfig
 from rollout.devices import default_hardware
+from rollout.knobs import build, schema
 
 
 def register() -> None:

@@ -1,15 +1,11 @@
 """Every knob: its name, type, default, limits and meaning. The only home of all five.
 
 The string under a field is its documentation. YAML files under `conf/` hold only what differs from the defaults here.
-`build` turns Hydra's composed config into these dataclasses, `check` finds what is wrong with their values.
+`knobs.py` fills these dataclasses from a composed config and checks their values.
 """
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-from omegaconf import DictConfig, OmegaConf
 
 EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
 
@@ -125,19 +121,90 @@ class HardwareConfig:
 
 
 @dataclass
+class ScoreConfig:
+    scorer: str | None = None
+    """How a response is scored: `exact_match`, `numeric_match` (the last number), `regex`, `math` (the math-verify
+    library), or a function of yours as `module:function`; see `rollout.postprocess.scorers`."""
+    ground_truth: str | None = None
+    """Column of the right answers; a dotted path leads into structs and JSON, as in reward_model.ground_truth."""
+    pattern: str | None = None
+    """Regular expression of `scorer=regex`. Its last match's first group must equal the ground truth; without a ground
+    truth, a match is enough."""
+    pass_score: float = 1.0
+    """A response with at least this score passes; pass@k, majority@k and pass rates count those."""
+    timeout: float = _knob(10.0, gt=0.0)
+    """Seconds that scoring one response may take; after that it has no score."""
+    workers: int | None = _knob(None, ge=1)
+    """Processes that score. null: one per CPU core."""
+
+
+@dataclass
 class FilterConfig:
     min_length: int | None = _knob(None, ge=0)
     """Drop responses of fewer characters."""
     max_length: int | None = _knob(None, ge=0)
     """Drop responses of more characters."""
+    min_tokens: int | None = _knob(None, ge=0)
+    """Drop responses of fewer tokens."""
+    max_tokens: int | None = _knob(None, ge=0)
+    """Drop responses of more tokens."""
+    finish_reasons: list[str] = field(default_factory=list)
+    """Keep only responses that ended so, for example [stop]. []: any."""
+    drop_errors: bool = True
+    """Drop samples that failed."""
+    drop_duplicates: bool = False
+    """Drop responses equal to an earlier one of the same row."""
+    min_score: float | None = None
+    """Drop responses of a lower score, or of none."""
+    min_pass_rate: float | None = _knob(None, ge=0.0, le=1.0)
+    """Drop all responses of rows of which a smaller share passes: those too hard."""
+    max_pass_rate: float | None = _knob(None, ge=0.0, le=1.0)
+    """Drop all responses of rows of which a larger share passes: those too easy."""
+
+
+@dataclass
+class AnalyzeConfig:
+    by: str | None = None
+    """Column whose values make groups, each analyzed by itself; dotted paths as in score.ground_truth."""
+
+
+@dataclass
+class ExportConfig:
+    file: str = "export.jsonl"
+    """Where to write, in the output folder unless absolute: .jsonl, .csv or .parquet; .jsonl.gz, .jsonl.zst, .csv.gz
+    and .csv.zst are compressed."""
+    format: str = _knob("responses", choices=("responses", "messages", "preference"))
+    """One line per response; the chat with the response as its last turn; or the chat with its best and its worst
+    response by score (`chosen`, `rejected`)."""
+    columns: list[str] | None = None
+    """Columns to write, beside row_id and sample_idx. null: all for `responses`, none for the others."""
+
+
+@dataclass
+class ReportConfig:
+    rows: int = _knob(100, ge=0)
+    """Rows to read in the report, evenly spread over the input."""
+
+
+STEPS = ("flatten", "score", "filter", "analyze", "export", "report")
+"""The steps of post-processing there are."""
 
 
 @dataclass
 class PostprocessConfig:
-    steps: list[str] = _knob(["flatten", "analyze"], choices=("flatten", "filter", "analyze"))
-    """What is done with the responses, in this order."""
+    steps: list[str] = _knob(["flatten", "analyze", "report"], choices=STEPS)
+    """What is done with the responses, in this order. Steps after `score` see the scores, steps after `filter` only
+    what it kept."""
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    """The `score` step."""
     filter: FilterConfig = field(default_factory=FilterConfig)
     """Rules of the `filter` step."""
+    analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)
+    """The `analyze` step."""
+    export: ExportConfig = field(default_factory=ExportConfig)
+    """The `export` step."""
+    report: ReportConfig = field(default_factory=ReportConfig)
+    """The `report` step."""
 
 
 @dataclass
@@ -206,92 +273,3 @@ class RunConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     dry_run: bool = False
     """Check the command, the input and the model's files, say what would run, and stop."""
-
-
-def schema() -> DictConfig:
-    """RunConfig for Hydra. The free-form dictionaries take new keys without Hydra's `+`; nothing else does."""
-    root = OmegaConf.structured(RunConfig)
-    for key, knob in knobs():
-        if isinstance(knob.value, dict):
-            OmegaConf.set_struct(OmegaConf.select(root, key), False)
-    assert isinstance(root, DictConfig)
-    return root
-
-
-def build(cfg: DictConfig) -> RunConfig:
-    """Hydra's composed config -> dataclasses, every value of its declared type.
-
-    Merging onto the schema again makes a config that was composed without it (one saved by an earlier run) as safe as
-    one composed here, and refuses keys added with `+`. Raises OmegaConfBaseException for an unknown key or wrong type.
-    """
-    plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
-    run = OmegaConf.to_object(OmegaConf.merge(schema(), plain))
-    assert isinstance(run, RunConfig)
-    return run
-
-
-def check(run: RunConfig) -> Iterator[str]:
-    """Values out of range and values that contradict each other: one line for each problem."""
-    for key, knob in knobs(run):
-        value = knob.value
-        if value is not None:
-            yield from _value_problems(key, value, knob.limits)
-    yield from _cross_field_problems(run)
-
-
-@dataclass(frozen=True)
-class Knob:
-    """One leaf of the config."""
-
-    value: Any
-    type: Any
-    limits: Mapping[str, Any]
-
-
-def knobs(node: Any = None, prefix: str = "") -> Iterator[tuple[str, Knob]]:
-    """(key, Knob) for every leaf of `node`, by default of a RunConfig of defaults, in the order of declaration."""
-    node = RunConfig() if node is None else node
-    for item in dataclasses.fields(node):
-        value = getattr(node, item.name)
-        if dataclasses.is_dataclass(value):
-            yield from knobs(value, f"{prefix}{item.name}.")
-        else:
-            yield f"{prefix}{item.name}", Knob(value, item.type, item.metadata)
-
-
-_BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
-    "ge": (lambda value, bound: value >= bound, "at least"),
-    "gt": (lambda value, bound: value > bound, "more than"),
-    "le": (lambda value, bound: value <= bound, "at most"),
-    "lt": (lambda value, bound: value < bound, "less than"),
-}
-
-
-def _value_problems(key: str, value: Any, limits: Mapping[str, Any]) -> Iterator[str]:
-    bounds = [name for name in _BOUNDS if name in limits]
-    if not all(_BOUNDS[name][0](value, limits[name]) for name in bounds):  # NaN fails every comparison
-        wanted = " and ".join(f"{_BOUNDS[name][1]} {limits[name]}" for name in bounds)
-        yield f"{key}={value}: must be {wanted}"
-    for word in value if isinstance(value, list) else [value]:
-        if "choices" in limits and word not in limits["choices"]:
-            yield f"{key}={word}: choose from {', '.join(limits['choices'])}"
-
-
-def _cross_field_problems(run: RunConfig) -> Iterator[str]:
-    sampling, rules, hardware = run.sampling, run.postprocess.filter, run.hardware
-    if sampling.temperature == 0 and sampling.n_samples > 1:
-        yield (
-            f"sampling.n_samples={sampling.n_samples}: temperature=0 makes every sample of a prompt the same; "
-            "set sampling.n_samples=1 or a temperature above 0"
-        )
-    if sampling.min_tokens > sampling.max_tokens:
-        yield f"sampling.min_tokens={sampling.min_tokens}: more than max_tokens={sampling.max_tokens}; lower it"
-    if rules.min_length is not None and rules.max_length is not None and rules.min_length > rules.max_length:
-        yield (
-            f"postprocess.filter.min_length={rules.min_length}: more than max_length={rules.max_length}, "
-            "which would drop everything; lower it"
-        )
-    if "filter" in run.postprocess.steps and rules == FilterConfig():
-        yield "postprocess.steps=filter: no rule is set; set postprocess.filter.min_length or max_length"
-    if hardware.device == "cpu" and hardware.tensor_parallel_size * hardware.pipeline_parallel_size > 1:
-        yield f"hardware.tensor_parallel_size={hardware.tensor_parallel_size}: device=cpu runs one process; set it to 1"

@@ -6,8 +6,9 @@ import re
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout.config import RunConfig, knobs
+from rollout.config import RunConfig
 from rollout.errors import did_you_mean
+from rollout.knobs import knobs
 
 _KINDS = {
     "Float": "a number",

@@ -91,16 +91,26 @@ FLAT_FIELDS = (
     pa.field("row_id", pa.int64(), nullable=False),
     pa.field("sample_idx", pa.int32(), nullable=False),
     pa.field("response", pa.string()),
-    pa.field("finish_reason", pa.string(), nullable=False),
+    pa.field("finish_reason", pa.string()),
     pa.field("num_prompt_tokens", pa.int32()),
-    pa.field("num_generated_tokens", pa.int32(), nullable=False),
-    pa.field("seed", pa.int64(), nullable=False),
+    pa.field("num_generated_tokens", pa.int32()),
+    pa.field("seed", pa.int64()),
     pa.field("error", pa.string()),
     pa.field("truncated_prompt", pa.string()),
 )
-"""What flat.parquet has after the input's own columns: one row per sample. `error` is null beside a response."""
+"""What flat.parquet has after the input's own columns: one row per sample. `error` is null beside a response. What a
+file that others wrote does not tell is null."""
 
-RESERVED_COLUMNS = frozenset(column.name for column in (*ROLLOUT_FIELDS, *FLAT_FIELDS))
+SCORE_FIELDS = (
+    pa.field("score", pa.float64()),
+    pa.field("pass_rate", pa.float64()),
+    pa.field("extracted_answer", pa.string()),
+    pa.field("score_error", pa.string()),
+)
+"""What `score` adds to a response: its score, the share of its row's scored responses that pass, the answer that the
+scorer found in it, and why there is no score."""
+
+RESERVED_COLUMNS = frozenset(column.name for column in (*ROLLOUT_FIELDS, *FLAT_FIELDS, *SCORE_FIELDS))
 """Names an input column cannot have."""
 
 PREVIEW_COLUMNS = ["row_id", "prompt", "response", "finish_reason"]

@@ -11,13 +11,14 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from rollout import config, devices, manifest, models, provenance
+from rollout import devices, knobs, manifest, models, provenance
 from rollout.config import RunConfig
 from rollout.digest import digest
 from rollout.errors import UserError
 from rollout.finalize import OUTPUT, finalize
 from rollout.interrupt import Interrupted, stop_on_signal
-from rollout.postprocess import OUTPUTS, run_steps
+from rollout.postprocess import Analysis, check, outputs, run_steps
+from rollout.postprocess.source import flat_schema, open_source
 from rollout.progress import Snapshot
 from rollout.prompts import open_input
 from rollout.records import SCHEMA_VERSION
@@ -35,27 +36,27 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def preflight(run: RunConfig) -> Table:
     """Open the input and check what can be checked without loading anything. Raises UserError with every problem."""
-    problems = list(config.check(run))
+    problems = list(knobs.check(run))
     if run.engine.kind == "vllm":
         problems += [*models.check(run.model), *devices.check(run.hardware)]
     try:
         table = open_input(run.data)
     except UserError as error:
         raise UserError(*problems, *error.problems) from error
+    problems += check.problems(run.postprocess, run.data, check.Given(flat_schema(table.schema)))
     if problems:
         raise UserError(*problems)
     return table
 
 
-def refuse_used(run_dir: Path) -> None:
+def refuse_used(run: RunConfig, run_dir: Path) -> None:
     """Raise UserError for a folder that holds a run already, or anything that a run would overwrite."""
     if (run_dir / manifest.MANIFEST).exists() or (run_dir / JOURNAL).exists():
         raise UserError(
             f"hydra.run.dir={short(run_dir)}: holds a run already; continue it with `{resume_command(run_dir)}`, "
             "or choose another folder"
         )
-    results = (OUTPUT, *(name for names in OUTPUTS.values() for name in names))
-    if found := [name for name in results if (run_dir / name).exists()]:
+    if found := [name for name in (OUTPUT, *outputs(run.postprocess)) if (run_dir / name).exists()]:
         raise UserError(f"hydra.run.dir={short(run_dir)}: {found[0]} is there already; choose another folder")
 
 
@@ -64,16 +65,12 @@ def is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, A
     config_before = before["config"]
     return (
         before["status"] == "done"
-        and all((run_dir / name).exists() for name in _outputs(run))
+        and all((run_dir / name).exists() for name in (OUTPUT, *outputs(run.postprocess, run.postprocess.steps)))
         and config_before["sampling"]["n_samples"] == run.sampling.n_samples
         and config_before["data"]["limit"] == run.data.limit
         and config_before["postprocess"] == dataclasses.asdict(run.postprocess)
         and finished(run_dir, table.num_rows, run.sampling.n_samples).num_owed == 0
     )
-
-
-def _outputs(run: RunConfig) -> list[str]:
-    return [OUTPUT, *(name for step in run.postprocess.steps for name in OUTPUTS[step])]
 
 
 def execute(
@@ -102,13 +99,19 @@ def execute(
         with timed(record, "finalize"):
             record["totals"] = finalize(run_dir, table, run.sampling.n_samples, _footer())
         with timed(record, "postprocess"):
-            analysis = run_steps(run_dir / OUTPUT, run_dir, run.postprocess)
+            analysis = _postprocess(run, run_dir, record)
         samples = preview(run_dir / OUTPUT, run.data.prompt_key, max(run.tracking.sample_rows, 1))
         tracker.summarise(
             {key: record[key] for key in ("totals", "throughput", "seconds")}, samples[: run.tracking.sample_rows]
         )
         show_summary(console, run_dir, record, analysis, samples)
     return record
+
+
+def _postprocess(run: RunConfig, run_dir: Path, record: dict[str, Any]) -> Analysis | None:
+    for name in outputs(run.postprocess):
+        (run_dir / name).unlink(missing_ok=True)  # made from fewer samples
+    return run_steps(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, record | {"status": "done"})
 
 
 @contextmanager

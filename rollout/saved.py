@@ -12,9 +12,10 @@ from yaml import YAMLError
 
 from rollout import models
 from rollout.compose import conf_dir, register
-from rollout.config import RunConfig, build
+from rollout.config import RunConfig
 from rollout.errors import UserError
 from rollout.files import replacing
+from rollout.knobs import build
 
 CONFIG = Path(".hydra") / "config.yaml"
 

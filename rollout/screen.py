@@ -52,6 +52,20 @@ def screen(log_file: Path) -> Iterator[Console]:
                 terminal.close()
 
 
+@contextmanager
+def plain_screen() -> Iterator[Console]:
+    """Yield a console on stdout that also shows what our logger says; nothing is redirected."""
+    console = Console(highlight=False)
+    ours = logging.getLogger("rollout")
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    ours.handlers[:] = [_ScreenHandler(console)]
+    try:
+        yield console
+    finally:
+        ours.handlers.clear()
+
+
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:

@@ -39,7 +39,7 @@ def show_summary(
         console.print(Text.assemble(("response  ", "bold"), _one_line(response)), soft_wrap=True)
         console.print()
     if analysis is not None:
-        _show_analysis(console, analysis)
+        show_analysis(console, analysis)
     whole = f"{totals['samples']:,} samples of {totals['rows']:,} prompts"
     if manifest["sessions"]:
         console.print(f"{whole}, {totals['generated_tokens']:,} tokens", soft_wrap=True)
@@ -53,7 +53,8 @@ def show_summary(
     console.print(Text(f"results: {short(run_dir / 'rollouts.parquet')}"), soft_wrap=True)
 
 
-def _show_analysis(console: Console, analysis: Analysis) -> None:
+def show_analysis(console: Console, analysis: Analysis) -> None:
+    """Print the tables of lengths, of how responses ended, and of scores where there are any."""
     rows = [
         _distribution_row("characters", analysis.characters),
         _distribution_row("tokens", analysis.tokens),
@@ -61,10 +62,37 @@ def _show_analysis(console: Console, analysis: Analysis) -> None:
     show_table(console, "Response length", ["", "mean", "std", "min", "p50", "p90", "p99", "max"], rows)
     console.print()
     counts = {**analysis.finish_reasons, "empty": analysis.empty, "duplicate": analysis.duplicates}
-    counts["failed"] = analysis.failed
-    share = [[name, f"{count:,}", f"{count / analysis.samples:.1%}"] for name, count in counts.items()]
+    counts |= {"looping": analysis.looping, "failed": analysis.failed}
+    share = [[name, f"{count:,}", f"{count / max(1, analysis.samples):.1%}"] for name, count in counts.items()]
     show_table(console, "Responses", ["", "count", "share"], share)
     console.print()
+    if analysis.scores is not None:
+        _show_scores(console, analysis)
+
+
+def _show_scores(console: Console, analysis: Analysis) -> None:
+    parts = {"all": analysis, **analysis.groups}
+    scores = {name: part.scores for name, part in parts.items() if part.scores is not None}
+    ks = list(scores["all"].pass_at_k)
+    rows = [
+        [
+            name,
+            f"{part.scored:,}",
+            f"{part.unscored:,}",
+            _share(part.mean),
+            *(_share(part.pass_at_k.get(k)) for k in ks),
+        ]
+        for name, part in scores.items()
+    ]
+    show_table(console, "Scores", ["", "scored", "unscored", "mean", *(f"pass@{k}" for k in ks)], rows)
+    if scores["all"].majority_at_k:
+        text = ", ".join(f"majority@{k} {share:.3f}" for k, share in scores["all"].majority_at_k.items())
+        console.print(text, soft_wrap=True)
+    console.print()
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _speed(manifest: dict[str, Any]) -> str:

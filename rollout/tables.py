@@ -17,6 +17,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from rollout.errors import UserError
+from rollout.files import replacing
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 256 << 20
@@ -78,6 +79,16 @@ def select(table: Table, drop_columns: Iterable[str] = (), limit: int | None = N
 
     schema = pa.schema([table.schema.field(name) for name in kept])
     return Table(table.path, schema, num_rows, batches, table.bad_rows)
+
+
+def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
+    """Write `batches` to `path`, complete or not at all. Returns the number of rows."""
+    num_rows = 0
+    with replacing(path) as partial_path, pq.ParquetWriter(partial_path, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            num_rows += batch.num_rows
+    return num_rows
 
 
 def load_json(text: str) -> Any:

@@ -102,7 +102,7 @@ BAD_COMMANDS = [
     (["sampling.temperature=3"], "sampling.temperature=3.0: must be at least 0.0 and at most 2.0"),
     (["sampling.top_p=0"], "sampling.top_p=0.0: must be more than 0.0 and at most 1.0"),
     (["sampling.temperature=0"], "sampling.n_samples=8: temperature=0 makes every sample of a prompt the same"),
-    (["postprocess.steps=[flaten]"], "postprocess.steps=flaten: choose from flatten, filter, analyze"),
+    (["postprocess.steps=[flaten]"], "postprocess.steps=flaten: choose from flatten, score, filter, analyze"),
     (["nonsense"], "nonsense: cannot be read"),
     (["data.path=none.parquet"], "data.path=none.parquet: no such file"),
     (
@@ -137,7 +137,9 @@ BAD_COMMANDS = [
     (["sampling.min_tokens=3000"], "sampling.min_tokens=3000: more than max_tokens=2048; lower it"),
     (["sampling.top_k=-2"], "sampling.top_k=-2: must be at least -1"),
     (["sampling.n_samples=10000000000"], "sampling.n_samples=10000000000: must be at least 1 and at most 100000"),
-    (["postprocess.steps=[filter]"], "postprocess.steps=filter: no rule is set"),
+    (["postprocess.steps=[report]"], "postprocess.steps=report: shows what analyze finds; name analyze before it"),
+    (["postprocess=score"], "postprocess.steps=score: no scorer is set"),
+    (["postprocess.steps=[analyze]", "postprocess.analyze.by=source"], "postprocess.analyze.by=source: no such column"),
     (
         ["postprocess.filter.min_length=9", "postprocess.filter.max_length=3"],
         "postprocess.filter.min_length=9: more than max_length=3",

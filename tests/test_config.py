@@ -11,7 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rollout import config
 from rollout.compose import conf_dir
-from rollout.config import RunConfig, build, check, knobs
+from rollout.config import RunConfig
+from rollout.knobs import build, check, knobs
 from tests.conftest import composed
 
 CONF = Path(conf_dir())
@@ -223,13 +224,6 @@ def test_nan_is_no_number(key: str) -> None:
         (["sampling.temperature=0"], "sampling.n_samples", "sampling.n_samples=1"),
         (["sampling.max_tokens=10", "sampling.min_tokens=11"], "sampling.min_tokens", "sampling.min_tokens=10"),
         (
-            ["postprocess.filter.max_length=10", "postprocess.filter.min_length=11"],
-            "postprocess.filter.min_length",
-            "postprocess.filter.min_length=10",
-        ),
-        (["postprocess.steps=[filter]"], "postprocess.steps", "postprocess.filter.min_length=0"),
-        (["postprocess.steps=[filter]"], "postprocess.steps", "postprocess.filter.max_length=0"),
-        (
             ["hardware.device=cpu", "hardware.tensor_parallel_size=2"],
             "hardware.tensor_parallel_size",
             "hardware.tensor_parallel_size=1",
@@ -310,7 +304,7 @@ def test_build_of_nothing_is_the_defaults() -> None:
 def test_no_two_configs_share_a_value() -> None:
     RunConfig().postprocess.steps.append("filter")
     RunConfig().hardware.env["X"] = "1"
-    assert RunConfig().postprocess.steps == ["flatten", "analyze"]
+    assert RunConfig().postprocess.steps == ["flatten", "analyze", "report"]
     assert RunConfig().hardware.env == {}
 
 

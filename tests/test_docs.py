@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rollout.compose import compose_run
-from rollout.config import check
+from rollout.knobs import check
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -1,32 +1,65 @@
 """The second stage: rollouts.parquet -> tables and numbers people look at. One step per file, each streamed."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from rollout.config import PostprocessConfig
-from rollout.postprocess.analyze import ANALYSIS, Analysis, Distribution, analyze
-from rollout.postprocess.filter import DROPPED, KEPT, filter_responses
+from rollout.config import STEPS, DataConfig, PostprocessConfig
+from rollout.postprocess.analyze import ANALYSIS, Analysis, analyze
+from rollout.postprocess.distribution import Distribution
+from rollout.postprocess.export import export
+from rollout.postprocess.filter import DROPPED, KEPT, filter_responses, only_kept
 from rollout.postprocess.flatten import FLAT, flatten
+from rollout.postprocess.report import REPORT, report
+from rollout.postprocess.score import SCORES, score_responses, with_scores
+from rollout.postprocess.source import Source
 
-__all__ = ["OUTPUTS", "Analysis", "Distribution", "run_steps"]
+__all__ = ["Analysis", "Distribution", "outputs", "run_steps"]
 
-OUTPUTS = {"flatten": (FLAT,), "filter": (KEPT, DROPPED), "analyze": (ANALYSIS,)}
-"""What each step writes."""
+log = logging.getLogger(__name__)
 
 
-def run_steps(rollouts: Path, output_dir: Path, postprocess: PostprocessConfig) -> Analysis | None:
-    """Run `postprocess.steps` in order on `rollouts`, writing to `output_dir`. Returns the analysis, if made.
-
-    What earlier steps wrote there is removed: it was made from other rollouts.
-    """
-    for name in (name for names in OUTPUTS.values() for name in names):
-        (output_dir / name).unlink(missing_ok=True)
-    analysis: list[Analysis] = []
-    steps: dict[str, Callable[[], object]] = {
-        "flatten": lambda: flatten(rollouts, output_dir),
-        "filter": lambda: filter_responses(rollouts, output_dir, postprocess.filter),
-        "analyze": lambda: analysis.append(analyze(rollouts, output_dir)),
+def outputs(config: PostprocessConfig, steps: Sequence[str] = STEPS) -> list[str]:
+    """The files, relative to the output folder, that `steps` write."""
+    files = {
+        "flatten": [FLAT],
+        "score": [SCORES],
+        "filter": [KEPT, DROPPED],
+        "analyze": [ANALYSIS],
+        "export": [config.export.file],
+        "report": [REPORT],
     }
-    for step in postprocess.steps:
-        steps[step]()
-    return analysis[-1] if analysis else None
+    return [name for step in steps for name in files[step]]
+
+
+def run_steps(
+    source: Source, output_dir: Path, config: PostprocessConfig, data: DataConfig, about: dict[str, Any] | None = None
+) -> Analysis | None:
+    """Run `config.steps` in order on `source`, writing to `output_dir`. Returns the analysis, if made.
+
+    `about` is the content of run.json, for the report. Raises UserError for data that a step cannot work on; what can
+    be known before is found by `check.problems`.
+    """
+    analysis: Analysis | None = None
+    for step in config.steps:
+        match step:
+            case "flatten":
+                flatten(source, output_dir)
+            case "score":
+                _log_counts("score", score_responses(source, output_dir, config.score))
+                source = with_scores(source, output_dir / SCORES)
+            case "filter":
+                _log_counts("filter", filter_responses(source, output_dir, config.filter))
+                source = only_kept(source, config.filter)
+            case "analyze":
+                analysis = analyze(source, output_dir, config.analyze, config.score)
+            case "export":
+                _log_counts("export", {config.export.format: export(source, output_dir, config.export, data)})
+            case "report":
+                report(source, output_dir, config, data, about)
+    return analysis
+
+
+def _log_counts(step: str, counts: dict[str, int]) -> None:
+    log.info("%s: %s", step, ", ".join(f"{count:,} {name}" for name, count in counts.items()))

@@ -1,42 +1,35 @@
-"""The numbers that say whether a run is worth using: lengths, how responses ended, empty and repeated ones, errors."""
+"""The numbers that say whether a run is worth using: lengths, how responses ended, repetition, scores, errors."""
 
 import dataclasses
+import json
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rollout.config import AnalyzeConfig, ScoreConfig
 from rollout.files import write_json
-from rollout.postprocess.flatten import flat_batches
+from rollout.postprocess.column_path import values_at
+from rollout.postprocess.distribution import Distribution, ValueCounts
+from rollout.postprocess.filter import repeats
+from rollout.postprocess.repetition import is_looping
+from rollout.postprocess.score_summary import ScoreCounts, ScoreSummary
+from rollout.postprocess.source import Source
 
 ANALYSIS = "analysis.json"
 
+MOST_GROUPS = 100
+"""Groups that `analyze.by` makes; the values that come later share one group, OTHERS."""
 
-@dataclass(frozen=True)
-class Distribution:
-    """Of all responses. `std` is the population's; quantiles are exact, interpolated linearly between neighbours."""
-
-    mean: float
-    std: float
-    min: int
-    p50: float
-    p90: float
-    p99: float
-    max: int
-
-    @classmethod
-    def of(cls, values: npt.NDArray[np.int32]) -> "Distribution":
-        p50, p90, p99 = (float(q) for q in np.quantile(values, (0.5, 0.9, 0.99)))
-        return cls(float(values.mean()), float(values.std()), int(values.min()), p50, p90, p99, int(values.max()))
+OTHERS = "(others)"
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Counts are of samples unless they say rows. Distributions leave failed samples out; None where all failed."""
+    """Counts are of samples unless they say rows. Distributions leave failed samples out; None of nothing."""
 
     rows: int
     rows_with_errors: int
@@ -49,53 +42,100 @@ class Analysis:
     """Responses of nothing but white space."""
     duplicates: int
     """Responses equal to an earlier one of the same row."""
+    looping: int
+    """Responses that end in a loop; see `rollout.postprocess.repetition`."""
     characters: Distribution | None
     tokens: Distribution | None
+    distinct_responses: Distribution | None
+    """Different responses per row."""
+    scores: ScoreSummary | None
     errors: dict[str, int]
     """The ten most frequent errors."""
+    by: str | None = None
+    groups: "dict[str, Analysis]" = field(default_factory=dict)
+    """The same of the rows of each value of `by`."""
 
 
-def analyze(rollouts: Path, output_dir: Path) -> Analysis:
-    """Read `rollouts` once and write `analysis.json`. Holds 8 bytes per response, for the quantiles."""
-    reasons, errors = Counter[str](), Counter[str]()
-    rows_with_errors = empty = duplicates = rows = 0
-    characters: list[npt.NDArray[np.int32]] = []
-    tokens: list[npt.NDArray[np.int32]] = []
-    for batch in flat_batches(rollouts):
-        reasons.update(_counts(batch.column("finish_reason")))
-        errors.update(_counts(batch.column("error").drop_null()))
-        rows += len(batch.column("row_id").unique())
-        rows_with_errors += len(batch.filter(batch.column("error").is_valid()).column("row_id").unique())
-        answered = batch.filter(batch.column("response").is_valid())
-        response = answered.column("response")
-        empty += pc.sum(pc.equal(pc.utf8_trim_whitespace(response), "")).as_py() or 0
-        duplicates += _duplicates(answered)
-        characters.append(pc.utf8_length(response).to_numpy())
-        tokens.append(answered.column("num_generated_tokens").to_numpy())
-    failed = reasons.pop("error", 0)
-    responses = reasons.total()
-    analysis = Analysis(
-        rows=rows,
-        rows_with_errors=rows_with_errors,
-        samples=responses + failed,
-        failed=failed,
-        finish_reasons=dict(reasons.most_common()),
-        truncated_fraction=reasons["length"] / responses if responses else 0.0,
-        empty=empty,
-        duplicates=duplicates,
-        characters=Distribution.of(np.concatenate(characters)) if responses else None,
-        tokens=Distribution.of(np.concatenate(tokens)) if responses else None,
-        errors=dict(errors.most_common(10)),
+def analyze(source: Source, output_dir: Path, config: AnalyzeConfig, score: ScoreConfig) -> Analysis:
+    """Read `source` once and write `analysis.json`. Memory grows with different lengths, not with responses."""
+    total, groups = _Counts(score.pass_score), dict[str, _Counts]()
+    for batch in source.batches():
+        total.add(batch)
+        for value, part in _by_value(batch, config.by):
+            name = value if value in groups or len(groups) < MOST_GROUPS else OTHERS
+            groups.setdefault(name, _Counts(score.pass_score)).add(part)
+    analysis = dataclasses.replace(
+        total.analysis(), by=config.by, groups={name: groups[name].analysis() for name in sorted(groups)}
     )
     write_json(output_dir / ANALYSIS, dataclasses.asdict(analysis))
     return analysis
 
 
+def _by_value(batch: pa.RecordBatch, path: str | None) -> Iterator[tuple[str, pa.RecordBatch]]:
+    if path is None:
+        return
+    values = pa.array([_group_name(value) for value in values_at(batch, path)], pa.string())
+    for value in values.unique():
+        yield value.as_py(), batch.filter(pc.equal(values, value))
+
+
+def _group_name(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+class _Counts:
+    """What is known of the responses seen so far."""
+
+    def __init__(self, pass_score: float) -> None:
+        self._rows = self._rows_with_errors = self._samples = self._failed = 0
+        self._empty = self._duplicates = self._looping = 0
+        self._reasons, self._errors = Counter[str](), Counter[str]()
+        self._characters, self._tokens, self._distinct = ValueCounts(), ValueCounts(), ValueCounts()
+        self._scores = ScoreCounts(pass_score)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count whole rows, whose samples are all in `batch`."""
+        answered = batch.filter(batch.column("response").is_valid())
+        self._samples += batch.num_rows
+        self._failed += batch.num_rows - answered.num_rows
+        self._rows += len(batch.column("row_id").unique())
+        self._rows_with_errors += len(batch.filter(batch.column("error").is_valid()).column("row_id").unique())
+        self._errors.update(_counts(batch.column("error").drop_null()))
+        self._reasons.update(_counts(answered.column("finish_reason").drop_null()))
+        self._tokens.add(answered.column("num_generated_tokens").drop_null().to_numpy())
+        self._add_texts(answered)
+        if "score" in batch.schema.names:
+            self._scores.add(batch)
+
+    def _add_texts(self, answered: pa.RecordBatch) -> None:
+        response = answered.column("response")
+        self._characters.add(pc.utf8_length(response).to_numpy())
+        self._empty += pc.sum(pc.equal(pc.utf8_trim_whitespace(response), "")).as_py() or 0
+        self._looping += sum(map(is_looping, response.to_pylist()))
+        first = answered.filter(pc.invert(repeats(answered)))
+        self._duplicates += answered.num_rows - first.num_rows
+        self._distinct.add(pc.struct_field(first.column("row_id").value_counts(), "counts").to_numpy())
+
+    def analysis(self) -> Analysis:
+        """The numbers."""
+        responses = self._samples - self._failed
+        return Analysis(
+            rows=self._rows,
+            rows_with_errors=self._rows_with_errors,
+            samples=self._samples,
+            failed=self._failed,
+            finish_reasons=dict(self._reasons.most_common()),
+            truncated_fraction=self._reasons["length"] / responses if responses else 0.0,
+            empty=self._empty,
+            duplicates=self._duplicates,
+            looping=self._looping,
+            characters=self._characters.distribution(),
+            tokens=self._tokens.distribution(),
+            distinct_responses=self._distinct.distribution(),
+            scores=self._scores.summary(),
+            errors=dict(self._errors.most_common(10)),
+        )
+
+
 def _counts(column: pa.Array) -> dict[str, int]:
     return {item["values"]: item["counts"] for item in column.value_counts().to_pylist()}
-
-
-def _duplicates(answered: pa.RecordBatch) -> int:
-    """A batch holds whole rows, so no pair is split over two."""
-    pairs = pa.Table.from_batches([answered.select(["row_id", "response"])])
-    return int(pairs.num_rows - pairs.group_by(["row_id", "response"]).aggregate([]).num_rows)

@@ -1,45 +1,101 @@
-"""Keep the responses that every rule of `postprocess.filter` lets through; write the others beside them."""
+"""Keep the responses that every rule of `postprocess.filter` lets through; write the others, and why, beside them."""
 
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rollout.config import FilterConfig
 from rollout.files import replacing
-from rollout.postprocess.flatten import flat_batches
+from rollout.postprocess.source import Source
 
 KEPT = "filtered.parquet"
 DROPPED = "filtered.dropped.parquet"
+DROPPED_BY = pa.field("dropped_by", pa.string(), nullable=False)
+"""The column of filtered.dropped.parquet that names the first rule a response did not satisfy."""
 
 
-def filter_responses(rollouts: Path, output_dir: Path, rules: FilterConfig) -> tuple[int, int]:
-    """Write `filtered.parquet` and `filtered.dropped.parquet`, flat like `flat.parquet`. Returns (kept, dropped).
+def filter_responses(source: Source, output_dir: Path, rules: FilterConfig) -> dict[str, int]:
+    """Write `filtered.parquet` and `filtered.dropped.parquet`, flat like `flat.parquet`.
 
-    A failed sample has no response and is dropped.
+    Returns how many responses were kept, and for each rule how many it dropped; one that several rules would drop
+    counts for the first.
     """
-    counts = [0, 0]
+    counts = Counter[str]({"kept": 0})
+    dropped_schema = source.schema.append(DROPPED_BY)
     with ExitStack() as stack:
-        partials = [stack.enter_context(replacing(output_dir / name)) for name in (KEPT, DROPPED)]
-        writers: list[pq.ParquetWriter] = []
-        for batch in flat_batches(rollouts):
-            if not writers:
-                writers = [stack.enter_context(pq.ParquetWriter(path, batch.schema)) for path in partials]
-            keep = _passes(batch.column("response"), rules)
-            for position, mask in enumerate((keep, pc.invert(keep))):
-                part = batch.filter(mask)
-                writers[position].write_batch(part)
-                counts[position] += part.num_rows
-    return counts[0], counts[1]
+        kept, dropped = (
+            stack.enter_context(pq.ParquetWriter(stack.enter_context(replacing(path)), schema, compression="zstd"))
+            for path, schema in ((output_dir / KEPT, source.schema), (output_dir / DROPPED, dropped_schema))
+        )
+        for batch in source.batches():
+            reasons = _dropped_by(batch, rules)
+            kept.write_batch(batch.filter(pc.is_null(reasons)))
+            rest = pa.RecordBatch.from_arrays([*batch.columns, reasons], schema=_nullable(dropped_schema))
+            rest = rest.filter(pc.is_valid(reasons))
+            dropped.write_batch(pa.RecordBatch.from_arrays(rest.columns, schema=dropped_schema))
+            counts.update("kept" if reason is None else reason for reason in reasons.to_pylist())
+    return dict(counts)
 
 
-def _passes(response: pa.Array, rules: FilterConfig) -> pa.BooleanArray:
-    length = pc.utf8_length(response)
-    keep = pc.is_valid(response)
-    if rules.min_length is not None:
-        keep = pc.and_(keep, pc.greater_equal(length, rules.min_length))
-    if rules.max_length is not None:
-        keep = pc.and_(keep, pc.less_equal(length, rules.max_length))
-    return pc.fill_null(keep, False)
+def only_kept(source: Source, rules: FilterConfig) -> Source:
+    """The source as the steps after `filter` see it."""
+
+    def keep(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield batch.filter(pc.is_null(_dropped_by(batch, rules)))
+
+    return source.then(source.schema, keep)
+
+
+def _nullable(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([column.with_nullable(True) for column in schema])
+
+
+def _dropped_by(batch: pa.RecordBatch, rules: FilterConfig) -> pa.Array:
+    """For every response the first rule that drops it, or null."""
+    reasons = pa.nulls(batch.num_rows, pa.string())
+    for rule, is_dropped in _broken_rules(batch, rules):
+        reasons = pc.coalesce(reasons, pc.if_else(is_dropped, rule, None))
+    return reasons
+
+
+def _broken_rules(batch: pa.RecordBatch, rules: FilterConfig) -> Iterator[tuple[str, pa.BooleanArray]]:
+    """(rule, whether it drops each response) for the rules that are set. What cannot be measured does not pass."""
+    response = batch.column("response")
+    if rules.drop_errors:
+        yield "drop_errors", pc.is_null(response)
+    if rules.finish_reasons:
+        wanted = pc.is_in(batch.column("finish_reason"), value_set=pa.array(rules.finish_reasons, pa.string()))
+        yield "finish_reasons", pc.invert(wanted)
+    yield from _bounds("length", pc.utf8_length(response), rules.min_length, rules.max_length)
+    yield from _bounds("tokens", batch.column("num_generated_tokens"), rules.min_tokens, rules.max_tokens)
+    if rules.drop_duplicates:
+        yield "drop_duplicates", repeats(batch)
+    if rules.min_score is not None:
+        yield from _bounds("score", batch.column("score"), rules.min_score, None)
+    if rules.min_pass_rate is not None or rules.max_pass_rate is not None:
+        yield from _bounds("pass_rate", batch.column("pass_rate"), rules.min_pass_rate, rules.max_pass_rate)
+
+
+def _bounds(name: str, values: pa.Array, low: Any, high: Any) -> Iterator[tuple[str, pa.BooleanArray]]:
+    if low is not None:
+        yield f"min_{name}", pc.invert(pc.fill_null(pc.greater_equal(values, low), False))
+    if high is not None:
+        yield f"max_{name}", pc.invert(pc.fill_null(pc.less_equal(values, high), False))
+
+
+def repeats(batch: pa.RecordBatch) -> pa.BooleanArray:
+    """Whether each response equals an earlier one of its row. A failed sample equals none."""
+    pairs = pa.table({"row_id": batch.column("row_id"), "response": batch.column("response")})
+    pairs = pairs.append_column("position", pa.array(np.arange(batch.num_rows)))
+    first = pairs.group_by(["row_id", "response"]).aggregate([("position", "min")]).column("position_min")
+    is_repeat = np.ones(batch.num_rows, dtype=bool)
+    is_repeat[first.to_numpy()] = False
+    return pc.and_(pa.array(is_repeat), pc.is_valid(batch.column("response")))

@@ -1,0 +1,96 @@
+"""Between a composed config and the dataclasses of `config.py`: fill them, and find what is wrong with their values."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from rollout.config import RunConfig
+
+
+def schema() -> DictConfig:
+    """RunConfig for Hydra. The free-form dictionaries take new keys without Hydra's `+`; nothing else does."""
+    root = OmegaConf.structured(RunConfig)
+    for key, knob in knobs():
+        if isinstance(knob.value, dict):
+            OmegaConf.set_struct(OmegaConf.select(root, key), False)
+    assert isinstance(root, DictConfig)
+    return root
+
+
+def build(cfg: DictConfig) -> RunConfig:
+    """Hydra's composed config -> dataclasses, every value of its declared type.
+
+    Merging onto the schema again makes a config that was composed without it (one saved by an earlier run) as safe as
+    one composed here, and refuses keys added with `+`. Raises OmegaConfBaseException for an unknown key or wrong type.
+    """
+    plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    run = OmegaConf.to_object(OmegaConf.merge(schema(), plain))
+    assert isinstance(run, RunConfig)
+    return run
+
+
+def check(run: RunConfig) -> Iterator[str]:
+    """Values out of range and values that contradict each other: one line for each problem."""
+    yield from check_values(run)
+    yield from _cross_field_problems(run)
+
+
+def check_values(node: Any, prefix: str = "") -> Iterator[str]:
+    """Values out of range in the dataclass `node`, whose keys begin with `prefix`: one line for each problem."""
+    for key, knob in knobs(node, prefix):
+        if knob.value is not None:
+            yield from _value_problems(key, knob.value, knob.limits)
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One leaf of the config."""
+
+    value: Any
+    type: Any
+    limits: Mapping[str, Any]
+
+
+def knobs(node: Any = None, prefix: str = "") -> Iterator[tuple[str, Knob]]:
+    """(key, Knob) for every leaf of `node`, by default of a RunConfig of defaults, in the order of declaration."""
+    node = RunConfig() if node is None else node
+    for item in dataclasses.fields(node):
+        value = getattr(node, item.name)
+        if dataclasses.is_dataclass(value):
+            yield from knobs(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", Knob(value, item.type, item.metadata)
+
+
+_BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "ge": (lambda value, bound: value >= bound, "at least"),
+    "gt": (lambda value, bound: value > bound, "more than"),
+    "le": (lambda value, bound: value <= bound, "at most"),
+    "lt": (lambda value, bound: value < bound, "less than"),
+}
+
+
+def _value_problems(key: str, value: Any, limits: Mapping[str, Any]) -> Iterator[str]:
+    bounds = [name for name in _BOUNDS if name in limits]
+    if not all(_BOUNDS[name][0](value, limits[name]) for name in bounds):  # NaN fails every comparison
+        wanted = " and ".join(f"{_BOUNDS[name][1]} {limits[name]}" for name in bounds)
+        yield f"{key}={value}: must be {wanted}"
+    for word in value if isinstance(value, list) else [value]:
+        if "choices" in limits and word not in limits["choices"]:
+            yield f"{key}={word}: choose from {', '.join(limits['choices'])}"
+
+
+def _cross_field_problems(run: RunConfig) -> Iterator[str]:
+    sampling, hardware = run.sampling, run.hardware
+    if sampling.temperature == 0 and sampling.n_samples > 1:
+        yield (
+            f"sampling.n_samples={sampling.n_samples}: temperature=0 makes every sample of a prompt the same; "
+            "set sampling.n_samples=1 or a temperature above 0"
+        )
+    if sampling.min_tokens > sampling.max_tokens:
+        yield f"sampling.min_tokens={sampling.min_tokens}: more than max_tokens={sampling.max_tokens}; lower it"
+    if hardware.device == "cpu" and hardware.tensor_parallel_size * hardware.pipeline_parallel_size > 1:
+        yield f"hardware.tensor_parallel_size={hardware.tensor_parallel_size}: device=cpu runs one process; set it to 1"

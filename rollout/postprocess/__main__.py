@@ -1,0 +1,126 @@
+"""`python -m rollout.postprocess`: the second stage by itself, on a run or on any file with a column `responses`.
+
+    python -m rollout.postprocess run_dir=RUN_DIR steps=[filter,export] filter.min_length=100
+    python -m rollout.postprocess run_dir=RUN_DIR postprocess=sft
+    python -m rollout.postprocess input=output.parquet steps=[flatten,analyze] output_dir=analysis
+
+With run_dir the steps and their keys begin as the run had them, and the results go to its folder. With input the steps
+begin as in the preset `default`, and the results go to output_dir, by default a folder beside the file. Every key of
+the config's group `postprocess` may be given, without the group's name, and data.prompt_key and data.system_prompt.
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from rollout import manifest, saved
+from rollout.cli import one_line_errors
+from rollout.compose import compose_run
+from rollout.config import RunConfig
+from rollout.errors import UserError
+from rollout.hydra_errors import explain
+from rollout.knobs import check_values
+
+_GROUP = "postprocess."
+_OWN = ("run_dir", "input", "output_dir")
+
+
+def main() -> None:
+    """The command. Exit codes as of `python -m rollout`."""
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("--help", "-h"):
+        print(__doc__)
+        sys.exit(0 if arguments else 1)
+    with one_line_errors():
+        try:
+            postprocess(arguments)
+        except UserError as error:
+            raise UserError(*map(_as_typed, error.problems)) from error
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_as_typed(explain(error))) from error
+
+
+def _as_typed(problem: str) -> str:
+    """Keys as this command has them."""
+    return re.sub(r"(?<![\w./-])postprocess\.", "", problem)
+
+
+def postprocess(arguments: list[str]) -> None:
+    """Run the steps that `arguments` ask for. Raises UserError for arguments, files or columns that cannot serve."""
+    own, overrides = _split(arguments)
+    if ("run_dir" in own) == ("input" in own):
+        raise UserError("give run_dir=RUN_DIR or input=FILE.parquet: one of the two")
+    if "run_dir" in own:
+        if "output_dir" in own:
+            raise UserError(f"output_dir={own['output_dir']}: the results of a run go to its folder; leave it out")
+        _of_run(Path(own["run_dir"]).expanduser(), overrides)
+    else:
+        path = Path(own["input"]).expanduser()
+        output_dir = own.get("output_dir")
+        folder = path.with_name(f"{path.stem}-postprocess") if output_dir is None else Path(output_dir).expanduser()
+        _of_file(path, folder, overrides)
+
+
+def _split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """The command's own keys, and overrides of the config with the group's name before its keys."""
+    own, overrides = dict[str, str](), list[str]()
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals:
+            raise UserError(f"{argument}: cannot be read; write key=value, or --help")
+        if key in _OWN:
+            own[key] = value
+        else:
+            is_whole = key in ("postprocess", "data.prompt_key", "data.system_prompt") or key.startswith(_GROUP)
+            overrides.append(argument if is_whole else _GROUP + argument)
+    return own, overrides
+
+
+def _of_run(run_dir: Path, overrides: list[str]) -> None:
+    manifest.read(run_dir)  # before a lock is made in a folder that is none
+
+    from rollout.finalize import OUTPUT
+    from rollout.lock import locked
+    from rollout.screen import resume_command
+
+    run = saved.load(run_dir, overrides)
+    if not (run_dir / OUTPUT).exists():
+        raise UserError(f"run_dir={run_dir}: has no {OUTPUT} yet; finish the run with `{resume_command(run_dir)}`")
+    with locked(run_dir):
+        _run_steps(run, run_dir / OUTPUT, run_dir, "run_dir", manifest.read(run_dir))
+
+
+def _of_file(path: Path, output_dir: Path, overrides: list[str]) -> None:
+    _run_steps(compose_run(*overrides), path, output_dir, "input", None)
+
+
+def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, about: dict[str, Any] | None) -> None:
+    from rollout.postprocess import check, outputs, run_steps
+    from rollout.postprocess.analyze import ANALYSIS
+    from rollout.postprocess.score import SCORES, with_scores
+    from rollout.postprocess.source import open_source
+    from rollout.screen import plain_screen, short
+    from rollout.summary import show_analysis
+
+    config = run.postprocess
+    source = open_source(path, key)
+    if "score" not in config.steps and (output_dir / SCORES).exists():
+        source = with_scores(source, output_dir / SCORES)
+    given = check.Given(source.schema, "score" in source.schema.names, (output_dir / ANALYSIS).exists())
+    if problems := [*check_values(config, _GROUP), *check.problems(config, run.data, given)]:
+        raise UserError(*problems)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with plain_screen() as console:
+        analysis = run_steps(source, output_dir, config, run.data, about)
+        if analysis is not None:
+            show_analysis(console, analysis)
+        for name in outputs(config, config.steps):
+            console.print(f"wrote {short(output_dir / name)}", soft_wrap=True, markup=False)
+
+
+if __name__ == "__main__":
+    main()

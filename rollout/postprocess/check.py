@@ -1,0 +1,134 @@
+"""What can be wrong with the steps before a single response exists: one line for each problem."""
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from rollout.config import DataConfig, ExportConfig, FilterConfig, PostprocessConfig, ScoreConfig
+from rollout.errors import UserError, did_you_mean
+from rollout.postprocess.column_path import path_problem
+from rollout.postprocess.export import SUFFIXES
+from rollout.postprocess.scorers import BUILT_IN, scorer_of
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the steps start from: the columns of the responses, and what earlier steps have left."""
+
+    schema: pa.Schema
+    scores: bool = False
+    analysis: bool = False
+
+
+def problems(config: PostprocessConfig, data: DataConfig, given: Given) -> Iterator[str]:
+    """Everything that keeps the steps of `config` from running."""
+    steps = config.steps
+    yield from (f"postprocess.steps={step}: named twice; once is enough" for step in _twice(steps))
+    if "score" in steps:
+        yield from _score_problems(config.score, given)
+    elif config.score.scorer is not None and not given.scores:
+        yield f"postprocess.score.scorer={config.score.scorer}: nothing is scored; add score to postprocess.steps"
+    yield from _contradictions(config.filter)
+    if "filter" in steps and not _has_scores(steps, "filter", given):
+        yield from _rules_without_scores(config.filter)
+    if "analyze" in steps and config.analyze.by is not None:
+        yield from _path_problems("postprocess.analyze.by", config.analyze.by, given.schema)
+    if "export" in steps:
+        yield from _export_problems(config.export, data, given, _has_scores(steps, "export", given))
+    if "report" in steps and not (given.analysis or "analyze" in steps[: steps.index("report")]):
+        yield "postprocess.steps=report: shows what analyze finds; name analyze before it"
+
+
+def _twice(steps: list[str]) -> list[str]:
+    return sorted({step for step in steps if steps.count(step) > 1})
+
+
+def _has_scores(steps: list[str], step: str, given: Given) -> bool:
+    return given.scores or "score" in steps[: steps.index(step)]
+
+
+def _path_problems(key: str, path: str, schema: pa.Schema) -> Iterator[str]:
+    if problem := path_problem(schema, path):
+        yield f"{key}={path}: {problem}"
+
+
+def _score_problems(score: ScoreConfig, given: Given) -> Iterator[str]:
+    if given.scores:
+        yield "postprocess.steps=score: the input has scores already; leave the step out, or give the file without"
+    if score.scorer is None:
+        yield (
+            f"postprocess.steps=score: no scorer is set; set postprocess.score.scorer to {', '.join(_NAMES)} "
+            "or module:function"
+        )
+        return
+    yield from _scorer_problems(score)
+    if score.ground_truth is not None:
+        yield from _path_problems("postprocess.score.ground_truth", score.ground_truth, given.schema)
+    elif score.scorer in BUILT_IN:
+        yield f"postprocess.score.scorer={score.scorer}: needs the right answers; set postprocess.score.ground_truth"
+
+
+_NAMES = (*BUILT_IN, "regex")
+
+
+def _scorer_problems(score: ScoreConfig) -> Iterator[str]:
+    name = score.scorer or ""
+    if name not in _NAMES and not re.fullmatch(r"[\w.]+:\w+", name):
+        yield f"postprocess.score.scorer={name}: no such scorer, {did_you_mean(name, _NAMES)} (or give module:function)"
+    elif name == "regex":
+        yield from _pattern_problems(score.pattern)
+    elif name == "math" and importlib.util.find_spec("math_verify") is None:
+        yield 'postprocess.score.scorer=math: needs the math-verify library; pip install "rollout[math]"'
+    else:
+        try:
+            scorer_of(score)
+        except UserError as error:
+            yield from error.problems
+
+
+def _pattern_problems(pattern: str | None) -> Iterator[str]:
+    if pattern is None:
+        yield "postprocess.score.scorer=regex: no pattern is set; set postprocess.score.pattern"
+        return
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        yield f"postprocess.score.pattern={pattern}: no regular expression ({error}); mend it"
+
+
+def _contradictions(rules: FilterConfig) -> Iterator[str]:
+    for measure in ("length", "tokens", "pass_rate"):
+        low, high = getattr(rules, f"min_{measure}"), getattr(rules, f"max_{measure}")
+        if low is not None and high is not None and low > high:
+            yield (
+                f"postprocess.filter.min_{measure}={low}: more than max_{measure}={high}, "
+                "which would drop everything; lower it"
+            )
+
+
+def _rules_without_scores(rules: FilterConfig) -> Iterator[str]:
+    for name in ("min_score", "min_pass_rate", "max_pass_rate"):
+        value = getattr(rules, name)
+        if value is not None:
+            yield f"postprocess.filter.{name}={value}: no scores; put score before filter in postprocess.steps"
+
+
+def _export_problems(config: ExportConfig, data: DataConfig, given: Given, has_scores: bool) -> Iterator[str]:
+    if not config.file.endswith(SUFFIXES):
+        yield f"postprocess.export.file={config.file}: must end in {', '.join(SUFFIXES)}"
+    folder = Path(config.file).expanduser().parent
+    if config.file.startswith(("/", "~")) and not folder.is_dir():
+        yield f"postprocess.export.file={config.file}: there is no folder {folder}; make it first"
+    elif not config.file.startswith(("/", "~")) and folder != Path():
+        yield f"postprocess.export.file={config.file}: give a plain file name, or an absolute path"
+    for name in config.columns or []:
+        if name not in given.schema.names:
+            yield f"postprocess.export.columns={name}: no such column, {did_you_mean(name, given.schema.names)}"
+    if config.format == "preference" and not has_scores:
+        yield "postprocess.export.format=preference: no scores; put score before export in postprocess.steps"
+    if config.format != "responses" and data.prompt_key not in given.schema.names:
+        yield f"data.prompt_key={data.prompt_key}: no such column, {did_you_mean(data.prompt_key, given.schema.names)}"

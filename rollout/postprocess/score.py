@@ -1,0 +1,120 @@
+"""Score every response against the ground truth: `scores.parquet`, which the later steps read beside the responses."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rollout.config import ScoreConfig
+from rollout.errors import UserError
+from rollout.postprocess.column_path import values_at
+from rollout.postprocess.scorers import BUILT_IN, Scored
+from rollout.postprocess.scoring import Item, scoring
+from rollout.postprocess.source import Source
+from rollout.records import FLAT_FIELDS, SCORE_FIELDS
+from rollout.tables import write_parquet
+
+SCORES = "scores.parquet"
+_KEY = (pa.field("row_id", pa.int64(), nullable=False), pa.field("sample_idx", pa.int32(), nullable=False))
+SCHEMA = pa.schema([*_KEY, *SCORE_FIELDS])
+
+_OURS = {column.name for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
+
+
+def score_responses(source: Source, output_dir: Path, score: ScoreConfig) -> dict[str, int]:
+    """Write `scores.parquet`: SCHEMA, one row per response of `source`, in its order.
+
+    Returns how many responses were `scored`, how many not although they are there (`unscored`), and how many `failed`.
+    """
+    counts = {"scored": 0, "unscored": 0, "failed": 0}
+    with scoring(score) as score_all:
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            for batch in source.batches():
+                scores = _scores(batch, score, score_all)
+                failed = batch.column("response").null_count
+                counts["failed"] += failed
+                counts["unscored"] += scores.column("score").null_count - failed
+                counts["scored"] += batch.num_rows - scores.column("score").null_count
+                yield scores
+
+        write_parquet(output_dir / SCORES, SCHEMA, batches())
+    return counts
+
+
+def with_scores(source: Source, scores: Path) -> Source:
+    """`source` with the columns of SCORE_FIELDS. Reading raises UserError when `scores` belong to other responses."""
+    schema = pa.schema([*source.schema, *SCORE_FIELDS])
+
+    def add(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        with pq.ParquetFile(scores, pre_buffer=False, buffer_size=1 << 20) as file:
+            to_come, held = file.iter_batches(), SCHEMA.empty_table()
+            for batch in batches:
+                while held.num_rows < batch.num_rows and (more := next(to_come, None)) is not None:
+                    held = pa.concat_tables([held, pa.Table.from_batches([more])])
+                here, held = held.slice(0, batch.num_rows), held.slice(batch.num_rows)
+                if any(not _equal(batch.column(column.name), here.column(column.name)) for column in _KEY):
+                    raise UserError(f"{scores}: made from other responses; run the step score again")
+                columns = [here.column(column.name).combine_chunks() for column in SCORE_FIELDS]
+                yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=schema)
+
+    return source.then(schema, add)
+
+
+def _equal(left: pa.Array, right: pa.ChunkedArray) -> bool:
+    return bool(np.array_equal(left.to_numpy(zero_copy_only=False), right.to_numpy()))
+
+
+def _scores(
+    batch: pa.RecordBatch, score: ScoreConfig, score_all: Callable[[Sequence[Item]], list[Scored]]
+) -> pa.RecordBatch:
+    responses = batch.column("response").to_pylist()
+    truths = _truths(batch, score)
+    rows = _rows(batch, score)
+    needs_truth = score.ground_truth is not None
+    scored = [Scored(None)] * batch.num_rows
+    ready = []
+    for position, response in enumerate(responses):
+        if response is None:
+            continue
+        if needs_truth and truths[position] is None:
+            scored[position] = Scored(None, error=f"{score.ground_truth} is null")
+        else:
+            ready.append(position)
+    items = [(responses[position], truths[position], rows[position]) for position in ready]
+    for position, result in zip(ready, score_all(items), strict=True):
+        scored[position] = result
+    values = np.array([np.nan if result.score is None else result.score for result in scored], np.float64)
+    columns = [
+        batch.column("row_id"),
+        batch.column("sample_idx"),
+        pa.array(values, from_pandas=True),  # NaN, also a scorer's own, is null
+        pa.array(_pass_rates(batch, values, score.pass_score), from_pandas=True),
+        pa.array([result.answer for result in scored], pa.string()),
+        pa.array([result.error for result in scored], pa.string()),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+
+
+def _truths(batch: pa.RecordBatch, score: ScoreConfig) -> list[Any]:
+    return [None] * batch.num_rows if score.ground_truth is None else values_at(batch, score.ground_truth)
+
+
+def _rows(batch: pa.RecordBatch, score: ScoreConfig) -> list[dict[str, Any]]:
+    """The input's columns for every response; only a function of the user's looks at them."""
+    if score.scorer == "regex" or score.scorer in BUILT_IN:
+        return [{}] * batch.num_rows
+    rows: list[dict[str, Any]] = batch.select([name for name in batch.schema.names if name not in _OURS]).to_pylist()
+    return rows or [{}] * batch.num_rows
+
+
+def _pass_rates(batch: pa.RecordBatch, scores: Any, pass_score: float) -> Any:
+    """The pass rate of each response's row, float64 of shape (responses,); NaN where the row has no score at all."""
+    _, row = np.unique(batch.column("row_id").to_numpy(zero_copy_only=False), return_inverse=True)
+    is_scored = ~np.isnan(scores)
+    with np.errstate(invalid="ignore"):
+        rates = np.bincount(row, is_scored & (scores >= pass_score)) / np.bincount(row, is_scored)
+    return rates[row]

@@ -1,0 +1,207 @@
+"""Responses as a stream, one per row: what every step reads, whoever wrote the file."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from rollout.errors import UserError
+from rollout.records import FLAT_FIELDS, ROLLOUT_COLUMNS
+from rollout.tables import BATCH_BYTES, Table, load_json, open_table
+
+Batches = Iterator[pa.RecordBatch]
+
+_LISTS = {"finish_reason": "finish_reasons", "num_generated_tokens": "num_generated_tokens", "seed": "seeds"}
+"""Field of a response -> column of rollouts.parquet that lists it."""
+
+_PER_ROW = ("num_prompt_tokens", "truncated_prompt")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A stream of responses in the order of (row_id, sample_idx). No row of the input is split over two batches.
+
+    `batches()` starts again from the beginning at every call.
+    """
+
+    path: Path
+    schema: pa.Schema
+    batches: Callable[[], Batches]
+
+    def then(self, schema: pa.Schema, change: Callable[[Batches], Batches]) -> "Source":
+        """The source after a step that turns batches into batches of `schema`, whole rows into whole rows."""
+        return Source(self.path, schema, lambda: change(self.batches()))
+
+
+def flat_schema(inputs: pa.Schema) -> pa.Schema:
+    """The columns of a response to a row with these columns."""
+    return pa.schema([*inputs, *FLAT_FIELDS])
+
+
+def open_source(path: Path, key: str = "input") -> Source:
+    """Open a file with a column `responses` (lists, or lists as JSON text), or a flat one with a column `response`.
+
+    Columns that are not ours are the input's own. Raises UserError, naming the config `key`, for any other file.
+    """
+    table = open_table(path, key)
+    names = table.schema.names
+    if "responses" in names:
+        return _listed(table, key)
+    if {"row_id", "sample_idx", "response"} <= set(names):
+        return Source(path, table.schema, lambda: _whole_rows(table.batches()))
+    raise UserError(
+        f"{key}={path}: has no column `responses` (nor row_id, sample_idx and response); it has {', '.join(names)}"
+    )
+
+
+def row_slices(batch: pa.RecordBatch) -> list[tuple[int, int]]:
+    """(first, last + 1) of each input row's responses in `batch`."""
+    row_ids = batch.column("row_id").to_numpy(zero_copy_only=False)
+    if not len(row_ids):
+        return []
+    cuts = [0, *(np.flatnonzero(np.diff(row_ids)) + 1).tolist(), len(row_ids)]
+    return list(pairwise(cuts))
+
+
+def _listed(table: Table, key: str) -> Source:
+    _check_columns(table, key)
+    is_ours = set(ROLLOUT_COLUMNS) <= set(table.schema.names)
+    ours = ROLLOUT_COLUMNS if is_ours else [name for name in ROLLOUT_COLUMNS if name != "row_id"]
+    inputs = [column for column in table.schema if column.name not in ours]
+    clash = [column.name for column in inputs if column.name in {field.name for field in FLAT_FIELDS}]
+    if clash:
+        raise UserError(f"{key}={table.path}: column {', '.join(clash)} is one of ours; rename it")
+    schema = flat_schema(inputs)
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        row = 0
+        for batch in table.batches():
+            row_ids = batch.column("row_id") if is_ours else pa.array(np.arange(row, row + batch.num_rows))
+            for start, stop in _pieces(batch):
+                yield _explode(batch.slice(start, stop - start), row_ids.slice(start, stop - start), schema, table.path)
+            row += batch.num_rows
+
+    return Source(table.path, schema, batches)
+
+
+def _check_columns(table: Table, key: str) -> None:
+    kind = table.schema.field("responses").type
+    if not (_is_text(kind) or (_is_list(kind) and (_is_text(kind.value_type) or pa.types.is_null(kind.value_type)))):
+        raise UserError(f"{key}={table.path}: the column responses holds {kind}; it must hold lists of texts, or JSON")
+    for name in _LISTS.values():
+        if name in table.schema.names and not _is_list(table.schema.field(name).type):
+            raise UserError(f"{key}={table.path}: the column {name} holds {table.schema.field(name).type}, not lists")
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def _explode(batch: pa.RecordBatch, row_ids: pa.Array, schema: pa.Schema, path: Path) -> pa.RecordBatch:
+    """One row per response of `batch`."""
+    names = set(batch.schema.names)
+    responses, unreadable = _as_lists(batch.column("responses"))
+    counts = pc.fill_null(pc.list_value_length(responses), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    row = pa.array(np.repeat(np.arange(batch.num_rows), counts))
+    response = pc.list_flatten(responses).cast(pa.string())
+    # an error of a row is that of its failed samples
+    errors = batch.column("error") if "error" in names else pa.nulls(batch.num_rows, pa.string())
+    errors = pc.coalesce(errors.cast(pa.string()), unreadable)
+    found = {
+        "row_id": row_ids.take(row),
+        "sample_idx": pa.array(_positions(counts)),
+        "response": response,
+        "error": pc.if_else(pc.is_null(response), errors.take(row), None),
+    }
+    for field, column in _LISTS.items():
+        if column in names:
+            found[field] = _flattened(batch.column(column), counts, column, path)
+    for name in _PER_ROW:
+        if name in names:
+            found[name] = batch.column(name).take(row)
+    columns = []
+    for field in schema:
+        if field.name in found:
+            columns.append(found[field.name].cast(field.type))
+        elif field.name in names and field.name not in ROLLOUT_COLUMNS:
+            columns.append(batch.column(field.name).take(row))
+        else:
+            columns.append(pa.nulls(len(row), field.type))
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _positions(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """0, 1, ... counts[0]-1, 0, 1, ... counts[1]-1, ..."""
+    ends = np.cumsum(counts)
+    return (np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - counts, counts)).astype(np.int32)
+
+
+def _flattened(lists: pa.Array, counts: npt.NDArray[np.int64], column: str, path: Path) -> pa.Array:
+    if not np.array_equal(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False), counts):
+        raise UserError(f"{path}: the lists in {column} are not as long as those in responses; write it again")
+    return pc.list_flatten(lists)
+
+
+def _as_lists(column: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """`column` as lists of texts, and per row why it could not be read: such a row is one failed sample."""
+    if not _is_text(column.type):
+        return column, pa.nulls(len(column), pa.string())
+    parsed = [_parse(text) for text in column.to_pylist()]
+    lists = pa.array([[None] if isinstance(value, str) else value for value in parsed], pa.list_(pa.string()))
+    return lists, pa.array([value if isinstance(value, str) else None for value in parsed], pa.string())
+
+
+def _parse(text: str | None) -> list[str | None] | str | None:
+    """The list that a JSON text holds, or what is wrong with it."""
+    if text is None:
+        return None
+    try:
+        value: Any = load_json(text)
+    except ValueError:
+        value = None
+    if isinstance(value, list) and all(item is None or isinstance(item, str) for item in value):
+        return value
+    return "responses: not a JSON list of texts"
+
+
+def _pieces(batch: pa.RecordBatch) -> Iterator[tuple[int, int]]:
+    """Split a batch, as (first, last + 1), where repeating its rows for every response would make it too large."""
+    responses = batch.column("responses")
+    most = 1 if _is_text(responses.type) else pc.max(pc.list_value_length(responses)).as_py() or 1
+    rows = max(1, batch.num_rows * BATCH_BYTES // max(batch.nbytes * most, BATCH_BYTES))
+    for start in range(0, batch.num_rows, rows):
+        yield start, min(start + rows, batch.num_rows)
+
+
+def _whole_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The same rows, cut between two row_ids."""
+    held: list[pa.RecordBatch] = []
+    for batch in batches:
+        row_ids = batch.column("row_id").to_numpy(zero_copy_only=False)
+        cut = int(np.flatnonzero(row_ids != row_ids[-1])[-1]) + 1 if (row_ids != row_ids[-1]).any() else 0
+        if cut:
+            yield _joined([*held, batch.slice(0, cut)])
+            held = []
+        elif held and held[-1].column("row_id")[-1].as_py() != row_ids[0]:
+            yield _joined(held)
+            held = []
+        held.append(batch.slice(cut))
+    if held:
+        yield _joined(held)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    if len(batches) == 1:
+        return batches[0]
+    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return batch

@@ -1,0 +1,162 @@
+"""The numbers of analysis.json, against the same counted in plain Python."""
+
+import dataclasses
+import json
+import statistics
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollout.config import AnalyzeConfig, ScoreConfig
+from rollout.postprocess.analyze import MOST_GROUPS, OTHERS, Analysis
+from rollout.postprocess.analyze import analyze as analyze_source
+from rollout.postprocess.distribution import Distribution, Histogram, ValueCounts
+from rollout.postprocess.repetition import is_looping
+from tests.postprocess.tables import Row, answered, source_of, tables
+
+
+def analyze(folder: Path, rows: list[Row], by: str | None = None) -> Analysis:
+    return analyze_source(source_of(folder, rows), folder, AnalyzeConfig(by), ScoreConfig())
+
+
+def about(value: float) -> Any:
+    return pytest.approx(value, abs=1e-9)
+
+
+class AnyHistogram(Histogram):
+    """Equal to every histogram; histograms have a test of their own."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Histogram)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def distribution(values: list[int]) -> Distribution | None:
+    if not values:
+        return None
+    p50, p90, p99 = (about(float(quantile)) for quantile in np.quantile(values, (0.5, 0.9, 0.99)))
+    mean, std = about(statistics.fmean(values)), about(statistics.pstdev(values))
+    return Distribution(mean, std, min(values), p50, p90, p99, max(values), AnyHistogram([], []))
+
+
+def analysis_of(rows: list[Row]) -> Analysis:
+    """What analyze has to find."""
+    samples = [sample for row in rows for sample in row.samples]
+    responses = [sample for sample in samples if sample]
+    texts = [[sample[0] for sample in row.samples if sample] for row in rows]
+    errors = Counter(str(row.error) for row in rows for sample in row.samples if not sample)
+    reasons = Counter(reason for _, reason, _ in responses)
+    return Analysis(
+        rows=len(rows),
+        rows_with_errors=sum(None in row.samples for row in rows),
+        samples=len(samples),
+        failed=samples.count(None),
+        finish_reasons=dict(reasons),
+        truncated_fraction=about(reasons["length"] / max(len(responses), 1)),
+        empty=sum(not text.strip() for text, _, _ in responses),
+        duplicates=sum(len(of_row) - len(set(of_row)) for of_row in texts),
+        looping=0,
+        characters=distribution([len(text) for text, _, _ in responses]),
+        tokens=distribution([tokens for _, _, tokens in responses]),
+        distinct_responses=distribution([len(set(of_row)) for of_row in texts if of_row]),
+        scores=None,
+        errors=dict(errors.most_common(10)),
+    )
+
+
+@given(rows=tables())
+@settings(max_examples=60, deadline=None)
+def test_analyze_finds_what_plain_python_finds(rows: list[Row], tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("analyze")
+    analysis = analyze(folder, rows)
+    assert analysis_of(rows) == analysis
+    assert json.loads((folder / "analysis.json").read_text()) == dataclasses.asdict(analysis)
+
+
+@given(rows=tables())
+@settings(max_examples=20, deadline=None)
+def test_a_group_is_analyzed_as_if_it_were_alone(rows: list[Row], tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("groups")
+    analysis = analyze(folder, rows, by="answer")
+    answers = {"null" if row.answer is None else row.answer for row in rows}
+    assert list(analysis.groups) == sorted(answers)
+    for answer, group in analysis.groups.items():
+        of_group = [row for row in rows if ("null" if row.answer is None else row.answer) == answer]
+        assert analysis_of(of_group) == group
+
+
+def test_a_column_of_too_many_values_leaves_the_rest_to_one_group(tmp_path: Path) -> None:
+    rows = [Row([("a", "stop", 1)], answer=f"{number:04}") for number in range(MOST_GROUPS + 20)]
+    groups = analyze(tmp_path, rows, by="answer").groups
+    assert len(groups) == MOST_GROUPS + 1
+    assert groups[OTHERS].rows == 20
+
+
+def test_the_same_text_in_two_rows_is_no_duplicate(tmp_path: Path) -> None:
+    rows = [answered("a", "a", "a", "b"), answered("a", "b", None, None)]
+    assert analyze(tmp_path, rows).duplicates == 2
+
+
+def test_where_all_samples_failed_there_is_nothing_to_measure(tmp_path: Path) -> None:
+    analysis = analyze(tmp_path, [answered(None, None)])
+    assert (analysis.characters, analysis.tokens, analysis.truncated_fraction) == (None, None, 0.0)
+    assert (analysis.samples, analysis.failed, analysis.finish_reasons) == (2, 2, {})
+
+
+def test_the_ten_most_frequent_errors_are_named(tmp_path: Path) -> None:
+    rows = [answered(*[None] * 12, error="common"), *[answered(*[None] * 12, error=f"rare {n}") for n in range(11)]]
+    rows.append(rows[0])
+    errors = analyze(tmp_path, rows).errors
+    assert len(errors) == 10
+    assert next(iter(errors.items())) == ("common", 24)
+
+
+@given(chunks=st.lists(st.lists(st.integers(0, 300), min_size=1), min_size=1, max_size=4))
+@settings(max_examples=100, deadline=None)
+def test_quantiles_are_exact_and_every_value_is_in_one_bin(chunks: list[list[int]]) -> None:
+    counts = ValueCounts()
+    for chunk in chunks:
+        counts.add(np.array(chunk))
+    values = [value for chunk in chunks for value in chunk]
+    found = counts.distribution()
+    assert found == distribution(values)
+    assert found is not None
+    edges = found.histogram.edges
+    expected = [sum(low <= value < high for value in values) for low, high in pairwise(edges)]
+    assert found.histogram.counts == expected
+    assert sum(expected) == len(values)
+
+
+@pytest.mark.parametrize(
+    ("text", "loops"),
+    [
+        ("The answer is 4. " * 20, True),
+        ("Let me see. " + "The answer is 4. " * 20 + "The ans", True),
+        ("I think so" + "!" * 80, True),
+        ("A long passage of more than sixty-four characters, which is said over and over again. " * 4, True),
+        ("A long passage of more than sixty-four characters, which is said over and over again. " * 3, False),
+        ("The answer is 4. " * 20 + "So it is 4.", False),
+        ("ha ha ha ha", False),
+        (" ".join(f"{number}. item" for number in range(100)), False),
+        ("An ordinary answer that ends." * 1, False),
+        ("", False),
+        (" " * 200, False),
+        ("中文重复" * 40, True),
+    ],
+)
+def test_a_response_loops_when_it_ends_in_a_passage_said_four_times(text: str, loops: bool) -> None:
+    assert is_looping(text) is loops
+
+
+@given(start=st.text(max_size=50), passage=st.text(min_size=1, max_size=120), cut=st.integers(0, 119))
+@settings(max_examples=200, deadline=None)
+def test_every_loop_of_one_passage_is_found_wherever_it_is_cut_off(start: str, passage: str, cut: int) -> None:
+    text = start + passage * (5 + 70 // len(passage)) + passage[: cut % len(passage)]
+    assert is_looping(text) or text.isspace()

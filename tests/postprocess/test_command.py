@@ -1,0 +1,260 @@
+"""`python -m rollout.postprocess`, run as a user runs it, and its steps as a run's second stage."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rollout.postprocess.__main__ import postprocess
+from tests.commands import ECHO, run_command
+from tests.conftest import Rollout, chat
+from tests.postprocess.tables import answered, read, write_rollouts
+
+OWN = "tests.postprocess.own_scorers"
+
+
+@pytest.mark.parametrize(
+    ("steps", "files"),
+    [
+        ("[flatten]", ["flat.parquet"]),
+        ("[filter]", ["filtered.dropped.parquet", "filtered.parquet"]),
+        ("[analyze]", ["analysis.json"]),
+        ("[analyze,flatten]", ["analysis.json", "flat.parquet"]),
+        ("[analyze,report]", ["analysis.json", "report.html"]),
+        ("[export]", ["export.jsonl"]),
+        ("[]", []),
+    ],
+)
+def test_only_the_steps_named_are_run(steps: str, files: list[str], tmp_path: Path) -> None:
+    path = write_rollouts(tmp_path, [answered("a", None)])
+    postprocess([f"input={path}", f"steps={steps}", f"output_dir={tmp_path / 'output'}"])
+    assert sorted(file.name for file in (tmp_path / "output").iterdir()) == files
+
+
+def test_without_an_output_dir_the_results_lie_beside_the_file(tmp_path: Path) -> None:
+    path = write_rollouts(tmp_path, [answered("a", "b")])
+    postprocess([f"input={path}"])
+    written = sorted(file.name for file in (tmp_path / "rollouts-postprocess").iterdir())
+    assert written == ["analysis.json", "flat.parquet", "report.html"]
+
+
+def test_steps_after_score_see_scores_and_steps_after_filter_what_it_kept(tmp_path: Path) -> None:
+    path = write_rollouts(tmp_path, [answered("4", "no"), answered("no", "no"), answered("4", "4")])
+    postprocess(
+        [
+            f"input={path}",
+            f"output_dir={tmp_path}",
+            "steps=[flatten,score,filter,analyze,export]",
+            "score.scorer=regex",
+            "score.pattern='\\d'",
+            "filter.min_pass_rate=0.5",
+            "filter.max_pass_rate=0.5",
+        ]
+    )
+    assert "score" not in pq.read_schema(tmp_path / "flat.parquet").names
+    kept = read(tmp_path / "filtered.parquet")
+    assert [(row["row_id"], row["sample_idx"], row["score"], row["pass_rate"]) for row in kept] == [
+        (0, 0, 1.0, 0.5),
+        (0, 1, 0.0, 0.5),
+    ]
+    assert [row["dropped_by"] for row in read(tmp_path / "filtered.dropped.parquet")] == [
+        *["min_pass_rate"] * 2,
+        *["max_pass_rate"] * 2,
+    ]
+    analysis = json.loads((tmp_path / "analysis.json").read_text())
+    assert (analysis["rows"], analysis["samples"], analysis["scores"]["pass_at_k"]) == (1, 2, {"1": 0.5, "2": 1.0})
+    exported = [json.loads(line) for line in (tmp_path / "export.jsonl").read_text().splitlines()]
+    assert exported == kept
+
+
+def test_scores_of_an_earlier_command_are_used_by_a_later_one(tmp_path: Path) -> None:
+    path = write_rollouts(tmp_path, [answered("4", "no")])
+    common = [f"input={path}", f"output_dir={tmp_path}"]
+    postprocess([*common, "steps=[score]", "score.scorer=regex", "score.pattern=4"])
+    postprocess([*common, "steps=[filter]", "filter.min_score=1"])
+    assert [row["response"] for row in read(tmp_path / "filtered.parquet")] == ["4"]
+
+
+ROWS = [{"prompt": chat(f"question {number}"), "answer": str(number)} for number in range(5)]
+
+
+def test_a_whole_run_ends_with_its_tables_and_its_report(rollout: Rollout) -> None:
+    run_dir = rollout(
+        ROWS,
+        "sampling.n_samples=3",
+        "postprocess.steps=[score,flatten,filter,analyze,report]",
+        "postprocess.filter.min_length=60",
+        f"postprocess.score.scorer={OWN}:contains",
+        "postprocess.score.ground_truth=answer",
+    )
+    flat = read(run_dir / "flat.parquet")
+    assert [(row["row_id"], row["sample_idx"]) for row in flat] == [(row, at) for row in range(5) for at in range(3)]
+    assert {row["score"] for row in flat} <= {0.0, 1.0}
+    kept = [row for row in flat if len(row["response"]) >= 60]
+    assert read(run_dir / "filtered.parquet") == kept
+    assert json.loads((run_dir / "analysis.json").read_text())["samples"] == len(kept)
+    assert "question 4" in (run_dir / "report.html").read_text()
+
+
+def test_the_steps_of_a_run_can_be_done_again_otherwise(rollout: Rollout, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = rollout(ROWS, "sampling.n_samples=3")
+    manifest = (run_dir / "run.json").read_bytes()
+    postprocess([f"run_dir={run_dir}", "postprocess=sft", "filter.min_length=1"])
+    records = [json.loads(line) for line in (run_dir / "sft.jsonl").read_text().splitlines()]
+    assert len(records) == 15
+    assert [turn["role"] for turn in records[0]["messages"]] == ["user", "assistant"]
+    assert "filter: 15 kept" in capsys.readouterr().out
+    assert (run_dir / "run.json").read_bytes() == manifest
+    assert (run_dir / "analysis.json").exists(), "what other steps wrote stays"
+
+
+def test_a_run_resumed_for_more_samples_makes_its_tables_anew(rollout: Rollout) -> None:
+    run_dir = rollout(ROWS, "sampling.n_samples=2")
+    before = len(read(run_dir / "flat.parquet"))
+    from rollout.resume import resume
+
+    resume(run_dir, ["sampling.n_samples=3"])
+    assert (before, len(read(run_dir / "flat.parquet"))) == (10, 15)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mistakes")
+    write_rollouts(folder, [answered("a", None)])
+    pq.write_table(pa.table({"prompt": ["a"], "answer": ["b"]}), folder / "no_responses.parquet")
+    pq.write_table(pa.table({"responses": [1, 2]}), folder / "numbers.parquet")
+    pq.write_table(pa.table({"responses": [["a", "b"]], "seeds": [[1]]}), folder / "uneven.parquet")
+    pq.write_table(pa.table({"responses": [["a"]], "row_id": [1]}), folder / "clash.parquet")
+    (folder / "broken.py").write_text("raise RuntimeError('not today')\n")
+    return folder
+
+
+MISTAKES = [
+    ("steps=[flatten]", "give run_dir=RUN_DIR or input=FILE.parquet: one of the two"),
+    (
+        "input=rollouts.parquet steps=[flaten]",
+        "steps=flaten: choose from flatten, score, filter, analyze, export, report",
+    ),
+    ("input=rollouts.parquet steps=[report]", "steps=report: shows what analyze finds; name analyze before it"),
+    ("input=rollouts.parquet steps=[flatten,flatten]", "steps=flatten: named twice; once is enough"),
+    (
+        "input=rollouts.parquet filter.min_lenght=3",
+        "filter.min_lenght: no such key, did you mean filter.min_length or filter.max_length?",
+    ),
+    ("input=rollouts.parquet filter.min_length=-3", "filter.min_length=-3: must be at least 0"),
+    (
+        "input=rollouts.parquet steps=[filter] filter.min_length=9 filter.max_length=3",
+        "filter.min_length=9: more than max_length=3, which would drop everything; lower it",
+    ),
+    (
+        "input=rollouts.parquet steps=[filter] filter.min_score=1",
+        "filter.min_score=1.0: no scores; put score before filter in steps",
+    ),
+    (
+        "input=rollouts.parquet steps=[analyze] analyze.by=anser",
+        "analyze.by=anser: no such column, did you mean answer?",
+    ),
+    (
+        "input=rollouts.parquet steps=[score]",
+        "steps=score: no scorer is set; set score.scorer to exact_match, numeric_match, math, regex or module:function",
+    ),
+    (
+        "input=rollouts.parquet steps=[score] score.scorer=exact_match",
+        "score.scorer=exact_match: needs the right answers; set score.ground_truth",
+    ),
+    (
+        "input=rollouts.parquet steps=[score] score.scorer=exactmatch",
+        "score.scorer=exactmatch: no such scorer, did you mean exact_match? (or give module:function)",
+    ),
+    (
+        "input=rollouts.parquet steps=[score] score.scorer=regex 'score.pattern=\"(\"'",
+        "score.pattern=(: no regular expression (missing ), unterminated subpattern at position 0); mend it",
+    ),
+    (
+        "input=rollouts.parquet steps=[score] score.scorer=nowhere:score",
+        "score.scorer=nowhere:score: No module named 'nowhere'; give a module that Python finds from this folder",
+    ),
+    (
+        "input=rollouts.parquet steps=[score] score.scorer=json:nothing",
+        "score.scorer=json:nothing: json has no function nothing; check the name",
+    ),
+    (
+        "input=rollouts.parquet steps=[score] score.scorer=broken:score",
+        "score.scorer=broken:score: importing broken raises RuntimeError: not today; mend it",
+    ),
+    (
+        "input=rollouts.parquet steps=[score] score.scorer=math score.ground_truth=prompt.answer",
+        "score.ground_truth=prompt.answer: prompt holds list<element: struct<role: string, content: string>>, "
+        "which has no fields",
+    ),
+    (
+        "input=rollouts.parquet steps=[export] export.file=out.xml",
+        "export.file=out.xml: must end in .jsonl, .jsonl.gz, .jsonl.zst, .csv, .csv.gz, .csv.zst, .parquet",
+    ),
+    (
+        "input=rollouts.parquet steps=[export] export.file=a/out.csv",
+        "export.file=a/out.csv: give a plain file name, or an absolute path",
+    ),
+    (
+        "input=rollouts.parquet steps=[export] export.columns=[text]",
+        "export.columns=text: no such column, choose from answer, error, finish_reason, num_generated_tokens, ",
+    ),
+    (
+        "input=rollouts.parquet steps=[export] export.format=preference",
+        "export.format=preference: no scores; put score before export in steps",
+    ),
+    (
+        "input=rollouts.parquet steps=[export] export.format=messages data.prompt_key=chat",
+        "data.prompt_key=chat: no such column",
+    ),
+    ("input=nowhere.parquet", "input=nowhere.parquet: no such file"),
+    (
+        "input=no_responses.parquet",
+        "input=no_responses.parquet: has no column `responses` (nor row_id, sample_idx and response); "
+        "it has prompt, answer",
+    ),
+    (
+        "input=numbers.parquet",
+        "input=numbers.parquet: the column responses holds int64; it must hold lists of texts, or JSON",
+    ),
+    (
+        "input=uneven.parquet",
+        "uneven.parquet: the lists in seeds are not as long as those in responses; write it again",
+    ),
+    ("input=clash.parquet", "input=clash.parquet: column row_id is one of ours; rename it"),
+    ("run_dir=.", "not a run folder (no readable run.json in it); give the folder of a run"),
+    ("run_dir=. output_dir=x", "output_dir=x: the results of a run go to its folder; leave it out"),
+    ("input=rollouts.parquet flatten", "flatten: cannot be read; write key=value, or --help"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "line"), MISTAKES, ids=[arguments for arguments, _ in MISTAKES])
+def test_a_mistake_is_one_line_that_names_the_key(
+    arguments: str, line: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shlex
+    import sys
+
+    from rollout.postprocess.__main__ import main
+
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "argv", ["postprocess", *shlex.split(arguments)])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    error = capsys.readouterr().err
+    assert exit_.value.code == 1
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert line in error
+
+
+def test_the_command_works_on_the_run_of_another_command(tmp_path: Path) -> None:
+    first = run_command(*ECHO, "sampling.n_samples=2", "data.limit=3", "hydra.run.dir=run", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    again = run_command("run_dir=run", "postprocess=sft", cwd=tmp_path, module="rollout.postprocess")
+    assert again.returncode == 0, again.stderr
+    assert "wrote run/sft.jsonl" in again.stdout
+    assert len((tmp_path / "run" / "sft.jsonl").read_text().splitlines()) == 6

@@ -1,0 +1,191 @@
+"""One row per response, and the ones that every rule lets through; against the same said in plain Python."""
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollout.config import FilterConfig
+from rollout.postprocess import source as source_module
+from rollout.postprocess.filter import DROPPED_BY, filter_responses, only_kept
+from rollout.postprocess.flatten import flatten
+from rollout.postprocess.source import open_source
+from rollout.records import FLAT_FIELDS
+from tests.postprocess.tables import INPUT_FIELDS, Row, answered, flat_rows, read, source_of, tables, write_rollouts
+
+FLAT_SCHEMA = pa.schema([*INPUT_FIELDS, *FLAT_FIELDS])
+
+
+@given(rows=tables())
+@settings(max_examples=40, deadline=None)
+def test_flatten_gives_one_row_per_sample_in_order(rows: list[Row], tmp_path_factory: pytest.TempPathFactory) -> None:
+    folder = tmp_path_factory.mktemp("flatten")
+    output = flatten(source_of(folder, rows), folder)
+    assert read(output) == flat_rows(rows)
+    assert pq.read_schema(output) == FLAT_SCHEMA
+
+
+@given(rows=tables())
+@settings(max_examples=20, deadline=None)
+def test_a_flat_file_is_the_same_source_as_the_rollouts(
+    rows: list[Row], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("again")
+    flat = open_source(flatten(source_of(folder, rows), folder))
+    batches = list(flat.batches())
+    assert [row for batch in batches for row in batch.to_pylist()] == flat_rows(rows)
+    row_ids = [set(batch.column("row_id").to_pylist()) for batch in batches]
+    assert sum(map(len, row_ids)) == len(set[int]().union(*row_ids)), "a row is split over two batches"
+
+
+def test_a_flat_row_that_spans_several_batches_of_the_file_comes_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = flatten(source_of(tmp_path, [answered(*"abcdefghij"), answered("k"), answered("l", "m")]), tmp_path)
+    monkeypatch.setattr("rollout.tables.BATCH_ROWS", 4)
+    batches = list(open_source(flat).batches())
+    assert [sorted(set(batch.column("row_id").to_pylist())) for batch in batches] == [[0, 1], [2]]
+    assert [batch.num_rows for batch in batches] == [11, 2]
+
+
+def test_prompts_too_long_to_be_repeated_at_once_are_flattened_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [answered("a", "b", "c") for _ in range(20)]
+    source = source_of(tmp_path, rows)
+    monkeypatch.setattr(source_module, "BATCH_BYTES", 1_000)
+    assert read(flatten(source, tmp_path)) == flat_rows(rows)
+    assert pq.read_metadata(tmp_path / "flat.parquet").num_row_groups > 3
+
+
+BOUND = st.none() | st.integers(0, 12)
+RULES = st.builds(
+    FilterConfig,
+    min_length=BOUND,
+    max_length=BOUND,
+    min_tokens=st.none() | st.integers(0, 5000),
+    max_tokens=st.none() | st.integers(0, 5000),
+    finish_reasons=st.sampled_from([[], ["stop"], ["length"], ["stop", "length"]]),
+    drop_errors=st.booleans(),
+    drop_duplicates=st.booleans(),
+)
+
+
+def dropped_by(rows: list[dict[str, Any]], rules: FilterConfig) -> list[str | None]:
+    """What the documentation of the rules says, one response at a time."""
+    seen, reasons = set[tuple[int, str]](), list[str | None]()
+    for row in rows:
+        text, tokens = row["response"], row["num_generated_tokens"]
+        is_repeat = (row["row_id"], text) in seen
+        broken = {
+            "drop_errors": rules.drop_errors and text is None,
+            "finish_reasons": rules.finish_reasons and row["finish_reason"] not in rules.finish_reasons,
+            "min_length": rules.min_length is not None and (text is None or len(text) < rules.min_length),
+            "max_length": rules.max_length is not None and (text is None or len(text) > rules.max_length),
+            "min_tokens": rules.min_tokens is not None and tokens < rules.min_tokens,
+            "max_tokens": rules.max_tokens is not None and tokens > rules.max_tokens,
+            "drop_duplicates": rules.drop_duplicates and is_repeat,
+        }
+        if text is not None:
+            seen.add((row["row_id"], text))
+        reasons.append(next((rule for rule, is_broken in broken.items() if is_broken), None))
+    return reasons
+
+
+@given(rows=tables(), rules=RULES)
+@settings(max_examples=80, deadline=None)
+def test_filter_splits_the_samples_by_its_rules_and_loses_none(
+    rows: list[Row], rules: FilterConfig, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("filter")
+    source = source_of(folder, rows)
+    counts = filter_responses(source, folder, rules)
+    kept, dropped = read(folder / "filtered.parquet"), read(folder / "filtered.dropped.parquet")
+    flat = flat_rows(rows)
+    reasons = dropped_by(flat, rules)
+    assert kept == [row for row, reason in zip(flat, reasons, strict=True) if reason is None]
+    assert dropped == [
+        row | {"dropped_by": reason} for row, reason in zip(flat, reasons, strict=True) if reason is not None
+    ]
+    assert counts == {"kept": len(kept)} | {name: reasons.count(name) for name in set(reasons) if name is not None}
+    later = [row for batch in only_kept(source, rules).batches() for row in batch.to_pylist()]
+    assert later == kept
+
+
+@pytest.mark.parametrize(
+    ("rules", "kept"),
+    [
+        (FilterConfig(), ["", "four", "fives"]),
+        (FilterConfig(drop_errors=False), ["", "four", None, "fives"]),
+        (FilterConfig(min_length=0), ["", "four", "fives"]),
+        (FilterConfig(min_length=5), ["fives"]),
+        (FilterConfig(max_length=4), ["", "four"]),
+        (FilterConfig(min_length=4, max_length=4), ["four"]),
+        (FilterConfig(max_length=0), [""]),
+        (FilterConfig(min_length=6), []),
+    ],
+)
+def test_both_bounds_of_the_filter_belong_to_what_it_keeps(
+    rules: FilterConfig, kept: list[str | None], tmp_path: Path
+) -> None:
+    filter_responses(source_of(tmp_path, [answered("", "four", None, "fives")]), tmp_path, rules)
+    assert [row["response"] for row in read(tmp_path / "filtered.parquet")] == kept
+
+
+def test_what_was_kept_has_the_schema_of_flat_and_what_was_dropped_says_why_even_when_empty(tmp_path: Path) -> None:
+    filter_responses(source_of(tmp_path, [answered("kept")]), tmp_path, FilterConfig(min_length=1))
+    assert pq.read_schema(tmp_path / "filtered.parquet") == FLAT_SCHEMA
+    assert pq.read_schema(tmp_path / "filtered.dropped.parquet") == FLAT_SCHEMA.append(DROPPED_BY)
+
+
+def test_a_duplicate_is_one_of_the_same_row(tmp_path: Path) -> None:
+    rows = [answered("a", "a", "b", "a"), answered("a", None, "b", None)]
+    filter_responses(source_of(tmp_path, rows), tmp_path, FilterConfig(drop_duplicates=True, drop_errors=False))
+    kept = [(row["row_id"], row["sample_idx"]) for row in read(tmp_path / "filtered.parquet")]
+    assert kept == [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3)]
+
+
+def test_files_of_others_need_nothing_but_responses(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.parquet"
+    table = pa.table({"data_source": ["gsm8k", "math"], "responses": [["a", "b"], ["c"]]})
+    pq.write_table(table, path)
+    rows = read(flatten(open_source(path), tmp_path))
+    assert [(row["data_source"], row["row_id"], row["sample_idx"], row["response"]) for row in rows] == [
+        ("gsm8k", 0, 0, "a"),
+        ("gsm8k", 0, 1, "b"),
+        ("math", 1, 0, "c"),
+    ]
+    assert {row["finish_reason"] for row in rows} == {None}
+
+
+def test_responses_may_be_json_text_and_a_cell_that_is_not_fails_alone(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.parquet"
+    pq.write_table(pa.table({"responses": ['["a", "b"]', "not json", None, '["c", null]', '[{"a": 1}]']}), path)
+    rows = read(flatten(open_source(path), tmp_path))
+    assert [(row["row_id"], row["response"], row["error"]) for row in rows] == [
+        (0, "a", None),
+        (0, "b", None),
+        (1, None, "responses: not a JSON list of texts"),
+        (3, "c", None),
+        (3, None, None),
+        (4, None, "responses: not a JSON list of texts"),
+    ]
+
+
+def test_row_ids_go_on_over_the_batches_of_a_large_file_of_others(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.parquet"
+    pq.write_table(pa.table({"responses": [[str(number)] for number in range(3000)]}), path)
+    rows = read(flatten(open_source(path), tmp_path))
+    assert [(row["row_id"], row["response"]) for row in rows] == [(number, str(number)) for number in range(3000)]
+
+
+def test_rollouts_read_back_by_pandas_and_written_again_are_still_a_source(tmp_path: Path) -> None:
+    import pandas as pd
+
+    rows = [answered("a", None), answered("", "b")]
+    pd.read_parquet(write_rollouts(tmp_path, rows)).to_parquet(tmp_path / "again.parquet")
+    assert read(flatten(open_source(tmp_path / "again.parquet"), tmp_path)) == flat_rows(rows)

@@ -1,0 +1,204 @@
+"""Scorers, what becomes of one that fails, and pass@k against counting every subset."""
+
+import itertools
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rollout.config import AnalyzeConfig, ScoreConfig
+from rollout.errors import UserError
+from rollout.postprocess.analyze import analyze
+from rollout.postprocess.pass_at_k import ks, majority_at_k, pass_at_k
+from rollout.postprocess.score import SCHEMA, score_responses, with_scores
+from rollout.postprocess.scorers import scorer_of
+from rollout.postprocess.source import open_source
+from tests.postprocess.tables import Row, answered, read, source_of
+
+OWN = "tests.postprocess.own_scorers"
+
+
+@pytest.mark.parametrize(
+    ("scorer", "response", "ground_truth", "score"),
+    [
+        ("exact_match", " Paris\n", "Paris", 1),
+        ("exact_match", "paris", "Paris", 0),
+        ("exact_match", "42", 42, 1),
+        ("numeric_match", "so it is 1,234.50 dollars.", "1234.5", 1),
+        ("numeric_match", "first 3, then 4", "#### 4", 1),
+        ("numeric_match", "first 4, then 3", "#### 4", 0),
+        ("numeric_match", "-7", -7, 1),
+        ("numeric_match", "1e3", "1000", 1),
+        ("numeric_match", "it is .5", "0.5", 1),
+        ("numeric_match", "1,2,3", "3", 1),
+        ("numeric_match", "5-3", "3", 1),
+        ("numeric_match", "1e999999999", "1", 0),
+        ("numeric_match", "none", "3", 0),
+        ("math", r"so \boxed{\frac{1}{2}}", "0.5", 1),
+        ("math", r"thus $x = \frac{2}{4}$", r"\frac{1}{2}", 1),
+        ("math", r"\boxed{(x+1)^2}", r"x^2 + 2x + 1", 1),
+        ("math", r"\boxed{3}", r"The answer is \boxed{4}", 0),
+        ("math", "no idea", "4", 0),
+    ],
+)
+def test_the_built_in_scorers(scorer: str, response: str, ground_truth: Any, score: float) -> None:
+    assert scorer_of(ScoreConfig(scorer))(response, ground_truth, {}).score == score
+
+
+@pytest.mark.parametrize(
+    ("pattern", "response", "ground_truth", "score", "answer"),
+    [
+        (r"answer is (\w+)", "the answer is A, no, the answer is B", "B", 1, "B"),
+        (r"answer is (\w+)", "the answer is B, no, the answer is A", "B", 0, "A"),
+        (r"\d+", "1 and 22", "22", 1, "22"),
+        (r"<think>", "<think>hm", None, 1, "<think>"),
+        (r"<think>", "hm", None, 0, None),
+    ],
+)
+def test_the_last_match_of_the_pattern_counts(
+    pattern: str, response: str, ground_truth: str | None, score: float, answer: str | None
+) -> None:
+    scored = scorer_of(ScoreConfig("regex", pattern=pattern))(response, ground_truth, {})
+    assert (scored.score, scored.answer) == (score, answer)
+
+
+def scores(folder: Path, rows: list[Row], config: ScoreConfig) -> list[dict[str, Any]]:
+    score_responses(source_of(folder, rows), folder, config)
+    return read(folder / "scores.parquet")
+
+
+def test_scores_stand_beside_the_responses_for_the_steps_that_follow(tmp_path: Path) -> None:
+    rows = [Row([("it is 4", "stop", 3), ("it is 5", "stop", 3), None], "4", "bad"), Row([("4", "stop", 1)] * 3, None)]
+    found = scores(tmp_path, rows, ScoreConfig("numeric_match", "answer"))
+    assert [(row["row_id"], row["sample_idx"], row["score"], row["pass_rate"]) for row in found] == [
+        (0, 0, 1.0, 0.5),
+        (0, 1, 0.0, 0.5),
+        (0, 2, None, 0.5),
+        (1, 0, None, None),
+        (1, 1, None, None),
+        (1, 2, None, None),
+    ]
+    assert [row["score_error"] for row in found] == [None, None, None, *["answer is null"] * 3]
+    source = with_scores(source_of(tmp_path, rows), tmp_path / "scores.parquet")
+    assert [row["score"] for batch in source.batches() for row in batch.to_pylist()] == [row["score"] for row in found]
+
+
+def test_scores_of_other_responses_are_refused(tmp_path: Path) -> None:
+    score_responses(source_of(tmp_path, [answered("1", "2")]), tmp_path, ScoreConfig("regex", pattern="1"))
+    source = with_scores(source_of(tmp_path, [answered("1", "2", "3")]), tmp_path / "scores.parquet")
+    with pytest.raises(UserError, match="made from other responses; run the step score again"):
+        list(source.batches())
+
+
+def test_a_scorer_of_ones_own_sees_the_row(tmp_path: Path) -> None:
+    found = scores(tmp_path, [answered("a"), answered("b")], ScoreConfig(f"{OWN}:of_the_row"))
+    assert [row["score"] for row in found] == [len("question 0") + 2] * 2
+
+
+def test_a_scorer_may_name_the_answer_or_give_no_score(tmp_path: Path) -> None:
+    (named,) = scores(tmp_path, [answered("a")], ScoreConfig(f"{OWN}:with_answer"))
+    assert (named["score"], named["extracted_answer"]) == (0.5, "A")
+    found = scores(tmp_path, [answered("0.25", "?", "nan")], ScoreConfig(f"{OWN}:undecided"))
+    assert [row["score"] for row in found] == [0.25, None, None]
+
+
+def test_a_scorer_that_raises_hangs_or_dies_costs_one_score_each(tmp_path: Path) -> None:
+    bad = ["raise", "text", "hang", "hang and catch everything", "die"]
+    responses = [*["fine"] * 70, *bad, *["fine"] * 70]
+    config = ScoreConfig(f"{OWN}:misbehaving", timeout=0.5, workers=2)
+    source = source_of(tmp_path, [answered(*responses)])
+    assert score_responses(source, tmp_path, config) == {"scored": 140, "unscored": 5, "failed": 0}
+    found = read(tmp_path / "scores.parquet")
+    errors = {response: row["score_error"] for response, row in zip(responses, found, strict=True)}
+    assert errors == {
+        "fine": None,
+        "raise": "RuntimeError: no idea",
+        "text": "TypeError: returned str, not a number",
+        "hang": "timed out after 0.5 s",
+        "hang and catch everything": "timed out after 0.5 s",
+        "die": "the scorer ended its process (exit code 7)",
+    }
+
+
+def test_the_ground_truth_may_lie_in_a_struct_or_in_json(tmp_path: Path) -> None:
+    columns = {
+        "reward_model": [{"ground_truth": "4", "style": "rule"}, {"ground_truth": "5", "style": "rule"}],
+        "extra": ['{"a": {"b": "4"}}', "not json"],
+        "dotted.name": ["4", "4"],
+        "responses": [["4"], ["4"]],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "theirs.parquet")
+    found = {}
+    for path in ("reward_model.ground_truth", "extra.a.b", "dotted.name"):
+        score_responses(open_source(tmp_path / "theirs.parquet"), tmp_path, ScoreConfig("exact_match", path))
+        found[path] = [row["score"] for row in read(tmp_path / "scores.parquet")]
+    assert found == {"reward_model.ground_truth": [1, 0], "extra.a.b": [1, None], "dotted.name": [1, 1]}
+
+
+@given(n=st.integers(1, 7), c=st.integers(0, 7), k=st.integers(1, 7))
+def test_pass_at_k_is_the_share_of_all_draws_with_a_pass(n: int, c: int, k: int) -> None:
+    c, k = min(c, n), min(k, n)
+    draws = [any(draw) for draw in itertools.combinations([True] * c + [False] * (n - c), k)]
+    assert pass_at_k(n, c, k) == pytest.approx(statistics.fmean(draws))
+
+
+@pytest.mark.parametrize(
+    ("answers", "passed", "k", "expected"),
+    [
+        (["4", "5", "5"], [True, False, False], 1, 1.0),
+        (["4", "5", "5"], [True, False, False], 3, 0.0),
+        (["4", "5", "5"], [True, False, False], 2, 0.5),
+        (["4", None, None], [True, False, False], 3, 1.0),
+        ([None, None, "4"], [False, False, True], 2, None),
+    ],
+)
+def test_majority_at_k_is_whether_the_most_frequent_of_the_first_answers_passes(
+    answers: list[str | None], passed: list[bool], k: int, expected: float | None
+) -> None:
+    assert majority_at_k(answers, passed, k) == expected
+
+
+def test_k_goes_up_in_powers_of_two_to_the_number_of_samples() -> None:
+    assert ks([8, 3]) == [1, 2, 4, 8]
+    assert ks([6]) == [1, 2, 4, 6]
+    assert ks([1]) == [1]
+    assert ks([]) == []
+
+
+SCORES_OF_A_ROW = st.lists(st.none() | st.sampled_from([0.0, 0.5, 1.0]), min_size=3, max_size=3)
+
+
+@given(table=st.lists(SCORES_OF_A_ROW, min_size=1, max_size=6))
+@settings(deadline=None)
+def test_the_aggregates_are_those_of_plain_python(
+    table: list[list[float | None]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("scores")
+    of_row: dict[str, float | None] = {"pass_rate": None, "extracted_answer": None, "score_error": None}
+    cells = [
+        of_row | {"row_id": row_id, "sample_idx": index, "score": score}
+        for row_id, row in enumerate(table)
+        for index, score in enumerate(row)
+    ]
+    pq.write_table(pa.Table.from_pylist(cells, SCHEMA), folder / "scores.parquet")
+    source = with_scores(source_of(folder, [answered("a", "b", "c")] * len(table)), folder / "scores.parquet")
+    found = analyze(source, folder, AnalyzeConfig(), ScoreConfig(pass_score=0.5)).scores
+    scored = [[score for score in row if score is not None] for row in table]
+    flat = [score for row in scored for score in row]
+    passed = [[score >= 0.5 for score in row] for row in scored]
+    assert found is not None
+    assert (found.scored, found.unscored) == (len(flat), 3 * len(table) - len(flat))
+    assert found.mean == (pytest.approx(statistics.fmean(flat)) if flat else None)
+    assert found.pass_rate == (pytest.approx(sum(score >= 0.5 for score in flat) / len(flat)) if flat else None)
+    assert list(found.pass_at_k) == [str(k) for k in ks(map(len, passed))]
+    for k in map(int, found.pass_at_k):
+        enough = [row for row in passed if len(row) >= k]
+        by_draws = [statistics.fmean(map(any, itertools.combinations(row, k))) for row in enough]
+        assert found.pass_at_k[str(k)] == pytest.approx(statistics.fmean(by_draws))
+    assert sum(found.row_pass_rates.counts) == sum(map(bool, passed))
+    assert sum(found.histogram.counts) == len(flat)
