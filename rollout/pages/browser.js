@@ -60,9 +60,13 @@ function showList(state) {
 }
 
 function listItem(state, row) {
-  const title = element("span", { class: "excerpt" }, highlighted(excerpt(row, state.filter.pattern), state.filter.pattern));
+  const { pattern } = state.filter;
+  const question = questionOf(row);
+  const line = (text, kind) => element("span", { class: `excerpt ${kind}` }, highlighted(excerpt(text, pattern), pattern));
+  const elsewhere = pattern && !contains(question, pattern) && texts(row).find((text) => contains(text, pattern));
   const head = element("span", { class: "item-head" }, element("span", { class: "row-id" }, row.row_id), marks(state, row));
-  return element("li", {}, element("a", { href: `#row=${row.row_id}`, "data-row": row.row_id }, head, title));
+  const link = element("a", { href: `#row=${row.row_id}`, "data-row": row.row_id }, head, line(question, "question"), elsewhere && line(elsewhere, "found"));
+  return element("li", {}, link);
 }
 
 /** One square per response, coloured by score or by finish reason, with its meaning as text. */
@@ -115,7 +119,7 @@ function rowDetail(state, row) {
     detailHead(state, row),
     element("div", { class: "chat" }, row.prompt.map((message) => bubble(message, filter.pattern))),
     facts.length > 0 && definitions(facts.map(([name, text]) => [name, highlighted(text, filter.pattern)])),
-    element("h4", {}, plural(kept.length, "response"), hidden > 0 && ` (${number(hidden)} more do not pass the filters)`),
+    element("div", { class: "responses-head" }, element("h4", {}, plural(kept.length, "response"), hidden > 0 && ` (${number(hidden)} more do not pass the filters)`), fullTexts(state)),
     element("div", { class: "cards" }, kept.map((response) => card(state, response))),
   ].filter(Boolean);
 }
@@ -123,17 +127,21 @@ function rowDetail(state, row) {
 function detailHead(state, row) {
   const at = state.shown.indexOf(row);
   const position = at < 0 ? "" : `${at + 1} of ${number(state.shown.length)}`;
-  const full = element("input", { type: "checkbox", change: () => state.detail.classList.toggle("full", full.checked) });
-  full.checked = state.detail.classList.contains("full");
   return element(
     "header",
     {},
     element("h3", {}, `Row ${row.row_id}`),
     element("span", { class: "position" }, position),
-    element("label", {}, full, "full texts"),
     button("previous", () => step(state, -1), { disabled: at <= 0, title: "left arrow or k" }),
     button("next", () => step(state, 1), { disabled: at === state.shown.length - 1, title: "right arrow or j" }),
   );
+}
+
+/** Long texts scroll in their cards, until this is ticked. */
+function fullTexts({ detail }) {
+  const box = element("input", { type: "checkbox", change: () => detail.classList.toggle("full", box.checked) });
+  box.checked = detail.classList.contains("full");
+  return element("label", {}, box, "full texts");
 }
 
 function bubble({ role, content }, pattern) {

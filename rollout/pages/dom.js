@@ -77,7 +77,7 @@ function compact(value) {
 }
 
 function percent(fraction) {
-  return fraction.toLocaleString("en-US", { style: "percent", maximumFractionDigits: Math.abs(fraction) < 0.1 ? 1 : 0 });
+  return fraction.toLocaleString("en-US", { style: "percent", maximumFractionDigits: 1 });
 }
 
 /** "1 row", "2 rows". */

@@ -26,6 +26,7 @@ function topBar({ title, run }, sections) {
     { class: "top" },
     element("div", { class: "heading" }, element("span", { class: "product" }, "rollout"), element("h1", {}, title), run && badge(run.status, STATUS_TONES[run.status]), themeButton()),
     run && element("p", { class: "when" }, whenItRan(run)),
+    run?.error && element("p", { class: "error" }, run.error),
     element("nav", { "aria-label": "sections" }, links),
   );
 }
@@ -44,7 +45,7 @@ function tiles({ run, analysis }) {
   return element("div", { class: "tiles" }, [
     tile("rows", compact(analysis.rows), analysis.rows_with_errors > 0 && `${number(analysis.rows_with_errors)} with errors`),
     tile("samples", compact(analysis.samples), analysis.failed > 0 ? `${number(analysis.failed)} failed` : "none failed", analysis.failed > 0 && "bad"),
-    totals && tile("generated tokens", compact(totals.generated_tokens), `from ${compact(totals.prompt_tokens)} prompt tokens`),
+    totals && tile("generated tokens", compact(totals.generated_tokens), `${compact(totals.prompt_tokens)} in prompts`),
     run?.throughput && tile("tokens / s", compact(run.throughput.output_tok_s), `${number(run.throughput.samples_s)} samples / s`),
     scores && tile("pass rate", percent(scores.pass_rate), `mean score ${number(scores.mean)}`),
     bestOf && Number(bestOf[0]) > 1 && tile(`pass@${bestOf[0]}`, percent(bestOf[1]), "at least one passes"),
@@ -71,7 +72,7 @@ function throughputCharts({ run, series }) {
   const line = (name, key) => ({ name, points: series.filter((point) => isNumber(point[key])).map((point) => [point.seconds / time.unit, point[key]]) });
   const over = (title, note, yLabel, ...lines) => {
     const drawn = lines.filter(({ points }) => points.length);
-    return drawn.length > 0 && lineChart({ title, note, series: drawn, xLabel: time.label, yLabel });
+    return drawn.length > 0 && lineChart({ title, note, series: drawn, xLabel: time.label, yLabel, xMin: 0 });
   };
   return [
     over("Generation speed", null, "tokens / s", line("now", "output_tok_s_now"), line("since the start", "output_tok_s")),
@@ -109,8 +110,8 @@ function stacked(...charts) {
 
 function lengthChart(title, lengths, xLabel, yLabel) {
   if (!lengths?.histogram) return null;
-  const { mean, std, min, p50, p90, p99, max, histogram } = lengths;
-  const note = `mean ${number(mean)} ± ${number(std)}, min ${number(min)}, p90 ${number(p90)}, p99 ${number(p99)}, max ${number(max)}`;
+  const { mean, std, p50, p90, p99, max, histogram } = lengths;
+  const note = `mean ${number(mean)} ± ${number(std)} · p90 ${number(p90)} · p99 ${number(p99)} · max ${number(max)}`;
   return histogramChart({ title, note, histogram, xLabel, yLabel, marks: [[`median ${number(p50)}`, p50]] });
 }
 
@@ -126,7 +127,7 @@ function finishReasons({ samples, failed, finish_reasons: reasons }) {
 }
 
 function quality({ samples, ...analysis }) {
-  const notes = [["duplicates", "equal to an earlier one"], ["looping", "repeats itself"], ["empty", "empty"]];
+  const notes = [["duplicates", "duplicate"], ["looping", "looping"], ["empty", "empty"]];
   return shares("Repeated and empty responses", samples, notes.filter(([key]) => isNumber(analysis[key])).map(([key, name]) => [name, analysis[key], "warn"]));
 }
 
