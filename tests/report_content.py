@@ -27,7 +27,7 @@ def response(sample_idx: int = 0, text: str | None = "an answer", **changes: Any
 
 
 def row(row_id: int, question: str, *responses: Response, **changes: Any) -> Row:
-    fields = {"ground_truth": None, "fields": {}, "prompt": [Message(role="user", content=question)]}
+    fields: dict[str, Any] = {"ground_truth": None, "fields": {}, "prompt": [Message(role="user", content=question)]}
     return Row(**{"row_id": row_id, "responses": list(responses), **fields, **changes})  # type: ignore[typeddict-item]
 
 

@@ -1,5 +1,5 @@
 "use strict";
-// Charts in SVG, drawn again when their size changes. Colours come from the style sheet by class: series-0, series-1, ...
+// Charts in SVG, drawn again when their size changes. Their colours are the style sheet's: series-0 to series-3.
 
 const DIGIT_WIDTH = 6.6; // of the tick labels, for the room on the left
 
@@ -8,16 +8,15 @@ const DIGIT_WIDTH = 6.6; // of the tick labels, for the room on the left
  * series: [{name, points: [[x, y], ...]}], the points ascending in x. xMin, yMax: ends of the axes, else the data's.
  * xTicks: where the x axis is labelled, else round numbers. xLog: base-2 logarithm. dots: mark every point.
  */
-function lineChart({ title, note, series, xLabel, yLabel, xFormat = number, yFormat = number, xMin, yMax, xTicks, xLog, dots }) {
+function lineChart({ title, note, series, xFormat = number, yFormat = number, ...options }) {
+  const { xLabel, yLabel, xMin, yMax, xTicks, xLog, dots } = options;
   const points = series.flatMap(({ points }) => points);
   const xs = [...new Set(points.map(([x]) => x))].sort((a, b) => a - b);
   const y = { ...axis(0, yMax ?? Math.max(...points.map(([, y]) => y))), label: yLabel, format: yFormat };
   const low = xMin ?? xs[0];
   const x = { low, high: xs.at(-1), ticks: xTicks ?? ticks(low, xs.at(-1)), label: xLabel, format: xFormat, log: xLog };
-  const describe = (at) => [
-    `${xFormat(xs[at])} ${xLabel}`,
-    ...series.flatMap(({ name, points }) => points.filter(([x]) => x === xs[at]).map(([, y]) => `${name} ${yFormat(y)}`)),
-  ];
+  const read = ({ name, points }, at) => points.filter(([x]) => x === at).map(([, y]) => `${name} ${yFormat(y)}`);
+  const describe = (index) => [`${xFormat(xs[index])} ${xLabel}`, ...series.flatMap((line) => read(line, xs[index]))];
   const draw = (width, height) => {
     const plot = plane(width, height, x, y);
     plot.svg.append(...series.flatMap((line, index) => drawLine(plot, line.points, index, dots)));
@@ -58,7 +57,8 @@ function barChart({ title, note, bars, full = Math.max(...bars.map(({ value }) =
   const rows = bars.map(({ name, value, text, tone = "series-0" }) => {
     const bar = element("span", { class: `bar ${tone}` });
     bar.style.width = `${full ? (100 * value) / full : 0}%`;
-    return element("li", {}, element("span", { class: "name" }, name), element("span", { class: "track" }, bar), element("span", { class: "value" }, text));
+    const part = (kind, content) => element("span", { class: kind }, content);
+    return element("li", {}, part("name", name), part("track", bar), part("value", text));
   });
   return figure(title, note, element("ul", { class: "bars" }, rows));
 }
@@ -70,8 +70,10 @@ function figure(title, note, ...content) {
 
 function chart({ title, note, legend = [], draw }) {
   const plot = element("div", { class: "plot", role: "img", "aria-label": note ? `${title}: ${note}` : title });
-  new ResizeObserver(() => plot.clientWidth && plot.replaceChildren(...draw(plot.clientWidth, plot.clientHeight))).observe(plot);
-  const names = legend.map((name, index) => element("li", {}, element("span", { class: `swatch series-${index}` }), name));
+  const redraw = () => plot.clientWidth && plot.replaceChildren(...draw(plot.clientWidth, plot.clientHeight));
+  new ResizeObserver(redraw).observe(plot);
+  const swatch = (index) => element("span", { class: `swatch series-${index}` });
+  const names = legend.map((name, index) => element("li", {}, swatch(index), name));
   return figure(title, note, names.length > 0 && element("ul", { class: "legend" }, names), plot);
 }
 
