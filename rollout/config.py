@@ -130,7 +130,7 @@ class ScoreConfig:
     pattern: str | None = None
     """Regular expression of `scorer=regex`. Its last match's first group must equal the ground truth; without a ground
     truth, a match is enough."""
-    pass_score: float = 1.0
+    pass_score: float = _knob(1.0, gt=float("-inf"))
     """A response with at least this score passes; pass@k, majority@k and pass rates count those."""
     timeout: float = _knob(10.0, gt=0.0)
     """Seconds that scoring one response may take; after that it has no score."""
@@ -154,7 +154,7 @@ class FilterConfig:
     """Drop samples that failed."""
     drop_duplicates: bool = False
     """Drop responses equal to an earlier one of the same row."""
-    min_score: float | None = None
+    min_score: float | None = _knob(None, gt=float("-inf"))
     """Drop responses of a lower score, or of none."""
     min_pass_rate: float | None = _knob(None, ge=0.0, le=1.0)
     """Drop all responses of rows of which a smaller share passes: those too hard."""

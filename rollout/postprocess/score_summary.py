@@ -34,6 +34,8 @@ class ScoreSummary:
     histogram: Histogram
     row_pass_rates: Histogram
     """How many rows have which pass rate."""
+    pass_score: float
+    """The score from which a response passes."""
 
 
 class ScoreCounts:
@@ -95,6 +97,7 @@ class ScoreCounts:
             majority_at_k={str(k): total / rows for k, (total, rows) in sorted(self._votes.items()) if k in pass_at},
             histogram=_histogram(values, [*self._values.values()], values.min(initial=0.0), values.max(initial=1.0)),
             row_pass_rates=_histogram(rates, [*self._rows.values()], 0.0, 1.0),
+            pass_score=self._pass_score,
         )
 
     def _pass_at(self, k: int) -> float:
