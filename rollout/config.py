@@ -5,6 +5,7 @@ The string under a field is its documentation. YAML files under `conf/` hold onl
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -118,6 +119,9 @@ class HardwareConfig:
     """Number format of the weights and activations."""
     kv_cache_dtype: str = "auto"
     """Number format of the KV cache; fp8 holds twice the samples and changes them."""
+    batch_invariant: bool = False
+    """Ask vLLM for kernels whose result does not depend on what else is in the batch: slower, and a replay on the same
+    GPU model and vLLM version gives the same samples."""
     engine_kwargs: dict[str, Any] = field(default_factory=dict)
     """Any other argument of vLLM's engine; an unknown one is refused by name."""
     env: dict[str, str] = field(default_factory=dict)
@@ -224,10 +228,19 @@ def build(cfg: DictConfig) -> RunConfig:
     Merging onto the schema again makes a config that was composed without it (one saved by an earlier run) as safe as
     one composed here, and refuses keys added with `+`. Raises OmegaConfBaseException for an unknown key or wrong type.
     """
-    plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    plain = OmegaConf.create(literal(OmegaConf.to_container(cfg, resolve=True)))
     run = OmegaConf.to_object(OmegaConf.merge(schema(), plain))
     assert isinstance(run, RunConfig)
     return run
+
+
+def literal(value: Any) -> Any:
+    """Resolved `value` for OmegaConf: a `${` that is left is part of a text, and escaped so that it stays one."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, dict):
+        return {key: literal(item) for key, item in value.items()}
+    return [literal(item) for item in value] if isinstance(value, list) else value
 
 
 def check(run: RunConfig) -> Iterator[str]:
@@ -295,3 +308,8 @@ def _cross_field_problems(run: RunConfig) -> Iterator[str]:
         yield "postprocess.steps=filter: no rule is set; set postprocess.filter.min_length or max_length"
     if hardware.device == "cpu" and hardware.tensor_parallel_size * hardware.pipeline_parallel_size > 1:
         yield f"hardware.tensor_parallel_size={hardware.tensor_parallel_size}: device=cpu runs one process; set it to 1"
+    if hardware.device == "cpu" and hardware.batch_invariant:
+        yield (
+            "hardware.batch_invariant=true: vLLM has these kernels for GPUs only; leave it out, on the CPU in float32 "
+            "samples repeat without them"
+        )
