@@ -10,7 +10,7 @@ from rollout.config import HardwareConfig
 
 
 @cache
-def _query() -> list[list[str]]:
+def installed_gpus() -> list[list[str]]:
     """Name, UUID and driver version of every NVIDIA GPU of this machine, in the driver's order."""
     if shutil.which("nvidia-smi") is None:
         return []
@@ -24,12 +24,12 @@ def _query() -> list[list[str]]:
 
 def driver_version() -> str | None:
     """The NVIDIA driver's version, or None where there is none."""
-    return next((driver for _, _, driver in _query()), None)
+    return next((driver for _, _, driver in installed_gpus()), None)
 
 
 def gpu_names() -> tuple[str, ...]:
     """One name per NVIDIA GPU that a CUDA program started here would see; empty where there is none."""
-    gpus = _query()
+    gpus = installed_gpus()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return tuple(name for name, *_ in gpus)

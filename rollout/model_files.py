@@ -22,7 +22,7 @@ def describe(model: ModelConfig) -> dict[str, str | None]:
     tokenizer = folder if model.tokenizer is None else models.local_folder(model.tokenizer, None)
     is_snapshot = folder is not None and folder.parent.name == "snapshots"
     return {
-        "path": model.path,
+        "path": models.absolute(model.path),
         "revision": model.revision,
         "commit": folder.name if folder is not None and is_snapshot else None,
         "files": None if folder is None else folder_hash(folder),

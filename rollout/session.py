@@ -120,7 +120,7 @@ def sample_all(session: Session, engine: Engine, progress: Progress) -> Snapshot
             write_metrics(now)
             session.tracker.log(now)
 
-        due_to_show, due_to_publish = _every(0.5), _every(run.tracking.interval_seconds)
+        due_to_show, due_to_publish = every(0.5), every(run.tracking.interval_seconds)
 
         def tick() -> None:
             stop.raise_if_requested()
@@ -186,7 +186,7 @@ def timed(record: dict[str, Any], stage: str) -> Iterator[None]:
         record["seconds"][stage] = round(seconds, 3)
 
 
-def _every(seconds: float) -> Callable[[], bool]:
+def every(seconds: float) -> Callable[[], bool]:
     """A function that is true once per `seconds`, beginning `seconds` from now."""
     due = time.monotonic() + seconds
 
