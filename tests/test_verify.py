@@ -1,7 +1,10 @@
 """Generating rows of a run again: what is the same is counted, what differs is shown, the run's files stay."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -15,7 +18,7 @@ from hypothesis import strategies as st
 from rollout.compare import Comparison, Difference, difference
 from rollout.records import Sample, failed_sample
 from rollout.regenerate import is_chosen
-from tests.commands import ECHO, run_command, verify
+from tests.commands import ECHO, command, run_command, verify
 from tests.conftest import chat, write_input
 
 BAD: list[dict[str, Any]] = [{"prompt": None}, {"prompt": chat("please refuseme")}]
@@ -155,6 +158,25 @@ def test_a_run_without_a_readable_result_is_one_line(copy: Path) -> None:
     assert verify("run", cwd=copy).stderr == (
         "error: run/rollouts.parquet: there is no result yet; finish the run with `python -m rollout.resume run`\n"
     )
+
+
+def test_ctrl_c_ends_it_with_130_and_leaves_nothing(copy: Path) -> None:
+    config = copy / "run/.hydra/config.yaml"
+    config.write_text(config.read_text().replace("step_seconds: 0.0", "step_seconds: 0.2"))
+    environment = os.environ | {"TMPDIR": str(copy), "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command("run", "hardware.max_num_seqs=1", module="rollout.verify"),
+        cwd=copy,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    while "sampling:" not in process.stdout.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=30) == 130
+    assert not list(copy.glob("rollout-verify-*"))
 
 
 def test_an_engine_that_dies_is_one_line_and_its_log_is_there_to_read(copy: Path) -> None:
