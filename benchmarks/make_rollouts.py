@@ -25,7 +25,7 @@ _MEAN_WORDS = 95  # about 800 characters
 
 
 def make(path: Path, num_rows: int, n_samples: int) -> None:
-    """Random words, lengths drawn from a lognormal; one response in twenty ends in a loop, one in ten is a duplicate."""
+    """Random words in lengths drawn from a lognormal; one response in twenty ends in a loop, some are duplicates."""
     random = np.random.default_rng(0)
 
     def text() -> str:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,12 +18,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rollout import hydra_options, lineage, saved
 from rollout.compose import conf_dir, register
 from rollout.errors import UserError
 from rollout.hydra_errors import explain
 from rollout.interrupt import Interrupted
 from rollout.knobs import build
-from rollout.saved import save
 
 _at_end = ExitStack()
 _STARTED = time.time()
@@ -44,17 +44,33 @@ _MACHINE_SAYS_NO = {
 
 def main() -> None:
     """The command. Exit code 0, 1 after a mistake or a failed run, 130 after Ctrl-C, 143 after SIGTERM."""
+    with one_line_errors():
+        run_dir, arguments = hydra_options.saved_run(sys.argv[1:])
+        launch(arguments, run_dir)
+
+
+def launch(arguments: list[str], replayed: Path | None = None) -> None:
+    """Run what `arguments` ask for, a job or a sweep; from the saved config of the run in `replayed`, if any."""
     # without this Hydra prints its own, longer version of an error and exits before we can explain it
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     register()
-    with one_line_errors(), _at_end:
-        _app()
+    hydra_options.check(arguments)
+    replay_of = None if replayed is None else lineage.origin(replayed)
+    if replayed is not None:
+        saved.offer(replayed)
+
+    def job(cfg: DictConfig) -> None:
+        _job(cfg, replay_of)
+
+    sys.argv[1:] = arguments
+    name = "config" if replayed is None else saved.NAME
+    with _at_end:
+        hydra.main(version_base="1.3", config_path=conf_dir(), config_name=name)(job)()
 
 
-@hydra.main(version_base="1.3", config_path=conf_dir(), config_name="config")
-def _app(cfg: DictConfig) -> None:
+def _job(cfg: DictConfig, replay_of: dict[str, Any] | None) -> None:
     try:
-        _run(cfg, Path(HydraConfig.get().runtime.output_dir))
+        _run(cfg, Path(HydraConfig.get().runtime.output_dir), replay_of)
     except UserError as error:
         if _sweep_name() is None:
             _exit_with(*error.problems)  # here, because Hydra would print every override before letting it through
@@ -62,7 +78,7 @@ def _app(cfg: DictConfig) -> None:
         raise
 
 
-def _run(cfg: DictConfig, run_dir: Path) -> None:
+def _run(cfg: DictConfig, run_dir: Path, replay_of: dict[str, Any] | None) -> None:
     with _nothing_left_behind(run_dir):
         try:
             run = build(cfg)
@@ -83,10 +99,10 @@ def _run(cfg: DictConfig, run_dir: Path) -> None:
     _at_end.callback(release)
     with locked(run_dir):
         refuse_used(run, run_dir)  # once more: another process may have come first
-        save(run, run_dir)
+        saved.save(run, run_dir)
         _save_hydra(run_dir / ".hydra")
         try:
-            execute(run, table, run_dir, group=_sweep_name())
+            execute(run, table, run_dir, group=_sweep_name(), replay_of=replay_of)
         except UserError:
             raise
         except Exception:

@@ -114,6 +114,9 @@ class HardwareConfig:
     """Number format of the weights and activations."""
     kv_cache_dtype: str = "auto"
     """Number format of the KV cache; fp8 holds twice the samples and changes them."""
+    batch_invariant: bool = False
+    """Ask vLLM for kernels whose result does not depend on what else is in the batch: slower, and a replay on the same
+    GPU model and vLLM version gives the same samples."""
     engine_kwargs: dict[str, Any] = field(default_factory=dict)
     """Any other argument of vLLM's engine; an unknown one is refused by name."""
     env: dict[str, str] = field(default_factory=dict)

@@ -10,19 +10,29 @@ from rollout.config import HardwareConfig
 
 
 @cache
-def gpu_names() -> tuple[str, ...]:
-    """One name per NVIDIA GPU that a CUDA program started here would see; empty where there is none."""
+def installed_gpus() -> list[list[str]]:
+    """Name, UUID and driver version of every NVIDIA GPU of this machine, in the driver's order."""
     if shutil.which("nvidia-smi") is None:
-        return ()
-    query = ["nvidia-smi", "--query-gpu=name,uuid", "--format=csv,noheader"]
+        return []
+    query = ["nvidia-smi", "--query-gpu=name,uuid,driver_version", "--format=csv,noheader"]
     try:
         result = subprocess.run(query, capture_output=True, text=True, timeout=15, check=True)
     except (OSError, subprocess.SubprocessError):  # the tool is there, the driver is not or does not answer
-        return ()
-    gpus = [line.split(", ") for line in result.stdout.splitlines() if ", " in line]
+        return []
+    return [line.split(", ") for line in result.stdout.splitlines() if line.count(", ") == 2]
+
+
+def driver_version() -> str | None:
+    """The NVIDIA driver's version, or None where there is none."""
+    return next((driver for _, _, driver in installed_gpus()), None)
+
+
+def gpu_names() -> tuple[str, ...]:
+    """One name per NVIDIA GPU that a CUDA program started here would see; empty where there is none."""
+    gpus = installed_gpus()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return tuple(name for name, _ in gpus)
+        return tuple(name for name, *_ in gpus)
     return tuple(_named(word.strip(), gpus) for word in visible.split(",") if word.strip() not in ("", "-1"))
 
 
@@ -30,7 +40,7 @@ def _named(word: str, gpus: list[list[str]]) -> str:
     """The GPU that an entry of CUDA_VISIBLE_DEVICES means: an index, the beginning of a UUID, or a MIG instance."""
     if word.isdigit() and int(word) < len(gpus):
         return gpus[int(word)][0]
-    return next((name for name, uuid in gpus if uuid.startswith(word)), word)
+    return next((name for name, uuid, _ in gpus if uuid.startswith(word)), word)
 
 
 def default_hardware() -> str:

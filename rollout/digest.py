@@ -1,7 +1,7 @@
 """What determines a run's samples, key by key, so that a resumed run cannot quietly mix two experiments.
 
-Hardware is not in it: it decides how fast samples come, not which. `sampling.n_samples` and `data.limit` are not in it
-either: more samples or rows are added to the ones that are there.
+Of hardware only what changes the arithmetic is in it; the rest decides how fast samples come, not which. Nor are
+`sampling.n_samples` and `data.limit`: more samples or rows are added to the ones that are there.
 """
 
 import dataclasses
@@ -12,8 +12,10 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from rollout import models
 from rollout.config import RunConfig
+from rollout.knobs import knobs
+from rollout.model_files import folder_hash
+from rollout.models import is_local
 from rollout.tables import Table
 
 _NOT_SAMPLES = {"n_samples"}  # of sampling
@@ -23,9 +25,9 @@ def digest(run: RunConfig, table: Table) -> dict[str, Any]:
     """Config key -> what must be the same when the run goes on. Reads the whole input file."""
     sampling = dataclasses.asdict(run.sampling)
     values = {
-        "model.path": models.fingerprint(run.model.path),
+        "model.path": _identity(run.model.path),
         "model.revision": run.model.revision,
-        "model.tokenizer": None if run.model.tokenizer is None else models.fingerprint(run.model.tokenizer),
+        "model.tokenizer": None if run.model.tokenizer is None else _identity(run.model.tokenizer),
         "model.quantization": run.model.quantization,
         "model.max_model_len": run.model.max_model_len,
         "model.load_format": run.model.load_format,
@@ -33,6 +35,7 @@ def digest(run: RunConfig, table: Table) -> dict[str, Any]:
         "model.chat_template_kwargs": run.model.chat_template_kwargs,
         "hardware.dtype": run.hardware.dtype,
         "hardware.kv_cache_dtype": run.hardware.kv_cache_dtype,
+        "hardware.batch_invariant": run.hardware.batch_invariant,
         **{f"sampling.{name}": value for name, value in sampling.items() if name not in _NOT_SAMPLES},
         "data.path": _file_hash(str(table.path)),
         "data.prompt_key": run.data.prompt_key,
@@ -46,13 +49,19 @@ def digest(run: RunConfig, table: Table) -> dict[str, Any]:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """One line for each key that differs, with both values."""
+    """One line for each key that differs, with both values. A run older than a key was made with its default."""
+    defaults = {key: knob.value for key, knob in knobs()}
     for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
+        if before.get(key, defaults.get(key)) != now.get(key, defaults.get(key)):
             yield (
-                f"{key}={now.get(key)}: this run was made with {before.get(key)}; "
+                f"{key}={now.get(key)}: this run was made with {before.get(key, defaults.get(key))}; "
                 "leave it as it was, or start a new run for it"
             )
+
+
+def _identity(model: str) -> str:
+    """What tells one model from another: the name of a hub or embedded one, the hash of a folder's files."""
+    return folder_hash(Path(model).expanduser()) if is_local(model) else model
 
 
 def _file_hash(path: str | None) -> str | None:

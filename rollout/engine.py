@@ -122,7 +122,7 @@ def acquire(spec: EngineSpec) -> Loaded:
         return Loaded(engine, 0.0, reused=True)
     release()
     start = time.monotonic()
-    _set_environment(spec.hardware.env)
+    _set_environment(spec.hardware)
     engine = _load(spec)
     _current[spec.key()] = engine
     return Loaded(engine, time.monotonic() - start, reused=False)
@@ -136,10 +136,11 @@ def release() -> None:
     _environment.close()
 
 
-def _set_environment(env: dict[str, str]) -> None:
+def _set_environment(hardware: HardwareConfig) -> None:
     """Until `release`: vLLM reads its switches whenever it needs them, not only when it starts."""
     defaults = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
-    for name, value in (defaults | env).items():
+    asked = {"VLLM_BATCH_INVARIANT": "1"} if hardware.batch_invariant else {}
+    for name, value in (defaults | hardware.env | asked).items():
         _environment.callback(_restore, name, os.environ.get(name))
         os.environ[name] = value
 

@@ -1,6 +1,7 @@
 """Between a composed config and the dataclasses of `config.py`: fill them, and find what is wrong with their values."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +27,19 @@ def build(cfg: DictConfig) -> RunConfig:
     Merging onto the schema again makes a config that was composed without it (one saved by an earlier run) as safe as
     one composed here, and refuses keys added with `+`. Raises OmegaConfBaseException for an unknown key or wrong type.
     """
-    plain = OmegaConf.create(OmegaConf.to_container(cfg, resolve=True))
+    plain = OmegaConf.create(literal(OmegaConf.to_container(cfg, resolve=True)))
     run = OmegaConf.to_object(OmegaConf.merge(schema(), plain))
     assert isinstance(run, RunConfig)
     return run
+
+
+def literal(value: Any) -> Any:
+    """Resolved `value` for OmegaConf: a `${` that is left is part of a text, and escaped so that it stays one."""
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, dict):
+        return {key: literal(item) for key, item in value.items()}
+    return [literal(item) for item in value] if isinstance(value, list) else value
 
 
 def check(run: RunConfig) -> Iterator[str]:
@@ -94,3 +104,8 @@ def _cross_field_problems(run: RunConfig) -> Iterator[str]:
         yield f"sampling.min_tokens={sampling.min_tokens}: more than max_tokens={sampling.max_tokens}; lower it"
     if hardware.device == "cpu" and hardware.tensor_parallel_size * hardware.pipeline_parallel_size > 1:
         yield f"hardware.tensor_parallel_size={hardware.tensor_parallel_size}: device=cpu runs one process; set it to 1"
+    if hardware.device == "cpu" and hardware.batch_invariant:
+        yield (
+            "hardware.batch_invariant=true: vLLM has these kernels for GPUs only; leave it out, on the CPU in float32 "
+            "samples repeat without them"
+        )

@@ -19,41 +19,53 @@ MANIFEST = "run.json"
 
 _RESERVE = ".reserve"  # space given back when the disk is full, so that run.json can still say `failed`
 _RESERVE_BYTES = 256 * 1024
-_SESSION_KEYS = ("status", "started", "ended", "error", "engine", "seconds", "throughput")
+_SESSION_KEYS = ("status", "started", "ended", "error", "engine", "seconds", "throughput", "provenance")
 
 
 def read(run_dir: Path) -> dict[str, Any]:
-    """The content of run.json. Raises UserError when `run_dir` is not a run folder."""
+    """The content of run.json. Raises UserError when `run_dir` is not a run folder, or that of a newer version."""
     path = run_dir / MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        _ = manifest["status"], manifest["config"], manifest["digest"], manifest["sessions"]
+        for key in ("status", "started", "config", "digest", "provenance", "sessions"):
+            _ = manifest[key]
+        is_newer = manifest["schema_version"] > SCHEMA_VERSION
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{run_dir}: not a run folder (no readable {MANIFEST} in it); give the folder of a run"
         ) from error
+    if is_newer:
+        raise UserError(
+            f"{path}: schema_version={manifest['schema_version']} is newer than this program's {SCHEMA_VERSION}; "
+            f"use rollout {manifest['provenance']['packages'].get('rollout')} or later"
+        )
     return manifest
 
 
 @contextmanager
-def recorded(run_dir: Path, run: RunConfig, digest: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the content of run.json for the body to add to.
+def recorded(
+    run_dir: Path, run: RunConfig, digest: dict[str, Any], replay_of: dict[str, Any] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the content of run.json for the body to add to. `replay_of` is the run that a new one repeats.
 
     The file says `running` from the start and at the end how it ended: done, interrupted or failed. The sessions of a
     run that was resumed are kept under `sessions`, oldest first, one that was killed with the status `killed`.
     """
+    before = read(run_dir) if (run_dir / MANIFEST).exists() else {}
     manifest: dict[str, Any] = {
         "status": "running",
         "schema_version": SCHEMA_VERSION,
         "started": _now(),
         "config": dataclasses.asdict(run),
         "digest": digest,
-        "provenance": provenance.collect(),
+        "provenance": provenance.collect(run.model),
+        "reproducibility": provenance.reproducibility(run),
+        "replay_of": before.get("replay_of", replay_of),
         "engine": None,
         "seconds": {},
         "totals": None,
         "throughput": None,
-        "sessions": _earlier_sessions(run_dir),
+        "sessions": _earlier_sessions(before),
     }
     (run_dir / _RESERVE).write_bytes(b"\0" * _RESERVE_BYTES)
     write_json(run_dir / MANIFEST, manifest)
@@ -75,13 +87,13 @@ def _close(run_dir: Path, manifest: dict[str, Any]) -> None:
     write_json(run_dir / MANIFEST, manifest)
 
 
-def _earlier_sessions(run_dir: Path) -> list[dict[str, Any]]:
-    if not (run_dir / MANIFEST).exists():
+def _earlier_sessions(before: dict[str, Any]) -> list[dict[str, Any]]:
+    if not before:
         return []
-    before = read(run_dir)
-    if before["status"] == "running":  # nobody is running it now: its lock was free
-        before["status"] = "killed"
-    return [*before["sessions"], {key: before[key] for key in _SESSION_KEYS if key in before}]
+    session = {key: before[key] for key in _SESSION_KEYS if key in before}
+    if session["status"] == "running":  # nobody is running it now: its lock was free
+        session["status"] = "killed"
+    return [*before["sessions"], session]
 
 
 def _now() -> str:

@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from hashlib import blake2b
 from pathlib import Path
 
 from rollout.config import EMBEDDED_MODEL, ModelConfig
@@ -23,7 +22,7 @@ def check(model: ModelConfig) -> Iterator[str]:
     """Problems of `model.path` and its companions that can be seen without loading anything, one line each."""
     if model.path.startswith("embedded:"):
         yield from _embedded_problems(model.path)
-    elif _is_local(model.path):
+    elif is_local(model.path):
         folder = Path(model.path).expanduser()
         if not folder.exists():
             yield f"model.path={model.path}: no such folder; give a model's folder or a hub id such as Qwen/Qwen3-8B"
@@ -53,25 +52,24 @@ def resolve(path: str) -> str:
 
 def absolute(path: str) -> str:
     """`path` with a local folder made absolute; a hub id or embedded model as it is."""
-    return str(Path(path).expanduser().absolute()) if _is_local(path) else path
+    return str(Path(path).expanduser().absolute()) if is_local(path) else path
 
 
-def fingerprint(path: str) -> str:
-    """What tells one model from another: a hub id itself; for a folder a hash over its config and tokenizer files and
-    the sizes of its weight files, wherever the folder is.
-    """
-    if path.startswith("embedded:") or not _is_local(path):
-        return path
-    digest = blake2b(digest_size=16)
-    for file in sorted(Path(path).expanduser().iterdir()):
-        if file.suffix in (".json", ".jinja", ".model", ".txt"):
-            digest.update(f"{file.name}:".encode() + file.read_bytes())
-        elif file.is_file():
-            digest.update(f"{file.name}:{file.stat().st_size}".encode())
-    return f"blake2b:{digest.hexdigest()}"
+def local_folder(path: str, revision: str | None) -> Path | None:
+    """Where the files of a model or tokenizer are on this machine; None where they are not, or not yet."""
+    if path.startswith("embedded:"):
+        return _cache_folder() if _is_unpacked() else None
+    if is_local(path):
+        folder = Path(path).expanduser()
+        return folder if folder.is_dir() else None
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(path, "config.json", revision=revision) if _is_hub_id(path) else None
+    return Path(found).parent if isinstance(found, str) else None
 
 
-def _is_local(path: str) -> bool:
+def is_local(path: str) -> bool:
+    """Whether `path` means a folder, not a hub id or the embedded model."""
     return path.startswith((".", "/", "~")) or Path(path).exists()
 
 

@@ -17,11 +17,11 @@ from rollout.digest import digest
 from rollout.errors import UserError
 from rollout.finalize import OUTPUT, finalize
 from rollout.interrupt import Interrupted, stop_on_signal
+from rollout.lineage import note_differences
 from rollout.postprocess import Analysis, check, outputs, run_steps
 from rollout.postprocess.source import flat_schema, open_source
 from rollout.progress import Snapshot
 from rollout.prompts import open_input
-from rollout.records import SCHEMA_VERSION
 from rollout.screen import resume_command, screen, short
 from rollout.session import LOG, Session, generate_owed, timed
 from rollout.store import JOURNAL, finished, remove_partial_files
@@ -74,30 +74,37 @@ def is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, A
 
 
 def execute(
-    run: RunConfig, table: Table, run_dir: Path, group: str | None = None, digest_now: dict[str, Any] | None = None
+    run: RunConfig,
+    table: Table,
+    run_dir: Path,
+    group: str | None = None,
+    digest_now: dict[str, Any] | None = None,
+    replay_of: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Do what `run` still owes in `run_dir`, a folder this process has locked: all of it, when the folder is new.
 
-    `group` is the W&B group, `digest_now` the digest of `run` and `table` if it is known. Returns what run.json says at
-    its end. Raises UserError when the input, the engine or the disk turns out not to serve, and Interrupted after a
-    signal; whatever it raises, what has finished is kept.
+    `group` is the W&B group, `digest_now` the digest of `run` and `table` if it is known, `replay_of` what
+    `lineage.origin` says of the run that this one repeats. Returns what run.json says at its end. Raises UserError when
+    the input, the engine or the disk turns out not to serve, and Interrupted after a signal; whatever it raises, what
+    has finished is kept.
     """
     with (
         stop_on_signal() as stop,
         screen(run_dir / LOG) as console,
         _disk_full_explained(run_dir),
         _interruption_explained(run_dir, console),
-        manifest.recorded(run_dir, run, digest_now or digest(run, table)) as record,
+        manifest.recorded(run_dir, run, digest_now or digest(run, table), replay_of) as record,
         wandb_run(run_dir, run.tracking, record["config"], group) as tracker,
     ):
         log.info("run folder: %s", short(run_dir))
+        note_differences(record)
         remove_partial_files(run_dir)
         done = finished(run_dir, table.num_rows, run.sampling.n_samples)
         if done.num_owed:
             final = generate_owed(Session(run, table, run_dir, console, tracker, stop), done, record)
             record["throughput"] = _throughput(final)
         with timed(record, "finalize"):
-            record["totals"] = finalize(run_dir, table, run.sampling.n_samples, _footer())
+            record["totals"] = finalize(run_dir, table, run.sampling.n_samples, provenance.footer(record))
         with timed(record, "postprocess"):
             analysis = _postprocess(run, run_dir, record)
         samples = preview(run_dir / OUTPUT, run.data.prompt_key, max(run.tracking.sample_rows, 1))
@@ -144,9 +151,3 @@ def _throughput(final: Snapshot) -> dict[str, Any]:
         "output_tok_s": round(final.output_tok_s, 1),
         "samples_s": round(final.samples_generated / final.elapsed_seconds, 3),
     }
-
-
-def _footer() -> dict[str, str]:
-    """Metadata of rollouts.parquet: nothing in it may differ between two equal runs."""
-    versions = {f"rollout.version.{name}": version for name, version in provenance.package_versions().items()}
-    return {"rollout.schema_version": str(SCHEMA_VERSION), **versions}

@@ -1,23 +1,30 @@
-"""The config that a run folder keeps in `.hydra/config.yaml`: written by a run, read and changed by `resume`."""
+"""The config that a run folder keeps in `.hydra/config.yaml`: written by a run, read by resume, replay and verify.
+
+The file is data: read as plain YAML onto the schema, nothing in it resolved, instantiated or executed.
+"""
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
-from yaml import YAMLError
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from rollout import models
 from rollout.compose import conf_dir, register
 from rollout.config import RunConfig
 from rollout.errors import UserError
 from rollout.files import replacing
-from rollout.knobs import build
+from rollout.hydra_errors import explain
+from rollout.knobs import build, literal
 
 CONFIG = Path(".hydra") / "config.yaml"
+
+NAME = "saved"
+"""What Hydra knows a saved config by: the primary config, and in every group the option with the run's values."""
 
 
 def save(run: RunConfig, run_dir: Path) -> None:
@@ -29,45 +36,56 @@ def save(run: RunConfig, run_dir: Path) -> None:
         tokenizer=None if run.model.tokenizer is None else models.absolute(run.model.tokenizer),
         chat_template=_absolute(run.model.chat_template),
     )
+    values = dataclasses.asdict(dataclasses.replace(run, data=data, model=model))
     (run_dir / CONFIG).parent.mkdir(exist_ok=True)
     with replacing(run_dir / CONFIG) as partial:
-        OmegaConf.save(OmegaConf.structured(dataclasses.replace(run, data=data, model=model)), partial)
+        partial.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
 def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).expanduser().absolute())
 
 
-def load(run_dir: Path, overrides: list[str]) -> RunConfig:
-    """The config saved in `run_dir/.hydra`, changed by `overrides` as on the command line of a run.
-
-    `group=preset` replaces the whole saved group by the preset. The saved file is read as plain YAML onto the schema:
-    nothing in it is instantiated or executed. Raises UserError when there is no such file, and what Hydra raises about
-    overrides.
-    """
+def read(run_dir: Path) -> RunConfig:
+    """The config as it was saved. Raises UserError when it is not there, damaged, or not of this schema."""
     path = run_dir / CONFIG
     if not path.is_file():
         raise UserError(f"{run_dir}: not a run folder (no {CONFIG} in it); give the folder of a run")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML any more; restore it, its values are in run.json") from error
+    if not isinstance(values, dict) or not values:
+        raise UserError(f"{path}: holds no config any more; restore it, its values are in run.json")
+    try:
+        return build(OmegaConf.create(literal(values)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {explain(error)} (restore it, its values are in run.json)") from error
+
+
+def offer(run_dir: Path) -> None:
+    """Give Hydra the saved config as the primary config NAME.
+
+    It is `conf/config.yaml`, Hydra's settings included, with the run's values as the option NAME of every group: so
+    `group=preset` replaces a whole group and `group.key=value` changes one value, as on the command line of a new run.
+    """
     register()
-    parsed = OverridesParser.create().parse_overrides(overrides)
+    values = literal(dataclasses.asdict(read(run_dir)))
+    primary: Any = OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / "config.yaml"))
+    groups = {group for entry in primary["defaults"] if isinstance(entry, dict) for group in entry} & values.keys()
+    store = ConfigStore.instance()
+    for group in groups:
+        store.store(group=group, name=NAME, node=values.pop(group))
+    store.store(name="saved_rest", node=values)
+    defaults = [dict.fromkeys(entry, NAME) if groups & set(entry) else entry for entry in primary["defaults"]]
+    first = defaults.index("schema") + 1
+    store.store(name=NAME, node=primary | {"defaults": [*defaults[:first], "saved_rest", *defaults[first:]]})
+
+
+def load(run_dir: Path, overrides: list[str]) -> RunConfig:
+    """The saved config, changed by `overrides`. Raises UserError like `read`, and what Hydra raises about overrides."""
+    if about_hydra := [word for word in overrides if word.lstrip("+~").startswith("hydra")]:
+        raise UserError(f"{about_hydra[0]}: the run's folder stays; leave it out, or see `python -m rollout.replay`")
+    offer(run_dir)
     with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
-        try:
-            saved = OmegaConf.load(path)
-        except YAMLError as error:
-            raise UserError(f"{path}: not YAML any more; restore it, its values are in run.json") from error
-        if not isinstance(saved, DictConfig) or not saved:
-            raise UserError(f"{path}: holds no config any more; restore it, its values are in run.json")
-        for override in parsed:
-            if _is_preset(override):
-                saved[override.key_or_group] = hydra.compose("config", [str(override.input_line)])[
-                    override.key_or_group
-                ]
-        store = ConfigStore.instance()
-        store.store(name="saved_values", node=saved)
-        store.store(name="saved_run", node={"defaults": ["schema", "saved_values", "_self_"]})
-        values = [str(override.input_line) for override in parsed if not _is_preset(override)]
-        return build(hydra.compose("saved_run", values))
-
-
-def _is_preset(override: Override) -> bool:
-    return (Path(conf_dir()) / override.key_or_group).is_dir() and not isinstance(override.value(), dict)
+        return build(hydra.compose(NAME, overrides))

@@ -187,6 +187,11 @@ def resume_command(run_dir: Path) -> str:
     return f"python -m rollout.resume {shlex.quote(short(run_dir))}"
 
 
+def replay_command(run_dir: Path) -> str:
+    """What to type to repeat the run in `run_dir` in a new folder."""
+    return f"python -m rollout.replay {shlex.quote(short(run_dir))}"
+
+
 def show_table(console: Console, title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A small table; every column but the first is aligned right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)

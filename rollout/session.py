@@ -15,6 +15,7 @@ from rollout.engine import Engine, EngineSpec, acquire, release
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.generate import generate, requests
 from rollout.interrupt import StopRequest
+from rollout.lineage import note_model
 from rollout.progress import Progress, Snapshot
 from rollout.prompts import read_prompts
 from rollout.records import Sample
@@ -51,7 +52,8 @@ def generate_owed(session: Session, done: Finished, record: dict[str, Any]) -> S
     progress = Progress(done.num_owed, done.num_done)
     while True:
         with timed(record, "load"):
-            engine = _load(run, run_dir, record["engine"])
+            engine = load(run, run_dir, record["engine"])
+        note_model(run_dir, run.model, record)
         try:
             with timed(record, "generate"):
                 return sample_all(session, engine, progress)
@@ -67,8 +69,10 @@ def generate_owed(session: Session, done: Finished, record: dict[str, Any]) -> S
             log.warning("the engine died (%s), starting it again", error)
 
 
-def _load(run: RunConfig, run_dir: Path, about_engine: dict[str, Any]) -> Engine:
-    """The engine, ready to sample. Raises UserError, built from vLLM's own reason, when it cannot start."""
+def load(run: RunConfig, run_dir: Path, about_engine: dict[str, Any]) -> Engine:
+    """The engine, ready to sample; `run_dir` holds the log. Raises UserError, built from vLLM's own reason, when it
+    cannot start.
+    """
     log.info("loading %s ...", run.model.path if run.engine.kind == "vllm" else "the echo engine")
     log_begin = (run_dir / LOG).stat().st_size
     try:
@@ -116,7 +120,7 @@ def sample_all(session: Session, engine: Engine, progress: Progress) -> Snapshot
             write_metrics(now)
             session.tracker.log(now)
 
-        due_to_show, due_to_publish = _every(0.5), _every(run.tracking.interval_seconds)
+        due_to_show, due_to_publish = every(0.5), every(run.tracking.interval_seconds)
 
         def tick() -> None:
             stop.raise_if_requested()
@@ -182,7 +186,7 @@ def timed(record: dict[str, Any], stage: str) -> Iterator[None]:
         record["seconds"][stage] = round(seconds, 3)
 
 
-def _every(seconds: float) -> Callable[[], bool]:
+def every(seconds: float) -> Callable[[], bool]:
     """A function that is true once per `seconds`, beginning `seconds` from now."""
     due = time.monotonic() + seconds
 

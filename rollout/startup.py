@@ -94,6 +94,13 @@ def _no_weights(run: RunConfig, _found: re.Match[str]) -> str:
     return f"model.path={run.model.path}: has a config but no weights; copy them there, or set model.load_format=dummy"
 
 
+def _not_invariant(_run: RunConfig, found: re.Match[str]) -> str:
+    return (
+        f"hardware.batch_invariant=true: no such kernels for this model, GPU or attention backend ({found[0]}); "
+        "set it to false"
+    )
+
+
 def _refused(_run: RunConfig, found: re.Match[str]) -> str:
     return f"model, hardware: vLLM refuses these settings: {found[1].strip()}"
 
@@ -117,6 +124,7 @@ _REASONS: dict[str, Callable[[RunConfig, re.Match[str]], str]] = {
     r"Cannot find any model weights": _no_weights,
     r"trust_remote_code=True": _needs_remote_code,
     r"Bfloat16 is only supported on GPUs": _no_bfloat16,
+    r"batch invariance not supported|batch_invariant mode is not supported for [\w.]+": _not_invariant,
     (
         r"not a valid model identifier|couldn't connect to|OfflineModeIsEnabled|outgoing traffic has been disabled|"
         r"Repository Not Found|GatedRepo|LocalEntryNotFoundError"

@@ -23,3 +23,13 @@ def run_command(*arguments: str, cwd: Path, module: str = "rollout") -> subproce
 def resume(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """`python -m rollout.resume ARGUMENTS`, to its end."""
     return run_command(*arguments, cwd=cwd, module="rollout.resume")
+
+
+def replay(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m rollout.replay ARGUMENTS`, to its end."""
+    return run_command(*arguments, cwd=cwd, module="rollout.replay")
+
+
+def verify(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m rollout.verify ARGUMENTS`, to its end."""
+    return run_command(*arguments, cwd=cwd, module="rollout.verify")

@@ -8,16 +8,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from vllm import SamplingParams
 
+from rollout import lineage, saved
 from rollout.compose import compose_run
 from rollout.config import RunConfig
 from rollout.engine import EngineSpec, acquire, release
 from rollout.errors import UserError
 from rollout.prompts import parse_chat
 from rollout.run import execute, preflight
+from rollout.verify import verify
 from rollout.vllm_engine import VLLMEngine
 from tests.conftest import chat, write_input
 from tests.tiny_model import write_tiny_model
@@ -56,6 +59,7 @@ def rows_of_run(folder: Path, name: str, *overrides: str, rows: list[dict[str, A
     run = tiny(folder, f"data.path={write_input(folder / f'{name}.parquet', rows)}", *overrides)
     table = preflight(run)
     (folder / name).mkdir()
+    saved.save(run, folder / name)
     execute(run, table, folder / name)
     written: list[dict[str, Any]] = pq.read_table(folder / name / "rollouts.parquet").to_pylist()
     return written
@@ -160,6 +164,31 @@ def test_engine_arguments_that_vllm_does_not_have_are_refused_before_loading(fol
         "hardware.engine_kwargs.max_num_seq: vLLM has no such argument, did you mean max_num_seqs?",
         "hardware.engine_kwargs.dtype: this project sets it; use the config key of that name",
     )
+
+
+def test_a_replay_repeats_every_byte_and_verify_finds_the_one_character_that_was_changed(folder: Path) -> None:
+    """On another number of samples at a time, from the saved config alone."""
+    rows_of_run(folder, "original", "data.system_prompt=be brief")
+    run = saved.load(folder / "original", ["hardware.max_num_seqs=5"])
+    (folder / "replay").mkdir()
+    execute(run, preflight(run), folder / "replay", replay_of=lineage.origin(folder / "original"))
+    result = folder / "original/rollouts.parquet"
+    assert (folder / "replay/rollouts.parquet").read_bytes() == result.read_bytes()
+    assert json.loads((folder / "replay/run.json").read_text())["replay_of"]["differences"] == []
+
+    found = verify(folder / "original", ["rows=10"])
+    assert (found.samples, found.matches) == (30, 30)
+
+    table = pq.read_table(result)
+    rows = table.to_pylist()
+    text = rows[7]["responses"][1]
+    rows[7]["responses"][1] = text[:9] + "#" + text[10:]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), result)
+    found = verify(folder / "original", ["rows=all"])
+    assert (found.samples, found.matches) == (72, 71)
+    (difference,) = found.differences
+    assert (difference.row_id, difference.sample_idx, difference.offset) == (7, 1, 9)
+    assert text[9:].startswith(difference.regenerated.removesuffix("..."))
 
 
 def test_the_quick_test_writes_real_text_on_a_fresh_machine(tmp_path: Path) -> None:

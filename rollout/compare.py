@@ -1,0 +1,83 @@
+"""Comparing samples that were generated again with what a run has written of them."""
+
+import math
+from bisect import insort
+from dataclasses import dataclass, field
+from typing import Any
+
+from rollout.records import Sample
+
+_KEPT = 10
+_CONTEXT = 40  # characters shown of each text, from where they part ways
+
+
+@dataclass(frozen=True, order=True)
+class Difference:
+    """A sample that is not as it was: where the two texts part ways, in characters, and how each goes on from there."""
+
+    row_id: int
+    sample_idx: int
+    offset: int
+    recorded: str
+    regenerated: str
+
+
+@dataclass
+class Comparison:
+    """How many samples were compared and how many are the same, and the first that are not."""
+
+    samples: int = 0
+    matches: int = 0
+    differences: list[Difference] = field(default_factory=list)
+
+    def add(self, found: Difference | None) -> None:
+        """Count one sample. Of the differences, those with the lowest row and sample numbers are kept."""
+        self.samples += 1
+        self.matches += found is None
+        if found is not None:
+            insort(self.differences, found)
+            del self.differences[_KEPT:]
+
+    def share(self) -> str:
+        """Matches in percent, rounded down: 100.0% means all of them."""
+        return f"{math.floor(1000 * self.matches / self.samples) / 10}%"
+
+
+def difference(sample: Sample, row: dict[str, Any]) -> Difference | None:
+    """How `sample` differs from what `row` of rollouts.parquet holds of it; None where text, end and length are equal.
+
+    Of samples that failed the reasons are compared: a row names all reasons of its samples in one text.
+    """
+    index = sample.sample_idx
+    response, end = row["responses"][index], (row["finish_reasons"][index], row["num_generated_tokens"][index])
+    if response is None or sample.response is None:
+        recorded, regenerated = _outcome(response, row["error"]), _outcome(sample.response, sample.error)
+        is_same_failure = response is None and sample.response is None and (sample.error or "") in (row["error"] or "")
+        return None if is_same_failure else Difference(sample.row_id, index, 0, recorded, regenerated)
+    offset = _common_prefix(response, sample.response)
+    recorded, regenerated = response[offset:], sample.response[offset:]
+    if not recorded and not regenerated:
+        if end == (sample.finish_reason, sample.num_generated_tokens):
+            return None
+        recorded, regenerated = _ending(*end), _ending(sample.finish_reason, sample.num_generated_tokens)
+    return Difference(sample.row_id, index, offset, _shown(recorded), _shown(regenerated))
+
+
+def _outcome(response: str | None, error: str | None) -> str:
+    if response is not None:
+        return _shown(response)
+    return "no response" if error is None else f"failed: {error}"
+
+
+def _ending(finish_reason: str, num_tokens: int) -> str:
+    return f"{finish_reason} after {num_tokens} tokens"
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _CONTEXT else text[: _CONTEXT - 3] + "..."
+
+
+def _common_prefix(one: str, other: str) -> int:
+    """Length of what the two texts begin with in common."""
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

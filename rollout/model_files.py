@@ -1,0 +1,63 @@
+"""What files a model consists of, for run.json: hashes of config, tokenizer and chat template, and the hub's commit."""
+
+import json
+from contextlib import suppress
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+
+from rollout import models
+from rollout.config import ModelConfig
+
+_READ = (".json", ".jinja", ".model", ".txt")
+"""Config and tokenizer files, hashed by content. Of every other file, weights above all, name and size count."""
+
+
+def describe(model: ModelConfig) -> dict[str, str | None]:
+    """Path, revision, the hub's commit, and hashes of the model's files, the tokenizer's and the chat template's text.
+
+    Looks at what is on this machine: null for what is not, as for a hub model before it has been downloaded.
+    """
+    folder = models.local_folder(model.path, model.revision)
+    tokenizer = folder if model.tokenizer is None else models.local_folder(model.tokenizer, None)
+    is_snapshot = folder is not None and folder.parent.name == "snapshots"
+    return {
+        "path": models.absolute(model.path),
+        "revision": model.revision,
+        "commit": folder.name if folder is not None and is_snapshot else None,
+        "files": None if folder is None else folder_hash(folder),
+        "tokenizer_files": None if tokenizer is None else folder_hash(tokenizer),
+        "chat_template": _hashed(_template(model, tokenizer)),
+    }
+
+
+def folder_hash(folder: Path) -> str:
+    """BLAKE2b over the content of a model's config and tokenizer files and the sizes of all others, wherever it is."""
+    stats = [(path, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
+    return _hash_of(tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats))
+
+
+@cache  # a sweep asks for every job
+def _hash_of(files: tuple[tuple[Path, int, int], ...]) -> str:
+    digest = blake2b(digest_size=16)
+    for path, size, _ in files:
+        digest.update(f"{path.name}:".encode() + (path.read_bytes() if path.suffix in _READ else str(size).encode()))
+    return f"blake2b:{digest.hexdigest()}"
+
+
+def _template(model: ModelConfig, tokenizer: Path | None) -> str | None:
+    """The text of the chat template, found as transformers finds it: a file of its own, else the tokenizer's config."""
+    if model.chat_template is not None:
+        return Path(model.chat_template).expanduser().read_text("utf-8")
+    if tokenizer is None:
+        return None
+    with suppress(OSError):
+        return (tokenizer / "chat_template.jinja").read_text("utf-8")
+    with suppress(OSError, ValueError, AttributeError):  # what is wrong with it, the engine says in better words
+        template = json.loads((tokenizer / "tokenizer_config.json").read_text("utf-8")).get("chat_template")
+        return template if isinstance(template, str | None) else json.dumps(template)
+    return None
+
+
+def _hashed(text: str | None) -> str | None:
+    return None if text is None else f"blake2b:{blake2b(text.encode(), digest_size=16).hexdigest()}"

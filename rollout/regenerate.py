@@ -1,0 +1,85 @@
+"""Rows of a finished run, generated again; each sample is compared with the recorded one as it comes.
+
+Memory does not grow with the run: a recorded row is held only while its samples are being generated.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rollout.compare import Comparison, difference
+from rollout.config import RunConfig
+from rollout.errors import EngineDied, UserError
+from rollout.generate import generate, requests
+from rollout.interrupt import StopRequest
+from rollout.progress import Progress
+from rollout.prompts import read_prompts
+from rollout.records import Prompt, Sample
+from rollout.screen import progress_view
+from rollout.session import LOG, every, load
+from rollout.tables import Table
+
+COMPARED = ("responses", "finish_reasons", "num_generated_tokens", "error")
+"""Columns of rollouts.parquet that say how a sample came out."""
+
+
+def is_chosen(row_id: int, rows: int, total: int) -> bool:
+    """Whether a row is one of `rows` rows spread evenly over `total`: one of `i * total // rows` for i below `rows`."""
+    return -(-(row_id + 1) * rows // total) > -(-row_id * rows // total)
+
+
+def regenerate(
+    run: RunConfig, table: Table, recorded: Table, rows: int, scratch: Path, console: Console, stop: StopRequest
+) -> Comparison:
+    """Generate `rows` rows of `table` as `run` says and compare them with those of `recorded`, a rollouts.parquet.
+
+    `scratch` is the folder of the log. Raises Interrupted, and UserError when the engine cannot start or dies.
+    """
+    engine = load(run, scratch, {})
+    progress = Progress(rows * run.sampling.n_samples, 0)
+    found, waiting, taken = Comparison(), dict[int, dict[str, Any]](), Counter[int]()
+
+    def prompts() -> Iterator[Prompt]:  # called in the feeder's thread, ahead of the engine
+        for prompt, row in zip(read_prompts(table, run.data), _recorded_rows(recorded, rows), strict=True):
+            if row is not None:
+                waiting[prompt.row_id] = row
+                yield prompt
+
+    def take(sample: Sample) -> None:
+        progress.count(sample)
+        row = waiting[sample.row_id]
+        found.add(difference(sample, row))
+        taken[sample.row_id] += 1
+        if taken[sample.row_id] == len(row["responses"]):
+            del waiting[sample.row_id], taken[sample.row_id]
+
+    feed = requests(
+        prompts(), engine, run.sampling, lambda row_id: [*range(len(waiting[row_id]["responses"]))], run.data.too_long
+    )
+    with progress_view(console) as show, progress.watching(engine.stats), stop.deferred():
+        due_to_show = every(0.5)
+
+        def tick() -> None:
+            stop.raise_if_requested()
+            if due_to_show():
+                show(progress.snapshot())
+
+        try:
+            generate(engine, feed, take, tick)
+        except EngineDied as error:
+            raise UserError(f"the engine died ({error}); see {scratch / LOG}, then verify again") from error
+    return found
+
+
+def _recorded_rows(recorded: Table, rows: int) -> Iterator[dict[str, Any] | None]:
+    """What was recorded of each row; None for one that was not chosen."""
+    row_id = 0
+    for batch in recorded.batches():
+        columns = batch.select(list(COMPARED))
+        for place in range(batch.num_rows):
+            chosen = is_chosen(row_id, rows, recorded.num_rows)
+            yield columns.slice(place, 1).to_pylist()[0] if chosen else None
+            row_id += 1

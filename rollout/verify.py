@@ -1,0 +1,152 @@
+"""`python -m rollout.verify RUN_DIR [rows=32] [hardware=...]`: generate some rows of a run again and compare.
+
+Takes that many rows, evenly spread over the run (`rows=all`: every one), generates their samples with the saved config
+and compares them with rollouts.parquet: text, finish reason and number of tokens. Nothing in RUN_DIR is written to.
+Exit code 0 when every sample is the same, else 1.
+"""
+
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from rollout import lineage, manifest, saved
+from rollout.cli import one_line_errors
+from rollout.compare import Comparison
+from rollout.config import RunConfig
+from rollout.errors import UserError
+from rollout.screen import screen, short
+from rollout.tables import Table, open_table
+
+log = logging.getLogger("rollout.verify")  # whose __name__ is __main__ when it is the command
+
+USAGE = "usage: python -m rollout.verify RUN_DIR [rows=32 | rows=all] [hardware=...] [data.path=...] [model.path=...]"
+
+_ROWS = 32
+_MAY_CHANGE = ("data.path", "model.path", "model.tokenizer", "model.chat_template")
+"""Beside `hardware`, what leaves the experiment as it is: the input and the model may have moved."""
+
+
+def main() -> None:
+    """The command. Exit code 0 when all samples match, 1 when some do not or after a mistake, 130 after Ctrl-C."""
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        print(__doc__ + "\n" + USAGE)
+        sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 1)
+    with one_line_errors():
+        found = verify(Path(sys.argv[1]), sys.argv[2:])
+        sys.exit(0 if found.matches == found.samples else 1)
+
+
+def verify(run_dir: Path, arguments: list[str]) -> Comparison:
+    """Generate rows of the run in `run_dir` again, print how they compare, and return the same.
+
+    Raises UserError when there is no result, the input is not the run's, or the engine cannot start.
+    """
+    from rollout.engine import release
+    from rollout.run import preflight
+
+    before = manifest.read(run_dir)
+    asked, overrides = _parse(arguments)
+    run, recorded = saved.load(run_dir, overrides), _open_result(run_dir)
+
+    table = preflight(run)
+    if table.num_rows != recorded.num_rows:
+        raise UserError(
+            f"data.path={table.path}: {table.num_rows} rows, and the run has {recorded.num_rows}; give the run's input"
+        )
+    try:
+        with _scratch_folder() as scratch:
+            rows = min(asked or table.num_rows, table.num_rows)
+            return _compare(run_dir, run, table, recorded, rows, before, scratch)
+    finally:
+        release()
+
+
+def _parse(arguments: list[str]) -> tuple[int | None, list[str]]:
+    """How many rows (None: all), and the overrides. Raises UserError for one that would make another experiment."""
+    rows, overrides = str(_ROWS), []
+    for word in arguments:
+        key, _, value = word.lstrip("+~").partition("=")
+        if key == "rows":
+            rows = value
+        elif key.split(".")[0] == "hardware" or key in _MAY_CHANGE:
+            overrides.append(word)
+        else:
+            raise UserError(
+                f"{word}: the run is verified as it was made; leave it out, or see `python -m rollout.replay`"
+            )
+    if rows != "all" and not (rows.isascii() and rows.isdigit() and int(rows) > 0):
+        raise UserError(f"rows={rows}: must be a whole number of at least 1, or all")
+    return None if rows == "all" else int(rows), overrides
+
+
+def _open_result(run_dir: Path) -> Table:
+    from rollout.regenerate import COMPARED
+
+    path = run_dir / "rollouts.parquet"
+    if not path.exists():
+        raise UserError(f"{path}: there is no result yet; finish the run with `python -m rollout.resume {run_dir}`")
+    result = open_table(path, "rollouts.parquet")
+    if missing := set(COMPARED) - set(result.schema.names):
+        raise UserError(
+            f"{path}: has no column {sorted(missing)[0]}; delete it and `python -m rollout.resume {run_dir}`"
+        )
+    return result
+
+
+@contextmanager
+def _scratch_folder() -> Iterator[Path]:
+    """A folder for what the engine prints; it stays when an error says to look into it."""
+    folder, failed = Path(tempfile.mkdtemp(prefix="rollout-verify-")), False
+    try:
+        yield folder
+    except Exception:
+        failed = True
+        raise
+    finally:
+        if not failed:
+            shutil.rmtree(folder)
+
+
+def _compare(
+    run_dir: Path, run: RunConfig, table: Table, recorded: Table, rows: int, before: dict[str, Any], scratch: Path
+) -> Comparison:
+    from rollout import provenance
+    from rollout.digest import digest
+    from rollout.interrupt import stop_on_signal
+    from rollout.regenerate import regenerate
+    from rollout.session import LOG
+
+    with stop_on_signal() as stop, screen(scratch / LOG) as console:
+        log.info("verifying %s: %d of %d rows", short(run_dir), rows, table.num_rows)
+        now = {"digest": digest(run, table), "provenance": provenance.collect(run.model)}
+        for line in lineage.differences(before, now):
+            log.warning("not as in the run: %s", line)
+        found = regenerate(run, table, recorded, rows, scratch, console, stop)
+        _show(console, found, before.get("reproducibility") or provenance.reproducibility(saved.read(run_dir)))
+    return found
+
+
+def _show(console: Console, found: Comparison, reproducibility: dict[str, str]) -> None:
+    """Print the differences, the count, and what was to be expected."""
+    for one in found.differences:
+        console.print(f"row {one.row_id}, sample {one.sample_idx}: differs at character {one.offset}", soft_wrap=True)
+        console.print(Text(f"  recorded     {one.recorded!r}"), soft_wrap=True)
+        console.print(Text(f"  regenerated  {one.regenerated!r}"), soft_wrap=True)
+    differing = found.samples - found.matches
+    if differing > len(found.differences):
+        console.print(f"... and {differing - len(found.differences):,} more", soft_wrap=True)
+    console.print(f"{found.matches:,} of {found.samples:,} samples match ({found.share()})", soft_wrap=True)
+    if differing:
+        console.print(Text(f"the run is {reproducibility['level']}: {reproducibility['means']}"), soft_wrap=True)
+
+
+if __name__ == "__main__":
+    main()
