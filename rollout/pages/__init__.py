@@ -1,9 +1,9 @@
 """Pages that open from the disk, without a network: a skeleton with its styles, scripts and content in one file.
 
 A template is an HTML file of this folder that names its assets as usual, `<link rel="stylesheet" href="style.css">` and
-`<script src="charts.js"></script>`, and has an empty `<script type="application/json" id="content">` for the data. Assets
-are put in their place, and the page's Content-Security-Policy allows exactly these by their hashes: no other script and no
-request, whatever the data says.
+`<script src="charts.js"></script>`, and has an empty `<script type="application/json" id="content">` for the data. The
+assets are put in their place, and the page's Content-Security-Policy allows exactly these by their hashes: no other
+script and no request, whatever the data says.
 """
 
 import base64
@@ -24,7 +24,7 @@ _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u20
 
 
 def write_page(path: Path, template: str, content: Mapping[str, Any]) -> None:
-    """Write `path` from the skeleton `template` ("report.html") and `content` (see `rollout.pages.content`), atomically.
+    """Write `path`, atomically, from the skeleton `template` ("report.html") and `content` (see rollout.pages.content).
 
     Raises ValueError for NaN and infinity, which JSON does not have: say None.
     """

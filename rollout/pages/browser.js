@@ -5,27 +5,34 @@ const MOST_MARKS = 24; // a row with more responses gets a count in the list ins
 
 function rowBrowser({ rows, rows_total: total, analysis }) {
   if (!rows.length) return null;
-  const state = { rows, total, analysis, filter: NO_FILTER, shown: rows, selected: rows[0], threshold: analysis.scores?.pass_threshold ?? 1 };
+  const state = { rows, total, filter: NO_FILTER, shown: rows, selected: rows[0] };
+  state.threshold = analysis.scores?.pass_threshold ?? 1;
   state.scored = rows.some((row) => row.responses.some(({ score }) => isNumber(score)));
   state.counter = element("p", { class: "counter", role: "status" });
   state.list = element("ol", { class: "rows panel", "aria-label": "rows" });
   state.detail = element("article", { class: "row panel", "aria-label": "selected row" });
-  const section = element("section", { id: "rows" }, element("h2", {}, "Rows"), toolbar(state), element("div", { class: "browser" }, state.list, state.detail));
-  listen(state, section);
+  const panes = element("div", { class: "browser" }, state.list, state.detail);
+  const whole = section("rows", "Rows", toolbar(state), panes);
+  listen(state, whole);
   showList(state);
   select(state, rowOfAddress(state) ?? rows[0]);
-  return section;
+  return whole;
 }
 
 function toolbar(state) {
-  const search = element("input", { type: "search", placeholder: "Search prompts and responses", "aria-label": "search prompts and responses" });
+  const wanted = "Search prompts and responses";
+  const search = element("input", { type: "search", placeholder: wanted, "aria-label": wanted });
   const reason = choice("finish reason", ["", ...reasonsIn(state.rows)], (name) => name || "any finish reason");
   const outcome = choice("outcome", ["", "passed", "failed", "unscored"], (name) => name || "any outcome");
-  const minimum = element("input", { type: "number", step: "any", placeholder: "min score", "aria-label": "smallest score" });
-  const refilter = () => {
-    const smallest = minimum.value === "" ? null : Number(minimum.value);
-    applyFilter(state, { pattern: searchPattern(search.value.trim()), reason: reason.value, outcome: outcome.value, minimum: smallest });
-  };
+  const least = "min score";
+  const minimum = element("input", { type: "number", step: "any", placeholder: least, "aria-label": least });
+  const refilter = () =>
+    applyFilter(state, {
+      pattern: searchPattern(search.value.trim()),
+      reason: reason.value,
+      outcome: outcome.value,
+      minimum: minimum.value === "" ? null : Number(minimum.value),
+    });
   const inputs = [search, reason, ...(state.scored ? [outcome, minimum] : [])];
   inputs.forEach((input) => input.addEventListener("input", refilter));
   state.search = search;
@@ -33,7 +40,8 @@ function toolbar(state) {
     inputs.forEach((input) => (input.value = ""));
     refilter();
   };
-  return element("form", { class: "toolbar", submit: (event) => event.preventDefault() }, inputs, button("clear", state.clear), state.counter);
+  const ignore = (event) => event.preventDefault(); // of Enter, which would send the form
+  return element("form", { class: "toolbar", submit: ignore }, inputs, button("clear", state.clear), state.counter);
 }
 
 function choice(name, values, label) {
@@ -60,16 +68,22 @@ function showList(state) {
 }
 
 function listItem(state, row) {
-  const title = element("span", { class: "excerpt" }, highlighted(excerpt(row, state.filter.pattern), state.filter.pattern));
-  const head = element("span", { class: "item-head" }, element("span", { class: "row-id" }, row.row_id), marks(state, row));
-  return element("li", {}, element("a", { href: `#row=${row.row_id}`, "data-row": row.row_id }, head, title));
+  const { pattern } = state.filter;
+  const question = questionOf(row);
+  const part = (kind, ...content) => element("span", { class: kind }, ...content);
+  const line = (kind, text) => part(`excerpt ${kind}`, highlighted(excerpt(text, pattern), pattern));
+  const elsewhere = pattern && !contains(question, pattern) && texts(row).find((text) => contains(text, pattern));
+  const head = part("item-head", part("row-id", row.row_id), marks(state, row));
+  const lines = [line("question", question), elsewhere && line("found", elsewhere)];
+  return element("li", {}, element("a", { href: `#row=${row.row_id}`, "data-row": row.row_id }, head, lines));
 }
 
 /** One square per response, coloured by score or by finish reason, with its meaning as text. */
 function marks(state, row) {
+  const { length } = row.responses;
   const passed = row.responses.filter((response) => outcomeOf(response, state.threshold) === "passed").length;
-  const summary = state.scored ? `${passed} of ${row.responses.length} passed` : plural(row.responses.length, "response");
-  if (row.responses.length > MOST_MARKS) return element("span", { class: "marks" }, summary);
+  const summary = state.scored ? `${number(passed)} of ${number(length)} passed` : plural(length, "response");
+  if (length > MOST_MARKS) return element("span", { class: "marks" }, summary);
   const squares = row.responses.map((response) => element("i", { class: toneOf(state, response) }));
   return element("span", { class: "marks", role: "img", "aria-label": summary, title: summary }, squares);
 }
@@ -109,13 +123,12 @@ function reveal(list, item) {
 function rowDetail(state, row) {
   const { filter, threshold } = state;
   const kept = row.responses.filter((response) => keepsResponse(response, filter, threshold));
-  const hidden = row.responses.length - kept.length;
   const facts = [["ground truth", row.ground_truth], ...Object.entries(row.fields)].filter(([, text]) => text !== null);
   return [
     detailHead(state, row),
     element("div", { class: "chat" }, row.prompt.map((message) => bubble(message, filter.pattern))),
     facts.length > 0 && definitions(facts.map(([name, text]) => [name, highlighted(text, filter.pattern)])),
-    element("h4", {}, plural(kept.length, "response"), hidden > 0 && ` (${number(hidden)} more do not pass the filters)`),
+    responsesHead(state, kept.length, row.responses.length - kept.length),
     element("div", { class: "cards" }, kept.map((response) => card(state, response))),
   ].filter(Boolean);
 }
@@ -123,17 +136,27 @@ function rowDetail(state, row) {
 function detailHead(state, row) {
   const at = state.shown.indexOf(row);
   const position = at < 0 ? "" : `${at + 1} of ${number(state.shown.length)}`;
-  const full = element("input", { type: "checkbox", change: () => state.detail.classList.toggle("full", full.checked) });
-  full.checked = state.detail.classList.contains("full");
   return element(
     "header",
     {},
     element("h3", {}, `Row ${row.row_id}`),
     element("span", { class: "position" }, position),
-    element("label", {}, full, "full texts"),
     button("previous", () => step(state, -1), { disabled: at <= 0, title: "left arrow or k" }),
     button("next", () => step(state, 1), { disabled: at === state.shown.length - 1, title: "right arrow or j" }),
   );
+}
+
+function responsesHead(state, kept, hidden) {
+  const note = hidden > 0 && ` (${number(hidden)} more do not pass the filters)`;
+  const title = element("h4", {}, plural(kept, "response"), note);
+  return element("div", { class: "responses-head" }, title, fullTexts(state));
+}
+
+/** Long texts scroll in their cards, until this is ticked. */
+function fullTexts({ detail }) {
+  const box = element("input", { type: "checkbox", change: () => detail.classList.toggle("full", box.checked) });
+  box.checked = detail.classList.contains("full");
+  return element("label", {}, box, "full texts");
 }
 
 function bubble({ role, content }, pattern) {

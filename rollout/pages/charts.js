@@ -1,25 +1,24 @@
 "use strict";
-// Charts in SVG, drawn again when their width changes. Colours come from the style sheet by class: series-0, series-1, ...
+// Charts in SVG, drawn again when their size changes. Their colours are the style sheet's: series-0 to series-3.
 
-const CHART_HEIGHT = 200;
 const DIGIT_WIDTH = 6.6; // of the tick labels, for the room on the left
 
 /** Lines over a common x axis.
  *
- * series: [{name, points: [[x, y], ...]}], the points ascending in x. yMax: the top of the axis, else the data's.
+ * series: [{name, points: [[x, y], ...]}], the points ascending in x. xMin, yMax: ends of the axes, else the data's.
  * xTicks: where the x axis is labelled, else round numbers. xLog: base-2 logarithm. dots: mark every point.
  */
-function lineChart({ title, note, series, xLabel, yLabel, xFormat = number, yFormat = number, yMax, xTicks, xLog, dots }) {
+function lineChart({ title, note, series, xFormat = number, yFormat = number, ...options }) {
+  const { xLabel, yLabel, xMin, yMax, xTicks, xLog, dots } = options;
   const points = series.flatMap(({ points }) => points);
   const xs = [...new Set(points.map(([x]) => x))].sort((a, b) => a - b);
   const y = { ...axis(0, yMax ?? Math.max(...points.map(([, y]) => y))), label: yLabel, format: yFormat };
-  const x = { low: xs[0], high: xs.at(-1), ticks: xTicks ?? ticks(xs[0], xs.at(-1)), label: xLabel, format: xFormat, log: xLog };
-  const describe = (at) => [
-    `${xFormat(xs[at])} ${xLabel}`,
-    ...series.flatMap(({ name, points }) => points.filter(([x]) => x === xs[at]).map(([, y]) => `${name} ${yFormat(y)}`)),
-  ];
-  const draw = (width) => {
-    const plot = plane(width, x, y);
+  const low = xMin ?? xs[0];
+  const x = { low, high: xs.at(-1), ticks: xTicks ?? ticks(low, xs.at(-1)), label: xLabel, format: xFormat, log: xLog };
+  const read = ({ name, points }, at) => points.filter(([x]) => x === at).map(([, y]) => `${name} ${yFormat(y)}`);
+  const describe = (index) => [`${xFormat(xs[index])} ${xLabel}`, ...series.flatMap((line) => read(line, xs[index]))];
+  const draw = (width, height) => {
+    const plot = plane(width, height, x, y);
     plot.svg.append(...series.flatMap((line, index) => drawLine(plot, line.points, index, dots)));
     return withHover(plot, xs.map(plot.x), describe);
   };
@@ -38,8 +37,8 @@ function histogramChart({ title, note, histogram: { edges, counts }, xLabel, yLa
     `${bin(edges[at], edges[at + 1], xFormat)} ${xLabel}`,
     `${number(counts[at])} ${yLabel} (${percent(counts[at] / total)})`,
   ];
-  const draw = (width) => {
-    const plot = plane(width, x, y);
+  const draw = (width, height) => {
+    const plot = plane(width, height, x, y);
     plot.svg.append(...counts.map((count, at) => drawBar(plot, edges[at], edges[at + 1], count)));
     plot.svg.append(...marks.map(([name, value]) => drawMark(plot, name, value)));
     return withHover(plot, counts.map((_, at) => (plot.x(edges[at]) + plot.x(edges[at + 1])) / 2), describe);
@@ -58,7 +57,8 @@ function barChart({ title, note, bars, full = Math.max(...bars.map(({ value }) =
   const rows = bars.map(({ name, value, text, tone = "series-0" }) => {
     const bar = element("span", { class: `bar ${tone}` });
     bar.style.width = `${full ? (100 * value) / full : 0}%`;
-    return element("li", {}, element("span", { class: "name" }, name), element("span", { class: "track" }, bar), element("span", { class: "value" }, text));
+    const part = (kind, content) => element("span", { class: kind }, content);
+    return element("li", {}, part("name", name), part("track", bar), part("value", text));
   });
   return figure(title, note, element("ul", { class: "bars" }, rows));
 }
@@ -70,15 +70,10 @@ function figure(title, note, ...content) {
 
 function chart({ title, note, legend = [], draw }) {
   const plot = element("div", { class: "plot", role: "img", "aria-label": note ? `${title}: ${note}` : title });
-  plot.style.height = `${CHART_HEIGHT}px`;
-  let drawn = 0;
-  const redraw = () => {
-    if (plot.clientWidth === drawn || !plot.clientWidth) return;
-    drawn = plot.clientWidth;
-    plot.replaceChildren(...draw(drawn));
-  };
+  const redraw = () => plot.clientWidth && plot.replaceChildren(...draw(plot.clientWidth, plot.clientHeight));
   new ResizeObserver(redraw).observe(plot);
-  const names = legend.map((name, index) => element("li", {}, element("span", { class: `swatch series-${index}` }), name));
+  const swatch = (index) => element("span", { class: `swatch series-${index}` });
+  const names = legend.map((name, index) => element("li", {}, swatch(index), name));
   return figure(title, note, names.length > 0 && element("ul", { class: "legend" }, names), plot);
 }
 
@@ -101,16 +96,16 @@ function axis(low, high, smallest = 0) {
 }
 
 /** The empty plane: {svg, x and y from values to pixels, left, right, top, bottom in pixels}. */
-function plane(width, x, y) {
+function plane(width, height, x, y) {
   const left = 10 + DIGIT_WIDTH * Math.max(...y.ticks.map((tick) => y.format(tick).length));
-  const box = { left, right: width - 12, top: 22, bottom: CHART_HEIGHT - 36 };
+  const box = { left, right: width - 20, top: 22, bottom: height - 36 };
   const position = (axis, from, to) => {
     const at = axis.log ? Math.log2 : (value) => value;
     const span = at(axis.high) - at(axis.low);
     return (value) => from + (span ? (at(value) - at(axis.low)) / span : 0.5) * (to - from);
   };
   const plot = { ...box, x: position(x, box.left, box.right), y: position(y, box.bottom, box.top) };
-  plot.svg = shape("svg", { viewBox: `0 0 ${width} ${CHART_HEIGHT}`, "aria-hidden": "true" }, ...drawAxes(plot, x, y));
+  plot.svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true" }, ...drawAxes(plot, x, y));
   return plot;
 }
 
@@ -145,10 +140,10 @@ function drawMark(plot, name, value) {
   const x = plot.x(value);
   const anchor = x > (plot.left + plot.right) / 2 ? { x: x - 4, "text-anchor": "end" } : { x: x + 4 };
   const line = shape("line", { class: "mark", x1: x, x2: x, y1: plot.top - 6, y2: plot.bottom });
-  return shape("g", {}, line, shape("text", { ...anchor, y: plot.top + 2, class: "label" }, name));
+  return shape("g", {}, line, shape("text", { ...anchor, y: plot.top - 1, class: "label" }, name));
 }
 
-/** The plot, and a label that follows the pointer from one position (in pixels) to the next. */
+/** The plot, and a label above it that follows the pointer from one position (in pixels) to the next. */
 function withHover(plot, positions, describe) {
   const guide = shape("line", { class: "guide", y1: plot.top, y2: plot.bottom, visibility: "hidden" });
   const label = element("div", { class: "tip", hidden: true });
@@ -159,8 +154,8 @@ function withHover(plot, positions, describe) {
     guide.setAttribute("x2", positions[at]);
     guide.setAttribute("visibility", "visible");
     label.hidden = false;
-    label.textContent = describe(at).join("\n");
-    const left = positions[at] + (positions[at] > plot.right / 2 ? -label.offsetWidth - 10 : 10);
+    label.textContent = describe(at).join(" · ");
+    const left = Math.min(positions[at] - label.offsetWidth / 2, plot.right - label.offsetWidth);
     label.style.left = `${Math.max(left, 0)}px`;
   };
   const hide = () => {

@@ -3,7 +3,7 @@
 Texts are shown as they are, whatever is in them. Numbers are finite; a number that does not exist is None.
 """
 
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 
 class Report(TypedDict):
@@ -36,6 +36,8 @@ class Run(TypedDict):
     """What ran: from run.json, as text where a person reads it."""
 
     status: str
+    error: NotRequired[str | None]
+    """Why it failed."""
     started: str
     """ISO 8601, as `ended`."""
     ended: str | None

@@ -73,11 +73,12 @@ function number(value) {
 
 /** For large figures: 12,345,678 -> "12.3M". */
 function compact(value) {
-  return value < 1e6 ? number(value) : value.toLocaleString("en-US", { notation: "compact", maximumSignificantDigits: 3 });
+  if (value < 1e6) return number(value);
+  return value.toLocaleString("en-US", { notation: "compact", maximumSignificantDigits: 3 });
 }
 
 function percent(fraction) {
-  return fraction.toLocaleString("en-US", { style: "percent", maximumFractionDigits: Math.abs(fraction) < 0.1 ? 1 : 0 });
+  return fraction.toLocaleString("en-US", { style: "percent", maximumFractionDigits: 1 });
 }
 
 /** "1 row", "2 rows". */

@@ -7,7 +7,7 @@ const WARN_TRUNCATED = 0.1; // share of responses cut off from which the number 
 function report(content) {
   const { run, analysis } = content;
   const sections = [
-    section("overview", "Overview", tiles(content), run && run.facts.length > 0 && facts(run.facts)),
+    section("overview", "Overview", tiles(content), run?.facts.length > 0 && definitions(run.facts, "facts panel")),
     section("throughput", "Throughput", grid(throughputCharts(content))),
     section("responses", "Responses", grid(responseCharts(analysis))),
     section("scores", "Scores", analysis.scores && grid(scoreCharts(analysis.scores))),
@@ -21,11 +21,14 @@ function report(content) {
 
 function topBar({ title, run }, sections) {
   const links = sections.map(({ id, firstChild }) => element("a", { href: `#${id}` }, firstChild.textContent));
+  const product = element("span", { class: "product" }, "rollout");
+  const status = run && badge(run.status, STATUS_TONES[run.status]);
   return element(
     "header",
     { class: "top" },
-    element("div", { class: "heading" }, element("span", { class: "product" }, "rollout"), element("h1", {}, title), run && badge(run.status, STATUS_TONES[run.status]), themeButton()),
+    element("div", { class: "heading" }, product, element("h1", {}, title), status, themeButton()),
     run && element("p", { class: "when" }, whenItRan(run)),
+    run?.error && element("p", { class: "error" }, run.error),
     element("nav", { "aria-label": "sections" }, links),
   );
 }
@@ -37,28 +40,51 @@ function whenItRan({ started, ended }) {
 }
 
 function tiles({ run, analysis }) {
-  const { scores } = analysis;
-  const totals = run?.totals;
-  const answered = analysis.samples - analysis.failed;
-  const bestOf = Object.entries(scores?.pass_at_k ?? {}).at(-1);
-  return element("div", { class: "tiles" }, [
-    tile("rows", compact(analysis.rows), analysis.rows_with_errors > 0 && `${number(analysis.rows_with_errors)} with errors`),
-    tile("samples", compact(analysis.samples), analysis.failed > 0 ? `${number(analysis.failed)} failed` : "none failed", analysis.failed > 0 && "bad"),
-    totals && tile("generated tokens", compact(totals.generated_tokens), `from ${compact(totals.prompt_tokens)} prompt tokens`),
-    run?.throughput && tile("tokens / s", compact(run.throughput.output_tok_s), `${number(run.throughput.samples_s)} samples / s`),
-    scores && tile("pass rate", percent(scores.pass_rate), `mean score ${number(scores.mean)}`),
-    bestOf && Number(bestOf[0]) > 1 && tile(`pass@${bestOf[0]}`, percent(bestOf[1]), "at least one passes"),
-    answered > 0 && tile("cut off", percent(analysis.truncated_fraction), "by max_tokens", analysis.truncated_fraction >= WARN_TRUNCATED && "warn"),
-    analysis.tokens && tile("tokens / response", number(analysis.tokens.p50), `median, mean ${number(analysis.tokens.mean)}`),
-  ]);
+  const all = [...countTiles(analysis), ...speedTiles(run), ...scoreTiles(analysis.scores), ...lengthTiles(analysis)];
+  return element("div", { class: "tiles" }, all);
 }
 
-function tile(name, value, note, tone) {
-  return element("div", { class: `tile ${tone || ""}` }, element("div", { class: "name" }, name), element("div", { class: "value" }, value), note && element("div", { class: "note" }, note));
+function countTiles({ rows, rows_with_errors: bad, samples, failed }) {
+  return [
+    tile("rows", compact(rows), bad > 0 && `${number(bad)} with errors`),
+    tile("samples", compact(samples), failed > 0 ? `${number(failed)} failed` : "none failed", failed > 0 ? "bad" : ""),
+  ];
 }
 
-function facts(pairs) {
-  return element("dl", { class: "facts panel" }, pairs.map(([name, text]) => element("div", {}, element("dt", {}, name), element("dd", {}, text))));
+function speedTiles(run) {
+  const { totals, throughput: rate } = run ?? {};
+  return [
+    totals && tile("generated tokens", compact(totals.generated_tokens), `${compact(totals.prompt_tokens)} in prompts`),
+    rate && tile("tokens / s", compact(rate.output_tok_s), `${number(rate.samples_s)} samples / s`),
+  ];
+}
+
+function scoreTiles(scores) {
+  if (!scores) return [];
+  const [k, share] = largestK(scores);
+  return [
+    tile("pass rate", percent(scores.pass_rate), `mean score ${number(scores.mean)}`),
+    k > 1 && tile(`pass@${k}`, percent(share), "at least one passes"),
+  ];
+}
+
+function lengthTiles({ samples, failed, truncated_fraction: cut, tokens }) {
+  return [
+    samples > failed && tile("cut off", percent(cut), "by max_tokens", cut >= WARN_TRUNCATED ? "warn" : ""),
+    tokens && tile("tokens / response", number(tokens.p50), `median, mean ${number(tokens.mean)}`),
+  ];
+}
+
+/** The largest k and its pass@k; [0, null] without scores. */
+function largestK(scores) {
+  const [k, share] = Object.entries(scores?.pass_at_k ?? {}).at(-1) ?? [0, null];
+  return [Number(k), share];
+}
+
+function tile(name, value, note, tone = "") {
+  const part = (kind, text) => element("div", { class: kind }, text);
+  const parts = [part("name", name), part("value", value), note && part("note", note)];
+  return element("div", { class: `tile ${tone}` }, parts);
 }
 
 function grid(charts) {
@@ -68,15 +94,16 @@ function grid(charts) {
 
 function throughputCharts({ run, series }) {
   const time = timeAxis(series);
-  const line = (name, key) => ({ name, points: series.filter((point) => isNumber(point[key])).map((point) => [point.seconds / time.unit, point[key]]) });
-  const over = (title, note, yLabel, ...lines) => {
+  const measured = (key) => series.filter((point) => isNumber(point[key]));
+  const line = (name, key) => ({ name, points: measured(key).map((point) => [point.seconds / time.unit, point[key]]) });
+  const over = (title, yLabel, ...lines) => {
     const drawn = lines.filter(({ points }) => points.length);
-    return drawn.length > 0 && lineChart({ title, note, series: drawn, xLabel: time.label, yLabel });
+    return drawn.length > 0 && lineChart({ title, series: drawn, xLabel: time.label, yLabel, xMin: 0 });
   };
   return [
-    over("Generation speed", null, "tokens / s", line("now", "output_tok_s_now"), line("since the start", "output_tok_s")),
-    over("Progress", null, "samples done", line("samples", "samples_done")),
-    over("In the engine", null, "requests", line("running", "running"), line("waiting", "waiting")),
+    over("Generation speed", "tokens / s", line("now", "output_tok_s_now"), line("since the start", "output_tok_s")),
+    over("Progress", "samples done", line("samples", "samples_done")),
+    over("In the engine", "requests", line("running", "running"), line("waiting", "waiting")),
     timeSpent(run?.seconds ?? {}),
   ];
 }
@@ -97,7 +124,7 @@ function responseCharts(analysis) {
     lengthChart("Tokens per response", analysis.tokens, "tokens", "responses"),
     lengthChart("Characters per response", analysis.characters, "characters", "responses"),
     lengthChart("Distinct responses per row", analysis.distinct_responses, "distinct responses", "rows"),
-    stacked(finishReasons(analysis), quality(analysis)),
+    stacked(finishReasons(analysis), repeats(analysis)),
   ];
 }
 
@@ -109,75 +136,95 @@ function stacked(...charts) {
 
 function lengthChart(title, lengths, xLabel, yLabel) {
   if (!lengths?.histogram) return null;
-  const { mean, std, min, p50, p90, p99, max, histogram } = lengths;
-  const note = `mean ${number(mean)} ± ${number(std)}, min ${number(min)}, p90 ${number(p90)}, p99 ${number(p99)}, max ${number(max)}`;
+  const { mean, std, p50, p90, p99, max, histogram } = lengths;
+  const quantiles = `p90 ${number(p90)} · p99 ${number(p99)} · max ${number(max)}`;
+  const note = `mean ${number(mean)} ± ${number(std)} · ${quantiles}`;
   return histogramChart({ title, note, histogram, xLabel, yLabel, marks: [[`median ${number(p50)}`, p50]] });
 }
 
-/** Bars as shares of all samples. */
+/** Bars as shares of all samples; counts: [[name, count, tone], ...]. */
 function shares(title, samples, counts) {
-  const bars = counts.map(([name, count, tone]) => ({ name, value: count, text: `${number(count)}  ${percent(count / samples)}`, tone }));
-  return samples > 0 && bars.length > 0 && barChart({ title, note: `of ${plural(samples, "sample")}`, bars, full: samples });
+  const text = (count) => `${number(count)}  ${percent(count / samples)}`;
+  const bars = counts.map(([name, count, tone]) => ({ name, value: count, text: text(count), tone }));
+  const note = `of ${plural(samples, "sample")}`;
+  return samples > 0 && bars.length > 0 && barChart({ title, note, bars, full: samples });
 }
 
 function finishReasons({ samples, failed, finish_reasons: reasons }) {
-  const counts = Object.entries(reasons ?? {}).map(([name, count]) => [name, count, name === "stop" ? "series-0" : "warn"]);
+  const tone = (name) => (name === "stop" ? "series-0" : "warn");
+  const counts = Object.entries(reasons ?? {}).map(([name, count]) => [name, count, tone(name)]);
   return shares("Finish reasons", samples, [...counts, ...(failed ? [["failed", failed, "bad"]] : [])]);
 }
 
-function quality({ samples, ...analysis }) {
-  const notes = [["duplicates", "equal to an earlier one"], ["looping", "repeats itself"], ["empty", "empty"]];
-  return shares("Repeated and empty responses", samples, notes.filter(([key]) => isNumber(analysis[key])).map(([key, name]) => [name, analysis[key], "warn"]));
+function repeats({ samples, duplicates, looping, empty }) {
+  const counts = Object.entries({ duplicate: duplicates, looping, empty }).filter(([, count]) => isNumber(count));
+  return shares("Repeated and empty responses", samples, counts.map(([name, count]) => [name, count, "warn"]));
 }
 
 function scoreCharts(scores) {
-  const unscored = scores.unscored > 0 ? `, ${number(scores.unscored)} could not be scored` : "";
-  return [
-    passAtK(scores),
-    scores.row_pass_rates && histogramChart({ title: "Pass rate of a row", note: "left: too hard, right: too easy", histogram: scores.row_pass_rates, xLabel: "share of its responses that pass", yLabel: "rows", xFormat: percent }),
-    scores.histogram && histogramChart({ title: "Scores", note: `mean ${number(scores.mean)} of ${plural(scores.scored, "response")}${unscored}`, histogram: scores.histogram, xLabel: "score", yLabel: "responses" }),
-  ];
+  return [passAtK(scores), rowPassRates(scores), scoreHistogram(scores)];
 }
 
-function passAtK({ pass_at_k: pass = {}, majority_at_k: majority = {} }) {
-  const points = (values) => Object.entries(values ?? {}).map(([k, share]) => [Number(k), share]);
-  const series = [{ name: "pass@k", points: points(pass) }, { name: "majority@k", points: points(majority) }].filter((line) => line.points.length);
+function passAtK({ pass_at_k: pass, majority_at_k: majority }) {
+  const points = (shares) => Object.entries(shares ?? {}).map(([k, share]) => [Number(k), share]);
+  const lines = [
+    { name: "pass@k", points: points(pass) },
+    { name: "majority@k", points: points(majority) },
+  ];
+  const series = lines.filter(({ points }) => points.length);
   if (!series.length) return null;
-  const options = { yLabel: "share of rows", yFormat: percent, yMax: 1, xLog: true, dots: true, xTicks: series[0].points.map(([k]) => k) };
-  return lineChart({ title: "pass@k", note: "at least one of k responses passes", series, xLabel: "k", ...options });
+  const x = { xLabel: "k", xLog: true, xTicks: series[0].points.map(([k]) => k) };
+  const y = { yLabel: "share of rows", yFormat: percent, yMax: 1 };
+  return lineChart({ title: "pass@k", note: "at least one of k responses passes", series, ...x, ...y, dots: true });
+}
+
+function rowPassRates({ row_pass_rates: histogram }) {
+  const labels = { xLabel: "share of its responses that pass", yLabel: "rows", xFormat: percent };
+  const note = "left: too hard, right: too easy";
+  return histogram && histogramChart({ title: "Pass rate of a row", note, histogram, ...labels });
+}
+
+function scoreHistogram({ mean, scored, unscored, histogram }) {
+  const missing = unscored > 0 ? `, ${number(unscored)} could not be scored` : "";
+  const note = `mean ${number(mean)} of ${plural(scored, "response")}${missing}`;
+  return histogram && histogramChart({ title: "Scores", note, histogram, xLabel: "score", yLabel: "responses" });
 }
 
 function groupTable({ by, groups }) {
   const rows = Object.entries(groups ?? {});
-  const column = (name, value, format, share) => ({ name, value: ([, group]) => value(group), text: format && ((row) => format(value(row[1]))), share: share && (([, group]) => value(group)) });
-  const best = (group) => Object.values(group.scores?.pass_at_k ?? {}).at(-1);
-  const largest = Object.keys(rows[0]?.[1].scores?.pass_at_k ?? {}).at(-1);
+  const figures = (name, of) => ({ name, value: ([, group]) => of(group) });
+  const share = (name, of) => ({ ...figures(name, of), text: ([, it]) => percent(of(it)), share: ([, it]) => of(it) });
+  const k = Math.max(0, ...rows.map(([, group]) => largestK(group.scores)[0]));
   const columns = [
     { name: by, value: ([name]) => name },
-    column("rows", (group) => group.rows),
-    column("samples", (group) => group.samples),
-    column("failed", (group) => group.failed),
-    column("pass rate", (group) => group.scores?.pass_rate, percent, true),
-    largest > 1 && column(`pass@${largest}`, best, percent, true),
-    column("mean score", (group) => group.scores?.mean),
-    column("tokens, mean", (group) => group.tokens?.mean),
-    column("tokens, p90", (group) => group.tokens?.p90),
-    column("cut off", (group) => group.truncated_fraction, percent, true),
-    column("distinct / row", (group) => group.distinct_responses?.mean),
+    figures("rows", (group) => group.rows),
+    figures("samples", (group) => group.samples),
+    figures("failed", (group) => group.failed),
+    share("pass rate", (group) => group.scores?.pass_rate),
+    k > 1 && share(`pass@${k}`, (group) => group.scores?.pass_at_k?.[k]),
+    figures("mean score", (group) => group.scores?.mean),
+    figures("tokens, mean", (group) => group.tokens?.mean),
+    figures("tokens, p90", (group) => group.tokens?.p90),
+    share("cut off", (group) => group.truncated_fraction),
+    figures("distinct / row", (group) => group.distinct_responses?.mean),
   ];
   return rows.length > 0 && element("div", { class: "panel" }, sortableTable(columns.filter(Boolean), rows));
 }
 
 function errorTable({ errors }) {
   const rows = Object.entries(errors ?? {});
-  const columns = [{ name: "samples", value: ([, count]) => count }, { name: "error", value: ([text]) => text, wide: true }];
+  const columns = [
+    { name: "samples", value: ([, count]) => count },
+    { name: "error", value: ([text]) => text, wide: true },
+  ];
   return rows.length > 0 && element("div", { class: "panel" }, sortableTable(columns, rows));
 }
 
 function runDetails({ command, run_dir: folder, config, provenance }) {
+  const keys = Object.entries(config);
   return [
     element("div", { class: "panel command" }, element("code", {}, command), copyButton(command)),
-    folded(`Config (${plural(Object.keys(config).length, "key")})`, searchableDefinitions(Object.entries(config), "Search the config")),
+    folded(`Config (${plural(keys.length, "key")})`, searchableDefinitions(keys, "Search the config")),
     folded("Provenance", definitions([["folder", folder], ...Object.entries(provenance)])),
   ];
 }

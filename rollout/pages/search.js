@@ -55,12 +55,14 @@ function highlighted(text, pattern) {
   return [...nodes, text.slice(end)];
 }
 
-/** The beginning of the question, or what stands around the first match in the row. */
-function excerpt(row, pattern, length = 140) {
-  const question = row.prompt.findLast(({ role }) => role === "user") ?? row.prompt.at(-1);
-  const candidates = [question?.content ?? "", ...texts(row)];
-  const text = (pattern && candidates.find((text) => contains(text, pattern))) ?? candidates[0];
+/** The last thing the user said: what tells one row from the next. */
+function questionOf({ prompt }) {
+  return (prompt.findLast(({ role }) => role === "user") ?? prompt.at(-1))?.content ?? "";
+}
+
+/** `text` from a little before the first match on, in one line. */
+function excerpt(text, pattern, length = 140) {
   const start = pattern ? Math.max(text.search(pattern) - 30, 0) : 0;
-  const part = text.slice(start, start + length);
-  return `${start ? "… " : ""}${part.replace(/\s+/g, " ")}${start + length < text.length ? " …" : ""}`;
+  const part = text.slice(start, start + length).replace(/\s+/g, " ");
+  return `${start ? "… " : ""}${part}${start + length < text.length ? " …" : ""}`;
 }

@@ -3,38 +3,47 @@
 /** A table that sorts by the column whose heading is pressed.
  *
  * columns: [{name, value: row -> number, string or null, text: row -> what is shown, share: row -> 0 to 1 for a bar,
- * wide: takes the width that is left}].
+ * wide: take the width that is left}].
  * A column in which no row has a value is left out.
  */
 function sortableTable(columns, rows) {
   const shown = columns.filter(({ value }) => rows.map(value).some(isPresent));
   const body = element("tbody");
-  const kind = ({ value, wide }) => `${isNumber(rows.map(value).find(isPresent)) ? "figure" : "text"}${wide ? " wide" : ""}`;
-  const headings = shown.map((column) => element("th", { scope: "col", class: kind(column) }, button(column.name, () => sort(column))));
+  const headings = shown.map((column) => heading(column, rows, () => sort(column)));
   const order = { column: null, descending: false };
-  const fillBody = (sorted) => body.replaceChildren(...sorted.map((row) => element("tr", {}, shown.map((column) => cell(column, row)))));
+  const show = (sorted) => body.replaceChildren(...sorted.map((row) => tableRow(shown, row)));
   const sort = (column) => {
-    order.descending = order.column === column ? !order.descending : isNumber(column.value(rows[0]));
+    order.descending = order.column === column ? !order.descending : isFigures(column, rows);
     order.column = column;
     const direction = order.descending ? -1 : 1;
-    fillBody([...rows].sort((a, b) => direction * compare(column.value(a), column.value(b))));
-    headings.forEach((heading, at) => markSorted(heading, shown[at] === column && order.descending ? "descending" : "ascending", shown[at] === column));
+    show([...rows].sort((a, b) => direction * compare(column.value(a), column.value(b))));
+    headings.forEach((node) => node.removeAttribute("aria-sort"));
+    headings[shown.indexOf(column)].setAttribute("aria-sort", order.descending ? "descending" : "ascending");
   };
-  fillBody(rows);
-  const head = element("thead", {}, element("tr", {}, headings));
-  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "table" }, element("table", {}, head, body));
+  show(rows);
+  const table = element("table", {}, element("thead", {}, element("tr", {}, headings)), body);
+  return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "table" }, table);
 }
 
-function markSorted(heading, direction, sorted) {
-  if (sorted) heading.setAttribute("aria-sort", direction);
-  else heading.removeAttribute("aria-sort");
+function isFigures({ value }, rows) {
+  return isNumber(rows.map(value).find(isPresent));
+}
+
+function heading(column, rows, sort) {
+  const kind = `${isFigures(column, rows) ? "figure" : "text"} ${column.wide ? "wide" : ""}`;
+  return element("th", { scope: "col", class: kind }, button(column.name, sort));
+}
+
+function tableRow(columns, row) {
+  return element("tr", {}, columns.map((column) => cell(column, row)));
 }
 
 function cell({ value, text, share }, row) {
   const found = value(row);
   if (!isPresent(found)) return element("td", { class: "figure" }, "–");
   const content = text ? text(row) : isNumber(found) ? number(found) : found;
-  return element("td", { class: isNumber(found) ? "figure" : "text" }, share && shareBar(share(row)), element("span", {}, content));
+  const kind = isNumber(found) ? "figure" : "text";
+  return element("td", { class: kind }, share && shareBar(share(row)), element("span", {}, content));
 }
 
 function shareBar(fraction) {
@@ -48,9 +57,10 @@ function compare(a, b) {
   return String(a ?? "").localeCompare(String(b ?? ""), "en", { numeric: true });
 }
 
-/** Names and texts in two columns. */
-function definitions(pairs) {
-  return element("dl", { class: "definitions" }, pairs.map(([name, text]) => element("div", {}, element("dt", {}, name), element("dd", {}, text))));
+/** Names and texts: [[name, text], ...]. kind: "definitions" for two columns, "facts" for lines of text. */
+function definitions(pairs, kind = "definitions") {
+  const entry = ([name, text]) => element("div", {}, element("dt", {}, name), element("dd", {}, text));
+  return element("dl", { class: kind }, pairs.map(entry));
 }
 
 /** The same with a search box over both. */
@@ -60,7 +70,8 @@ function searchableDefinitions(pairs, placeholder) {
     const found = pairs.filter((pair) => pair.some((text) => text.toLowerCase().includes(query.toLowerCase())));
     list.replaceChildren(definitions(found));
   };
-  const box = element("input", { type: "search", placeholder, "aria-label": placeholder, input: () => show(box.value) });
+  const box = element("input", { type: "search", placeholder, "aria-label": placeholder });
+  box.addEventListener("input", () => show(box.value));
   show("");
   return element("div", {}, box, list);
 }
