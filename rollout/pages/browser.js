@@ -6,7 +6,7 @@ const MOST_MARKS = 24; // a row with more responses gets a count in the list ins
 function rowBrowser({ rows, rows_total: total, analysis }) {
   if (!rows.length) return null;
   const state = { rows, total, filter: NO_FILTER, shown: rows, selected: rows[0] };
-  state.threshold = analysis.scores?.pass_threshold ?? 1;
+  state.threshold = analysis.scores?.pass_score ?? 1;
   state.scored = rows.some((row) => row.responses.some(({ score }) => isNumber(score)));
   state.counter = element("p", { class: "counter", role: "status" });
   state.list = element("ol", { class: "rows panel", "aria-label": "rows" });

@@ -140,7 +140,7 @@ function drawMark(plot, name, value) {
   const x = plot.x(value);
   const anchor = x > (plot.left + plot.right) / 2 ? { x: x - 4, "text-anchor": "end" } : { x: x + 4 };
   const line = shape("line", { class: "mark", x1: x, x2: x, y1: plot.top - 6, y2: plot.bottom });
-  return shape("g", {}, line, shape("text", { ...anchor, y: plot.top + 2, class: "label" }, name));
+  return shape("g", {}, line, shape("text", { ...anchor, y: plot.top - 1, class: "label" }, name));
 }
 
 /** The plot, and a label above it that follows the pointer from one position (in pixels) to the next. */
