@@ -64,9 +64,12 @@ class ValueCounts:
         return low + (high - low) * (position - below)
 
     def _histogram(self) -> Histogram:
-        """Bins of equal width, a whole number, so that no bin holds more different lengths than another."""
+        """Bins of equal width, a whole number, so that no bin holds more different values than another.
+
+        Bins of a single value lie around it.
+        """
         low, high = int(self._values[0]), int(self._values[-1])
         width = max(1, -(-(high + 1 - low) // _MOST_BINS))
-        edges = np.arange(low, high + width + 1, width)
+        edges = np.arange(low, high + width + 1, width) - (0.5 if width == 1 else 0)
         counts, _ = np.histogram(self._values, bins=edges, weights=self._counts)
-        return Histogram([int(edge) for edge in edges], [int(count) for count in counts])
+        return Histogram([float(edge) for edge in edges], [int(count) for count in counts])
