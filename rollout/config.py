@@ -263,6 +263,15 @@ class EngineConfig:
 
 
 @dataclass
+class SweepConfig:
+    objective: str | None = None
+    """What a job returns to an optimizing sweeper: a number of run.json or analysis.json, for example
+    throughput.output_tok_s, score.mean or truncated_fraction."""
+    rows: int = _knob(20, ge=0)
+    """Rows of each job to compare in sweep.html: the first ones."""
+
+
+@dataclass
 class RunConfig:
     """One run. Groups with presets first, then what rarely changes."""
 
@@ -274,5 +283,6 @@ class RunConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     dry_run: bool = False
     """Check the command, the input and the model's files, say what would run, and stop."""

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from rollout import devices, knobs, manifest, models, provenance
 from rollout.config import RunConfig
-from rollout.digest import digest
+from rollout.digest import differences, digest
 from rollout.errors import UserError
 from rollout.finalize import OUTPUT, finalize
 from rollout.interrupt import Interrupted, stop_on_signal
@@ -60,8 +60,28 @@ def refuse_used(run: RunConfig, run_dir: Path) -> None:
         raise UserError(f"hydra.run.dir={short(run_dir)}: {found[0]} is there already; choose another folder")
 
 
-def is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, Any]) -> bool:
-    """Whether the run in `run_dir`, whose run.json says `before`, has everything that `run` asks for."""
+def to_continue(run: RunConfig, table: Table, run_dir: Path) -> dict[str, Any] | None:
+    """The digest with which the run in `run_dir` goes on as `run`; None when it has everything that `run` asks for.
+
+    Raises UserError when it is another experiment, or larger.
+    """
+    before, now = manifest.read(run_dir), digest(run, table)
+    if problems := [*differences(before["digest"], now), *_shrunk(before["config"], run)]:
+        raise UserError(*problems)
+    return None if _is_complete(run, table, run_dir, before) else now
+
+
+def _shrunk(before: dict[str, Any], run: RunConfig) -> Iterator[str]:
+    """A run keeps what it has: fewer samples or rows than before are a mistake."""
+    for key, now, then in (
+        ("sampling.n_samples", run.sampling.n_samples, before["sampling"]["n_samples"]),
+        ("data.limit", run.data.limit, before["data"]["limit"]),
+    ):
+        if now is not None and (then is None or now < then):
+            yield f"{key}={now}: this run has {'all' if then is None else then}; give that many or more"
+
+
+def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, Any]) -> bool:
     config_before = before["config"]
     return (
         before["status"] == "done"
