@@ -55,7 +55,7 @@ def _run(about: dict[str, Any], run_dir: Path) -> Run:
         "status": about["status"],
         "started": about["started"],
         "ended": about.get("ended"),
-        "command": _typed(about["provenance"]["command"]),
+        "command": typed_command(about["provenance"]["command"]),
         "run_dir": str(run_dir),
         "facts": [(name, settings[key]) for name, key in _FACTS.items()],
         "config": settings,
@@ -66,7 +66,7 @@ def _run(about: dict[str, Any], run_dir: Path) -> Run:
     }
 
 
-def _typed(command: list[str]) -> str:
+def typed_command(command: list[str]) -> str:
     """The command as it was typed, without the folders of Python and of the package."""
     _, script, *arguments = command
     module = "rollout" if Path(script).stem in ("__main__", "rollout") else f"rollout.{Path(script).stem}"
