@@ -7,6 +7,7 @@ template such as `{question}` as a dictionary.
 import ast
 import dataclasses
 import inspect
+import json
 import re
 import textwrap
 from collections.abc import Iterator
@@ -111,4 +112,4 @@ def _decoded(text: str) -> str:
 
 
 def _shown(value: Any) -> str:
-    return {None: "null", True: "true", False: "false"}.get(value, str(value))
+    return value if isinstance(value, str) else json.dumps(value)

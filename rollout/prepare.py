@@ -37,6 +37,9 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PLACES_SHOWN = 3
 _SHOWN_CHARACTERS = 300
 
+_as_json = json.JSONEncoder(ensure_ascii=False, default=str).encode
+_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str).encode
+
 
 def main() -> None:
     """The command. Exit codes as of `python -m rollout`; 1 also when there is nothing to write."""
@@ -152,15 +155,11 @@ def _chat_column(chats: list[list[Message]], chat_type: pa.DataType) -> pa.Array
 
 def _seen_before(chat: list[Message], seen: set[bytes]) -> bool:
     """Whether an equal chat was asked about before. 16 bytes: among 10^12 chats two have equal hashes once in 10^14."""
-    digest = blake2b(_as_json(chat).encode(), digest_size=16).digest()
+    digest = blake2b(_canonical(chat).encode(), digest_size=16).digest()
     if digest in seen:
         return True
     seen.add(digest)
     return False
-
-
-def _as_json(chat: list[Message]) -> str:
-    return json.dumps(chat, ensure_ascii=False, sort_keys=True, default=str)
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
@@ -211,9 +210,14 @@ def _report_lines(report: Report, config: PrepareConfig) -> Iterator[str]:
     yield f"columns       {', '.join([PROMPT, *report.plan.keep])}"
     if report.plan.left_out:
         yield f"left out      {', '.join(report.plan.left_out)}: a run needs the name for a column of its own"
-    first = json.dumps(report.first_chat, ensure_ascii=False, default=str)
-    yield f"first prompt  {first if len(first) <= _SHOWN_CHARACTERS else first[:_SHOWN_CHARACTERS] + ' ...'}"
+    yield f"first prompt  {_excerpt(_as_json(report.first_chat))}"
     yield f"use it with   python -m rollout {_data_path(config.output)}"
+
+
+def _excerpt(text: str) -> str:
+    """The beginning of `text`, without characters that would control the terminal."""
+    shown = "".join(c if c.isprintable() else "?" for c in text[:_SHOWN_CHARACTERS])
+    return shown if len(text) <= _SHOWN_CHARACTERS else f"{shown} ..."
 
 
 def _data_path(path: str) -> str:
