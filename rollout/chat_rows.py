@@ -95,10 +95,6 @@ def _chat_type(kind: pa.DataType) -> pa.DataType:
     """The type of chats made of a column of type `kind`: role and content are text, other fields stay what they are."""
     if pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return pa.list_(pa.struct(_ROLE_AND_CONTENT))
-    texts = (pa.string(), pa.large_string(), pa.null())
-    types = {field.name: field.type for field in kind.value_type}
-    if any(types.get(field.name, pa.null()) not in texts for field in _ROLE_AND_CONTENT):
-        return CHATS_AS_JSON
     own = {field.name for field in _ROLE_AND_CONTENT}
     others = [field for field in kind.value_type if field.name not in own and not pa.types.is_null(field.type)]
     chats = pa.list_(pa.struct([*_ROLE_AND_CONTENT, *others]))

@@ -103,10 +103,9 @@ def prepare(config: PrepareConfig) -> Report:
 
 
 class _RicherChat(Exception):
-    """A chat in a column of texts has more than role and content.
+    """A chat has more than the planned type holds: a content that is no text, or, written as JSON, other fields.
 
-    Only chats written as JSON texts can. Looking for one in advance would read every such input once more, to find
-    that hardly any has one.
+    Few inputs have one. Looking for it in advance would read every input once more; so the file is begun again instead.
     """
 
 
@@ -142,7 +141,7 @@ def _batches(schema: pa.Schema, report: Report, seen: set[bytes] | None) -> Iter
 
 
 def _chat_column(chats: list[list[Message]], chat_type: pa.DataType) -> pa.Array:
-    """Raises _RicherChat when a message has a field that `chat_type` has not: Arrow would silently drop it."""
+    """Raises _RicherChat where `chat_type` is too narrow; Arrow would silently drop a field it does not know."""
     if chat_type == CHATS_AS_JSON:
         return pa.array(map(_as_json, chats), chat_type)
     names = {part.name for part in chat_type.value_type}

@@ -24,6 +24,15 @@ def shard(path: Path, **columns: pa.Array) -> Path:
     return path
 
 
+def write_stream(folder: Path, table: pa.Table) -> Path:
+    """`table` in the form of `save_to_disk`, as a single batch of any size."""
+    folder.mkdir()
+    with pa.ipc.new_stream(str(folder / "data.arrow"), table.schema) as stream:
+        stream.write_table(table)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data.arrow"}]}))
+    return folder
+
+
 def problem_of(path: Path) -> str:
     with pytest.raises(UserError) as refused:
         open_source(path, "input")
@@ -59,6 +68,10 @@ def test_a_file_is_opened_as_before(tmp_path: Path) -> None:
 def test_what_save_to_disk_wrote_is_read(num_shards: int, tmp_path: Path) -> None:
     datasets.Dataset.from_list(ROWS).save_to_disk(tmp_path / "saved", num_shards=num_shards)
     assert opened_twice(tmp_path / "saved")[1] == ROWS
+
+
+def test_a_large_batch_of_an_arrow_file_comes_in_pieces(tmp_path: Path) -> None:
+    assert opened_twice(write_stream(tmp_path / "saved", pa.Table.from_pylist(ROWS)))[1] == ROWS
 
 
 def test_rows_selected_before_save_to_disk_stay_selected(tmp_path: Path) -> None:
