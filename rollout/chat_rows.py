@@ -137,7 +137,8 @@ def _keep_problems(table: Table, config: PrepareConfig) -> Iterator[str]:
             yield f"keep={name}: {table.path} has no such column, {did_you_mean(name, names)}"
         elif name in _OURS and not (name == config.prompt_key and config.template is None):
             yield f"keep={name}: a run needs that name for a column of its own; rename it, or leave it out of keep"
-    for name in _kept_columns(names, config)[0]:
-        if name in names and not _storable(table.schema.field(name).type):
-            kind = table.schema.field(name).type
-            yield f"keep={name}: the column holds {kind}, for which Parquet has no form; leave it out of keep"
+    kept = [name for name in _kept_columns(names, config)[0] if name in names]
+    for name in kept:
+        if not _storable(kind := table.schema.field(name).type):
+            others = ",".join(other for other in kept if other != name)
+            yield f"keep={name}: the column holds {kind}, for which Parquet has no form; set keep=[{others}]"

@@ -170,11 +170,11 @@ def test_fields_that_only_some_messages_have_are_columns_of_their_own_type(tmp_p
 
 def test_what_parquet_has_no_form_for_is_json_in_a_chat_and_refused_as_a_column(tmp_path: Path) -> None:
     turns = [{**chat("hi")[0], "arguments": {}}]
-    write_stream(tmp_path / "in", pa.Table.from_pylist([{"prompt": turns, "more": {}}]))
-    assert json.loads(prepared(tmp_path, "in", keep=[])[0][0]["prompt"]) == turns
+    write_stream(tmp_path / "in", pa.Table.from_pylist([{"prompt": turns, "more": {}, "id": 1, "level": 2}]))
     assert problems_of(tmp_path, "in") == (
-        "keep=more: the column holds struct<>, for which Parquet has no form; leave it out of keep",
+        "keep=more: the column holds struct<>, for which Parquet has no form; set keep=[id,level]",
     )
+    assert json.loads(prepared(tmp_path, "in", keep=[])[0][0]["prompt"]) == turns
 
 
 def test_chats_in_json_texts_stay_json_where_one_has_more_than_role_and_content(tmp_path: Path) -> None:
