@@ -36,12 +36,16 @@ def read(run_dir: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def recorded(run_dir: Path, run: RunConfig, digest: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def recorded(
+    run_dir: Path, run: RunConfig, digest: dict[str, Any], wandb: dict[str, str | None]
+) -> Iterator[dict[str, Any]]:
     """Yield the content of run.json for the body to add to.
 
     The file says `running` from the start and at the end how it ended: done, interrupted or failed. The sessions of a
     run that was resumed are kept under `sessions`, oldest first, one that was killed with the status `killed`.
+    `wandb` identifies the W&B run of a new run; a resumed one goes on with the one it had.
     """
+    before = read(run_dir) if (run_dir / MANIFEST).exists() else None
     manifest: dict[str, Any] = {
         "status": "running",
         "schema_version": SCHEMA_VERSION,
@@ -53,7 +57,8 @@ def recorded(run_dir: Path, run: RunConfig, digest: dict[str, Any]) -> Iterator[
         "seconds": {},
         "totals": None,
         "throughput": None,
-        "sessions": _earlier_sessions(run_dir),
+        "wandb": (before or {}).get("wandb") or wandb,
+        "sessions": _earlier_sessions(before),
     }
     (run_dir / _RESERVE).write_bytes(b"\0" * _RESERVE_BYTES)
     write_json(run_dir / MANIFEST, manifest)
@@ -75,10 +80,9 @@ def _close(run_dir: Path, manifest: dict[str, Any]) -> None:
     write_json(run_dir / MANIFEST, manifest)
 
 
-def _earlier_sessions(run_dir: Path) -> list[dict[str, Any]]:
-    if not (run_dir / MANIFEST).exists():
+def _earlier_sessions(before: dict[str, Any] | None) -> list[dict[str, Any]]:
+    if before is None:
         return []
-    before = read(run_dir)
     if before["status"] == "running":  # nobody is running it now: its lock was free
         before["status"] = "killed"
     return [*before["sessions"], {key: before[key] for key in _SESSION_KEYS if key in before}]

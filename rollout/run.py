@@ -26,7 +26,8 @@ from rollout.session import LOG, Session, generate_owed, timed
 from rollout.store import JOURNAL, finished, remove_partial_files
 from rollout.summary import preview, show_summary
 from rollout.tables import Table
-from rollout.tracking import wandb_run
+from rollout.tracking import tracked
+from rollout.wandb_run import identity
 
 log = logging.getLogger(__name__)
 
@@ -90,8 +91,8 @@ def execute(
         screen(run_dir / LOG) as console,
         _disk_full_explained(run_dir),
         _interruption_explained(run_dir, console),
-        manifest.recorded(run_dir, run, digest_now or digest(run, table)) as record,
-        wandb_run(run_dir, run.tracking, record["config"], group) as tracker,
+        manifest.recorded(run_dir, run, digest_now or digest(run, table), identity(run_dir, group)) as record,
+        tracked(run_dir, run.tracking, record) as tracker,
     ):
         log.info("run folder: %s", short(run_dir))
         remove_partial_files(run_dir)
@@ -103,11 +104,9 @@ def execute(
             record["totals"] = finalize(run_dir, table, run.sampling.n_samples, _footer())
         with timed(record, "postprocess"):
             analysis = run_steps(run_dir / OUTPUT, run_dir, run.postprocess)
-        samples = preview(run_dir / OUTPUT, run.data.prompt_key, max(run.tracking.sample_rows, 1))
-        tracker.summarise(
-            {key: record[key] for key in ("totals", "throughput", "seconds")}, samples[: run.tracking.sample_rows]
-        )
-        show_summary(console, run_dir, record, analysis, samples)
+        summary = {key: record[key] for key in ("totals", "throughput", "seconds")}
+        tracker.summarise(summary, run.data.prompt_key, [run_dir / name for name in _outputs(run)])
+        show_summary(console, run_dir, record, analysis, preview(run_dir / OUTPUT, run.data.prompt_key, 1))
     return record
 
 
