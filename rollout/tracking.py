@@ -99,10 +99,9 @@ class Tracker:
                 self._give_up(self._worker)
 
     def _begin(self) -> None:
-        # imported here and not in the thread: the engine is imported next, and two threads that import packages with
-        # common dependencies can see each other's half-made modules
-        import wandb  # noqa: F401
-
+        # here and not in the thread: the engine is imported next, and two threads that import packages with common
+        # dependencies can see each other's half-made modules
+        wandb_run.prepare()
         self._worker = threading.Thread(target=self._work, name="tracking", daemon=True)
         self._worker.start()
 

@@ -57,6 +57,14 @@ def identity(run_dir: Path, group: str | None) -> dict[str, str | None]:
     return {"id": secrets.token_hex(4), "name": " ".join(words)[:_NAME_LENGTH], "group": group}
 
 
+def prepare() -> None:
+    """Import wandb, which takes a second."""
+    # its reports about itself go to the same server, and at exit it waits up to 30 s for that to take them (0.31)
+    os.environ["WANDB_ERROR_REPORTING"] = "false"
+    os.environ.pop("WANDB_SERVICE", None)  # a service that another program has started is not ours to stop
+    import wandb  # noqa: F401
+
+
 def start(run_dir: Path, tracking: TrackingConfig, about: dict[str, Any], warn: Callable[[str], None]) -> Any:
     """Begin or go on with the W&B run `about["wandb"]`, an `identity`; `about` is the content of run.json.
 
@@ -64,7 +72,6 @@ def start(run_dir: Path, tracking: TrackingConfig, about: dict[str, Any], warn: 
     """
     import wandb
 
-    os.environ.pop("WANDB_SERVICE", None)  # a service that another program has started is not ours to stop
     options: dict[str, Any] = {
         "dir": str(run_dir),
         "project": tracking.project,

@@ -52,7 +52,7 @@ def test_a_server_that_refuses_means_offline(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("WANDB_BASE_URL", refusing_server())
     began = time.monotonic()
     warning = only_warning(started(tmp_path, "tracking=wandb"), tmp_path)
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 30
     assert "W&B cannot be reached" in warning
     assert "wandb sync run/wandb/offline-run-*" in warning
     assert list((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
@@ -63,7 +63,7 @@ def test_a_server_that_never_answers_means_offline(tmp_path: Path, monkeypatch: 
         monkeypatch.setenv("WANDB_BASE_URL", url)
         began = time.monotonic()
         assert "W&B cannot be reached" in only_warning(started(tmp_path, "tracking=wandb"), tmp_path)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 30
     assert list((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
 
 
@@ -74,12 +74,12 @@ def test_a_server_that_dies_half_way_leaves_the_rest_for_a_sync(
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         began = time.monotonic()
         warning = only_warning(started(tmp_path, "tracking=wandb", *SLOW), tmp_path)
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 30
     assert "W&B failed to summarise (TimeoutError: the server does not answer)" in warning
     assert "`wandb sync run/wandb/*run-*` uploads what W&B had kept" in warning
     (online_run,) = (tmp_path / "run/wandb").glob("run-*")
     summary = inspected(online_run)["summary"]
-    assert summary["progress"]["samples_done"] == 384
+    assert summary["progress/samples_done"] == 384
     assert summary["totals"]["samples"] == 384
 
 
@@ -98,14 +98,14 @@ def test_online_without_a_login_means_offline_at_once(tmp_path: Path, monkeypatc
 def test_a_service_that_dies_or_hangs_does_not_hold_the_run(blow: signal.Signals, says: str, tmp_path: Path) -> None:
     process = started(tmp_path, "tracking=offline", *SLOW)
     deadline = time.monotonic() + 30
-    while not list((tmp_path / "run/wandb").glob("offline-run-*/*.wandb")):
+    while not list((tmp_path / "run/wandb").glob("offline-run-*/files/requirements.txt")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     (service,) = children_named("wandb-core", process.pid)
     os.kill(service, blow)
     began = time.monotonic()
     assert says in only_warning(process, tmp_path)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 30
     assert not children_named("wandb-core", process.pid)
 
 
