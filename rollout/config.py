@@ -225,10 +225,14 @@ class TrackingConfig:
     """W&B tags."""
     interval_seconds: float = _knob(5.0, gt=0.0)
     """Seconds between two lines of metrics.jsonl and two points in W&B."""
-    sample_rows: int = _knob(20, ge=0)
-    """Rows of the W&B table of samples."""
-    init_timeout: float = _knob(20.0, gt=0.0)
+    sample_rows: int = _knob(20, ge=0, le=100)
+    """Rows of the W&B table of samples, one for each sample, at most four samples of a prompt."""
+    artifact: bool = False
+    """Log a W&B artifact that refers to the output files by their path; nothing of them is uploaded."""
+    init_timeout: float = _knob(8.0, gt=0.0, le=600.0)
     """Seconds to wait for the W&B server before going on offline."""
+    finish_timeout: float = _knob(8.0, gt=0.0, le=600.0)
+    """Seconds to wait, at the end, for what has not been uploaded yet; `wandb sync` uploads the rest."""
 
 
 @dataclass

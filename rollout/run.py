@@ -27,7 +27,8 @@ from rollout.session import LOG, Session, generate_owed, timed
 from rollout.store import JOURNAL, finished, remove_partial_files
 from rollout.summary import preview, show_summary
 from rollout.tables import Table
-from rollout.tracking import wandb_run
+from rollout.tracking import tracked
+from rollout.wandb_run import identity
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +86,16 @@ def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, 
     config_before = before["config"]
     return (
         before["status"] == "done"
-        and all((run_dir / name).exists() for name in (OUTPUT, *outputs(run.postprocess, run.postprocess.steps)))
+        and all((run_dir / name).exists() for name in _results(run))
         and config_before["sampling"]["n_samples"] == run.sampling.n_samples
         and config_before["data"]["limit"] == run.data.limit
         and config_before["postprocess"] == dataclasses.asdict(run.postprocess)
         and finished(run_dir, table.num_rows, run.sampling.n_samples).num_owed == 0
     )
+
+
+def _results(run: RunConfig) -> list[str]:
+    return [OUTPUT, *outputs(run.postprocess, run.postprocess.steps)]
 
 
 def execute(
@@ -113,8 +118,10 @@ def execute(
         screen(run_dir / LOG) as console,
         _disk_full_explained(run_dir),
         _interruption_explained(run_dir, console),
-        manifest.recorded(run_dir, run, digest_now or digest(run, table), replay_of) as record,
-        wandb_run(run_dir, run.tracking, record["config"], group) as tracker,
+        manifest.recorded(
+            run_dir, run, digest_now or digest(run, table), identity(run_dir, group), replay_of
+        ) as record,
+        tracked(run_dir, run.tracking, record) as tracker,
     ):
         log.info("run folder: %s", short(run_dir))
         note_differences(record)
@@ -127,11 +134,10 @@ def execute(
             record["totals"] = finalize(run_dir, table, run.sampling.n_samples, provenance.footer(record))
         with timed(record, "postprocess"):
             analysis = _postprocess(run, run_dir, record)
-        samples = preview(run_dir / OUTPUT, run.data.prompt_key, max(run.tracking.sample_rows, 1))
-        tracker.summarise(
-            {key: record[key] for key in ("totals", "throughput", "seconds")}, samples[: run.tracking.sample_rows]
-        )
-        show_summary(console, run_dir, record, analysis, samples)
+        summary = {key: record[key] for key in ("totals", "throughput", "seconds")}
+        files = [run_dir / name for name in _results(run)]
+        tracker.summarise(summary, run.data.prompt_key, files)
+        show_summary(console, run_dir, record, analysis, preview(run_dir / OUTPUT, run.data.prompt_key, 1))
     return record
 
 
