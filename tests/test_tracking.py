@@ -118,7 +118,7 @@ def test_an_artifact_refers_to_the_outputs_and_copies_none(run_dir: Path) -> Non
     (artifact,) = (artifact for artifact in records(offline_run, "artifact") if artifact["type"] == "rollouts")
     assert artifact["name"] == f"rollouts-{manifest(run_dir)['wandb']['id']}"
     references = {entry["path"]: entry["ref"] for entry in artifact["manifest"]["contents"]}
-    names = ("rollouts.parquet", "flat.parquet", "analysis.json")
+    names = ("rollouts.parquet", "flat.parquet", "analysis.json", "report.html")
     assert references == {name: (run_dir / name).absolute().as_uri() for name in names}
     assert not list((run_dir / "wandb").rglob("*.parquet"))
 
