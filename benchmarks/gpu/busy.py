@@ -1,16 +1,16 @@
 """Which thread of which process was busy: CPU seconds from /proc, of this process and all it has started."""
 
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
-def cpu_seconds() -> Counter[str]:
+def cpu_seconds() -> dict[str, float]:
     """CPU seconds so far, user and system, by "process/thread"."""
-    found = Counter[str]()
+    found = defaultdict[str, float](float)
     for pid in (os.getpid(), *_descendants(os.getpid())):
         owner = "front end" if pid == os.getpid() else f"{_name(Path(f'/proc/{pid}'))} ({pid})"
         for task in _tasks(pid):
@@ -19,18 +19,20 @@ def cpu_seconds() -> Counter[str]:
     return found
 
 
-def busy(before: Counter[str], after: Counter[str], seconds: float, at_least: float = 0.02) -> dict[str, float]:
+def busy(before: dict[str, float], after: dict[str, float], seconds: float, at_least: float = 0.02) -> dict[str, float]:
     """Cores that each thread kept busy between the two counts, the busiest first; those below `at_least` left out."""
-    shares = {name: (after[name] - before[name]) / seconds for name in after}
-    return {name: round(share, 2) for name, share in sorted(shares.items(), key=lambda i: -i[1]) if share >= at_least}
+    shares = {name: (after[name] - before.get(name, 0.0)) / seconds for name in after}
+    return {
+        name: round(share, 2) for name, share in sorted(shares.items(), key=lambda item: -item[1]) if share >= at_least
+    }
 
 
 def by_process(threads: dict[str, float]) -> dict[str, float]:
     """The same, added up by process."""
-    total = Counter[str]()
+    total = defaultdict[str, float](float)
     for name, share in threads.items():
         total[name.split("/")[0]] += share
-    return {name: round(share, 2) for name, share in total.most_common()}
+    return {name: round(share, 2) for name, share in sorted(total.items(), key=lambda item: -item[1])}
 
 
 def _descendants(pid: int) -> Iterator[int]:

@@ -12,10 +12,11 @@ import cProfile
 import io
 import logging
 import pstats
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks.contenders import WAYS, Work, one_call, ours
+from benchmarks.contenders import WAYS, Measured, Work, one_call, ours
 from benchmarks.gpu.loading import Place, load
 from benchmarks.gpu.results import about_work, parse, take_turns, write
 from rollout.engine import release
@@ -36,13 +37,19 @@ def main() -> None:
         one_call(place.work(place.warm_up, engine.max_num_seqs), engine, options.output)
         for task in options.do:
             work = place.work(task.workload, engine.max_num_seqs)
-            ways = {name: partial(WAYS[name], work, engine) for name in task.ways}
+            ways: dict[str, Callable[[Path], Measured]] = {
+                name: partial(WAYS[name], work, engine) for name in task.ways
+            }
             described = about_work(place, work, task, _prompt_tokens(work, engine), engine.max_num_seqs) | about
             take_turns(task, ways, described, work.tokens, options.output, console)
         if options.profile:
             first = place.work(options.do[0].workload, engine.max_num_seqs)
             (options.output / "profile.txt").write_text(profile(first, engine, options.output / "runs/profile"))
         release()
+
+
+def _on(engine: VLLMEngine, work: Work, name: str) -> Callable[[Path], Measured]:
+    return partial(WAYS[name], work, engine)
 
 
 def _prompt_tokens(work: Work, engine: VLLMEngine) -> int:

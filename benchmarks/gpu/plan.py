@@ -40,7 +40,7 @@ PLAN = (
     _engine(
         "0.5b", 290, "--do", "equal:ours,one_call:2", "--do", "tail:ours,one_call:2", "--profile", "hardware=throughput"
     ),
-    Step("suite", 300, "pytest", ("-m", "gpu", "-q", "-ra", "--durations=0", "tests/gpu")),
+    Step("suite", 300, "pytest", ("-m", "gpu", "-k", "not a_preset", "-q", "-ra", "--durations=0", "tests/gpu")),
     _engine("8b-low_mem", 95, "--do", "waves:ours:1", "hardware=low_mem"),
     _engine("8b-debug", 65, "--do", "waves:ours:1", "hardware=debug"),
     _engine("8b-fp8", 125, "--do", "equal:ours:1", "hardware=fp8", "model.quantization=fp8"),
@@ -52,6 +52,7 @@ PLAN = (
     _tuned("seqs_768", *_at_a_time(768)),
     _tuned("no_prefix_caching", "hardware.enable_prefix_caching=false"),
     _engine("8b-dual_gpu", 180, "--do", "equal:ours:2", "hardware=dual_gpu", gpus=2),
+    Step("suite-two_gpus", 110, "pytest", ("-m", "gpu", "-k", "two_gpus", "-q", "-ra", "tests/gpu"), gpus=2),
 )
 """A step called after a shape alone is what the other engines of that shape are compared with."""
 

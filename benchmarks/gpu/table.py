@@ -139,7 +139,7 @@ def _grouped(results: Iterable[Result], *keys: str) -> list[tuple[tuple[Any, ...
     return list(groups.items())
 
 
-def _table(head: Sequence[str], rows: list[tuple[str, ...]]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) if rows else ""
 

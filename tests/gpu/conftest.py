@@ -1,0 +1,57 @@
+"""What the tests on a GPU share. None of them runs in `make test`: python -m pytest -m gpu (about seven minutes)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from rollout import saved
+from rollout.compose import compose_run
+from rollout.config import RunConfig
+from rollout.devices import gpu_names
+from rollout.run import execute, preflight
+from tests.conftest import chat, write_input
+from tests.tiny_model import write_tiny_model
+
+needs_gpu = pytest.mark.skipif(not gpu_names(), reason="no NVIDIA GPU is visible here")
+needs_two_gpus = pytest.mark.skipif(len(gpu_names()) < 2, reason=f"needs two GPUs, {len(gpu_names())} visible")
+
+ROWS = [{"prompt": chat(f"question {number % 7} " + "and " * (number % 5))} for number in range(24)]
+QUICK = ("tracking=disabled", "hardware.env.VLLM_USE_FLASHINFER_SAMPLER='0'")
+"""No W&B, and no sampler that takes 100 s to compile at its first use."""
+
+
+def write_model(folder: Path, **changes: Any) -> Path:
+    """The tiny model with heads of a size that every attention kernel has, and `changes` to its config.json."""
+    write_tiny_model(folder)
+    config = json.loads((folder / "config.json").read_text())
+    changes = {"hidden_size": 256, "head_dim": 64, "bos_token_id": 0, "dtype": "bfloat16"} | changes
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+def arguments(model: Path, source: Path, *overrides: str) -> tuple[str, ...]:
+    """Of a run over `source` on a model with random weights."""
+    shown = (f"model.path={model}", "model.load_format=dummy", f"data.path={source}")
+    return (*shown, *QUICK, "sampling.n_samples=3", "sampling.max_tokens=24", *overrides)
+
+
+def rows_of(folder: Path, name: str, model: Path, *overrides: str) -> list[dict[str, Any]]:
+    """What a run over ROWS in `folder/name` writes. Raises UserError as the command line would show it."""
+    source = write_input(folder / f"{name}.parquet", ROWS)
+    run: RunConfig = compose_run(*arguments(model, source, *overrides))
+    table = preflight(run)
+    run_dir = folder / name
+    run_dir.mkdir()
+    saved.save(run, run_dir)
+    execute(run, table, run_dir)
+    written: list[dict[str, Any]] = pq.read_table(run_dir / "rollouts.parquet").to_pylist()
+    return written
+
+
+def assert_complete(rows: list[dict[str, Any]], n_samples: int = 3) -> None:
+    """Every row has all its samples, and none failed."""
+    assert len(rows) == len(ROWS)
+    assert all(len(row["responses"]) == n_samples and row["error"] is None for row in rows)

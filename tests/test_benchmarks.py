@@ -1,0 +1,85 @@
+"""The benchmark's own arithmetic, and that what it asks for can be asked for."""
+
+import json
+from pathlib import Path
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.gpu.limits import demand, limit_seconds
+from benchmarks.gpu.plan import PLAN, Step
+from benchmarks.gpu.shapes import SHAPES
+from benchmarks.gpu.table import markdown
+from benchmarks.gpu.workloads import WORKLOADS, long_tailed
+from rollout.compose import compose_run
+from rollout.knobs import check
+
+
+def test_the_long_tailed_workload_has_the_median_and_the_tail_it_is_called_after() -> None:
+    lengths = WORKLOADS["tail"].lengths()
+    assert len(lengths) == 384
+    assert median(lengths) == 128
+    assert max(lengths) == 2560
+    assert lengths == WORKLOADS["tail"].lengths()
+    assert lengths != sorted(lengths)
+
+
+@given(count=st.integers(2, 500), middle=st.integers(1, 300), tail=st.integers(2, 30))
+def test_drawn_lengths_are_positive_and_reach_the_tail(count: int, middle: int, tail: int) -> None:
+    lengths = long_tailed(count, middle, tail)
+    assert min(lengths) >= 1
+    assert max(lengths) == tail * middle
+
+
+def test_the_shapes_have_as_many_weights_as_their_names_say() -> None:
+    assert SHAPES["8b"].matrix_weights == pytest.approx(7.2e9, rel=0.02)  # 8.0e9 less most of Llama 3's vocabulary
+    assert SHAPES["0.5b"].matrix_weights == pytest.approx(0.40e9, rel=0.02)
+    assert SHAPES["8b"].kv_numbers * 2 == 128 * 1024  # bytes per token, as vLLM reports for Llama 3 8B
+
+
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=8),
+    n_samples=st.integers(1, 4),
+    prompt=st.integers(1, 20),
+    at_a_time=st.integers(1, 8),
+)
+def test_demand_is_what_adding_up_token_by_token_gives(
+    lengths: list[int], n_samples: int, prompt: int, at_a_time: int
+) -> None:
+    shape = SHAPES["tiny"]
+    tokens = [prompt + place for length in lengths for place in range(length)] * n_samples  # each with its context
+    steps = max(-(-len(tokens) // at_a_time), *lengths)
+    weights, head = shape.matrix_weights, shape.layers * shape.heads * shape.head_dim
+    assert demand(shape, lengths, n_samples, prompt, at_a_time) == {
+        "matrix_bytes": 2 * weights * steps,
+        "matrix_operations": 2 * weights * (len(tokens) + prompt * len(lengths)),
+        "attention_bytes": 2 * shape.kv_numbers * sum(tokens),
+        "attention_operations": 4 * head * sum(tokens),
+    }
+
+
+def test_each_kind_of_work_is_limited_by_the_slower_of_memory_and_arithmetic() -> None:
+    needs = {"matrix_bytes": 10.0, "matrix_operations": 90.0, "attention_bytes": 40.0, "attention_operations": 8.0}
+    assert limit_seconds(needs, {"bandwidth": 10.0, "rate": 10.0}) == 9.0 + 4.0
+
+
+@pytest.mark.parametrize("step", [step for step in PLAN if "--shape" in step.arguments], ids=lambda step: step.name)
+def test_every_step_asks_for_a_config_that_there_is(step: Step) -> None:
+    overrides = [word for word in step.arguments if "=" in word]
+    problems = list(check(compose_run("sampling.extra={ignore_eos: true}", *overrides)))
+    assert problems == []
+    tasks = [word.split(":") for word in step.arguments if word.count(":") == 2]
+    assert tasks
+    assert {workload for workload, _, _ in tasks} <= set(WORKLOADS)
+
+
+def test_ratios_are_taken_repeat_by_repeat(tmp_path: Path) -> None:
+    (tmp_path / "8b").mkdir()
+    speeds = {("ours", 0): 90.0, ("one_call", 0): 100.0, ("ours", 1): 60.0, ("one_call", 1): 50.0}
+    about = {"shape": "8b", "workload": "equal", "prompts": 4, "n_samples": 2, "longest": 8, "seconds": 1.0, "busy": {}}
+    for (way, repeat), speed in speeds.items():
+        result = about | {"way": way, "repeat": repeat, "tok_s": speed}
+        (tmp_path / f"8b/equal-{way}-{repeat}.json").write_text(json.dumps(result))
+    assert "| 8b | equal | one_call | 1.050 | 0.900-1.200 | 0.99 |" in markdown(tmp_path)
