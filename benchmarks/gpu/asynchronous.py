@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from transformers import AutoTokenizer
 from vllm import SamplingParams
 from vllm.engine.arg_utils import AsyncEngineArgs
 from vllm.sampling_params import RequestOutputKind
@@ -34,16 +35,17 @@ def main() -> None:
     place, console = Place(options.shape, options.tokenizer, options.output, options.overrides), Console()
     run, loop, start = place.run(), asyncio.new_event_loop(), time.monotonic()
     engine = loop.run_until_complete(_load(run))
+    tokenizer = AutoTokenizer.from_pretrained(run.model.path)
     about = {"load_seconds": round(time.monotonic() - start, 1), "max_num_seqs": run.hardware.max_num_seqs}
     write(options.output / "engine.json", {"shape": options.shape, "overrides": options.overrides} | about)
-    loop.run_until_complete(_sample(engine, place.work(place.warm_up, run.hardware.max_num_seqs)))
+    loop.run_until_complete(_sample(engine, tokenizer, place.work(place.warm_up, run.hardware.max_num_seqs)))
     for task in options.do:
         work = place.work(task.workload, run.hardware.max_num_seqs)
 
         def once(_scratch: Path, work: Work = work) -> Measured:
-            return loop.run_until_complete(_sample(engine, work))
+            return loop.run_until_complete(_sample(engine, tokenizer, work))
 
-        prompt_tokens = len(_render(engine.get_tokenizer(), work)[0])
+        prompt_tokens = len(_render(tokenizer, work)[0])
         described = about_work(place, work, task, prompt_tokens, run.hardware.max_num_seqs) | about
         take_turns(task, dict.fromkeys(task.ways, once), described, work.tokens, options.output, console)
     engine.shutdown()
@@ -57,10 +59,10 @@ async def _load(run: RunConfig) -> Any:
     return AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_kwargs(run.model, run.hardware)))
 
 
-async def _sample(engine: Any, work: Work) -> Measured:
+async def _sample(engine: Any, tokenizer: Any, work: Work) -> Measured:
     await engine.reset_prefix_cache()
     start = time.monotonic()
-    prompts = _render(engine.get_tokenizer(), work)
+    prompts = _render(tokenizer, work)
     pairs = zip(prompts, sampling_params(work), strict=True)
     counts = await asyncio.gather(*(_one(engine, str(row), *pair) for row, pair in enumerate(pairs)))
     return Measured(sum(counts), time.monotonic() - start)

@@ -10,13 +10,14 @@ import pytest
 from rollout import saved
 from rollout.compose import compose_run
 from rollout.config import RunConfig
-from rollout.devices import gpu_names
+from rollout.devices import gpu_names, installed_gpus
 from rollout.run import execute, preflight
 from tests.conftest import chat, write_input
 from tests.tiny_model import write_tiny_model
 
-needs_gpu = pytest.mark.skipif(not gpu_names(), reason="no NVIDIA GPU is visible here")
-needs_two_gpus = pytest.mark.skipif(len(gpu_names()) < 2, reason=f"needs two GPUs, {len(gpu_names())} visible")
+GPUS = len(gpu_names()) if installed_gpus() else 0
+needs_gpu = pytest.mark.skipif(GPUS == 0, reason="no NVIDIA GPU is visible here")
+needs_two_gpus = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, {GPUS} visible")
 
 ROWS = [{"prompt": chat(f"question {number % 7} " + "and " * (number % 5))} for number in range(24)]
 QUICK = ("tracking=disabled", "hardware.env.VLLM_USE_FLASHINFER_SAMPLER='0'")

@@ -10,19 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rollout.devices import gpu_names
 from rollout.records import SAMPLE_SCHEMA
 from rollout.verify import verify
 from tests.commands import command, resume
 from tests.conftest import write_input
-from tests.gpu.conftest import ROWS, arguments, needs_gpu, write_model
+from tests.gpu.conftest import GPUS, ROWS, arguments, needs_gpu, write_model
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
 
 
 def compute_capability() -> float:
     """Of the first GPU; 0 where there is none."""
-    if not gpu_names():
+    if not GPUS:
         return 0.0
     query = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
     return float(subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0])
