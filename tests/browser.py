@@ -89,7 +89,13 @@ def drawn(page: "Page") -> str:
     return page.content().split("</script>")[-1]
 
 
+def wait_for_charts(page: "Page") -> None:
+    """They are drawn when the browser has told them their sizes."""
+    page.locator(".plot:empty").first.wait_for(state="detached")
+
+
 def marks_outside_their_frames(page: "Page") -> list[str]:
+    wait_for_charts(page)
     found: list[str] = page.evaluate(OUTSIDE)
     return found
 

@@ -21,6 +21,7 @@ from tests.browser import (
 )
 from tests.report_content import HOSTILE, analysis, empty_analysis, hostile_report, report, response, row, run
 
+
 @pytest.fixture
 def opened(windows: Callable[[str], Open]) -> Open:
     return windows("report.html")

@@ -122,12 +122,13 @@ function plane(width, height, x, y) {
 
 function drawAxes({ left, right, bottom, top, ...plot }, x, y) {
   const text = (label, attributes) => shape("text", attributes, label);
+  const xLabel = shortened(x.label, Math.floor((right - left) / DIGIT_WIDTH));
   return [
     ...y.ticks.map((tick) => shape("line", { class: "grid", x1: left, x2: right, y1: plot.y(tick), y2: plot.y(tick) })),
     ...y.ticks.map((tick) => text(y.format(tick), { x: left - 6, y: plot.y(tick) + 4, "text-anchor": "end" })),
     ...xLabels(plot, x, right - left).map(([at, it]) => text(it, { x: at, y: bottom + 16, "text-anchor": "middle" })),
     text(y.label, { x: 0, y: top - 11, class: "label" }),
-    text(x.label, { x: (left + right) / 2, y: bottom + 32, class: "label", "text-anchor": "middle" }),
+    text(xLabel, { x: (left + right) / 2, y: bottom + 32, class: "label", "text-anchor": "middle" }),
   ];
 }
 

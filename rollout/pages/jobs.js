@@ -1,7 +1,7 @@
 "use strict";
 // The jobs of a sweep, their parameters and their figures. The shape of a job is in rollout/pages/sweep_content.py.
 
-const LONGEST_VALUE = 32; // characters of a parameter's value in the name of a job
+const LONGEST_VALUE = 32; // characters of a parameter's name, and of its value, in the name of a job
 
 /** "sampling.temperature" -> "temperature", where no other parameter ends so. */
 function shortName(parameter, parameters) {
@@ -13,7 +13,8 @@ function shortName(parameter, parameters) {
 /** "temperature=0.3, n_samples=4", of the `chosen` ones among the parameters; "" without any. */
 function jobName({ overrides }, parameters, chosen = parameters) {
   const value = (parameter) => shortened(overrides[parameter] ?? "–", LONGEST_VALUE);
-  return chosen.map((parameter) => `${shortName(parameter, parameters)}=${value(parameter)}`).join(", ");
+  const name = (parameter) => shortened(shortName(parameter, parameters), LONGEST_VALUE);
+  return chosen.map((parameter) => `${name(parameter)}=${value(parameter)}`).join(", ");
 }
 
 /** "job 3: temperature=0.3". */

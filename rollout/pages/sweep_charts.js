@@ -71,27 +71,28 @@ function chartsAgainst(parameter, lines, jobs) {
  */
 function groupsOf(jobs) {
   const share = { yLabel: "share of responses", yFormat: percent };
-  const passes = { yLabel: "share of rows", yFormat: percent, yMax: 1 };
-  const ks = ksOf(jobs);
-  const largest = ks.at(-1);
-  const majority = ksOf(jobs, "majority@").at(-1);
-  const rate = (kind, k) => Array(3).fill(`${kind}@${k}`);
-  const ends = ks.filter((k) => k === 1 || k === largest).map((k) => rate("pass", k));
-  const vote = majority > 1 ? [rate("majority", majority)] : [];
-  const middle = ks.filter((k) => k !== 1 && k !== largest).map((k) => rate("pass", k));
   const lengths = [
     ["mean", "mean_tokens", "Tokens per response, mean"],
     ["p99", "p99_tokens", "Tokens per response, p99"],
   ];
-  const several = [...ends, ...vote, ...middle].slice(0, MOST_LINES);
   return [
     { title: "Generation speed", yLabel: "tokens / s", metrics: [["tokens / s", "output_tok_s"]] },
     { title: "Tokens per response", yLabel: "tokens", metrics: lengths },
     { title: "Cut off by max_tokens", ...share, metrics: [["cut off", "truncated_fraction"]] },
-    { title: "Rows that pass", ...passes, metrics: several, few: [...ends, ...vote] },
+    passGroup(ksOf(jobs), ksOf(jobs, "majority@").at(-1)),
     { title: "Mean score", yLabel: "score", metrics: [["score", "mean_score"]] },
     { title: "Distinct responses per row", yLabel: "responses", metrics: [["distinct", "distinct_responses"]] },
   ];
+}
+
+function passGroup(ks, majority) {
+  const rate = (name) => [name, name, name];
+  const isEnd = (k) => k === 1 || k === ks.at(-1);
+  const ends = ks.filter(isEnd).map((k) => rate(`pass@${k}`));
+  const middle = ks.filter((k) => !isEnd(k)).map((k) => rate(`pass@${k}`));
+  const few = majority > 1 ? [...ends, rate(`majority@${majority}`)] : ends;
+  const metrics = [...few, ...middle].slice(0, MOST_LINES);
+  return { title: "Rows that pass", yLabel: "share of rows", yFormat: percent, yMax: 1, metrics, few };
 }
 
 /** A group of several metrics as one group for each of them. */
