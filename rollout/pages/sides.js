@@ -1,0 +1,116 @@
+"use strict";
+// The same prompt's responses from two jobs, side by side.
+
+/** The section; null with fewer than two jobs that have responses. */
+function sideBySide({ jobs, parameters, rows, pass_score: threshold }) {
+  const having = jobs.filter(({ num }) => rows.some(({ responses }) => responses[num]?.length));
+  if (having.length < 2) return null;
+  const [left, right] = firstAndLast(having.filter(isDone).length > 1 ? having.filter(isDone) : having);
+  const state = rowList({
+    rows: rows.map((row) => paired(row, left, right)),
+    threshold,
+    keeps: (row) => keepsPair(state, row),
+    marks: (row) => element("span", { class: "both" }, row.sides.map((side) => marks(state, side, MOST_MARKS / 2))),
+    detail: (row) => pairDetail(state, row),
+    address: (row) => addressOf(state.left, state.right, row.row_id),
+    follow: () => followPair(state),
+  });
+  Object.assign(state, { jobs: having, parameters, left, right, source: rows });
+  state.scored = rows.some((row) => Object.values(row.responses).flat().some(({ score }) => isNumber(score)));
+  return listed(state, "Side by side", pairForm(state));
+}
+
+function firstAndLast(jobs) {
+  return [jobs[0], jobs.at(-1)];
+}
+
+/** A row as search.js reads it, with the responses of both jobs. */
+function paired(row, left, right) {
+  const sides = [left, right].map(({ num }) => row.responses[num] ?? []);
+  return { ...row, fields: {}, sides, responses: sides.flat() };
+}
+
+function addressOf(left, right, row) {
+  return `#left=${left.num}&right=${right.num}&row=${row}`;
+}
+
+/** Shows what the address names, as in sweep.html#left=0&right=3&row=12; whether it names anything that is there. */
+function followPair(state) {
+  const named = new URLSearchParams(location.hash.slice(1));
+  const job = (side) => state.jobs.find(({ num }) => String(num) === named.get(side));
+  const has = ["left", "right", "row"].some((key) => named.has(key));
+  if (has) setPair(state, job("left") ?? state.left, job("right") ?? state.right, named.get("row"));
+  return has;
+}
+
+function setPair(state, left, right, rowId) {
+  Object.assign(state, { left, right, rows: state.source.map((row) => paired(row, left, right)) });
+  [state.leftChoice.value, state.rightChoice.value] = [left.num, right.num];
+  const wanted = rowId ?? String(state.selected.row_id);
+  const row = state.rows.find(({ row_id: id }) => String(id) === wanted) ?? state.rows[0];
+  applyFilter(state, state.filter);
+  select(state, row);
+}
+
+/** The filter's `winner` is "", "left" or "right": the side on which more responses pass. */
+function keepsPair(state, row) {
+  const [left, right] = row.sides.map((responses) => passed(state, responses));
+  const wins = { left: left > right, right: right > left }[state.filter.winner] ?? true;
+  return wins && keepsRow(row, state.filter, state.threshold);
+}
+
+function pairForm(state) {
+  const search = searchBox();
+  const label = (side) => (side ? `more pass on the ${side}` : "any outcome");
+  const winner = choice("which side is better", ["", "left", "right"], label);
+  const refilter = () =>
+    applyFilter(state, { ...NO_FILTER, pattern: searchPattern(search.value.trim()), winner: winner.value });
+  const inputs = [search, ...(state.scored ? [winner] : [])];
+  return element("div", {}, pairChoice(state), filterForm(state, search, inputs, refilter));
+}
+
+function pairChoice(state) {
+  const nums = state.jobs.map(({ num }) => num);
+  const title = (num) => jobTitle(state.jobs.find((job) => job.num === num), state.parameters);
+  const go = (left, right) => (location.hash = `#left=${left}&right=${right}&row=${state.selected.row_id}`);
+  const chosen = (side, job) => {
+    const select = choice(`${side} job`, nums, title);
+    select.value = job.num;
+    select.addEventListener("input", () => go(state.leftChoice.value, state.rightChoice.value));
+    return select;
+  };
+  state.leftChoice = chosen("left", state.left);
+  state.rightChoice = chosen("right", state.right);
+  const swap = button("swap", () => go(state.right.num, state.left.num));
+  const label = (text, select) => element("label", {}, text, select);
+  const parts = [label("left", state.leftChoice), swap, label("right", state.rightChoice)];
+  return element("div", { class: "pair" }, parts);
+}
+
+function pairDetail(state, row) {
+  const responses = Math.max(...row.sides.map(({ length }) => length), 1);
+  const both = [state.left, state.right].map((job, at) => side(state, job, row.sides[at]));
+  const sides = element("div", { class: "sides" }, both);
+  sides.style.setProperty("--rows", responses + 1);
+  const title = element("h4", {}, "Responses");
+  return [
+    detailHead(state, row),
+    ...promptOf(state, row, [["ground truth", row.ground_truth]]),
+    element("div", { class: "responses-head" }, title, fullTexts(state)),
+    sides,
+  ];
+}
+
+function side(state, job, responses) {
+  const name = jobName(job, state.parameters);
+  const head = element(
+    "header",
+    {},
+    element("h4", {}, jobLink(job, `job ${job.num}`)),
+    name && element("code", {}, name),
+    element("span", { class: "outcomes" }, outcomes(state, responses)),
+  );
+  const cards = responses.map((response) => card(state, response));
+  const none = element("div", { class: "card" }, nothing("this job has no responses to this row"));
+  return element("section", { class: "side", "aria-label": `job ${job.num}` }, head, cards.length ? cards : none);
+}
