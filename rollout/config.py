@@ -13,7 +13,7 @@ EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
 def _knob(default: Any, **limits: Any) -> Any:
     """A field with limits: `ge`, `gt`, `le`, `lt` bound a number, `choices` lists the words allowed.
 
-    `escapes` marks a text in which `rollout.arguments` reads backslash sequences.
+    `escapes` marks a text in which `rollout.prepare.arguments` reads backslash sequences.
     """
     if isinstance(default, (list, dict)):
         return field(default_factory=default.copy, metadata=limits)

@@ -62,9 +62,9 @@ def _rows(notes: list[dict[str, Any]], num_rows: int) -> list[SweepRow]:
     rows: dict[tuple[int, str], SweepRow] = {}
     for note in notes:
         for row in _rows_of(Path(note["run_dir"]), num_rows) if note["status"] == "done" else ():
-            key = row["row_id"], json.dumps(row["prompt"])
-            shown = {"row_id": row["row_id"], "prompt": row["prompt"], "ground_truth": row["ground_truth"]}
-            rows.setdefault(key, SweepRow(**shown, responses={}))["responses"][str(note["num"])] = row["responses"]
+            empty = SweepRow(row_id=row["row_id"], prompt=row["prompt"], ground_truth=row["ground_truth"], responses={})
+            shared = rows.setdefault((row["row_id"], json.dumps(row["prompt"])), empty)
+            shared["responses"][str(note["num"])] = row["responses"]
     return [rows[key] for key in sorted(rows)]
 
 
