@@ -23,7 +23,7 @@ def _knob(default: Any, **limits: Any) -> Any:
 @dataclass
 class DataConfig:
     path: str | None = None
-    """Input file: .parquet, .jsonl or .csv, one chat per row. null: the built-in prompts."""
+    """Input file: .parquet, .jsonl, .csv or .txt, one chat per row (or line). null: the built-in prompts."""
     prompt_key: str = "prompt"
     """Column that holds the chat: a list of {role, content}, the same as a JSON string, or plain text."""
     limit: int | None = _knob(None, ge=1)
