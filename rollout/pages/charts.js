@@ -2,7 +2,7 @@
 // Charts in SVG, drawn again when their size changes. Their colours are the style sheet's: series-0 to series-7.
 
 const DIGIT_WIDTH = 6.6; // of the tick labels, for the room that they take
-const LEAST_LABEL = 4; // characters to which the name of a category may be shortened
+const LEAST_LABEL = 4; // characters that are left of the name of a category at least
 const MOST_IN_LINE = 4; // texts of the label at the pointer; more stand below each other
 
 /** Lines over a common x axis.
