@@ -202,6 +202,11 @@ def test_values_that_were_counted_up_are_labelled_without_their_rounding(opened:
     assert ticks(opened(line(["0.2", "0.4", "0.6000000000000001"]))) == ["0.2", "0.4", "0.6"]
 
 
+def test_paths_are_labelled_by_their_last_parts_where_these_differ(opened: Open) -> None:
+    assert ticks(opened(line(["/models/a", "org/b"], "model.path"))) == ["a", "b"]
+    assert ticks(opened(line(["x/a", "y/a"], "model.path"))) == ["x/a", "y/a"]
+
+
 def test_long_names_and_many_values_do_not_run_into_each_other(opened: Open) -> None:
     names = ticks(opened(line([f"/models/{'x' * 40}-{n}" for n in range(4)], "model.path")))
     assert [name[-2:] for name in names] == ["-0", "-1", "-2", "-3"]
