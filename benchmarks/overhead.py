@@ -28,7 +28,7 @@ from rollout.prompts import open_input, read_prompts
 from rollout.screen import screen
 from rollout.session import Session, sample_all
 from rollout.tables import Table
-from rollout.tracking import WandbRun
+from rollout.tracking import Tracker
 from rollout.vllm_engine import VLLMEngine
 
 
@@ -95,7 +95,7 @@ def our_stage(run: RunConfig, table: Table, engine: VLLMEngine, run_dir: Path) -
     engine.llm.reset_prefix_cache()
     with (run_dir / "screen.txt").open("w") as sink:
         start = time.monotonic()
-        tracker = WandbRun(run_dir, run.tracking, {}, None)
+        tracker = Tracker(run_dir, run.tracking, {})
         progress = Progress(table.num_rows * run.sampling.n_samples, 0)
         sample_all(Session(run, table, run_dir, Console(file=sink), tracker, StopRequest()), engine, progress)
         seconds = time.monotonic() - start

@@ -1,13 +1,13 @@
 """Write `configuration.md` beside this file from the dataclasses in `rollout/config.py`: `make docs`."""
 
-import ast
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
-from rollout import config
 from rollout.config import RunConfig
 from rollout.knobs import Knob, knobs
+from rollout.prepare import arguments
 
 HEADER = """\
 # Configuration
@@ -34,28 +34,13 @@ def configuration() -> str:
     return "".join(page)
 
 
-def field_docs() -> dict[str, str]:
-    """The string under every field, by key, on one line."""
-    classes = {
-        node.name: node
-        for node in ast.parse(Path(config.__file__).read_text(encoding="utf-8")).body
-        if isinstance(node, ast.ClassDef)
-    }
-
-    def walk(name: str, prefix: str) -> dict[str, str]:
-        found: dict[str, str] = {}
-        body = classes[name].body
-        for field, below in zip(body, [*body[1:], None], strict=True):
-            if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
-                continue
-            key, kind = prefix + field.target.id, ast.unparse(field.annotation)
-            if kind in classes:
-                found |= walk(kind, key + ".")
-            elif isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-                found[key] = " ".join(str(below.value.value).split())
-        return found
-
-    return walk(RunConfig.__name__, "")
+def field_docs(kind: type[Any] = RunConfig, prefix: str = "") -> dict[str, str]:
+    """The string under every field of `kind` and of the dataclasses in it, by key, on one line."""
+    found = {prefix + name: text for name, text in arguments.field_docs(kind).items()}
+    for item in dataclasses.fields(kind):
+        if isinstance(item.type, type) and dataclasses.is_dataclass(item.type):
+            found |= field_docs(item.type, f"{prefix}{item.name}.")
+    return found
 
 
 def _shown(value: Any) -> str:

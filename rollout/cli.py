@@ -15,15 +15,18 @@ from typing import Any, NoReturn
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout import hydra_options, lineage, saved
+from rollout import hydra_options, lineage, saved, sweep
 from rollout.compose import conf_dir, register
+from rollout.config import RunConfig
 from rollout.errors import UserError
 from rollout.hydra_errors import explain
 from rollout.interrupt import Interrupted
 from rollout.knobs import build
+from rollout.manifest import MANIFEST
 
 _at_end = ExitStack()
 _STARTED = time.time()
@@ -59,34 +62,35 @@ def launch(arguments: list[str], replayed: Path | None = None) -> None:
     if replayed is not None:
         saved.offer(replayed)
 
-    def job(cfg: DictConfig) -> None:
-        _job(cfg, replay_of)
+    def job(cfg: DictConfig) -> float | None:
+        return _job(cfg, replay_of)
 
     sys.argv[1:] = arguments
     name = "config" if replayed is None else saved.NAME
     with _at_end:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=name)(job)()
+        sweep.conclude()
 
 
-def _job(cfg: DictConfig, replay_of: dict[str, Any] | None) -> None:
-    try:
-        _run(cfg, Path(HydraConfig.get().runtime.output_dir), replay_of)
-    except UserError as error:
-        if _sweep_name() is None:
-            _exit_with(*error.problems)  # here, because Hydra would print every override before letting it through
-        _print_problems(*error.problems)  # now, because Hydra keeps it until the whole sweep is over
-        raise
-
-
-def _run(cfg: DictConfig, run_dir: Path, replay_of: dict[str, Any] | None) -> None:
-    with _nothing_left_behind(run_dir):
+def _job(cfg: DictConfig, replay_of: dict[str, Any] | None) -> float | None:
+    """Do one job. Returns the sweep's objective; a job that is no sweep's has none."""
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().mode != RunMode.MULTIRUN or cfg.dry_run:
         try:
-            run = build(cfg)
-        except OmegaConfBaseException as error:
-            raise UserError(explain(error)) from error
+            _run(cfg, run_dir, replay_of)
+        except UserError as error:
+            _exit_with(*error.problems)  # here, because Hydra would print every override before letting it through
+        return None
+    return sweep.job(run_dir, cfg.sweep, lambda: _run(cfg, run_dir, replay_of, is_of_sweep=True))
+
+
+def _run(cfg: DictConfig, run_dir: Path, replay_of: dict[str, Any] | None, is_of_sweep: bool = False) -> None:
+    with _nothing_left_behind(run_dir):
+        run = _built(cfg)
         from rollout.engine import release
         from rollout.lock import locked
-        from rollout.run import execute, preflight, refuse_used
+        from rollout.run import execute, preflight, refuse_used, to_continue
+        from rollout.screen import short
 
         table = preflight(run)
         if run.dry_run:
@@ -95,14 +99,21 @@ def _run(cfg: DictConfig, run_dir: Path, replay_of: dict[str, Any] | None) -> No
             show_plan(run, table)
             _remove_if_ours(run_dir)
             return
-        refuse_used(run, run_dir)
+        goes_on = is_of_sweep and (run_dir / MANIFEST).exists()
+        if not goes_on:
+            refuse_used(run, run_dir)
     _at_end.callback(release)
     with locked(run_dir):
-        refuse_used(run, run_dir)  # once more: another process may have come first
+        if not goes_on:
+            refuse_used(run, run_dir)  # once more: another process may have come first
+        digest_now = to_continue(run, table, run_dir) if goes_on else None
+        if goes_on and digest_now is None:
+            print(f"{short(run_dir)}: done already")
+            return
         saved.save(run, run_dir)
         _save_hydra(run_dir / ".hydra")
         try:
-            execute(run, table, run_dir, group=_sweep_name(), replay_of=replay_of)
+            execute(run, table, run_dir, group=sweep.name(), digest_now=digest_now, replay_of=replay_of)
         except UserError:
             raise
         except Exception:
@@ -110,11 +121,11 @@ def _run(cfg: DictConfig, run_dir: Path, replay_of: dict[str, Any] | None) -> No
             raise
 
 
-def _sweep_name() -> str | None:
-    """The W&B group of a sweep's jobs: the sweep's folder, as in outputs/."""
-    hydra_cfg = HydraConfig.get()
-    is_sweep = hydra_cfg.mode is not None and hydra_cfg.mode.name == "MULTIRUN"
-    return "/".join(Path(hydra_cfg.sweep.dir).parts[-2:]) if is_sweep else None
+def _built(cfg: DictConfig) -> RunConfig:
+    try:
+        return build(cfg)
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
 
 
 def _save_hydra(folder: Path) -> None:
@@ -162,10 +173,6 @@ def one_line_errors() -> Iterator[None]:
 
 
 def _exit_with(*problems: str) -> NoReturn:
-    _print_problems(*problems)
-    sys.exit(1)
-
-
-def _print_problems(*problems: str) -> None:
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
+    sys.exit(1)

@@ -11,7 +11,10 @@ EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
 
 
 def _knob(default: Any, **limits: Any) -> Any:
-    """A field with limits: `ge`, `gt`, `le`, `lt` bound a number, `choices` lists the words allowed."""
+    """A field with limits: `ge`, `gt`, `le`, `lt` bound a number, `choices` lists the words allowed.
+
+    `escapes` marks a text in which `rollout.prepare.arguments` reads backslash sequences.
+    """
     if isinstance(default, (list, dict)):
         return field(default_factory=default.copy, metadata=limits)
     return field(default=default, metadata=limits)
@@ -222,10 +225,14 @@ class TrackingConfig:
     """W&B tags."""
     interval_seconds: float = _knob(5.0, gt=0.0)
     """Seconds between two lines of metrics.jsonl and two points in W&B."""
-    sample_rows: int = _knob(20, ge=0)
-    """Rows of the W&B table of samples."""
-    init_timeout: float = _knob(20.0, gt=0.0)
+    sample_rows: int = _knob(20, ge=0, le=100)
+    """Rows of the W&B table of samples, one for each sample, at most four samples of a prompt."""
+    artifact: bool = False
+    """Log a W&B artifact that refers to the output files by their path; nothing of them is uploaded."""
+    init_timeout: float = _knob(8.0, gt=0.0, le=600.0)
     """Seconds to wait for the W&B server before going on offline."""
+    finish_timeout: float = _knob(8.0, gt=0.0, le=600.0)
+    """Seconds to wait, at the end, for what has not been uploaded yet; `wandb sync` uploads the rest."""
 
 
 @dataclass
@@ -263,6 +270,15 @@ class EngineConfig:
 
 
 @dataclass
+class SweepConfig:
+    objective: str | None = None
+    """What a job returns to an optimizing sweeper: a number of run.json or analysis.json, for example
+    throughput.output_tok_s, score.mean or truncated_fraction."""
+    rows: int = _knob(20, ge=0)
+    """Rows of each job to compare in sweep.html: the first ones."""
+
+
+@dataclass
 class RunConfig:
     """One run. Groups with presets first, then what rarely changes."""
 
@@ -274,5 +290,32 @@ class RunConfig:
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
     dry_run: bool = False
     """Check the command, the input and the model's files, say what would run, and stop."""
+
+
+@dataclass
+class PrepareConfig:
+    """`python -m rollout.prepare`: data of any form -> an input file. No part of a run's config."""
+
+    input: str
+    """A .parquet, .jsonl, .csv or .txt file (one prompt a line), a folder of Parquet files, a pattern such as
+    'data/train-*.parquet', or a folder that `save_to_disk` of `datasets` wrote."""
+    output: str
+    """The file to write; ends in .parquet."""
+    prompt_key: str = "prompt"
+    """Column that holds the chat or the text, as `data.prompt_key` of a run. Not used with a template."""
+    template: str | None = _knob(None, escapes=True)
+    """One user message made from columns, for example '{question}\\nAnswer with a number.'; {column.field} reaches
+    into structs, {{ and }} are braces, \\n a new line, \\\\ a backslash. A row with a null in it is refused."""
+    system_prompt: str | None = _knob(None, escapes=True)
+    """Put before every chat that does not begin with a system message of its own; \\n as in a template."""
+    keep: list[str] | None = None
+    """Columns to keep beside the prompt. null: all but the prompt_key's own and those whose names a run needs."""
+    drop_duplicates: bool = False
+    """Of rows with exactly the same chat keep the first. Takes about 100 bytes of memory per row."""
+    limit: int | None = _knob(None, ge=1)
+    """Use only the first rows of the input. null: all."""
+    overwrite: bool = False
+    """Replace an output that is there already."""

@@ -51,8 +51,7 @@ def check(run: RunConfig) -> Iterator[str]:
 def check_values(node: Any, prefix: str = "") -> Iterator[str]:
     """Values out of range in the dataclass `node`, whose keys begin with `prefix`: one line for each problem."""
     for key, knob in knobs(node, prefix):
-        if knob.value is not None:
-            yield from _value_problems(key, knob.value, knob.limits)
+        yield from value_problems(key, knob.value, knob.limits)
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,10 @@ _BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
 }
 
 
-def _value_problems(key: str, value: Any, limits: Mapping[str, Any]) -> Iterator[str]:
+def value_problems(key: str, value: Any, limits: Mapping[str, Any]) -> Iterator[str]:
+    """Why `value` is not within the `limits` of a knob; None always is."""
+    if value is None:
+        return
     bounds = [name for name in _BOUNDS if name in limits]
     if not all(_BOUNDS[name][0](value, limits[name]) for name in bounds):  # NaN fails every comparison
         wanted = " and ".join(f"{_BOUNDS[name][1]} {limits[name]}" for name in bounds)

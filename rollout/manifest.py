@@ -44,12 +44,17 @@ def read(run_dir: Path) -> dict[str, Any]:
 
 @contextmanager
 def recorded(
-    run_dir: Path, run: RunConfig, digest: dict[str, Any], replay_of: dict[str, Any] | None = None
+    run_dir: Path,
+    run: RunConfig,
+    digest: dict[str, Any],
+    wandb: dict[str, str | None],
+    replay_of: dict[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yield the content of run.json for the body to add to. `replay_of` is the run that a new one repeats.
 
     The file says `running` from the start and at the end how it ended: done, interrupted or failed. The sessions of a
     run that was resumed are kept under `sessions`, oldest first, one that was killed with the status `killed`.
+    `wandb` identifies the W&B run of a new run; a resumed one goes on with the one it had.
     """
     before = read(run_dir) if (run_dir / MANIFEST).exists() else {}
     manifest: dict[str, Any] = {
@@ -65,6 +70,7 @@ def recorded(
         "seconds": {},
         "totals": None,
         "throughput": None,
+        "wandb": before.get("wandb") or wandb,
         "sessions": _earlier_sessions(before),
     }
     (run_dir / _RESERVE).write_bytes(b"\0" * _RESERVE_BYTES)

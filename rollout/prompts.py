@@ -23,7 +23,7 @@ def open_input(data: DataConfig) -> Table:
         raise UserError(
             f"data.drop_columns={error.args[0]}: {path} has no such column; it has {', '.join(table.schema.names)}"
         ) from error
-    problems = [*_prompt_column_problems(table, data.prompt_key), *_clash_problems(table)]
+    problems = [*prompt_column_problems(table, data.prompt_key, "data.prompt_key"), *_clash_problems(table)]
     if problems:
         raise UserError(*problems)
     return table
@@ -80,7 +80,7 @@ def _chat_in_json(text: str) -> list[Any] | None:
 def _message(turn: Any, number: int) -> Message:
     if not isinstance(turn, dict):
         raise PromptError(f"message {number} is not {{role, content}} but {type(turn).__name__}")
-    message: Message = _without_nulls(turn)
+    message: Message = without_nulls(turn)
     if not isinstance(message.get("role"), str):
         raise PromptError(f"message {number} has no role")
     if "content" not in message:
@@ -90,33 +90,34 @@ def _message(turn: Any, number: int) -> Message:
     return message
 
 
-def _without_nulls(value: Any) -> Any:
-    """Arrow gives every struct of a column the same fields; the ones a row did not have come back as None."""
+def without_nulls(value: Any) -> Any:
+    """`value` without its null fields, at every depth.
+
+    Arrow gives every struct of a column the same fields; the ones a row did not have come back as None.
+    """
     if isinstance(value, dict):
-        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
-    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _is_blank(content: Any) -> bool:
     return not (content.strip() if isinstance(content, str) else content)
 
 
-def _prompt_column_problems(table: Table, key: str) -> Iterator[str]:
-    if key not in table.schema.names:
+def prompt_column_problems(table: Table, column: str, key: str) -> Iterator[str]:
+    """Why `column`, the value of the config `key`, cannot hold the prompts of `table`: one line or none."""
+    if column not in table.schema.names:
         names = table.schema.names
-        yield (
-            f"data.prompt_key={key}: {table.path} has no such column, {did_you_mean(key, names)}"
-            if names
-            else f"data.path={table.path}: has no columns"
-        )
+        cure = f"has no such column, {did_you_mean(column, names)}" if names else "has no columns; check what wrote it"
+        yield f"{key}={column}: {table.path} {cure}"
         return
-    kind = table.schema.field(key).type
+    kind = table.schema.field(column).type
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if not (is_text or (is_list and pa.types.is_struct(kind.value_type))):
-        yield f"data.prompt_key={key}: the column holds {kind}; it must hold text or lists of {{role, content}}"
+        yield f"{key}={column}: the column holds {kind}; it must hold text or lists of {{role, content}}"
 
 
 def _clash_problems(table: Table) -> Iterator[str]:

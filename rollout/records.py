@@ -113,9 +113,6 @@ scorer found in it, and why there is no score."""
 RESERVED_COLUMNS = frozenset(column.name for column in (*ROLLOUT_FIELDS, *FLAT_FIELDS, *SCORE_FIELDS))
 """Names an input column cannot have."""
 
-PREVIEW_COLUMNS = ["row_id", "prompt", "response", "finish_reason"]
-"""A few samples for people to read, on screen and in W&B."""
-
 
 def failed_sample(row_id: int, sample_idx: int, seed: int, error: str) -> Sample:
     """The sample that records why there is no response."""

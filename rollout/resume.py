@@ -5,15 +5,10 @@ Continues a run that was killed, interrupted or failed, with the same seeds; add
 """
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rollout import manifest, saved
 from rollout.cli import one_line_errors
-from rollout.config import RunConfig
-from rollout.digest import differences, digest
-from rollout.errors import UserError
 
 USAGE = "usage: python -m rollout.resume RUN_DIR [sampling.n_samples=16] [hardware=...] [any key that may change]"
 
@@ -34,36 +29,23 @@ def resume(run_dir: Path, overrides: list[str]) -> None:
     from rollout.dry_run import show_plan
     from rollout.engine import release
     from rollout.lock import locked
-    from rollout.run import execute, is_complete, preflight
+    from rollout.run import execute, preflight, to_continue
 
     with locked(run_dir):
-        before = manifest.read(run_dir)  # again: what another process did meanwhile counts
         run = saved.load(run_dir, overrides)
         table = preflight(run)
         if run.dry_run:
             show_plan(run, table)
             return
-        now = digest(run, table)
-        if problems := [*differences(before["digest"], now), *_shrunk(before["config"], run)]:
-            raise UserError(*problems)
-        if is_complete(run, table, run_dir, before):
+        digest_now = to_continue(run, table, run_dir)
+        if digest_now is None:
             print(f"{run_dir}: nothing to do, the run is complete")
             return
         saved.save(run, run_dir)
         try:
-            execute(run, table, run_dir, digest_now=now)
+            execute(run, table, run_dir, digest_now=digest_now)
         finally:
             release()
-
-
-def _shrunk(before: dict[str, Any], run: RunConfig) -> Iterator[str]:
-    """A run keeps what it has: fewer samples or rows than before are a mistake."""
-    for key, now, then in (
-        ("sampling.n_samples", run.sampling.n_samples, before["sampling"]["n_samples"]),
-        ("data.limit", run.data.limit, before["data"]["limit"]),
-    ):
-        if now is not None and (then is None or now < then):
-            yield f"{key}={now}: this run has {'all' if then is None else then}; give that many or more"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from rollout import devices, knobs, manifest, models, provenance
 from rollout.config import RunConfig
-from rollout.digest import digest
+from rollout.digest import differences, digest
 from rollout.errors import UserError
 from rollout.finalize import OUTPUT, finalize
 from rollout.interrupt import Interrupted, stop_on_signal
@@ -27,7 +27,8 @@ from rollout.session import LOG, Session, generate_owed, timed
 from rollout.store import JOURNAL, finished, remove_partial_files
 from rollout.summary import preview, show_summary
 from rollout.tables import Table
-from rollout.tracking import wandb_run
+from rollout.tracking import tracked
+from rollout.wandb_run import identity
 
 log = logging.getLogger(__name__)
 
@@ -60,17 +61,41 @@ def refuse_used(run: RunConfig, run_dir: Path) -> None:
         raise UserError(f"hydra.run.dir={short(run_dir)}: {found[0]} is there already; choose another folder")
 
 
-def is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, Any]) -> bool:
-    """Whether the run in `run_dir`, whose run.json says `before`, has everything that `run` asks for."""
+def to_continue(run: RunConfig, table: Table, run_dir: Path) -> dict[str, Any] | None:
+    """The digest with which the run in `run_dir` goes on as `run`; None when it has everything that `run` asks for.
+
+    Raises UserError when it is another experiment, or larger.
+    """
+    before, now = manifest.read(run_dir), digest(run, table)
+    if problems := [*differences(before["digest"], now), *_shrunk(before["config"], run)]:
+        raise UserError(*problems)
+    return None if _is_complete(run, table, run_dir, before) else now
+
+
+def _shrunk(before: dict[str, Any], run: RunConfig) -> Iterator[str]:
+    """A run keeps what it has: fewer samples or rows than before are a mistake."""
+    for key, now, then in (
+        ("sampling.n_samples", run.sampling.n_samples, before["sampling"]["n_samples"]),
+        ("data.limit", run.data.limit, before["data"]["limit"]),
+    ):
+        if now is not None and (then is None or now < then):
+            yield f"{key}={now}: this run has {'all' if then is None else then}; give that many or more"
+
+
+def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, Any]) -> bool:
     config_before = before["config"]
     return (
         before["status"] == "done"
-        and all((run_dir / name).exists() for name in (OUTPUT, *outputs(run.postprocess, run.postprocess.steps)))
+        and all((run_dir / name).exists() for name in _results(run))
         and config_before["sampling"]["n_samples"] == run.sampling.n_samples
         and config_before["data"]["limit"] == run.data.limit
         and config_before["postprocess"] == dataclasses.asdict(run.postprocess)
         and finished(run_dir, table.num_rows, run.sampling.n_samples).num_owed == 0
     )
+
+
+def _results(run: RunConfig) -> list[str]:
+    return [OUTPUT, *outputs(run.postprocess, run.postprocess.steps)]
 
 
 def execute(
@@ -93,8 +118,10 @@ def execute(
         screen(run_dir / LOG) as console,
         _disk_full_explained(run_dir),
         _interruption_explained(run_dir, console),
-        manifest.recorded(run_dir, run, digest_now or digest(run, table), replay_of) as record,
-        wandb_run(run_dir, run.tracking, record["config"], group) as tracker,
+        manifest.recorded(
+            run_dir, run, digest_now or digest(run, table), identity(run_dir, group), replay_of
+        ) as record,
+        tracked(run_dir, run.tracking, record) as tracker,
     ):
         log.info("run folder: %s", short(run_dir))
         note_differences(record)
@@ -107,11 +134,10 @@ def execute(
             record["totals"] = finalize(run_dir, table, run.sampling.n_samples, provenance.footer(record))
         with timed(record, "postprocess"):
             analysis = _postprocess(run, run_dir, record)
-        samples = preview(run_dir / OUTPUT, run.data.prompt_key, max(run.tracking.sample_rows, 1))
-        tracker.summarise(
-            {key: record[key] for key in ("totals", "throughput", "seconds")}, samples[: run.tracking.sample_rows]
-        )
-        show_summary(console, run_dir, record, analysis, samples)
+        summary = {key: record[key] for key in ("totals", "throughput", "seconds")}
+        files = [run_dir / name for name in _results(run)]
+        tracker.summarise(summary, run.data.prompt_key, files)
+        show_summary(console, run_dir, record, analysis, preview(run_dir / OUTPUT, run.data.prompt_key, 1))
     return record
 
 

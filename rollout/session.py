@@ -23,7 +23,7 @@ from rollout.screen import duration, progress_view, resume_command, short
 from rollout.startup import advice
 from rollout.store import Finished, Journal, finished
 from rollout.tables import Table
-from rollout.tracking import WandbRun, metrics_file
+from rollout.tracking import Tracker, metrics_file
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Session:
     table: Table
     run_dir: Path
     console: Console
-    tracker: WandbRun
+    tracker: Tracker
     stop: StopRequest
 
 

@@ -15,13 +15,13 @@ _TRUNCATION_WARNING = 0.05  # a few long responses are normal; more than this sh
 
 
 def preview(rollouts: Path, prompt_key: str, num_rows: int) -> list[list[Any]]:
-    """The first rows that have a response, as PREVIEW_COLUMNS: the last user message and the first response."""
+    """The first rows that have a response, as [row_id, prompt's last message, first response, finish reason]."""
     rows: list[list[Any]] = []
     with pq.ParquetFile(rollouts) as file:
         for batch in file.iter_batches(num_rows, columns=["row_id", prompt_key, "responses", "finish_reasons"]):
             for row in batch.to_pylist():
                 if row["responses"][0] is not None and len(rows) < num_rows:
-                    prompt = _last_message(row[prompt_key])
+                    prompt = last_message(row[prompt_key])
                     rows.append([row["row_id"], prompt, row["responses"][0], row["finish_reasons"][0]])
             if len(rows) == num_rows:
                 break
@@ -125,7 +125,7 @@ def _warnings(analysis: Analysis | None, manifest: dict[str, Any]) -> list[str]:
     return warnings
 
 
-def _last_message(prompt: Any) -> str:
+def last_message(prompt: Any) -> str:
     """The prompt as a reader knows it: a chat's last message, or the text itself."""
     if isinstance(prompt, list) and prompt:
         content = prompt[-1].get("content")

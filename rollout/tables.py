@@ -1,6 +1,6 @@
-"""Parquet, JSONL and CSV files as a stream of Arrow batches with one fixed schema.
+"""Parquet, JSONL, CSV and plain text files as a stream of Arrow batches with one fixed schema.
 
-Never more than one batch of a file is in memory. JSONL and CSV are scanned once when opened, to count rows and to
+Never more than one batch of a file is in memory. JSONL, CSV and text are scanned once when opened, to count rows and to
 settle every column's type before the first row is written; Parquet says both in its footer.
 """
 
@@ -40,24 +40,34 @@ class Table:
 
 
 def open_table(path: Path, key: str) -> Table:
-    """Open a .parquet, .jsonl or .csv file. Raises UserError, naming the config `key`, when that cannot be done."""
-    openers = {".parquet": _open_parquet, ".jsonl": _open_jsonl, ".csv": _open_csv}
+    """Open a file. Raises UserError, naming the config `key`, when that cannot be done or it has no rows."""
+    openers = {".parquet": open_parquet, ".jsonl": _open_jsonl, ".csv": _open_csv, ".txt": _open_text}
     if not path.exists():
         raise UserError(f"{key}={path}: no such file; check the path (it is relative to {Path.cwd()})")
     if path.suffix not in openers or path.is_dir():
         raise UserError(f"{key}={path}: give a file that ends in {', '.join(openers)}")
+    return not_empty(opened(path, openers[path.suffix], key), key)
+
+
+def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:
+    """`opener(path)`, with what is wrong with the file in a UserError that names the config `key`."""
     try:
-        table = openers[path.suffix](path)
+        table = opener(path)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{key}={path}: not a readable {path.suffix} file ({reason}); write it again") from error
     except OSError as error:
         raise UserError(f"{key}={path}: cannot be read ({error}); check the file and its permissions") from error
-    if table.num_rows == 0:
-        raise UserError(f"{key}={path}: has no rows; check what wrote it")
     doubled = sorted({name for name in table.schema.names if table.schema.names.count(name) > 1})
     if doubled:
         raise UserError(f"{key}={path}: more than one column is called {', '.join(doubled)}; rename one")
+    return table
+
+
+def not_empty(table: Table, key: str) -> Table:
+    """`table`. Raises UserError, naming the config `key`, when it has no rows."""
+    if table.num_rows == 0:
+        raise UserError(f"{key}={table.path}: has no rows; check what wrote it")
     return table
 
 
@@ -105,14 +115,28 @@ def load_json(text: str) -> Any:
     return value
 
 
-def _open_parquet(path: Path) -> Table:
+def open_parquet(path: Path) -> Table:
+    """Open a Parquet file. Raises what pyarrow raises about one that cannot be read."""
     with pq.ParquetFile(path) as file:
-        # pandas' metadata describes the columns as they were; it would be wrong beside ours
-        schema, num_rows = pa.schema(map(_without_view, file.schema_arrow)), file.metadata.num_rows
+        schema, num_rows = plain_schema(file.schema_arrow), file.metadata.num_rows
         groups = [file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)]
     # an Arrow array of text holds 2 GiB at most
     batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES * num_rows // max(1, sum(groups))))
     return Table(path, schema, num_rows, partial(_parquet_batches, path, schema, batch_rows))
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """`schema` with plain types, and without pandas' metadata, which describes the columns as they were."""
+    return pa.schema(map(_without_view, schema))
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """`batch` with its columns, in the same order, cast to the types of `schema`."""
+    columns = [
+        array if array.type == column.type else array.cast(column.type)
+        for array, column in zip(batch.columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _without_view(column: pa.Field) -> pa.Field:
@@ -145,11 +169,7 @@ def _parquet_batches(path: Path, schema: pa.Schema, batch_rows: int) -> Iterator
                 return
             except (OSError, pa.ArrowInvalid) as error:
                 raise UserError(f"{path}: damaged ({str(error).splitlines()[0]}); write it again") from error
-            columns = [
-                array if array.type == column.type else array.cast(column.type)
-                for array, column in zip(batch.columns, schema, strict=True)
-            ]
-            yield pa.RecordBatch.from_arrays(columns, schema=schema)
+            yield conform(batch, schema)
 
 
 def _open_csv(path: Path) -> Table:
@@ -176,6 +196,18 @@ def _csv_reader(path: Path, types: dict[str, pa.DataType]) -> pa_csv.CSVStreamin
             column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
         ),
     )
+
+
+def _open_text(path: Path) -> Table:
+    """One prompt a line, in a column `prompt`."""
+    schema, num_rows = pa.schema([("prompt", pa.string())]), sum(map(len, _line_blocks(path)))
+    return Table(path, schema, num_rows, partial(_text_batches, path, schema))
+
+
+def _text_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for lines in _line_blocks(path):
+        texts = [line.removesuffix("\n").removesuffix("\r") for _, line in lines]
+        yield pa.RecordBatch.from_arrays([pa.array(texts, pa.string())], schema=schema)
 
 
 def _open_jsonl(path: Path) -> Table:

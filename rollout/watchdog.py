@@ -37,6 +37,11 @@ def start() -> None:
     os.close(read_end)
 
 
+def children_named(name: str, parent: int) -> list[int]:
+    """The ids of the processes called `name` that the process `parent` has started itself."""
+    return [pid for pid, (called, started_by, _) in _processes().items() if called == name and started_by == parent]
+
+
 def _watch(parent: int) -> None:
     seen: dict[int, str] = {}  # process id -> when it was started, which tells it from a later one of that id
     while not select.select([0], [], [], _POLL_SECONDS)[0]:

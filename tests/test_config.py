@@ -176,7 +176,9 @@ def owner(key: str) -> str:
         "tracking.mode=on",
         "tracking.interval_seconds=0",
         "tracking.sample_rows=-1",
+        "tracking.sample_rows=101",
         "tracking.init_timeout=0",
+        "tracking.finish_timeout=601",
         "store.flush_seconds=0",
         "store.flush_samples=0",
         "engine.kind=hf",
@@ -206,6 +208,7 @@ def test_a_value_out_of_range_is_refused_by_its_key(value: str) -> None:
         "postprocess.steps=[]",
         "postprocess.filter.min_length=0",
         "tracking.sample_rows=0",
+        "tracking.sample_rows=100",
         "store.flush_samples=1",
     ],
 )

@@ -183,7 +183,7 @@ def test_a_missing_prompt_column_is_refused_with_every_name_when_none_is_near(tm
 def test_a_file_of_bad_lines_only_has_no_columns(tmp_path: Path) -> None:
     (tmp_path / "input.jsonl").write_text("nope\n")
     (problem,) = problems_of(tmp_path / "input.jsonl")
-    assert problem.endswith("has no columns")
+    assert problem.endswith("has no columns; check what wrote it")
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED_COLUMNS))

@@ -255,6 +255,12 @@ def test_quoted_newlines_survive_the_blocks_of_a_large_csv(csv: Path) -> None:
     assert read(csv) == [{"a": text, "b": str(number)} for number, text in enumerate(texts)]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_text_file_is_one_prompt_a_line(end: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "input.txt", "\ufeff" + end.join(["one", "", " two\u2028 ", '"three", {x}', "last"]))
+    assert read(path) == [{"prompt": text} for text in ("one", " two\u2028 ", '"three", {x}', "last")]
+
+
 def column_twice(path: Path) -> None:
     pq.write_table(pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]), path)
 
@@ -268,13 +274,15 @@ def no_rows(path: Path) -> None:
     [
         ("input.parquet", lambda path: None, "no such file"),
         ("input.parquet", Path.mkdir, "give a file that ends in .parquet, .jsonl, .csv"),
-        ("input.txt", lambda path: write(path, "x"), "give a file that ends in .parquet, .jsonl, .csv"),
+        ("input.xlsx", lambda path: write(path, "x"), "give a file that ends in .parquet, .jsonl, .csv"),
         ("input.parquet", lambda path: write(path, "not Parquet at all"), "not a readable .parquet file"),
         ("input.parquet", lambda path: write(path, b""), "not a readable .parquet file"),
         ("input.jsonl", lambda path: write(path, b'{"a": "\xff"}'), "not a readable .jsonl file"),
         ("input.csv", lambda path: write(path, b"a\n\xff\n"), "not a readable .csv file"),
         ("input.csv", lambda path: write(path, "a,b\n1,2\n3\n"), "not a readable .csv file"),
         ("input.csv", lambda path: write(path, b""), "not a readable .csv file"),
+        ("input.txt", lambda path: write(path, b"\xff\n"), "not a readable .txt file"),
+        ("input.txt", lambda path: write(path, "\n \n"), "has no rows"),
         ("input.jsonl", lambda path: write(path, "\n \n"), "has no rows"),
         ("input.csv", lambda path: write(path, "a,b\n"), "has no rows"),
         ("input.parquet", no_rows, "has no rows"),

@@ -51,7 +51,7 @@ def numeric_match(response: str, ground_truth: Any) -> Scored:
     if truth is None:
         raise ValueError("no number in the ground truth")
     found = _last_number(response)
-    return Scored(float(found == truth), None if found is None else str(found.normalize()))
+    return Scored(float(found == truth), None if found is None else f"{found.normalize():f}")
 
 
 def _last_number(text: str) -> Decimal | None:

@@ -50,6 +50,11 @@ def test_the_built_in_scorers(scorer: str, response: str, ground_truth: Any, sco
     assert scorer_of(ScoreConfig(scorer))(response, ground_truth, {}).score == score
 
 
+def test_numbers_that_are_equal_are_one_answer() -> None:
+    scorer = scorer_of(ScoreConfig("numeric_match"))
+    assert {scorer(text, "40", {}).answer for text in ("40", "so 40.0", "4e1", "0,040.00")} == {"40"}
+
+
 @pytest.mark.parametrize(
     ("pattern", "response", "ground_truth", "score", "answer"),
     [

@@ -1,0 +1,85 @@
+"""Some rows with all their responses, as the pages show them."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from rollout.config import DataConfig
+from rollout.errors import PromptError
+from rollout.pages.content import Message, Response, Row
+from rollout.postprocess.column_path import values_at
+from rollout.postprocess.repetition import is_looping
+from rollout.postprocess.scorers import as_text
+from rollout.postprocess.source import Source, row_slices
+from rollout.prompts import parse_chat, with_system_prompt
+from rollout.records import FLAT_FIELDS, SCORE_FIELDS
+
+_MOST_CHARACTERS = 20_000  # of one text
+_MOST_BYTES = 30 << 20  # of all rows: a page that a browser opens at once
+_OURS = {column.name for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
+
+
+def sample_rows(source: Source, positions: Sequence[int], data: DataConfig, ground_truth: str | None) -> list[Row]:
+    """The rows of `source` at these ascending positions, as many as a page can hold.
+
+    `ground_truth` is the path to their right answers. Reads no further than the last position.
+    """
+    rows: list[Row] = []
+    wanted, first, size = np.array(positions, np.int64), 0, 0
+    for batch in source.batches() if len(wanted) else ():
+        slices = row_slices(batch)
+        for position in wanted[(wanted >= first) & (wanted < first + len(slices))] - first:
+            start, stop = slices[position]
+            row = _row(batch.slice(start, stop - start), data, ground_truth)
+            size += len(json.dumps(row))
+            if size > _MOST_BYTES:
+                return rows
+            rows.append(row)
+        first += len(slices)
+        if first > wanted[-1]:
+            break
+    return rows
+
+
+def _row(samples: pa.RecordBatch, data: DataConfig, ground_truth: str | None) -> Row:
+    """One input row, from the batch of its responses."""
+    truth = None if ground_truth is None else values_at(samples.slice(0, 1), ground_truth)[0]
+    first = samples.slice(0, 1).to_pylist()[0]
+    shown = {name: value for name, value in first.items() if name not in _OURS and name != data.prompt_key}
+    return {
+        "row_id": first["row_id"],
+        "prompt": _prompt(first.get(data.prompt_key), data),
+        "ground_truth": None if truth is None else _short(as_text(truth)),
+        "fields": {name: _short(as_text(value)) for name, value in shown.items()},
+        "responses": [_response(sample) for sample in samples.to_pylist()],
+    }
+
+
+def _prompt(value: Any, data: DataConfig) -> list[Message]:
+    try:
+        chat = with_system_prompt(parse_chat(value), data.system_prompt)
+    except PromptError as error:
+        return [{"role": "error", "content": str(error)}]
+    return [{"role": turn["role"], "content": _short(as_text(turn["content"]))} for turn in chat]
+
+
+def _response(sample: dict[str, Any]) -> Response:
+    text = sample["response"]
+    return {
+        "sample_idx": sample["sample_idx"],
+        "text": None if text is None else _short(text),
+        "finish_reason": sample["finish_reason"] or "unknown",
+        "tokens": sample["num_generated_tokens"],
+        "score": sample.get("score"),
+        "answer": sample.get("extracted_answer"),
+        "error": sample["error"] or sample.get("score_error"),
+        "looping": text is not None and is_looping(text),
+    }
+
+
+def _short(text: str) -> str:
+    more = len(text) - _MOST_CHARACTERS
+    return text if more <= 0 else f"{text[:_MOST_CHARACTERS]} ... ({more:,} more characters)"

@@ -1,0 +1,231 @@
+"""`python -m rollout.prepare input=... output=input.parquet`: data of any form -> the input of a run.
+
+Writes a Parquet file with a column `prompt` of chats and the columns to keep, in the order of the input, which
+`python -m rollout data.path=input.parquet` takes without any further key. Rows without a usable prompt are left out and
+counted, with the reason and the first of their positions in the input (from 0; lines from 1).
+"""
+
+import errno
+import json
+import re
+import shlex
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rollout.cli import one_line_errors
+from rollout.config import PrepareConfig
+from rollout.errors import UserError
+from rollout.files import replacing
+from rollout.interrupt import stop_on_signal
+from rollout.prepare.arguments import parse, usage
+from rollout.prepare.chat_rows import CHATS_AS_JSON, PROMPT, Plan, Refusal, plan_for, read_chats
+from rollout.prepare.folders import open_source
+from rollout.records import Message
+from rollout.screen import short
+
+USAGE = "usage: python -m rollout.prepare input=questions.csv output=input.parquet [key=value ...]"
+
+_ROW_GROUP_BYTES = 32 << 20
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PLACES_SHOWN = 3
+_SHOWN_CHARACTERS = 300
+
+_as_json = json.JSONEncoder(ensure_ascii=False, default=str).encode
+_canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str).encode
+
+
+def main() -> None:
+    """The command. Exit codes as of `python -m rollout`; 1 also when there is nothing to write."""
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        print(f"{__doc__}\n{USAGE}\n\n{usage(PrepareConfig)}")
+        sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 1)
+    with one_line_errors(), stop_on_signal():
+        config = parse(PrepareConfig, sys.argv[1:])
+        for line in _report_lines(prepare(config), config):
+            print(line)
+
+
+@dataclass
+class Refused:
+    """The rows refused for one reason: how many, and where the first of them are."""
+
+    rows: int = 0
+    places: list[str] = field(default_factory=list)
+
+    def add(self, where: str) -> None:
+        """Count a row."""
+        self.rows += 1
+        if len(self.places) < _PLACES_SHOWN:
+            self.places.append(where)
+
+    def __str__(self) -> str:
+        return ", ".join(self.places) + (", ..." if self.rows > len(self.places) else "")
+
+
+@dataclass
+class Report:
+    """What became of the rows of the input."""
+
+    plan: Plan
+    read: int = 0
+    written: int = 0
+    duplicates: int = 0
+    refused: dict[str, Refused] = field(default_factory=dict)
+    first_chat: list[Message] | None = None
+
+
+def prepare(config: PrepareConfig) -> Report:
+    """Write `config.output`. Raises UserError when something does not fit, or when there is nothing to write."""
+    source, output = Path(config.input).expanduser(), Path(config.output).expanduser()
+    problems = list(_output_problems(source, output, config.overwrite))
+    try:
+        plan = plan_for(open_source(source, "input"), config)
+    except UserError as error:
+        raise UserError(*problems, *error.problems) from error
+    if problems:
+        raise UserError(*problems)
+    with _disk_full_explained(output), replacing(output) as partial:
+        try:
+            report = _write(plan, plan.chat_type, partial, config.drop_duplicates)
+        except _RicherChat:
+            report = _write(plan, CHATS_AS_JSON, partial, config.drop_duplicates)
+        if not report.written:
+            reasons = "; ".join(f"{refused.rows:,}: {reason}" for reason, refused in report.refused.items())
+            raise UserError(f"input={source}: no row has a usable prompt ({reasons}); check prompt_key or template")
+    return report
+
+
+class _RicherChat(Exception):
+    """A chat has more than the planned type holds: a content that is no text, or, written as JSON, other fields.
+
+    Few inputs have one. Looking for it in advance would read every input once more; so the file is begun again instead.
+    """
+
+
+def _write(plan: Plan, chat_type: pa.DataType, path: Path, drop_duplicates: bool) -> Report:
+    report, schema = Report(plan), pa.schema([(PROMPT, chat_type), *map(plan.table.schema.field, plan.keep)])
+    seen = set[bytes]() if drop_duplicates else None
+    # opened here, because Arrow's own errors about a path do not name it
+    with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for group in _row_groups(_batches(schema, report, seen)):
+            writer.write_table(pa.Table.from_batches(group))
+    return report
+
+
+def _batches(schema: pa.Schema, report: Report, seen: set[bytes] | None) -> Iterator[pa.RecordBatch]:
+    """What is written, batch by batch; `report` counts along. `seen` gets a hash of every chat."""
+    plan, chat_type = report.plan, schema.field(PROMPT).type
+    for batch in plan.table.batches():
+        kept, chats = list[int](), list[list[Message]]()
+        for position, chat in enumerate(read_chats(plan, batch, report.read)):
+            if isinstance(chat, Refusal):
+                report.refused.setdefault(chat.reason, Refused()).add(chat.where)
+            elif seen is not None and _seen_before(chat, seen):
+                report.duplicates += 1
+            else:
+                kept.append(position)
+                chats.append(chat)
+        report.read += batch.num_rows
+        report.written += len(chats)
+        if chats:
+            report.first_chat = report.first_chat or chats[0]
+            columns = batch.select(plan.keep).take(pa.array(kept)).columns
+            yield pa.RecordBatch.from_arrays([_chat_column(chats, chat_type), *columns], schema=schema)
+
+
+def _chat_column(chats: list[list[Message]], chat_type: pa.DataType) -> pa.Array:
+    """Raises _RicherChat where `chat_type` is too narrow; Arrow would silently drop a field it does not know."""
+    if chat_type == CHATS_AS_JSON:
+        return pa.array(map(_as_json, chats), chat_type)
+    names = {part.name for part in chat_type.value_type}
+    for chat in chats:
+        for message in chat:
+            if not (message.keys() <= names and isinstance(message["content"], str)):
+                raise _RicherChat
+    return pa.array(chats, chat_type)
+
+
+def _seen_before(chat: list[Message], seen: set[bytes]) -> bool:
+    """Whether an equal chat was asked about before. 16 bytes: among 10^12 chats two have equal hashes once in 10^14."""
+    digest = blake2b(_canonical(chat).encode(), digest_size=16).digest()
+    if digest in seen:
+        return True
+    seen.add(digest)
+    return False
+
+
+def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
+    """Batches that are written together: a row group for each would compress badly and be slow to read."""
+    group, size = list[pa.RecordBatch](), 0
+    for batch in batches:
+        group.append(batch)
+        size += batch.nbytes
+        if size >= _ROW_GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _output_problems(source: Path, output: Path, overwrite: bool) -> Iterator[str]:
+    folder = output.resolve().parent
+    if output.suffix != ".parquet":
+        yield f"output={output}: must end in .parquet"
+    elif output.is_dir():
+        yield f"output={output}: is a folder; choose another name"
+    elif not folder.is_dir():
+        yield f"output={output}: there is no folder {short(folder)}; make it, or choose another"
+    elif output.resolve() == source.resolve() or (source.is_dir() and source.resolve() in output.resolve().parents):
+        yield f"output={output}: is the input, or inside it; choose another name"
+    elif output.exists() and not overwrite:
+        yield f"output={output}: is there already; choose another name, or set overwrite=true"
+
+
+@contextmanager
+def _disk_full_explained(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        raise UserError(f"output={output}: the disk is full ({error.strerror}); free some space") from error
+
+
+def _report_lines(report: Report, config: PrepareConfig) -> Iterator[str]:
+    refused = sum(reason.rows for reason in report.refused.values())
+    yield (
+        f"read {report.read:,} rows, wrote {report.written:,}, refused {refused:,}, duplicates {report.duplicates:,}: "
+        f"{config.output}"
+    )
+    for reason, rows in sorted(report.refused.items(), key=lambda item: -item[1].rows):
+        yield f"refused       {rows.rows:,}: {reason} ({rows})"
+    yield f"columns       {', '.join([PROMPT, *report.plan.keep])}"
+    if report.plan.left_out:
+        yield f"left out      {', '.join(report.plan.left_out)}: a run needs the name for a column of its own"
+    yield f"first prompt  {_excerpt(_as_json(report.first_chat))}"
+    yield f"use it with   python -m rollout {_data_path(config.output)}"
+
+
+def _excerpt(text: str) -> str:
+    """The beginning of `text`, without characters that would control the terminal."""
+    shown = "".join(c if c.isprintable() else "?" for c in text[:_SHOWN_CHARACTERS])
+    return shown if len(text) <= _SHOWN_CHARACTERS else f"{shown} ..."
+
+
+def _data_path(path: str) -> str:
+    """The override for a run, quoted for Hydra and for the shell where the path asks for it."""
+    if re.fullmatch(r"[\w./~@%+-]+", path):
+        return f"data.path={path}"
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
+    return shlex.quote(f'data.path="{escaped}"')
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""A table and what is wanted of it -> the chat of each row, or why it has none; and the columns that stay beside it."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from rollout.config import PrepareConfig
+from rollout.errors import PromptError, UserError, did_you_mean
+from rollout.prepare.template import ColumnPath, Template, column_values, parse_template
+from rollout.prompts import parse_chat, prompt_column_problems, with_system_prompt
+from rollout.records import RESERVED_COLUMNS, Message
+from rollout.tables import Table, select
+
+PROMPT = "prompt"
+"""The column of chats, called as a run expects it by default."""
+
+CHATS_AS_JSON = pa.string()
+"""The type of that column where not every chat fits one type of messages: a run reads this as well."""
+
+_ROLE_AND_CONTENT = (pa.field("role", pa.string()), pa.field("content", pa.string()))
+_OURS = RESERVED_COLUMNS | {PROMPT}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is made of each row of `table`."""
+
+    table: Table
+    columns: list[ColumnPath]
+    """What `chat` is given the values of."""
+    chat: Callable[[Sequence[Any]], list[Message]]
+    """Raises PromptError for values that make no chat."""
+    chat_type: pa.DataType
+    """list<struct<role, content, ...>> or CHATS_AS_JSON."""
+    keep: list[str]
+    """Columns that stay as they are."""
+    left_out: list[str]
+    """Columns that do not, though nobody said so: a run needs their names."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a row has no chat, in words that many rows share, and which row it is."""
+
+    reason: str
+    where: str
+
+
+def plan_for(table: Table, config: PrepareConfig) -> Plan:
+    """Raises UserError with everything in `config` that does not fit the table's columns."""
+    table = select(table, limit=config.limit)
+    if problems := [*_prompt_problems(table, config), *_keep_problems(table, config)]:
+        raise UserError(*problems)
+    keep, left_out = _kept_columns(table.schema.names, config)
+    if config.template is None:
+        chat, kind = partial(_chat_in_cell, config.system_prompt), table.schema.field(config.prompt_key).type
+        return Plan(table, [(config.prompt_key,)], chat, _chat_type(kind), keep, left_out)
+    template = parse_template(config.template, table.schema)
+    chat = partial(_chat_of_template, template, config.system_prompt)
+    return Plan(table, template.columns, chat, pa.list_(pa.struct(_ROLE_AND_CONTENT)), keep, left_out)
+
+
+def read_chats(plan: Plan, batch: pa.RecordBatch, first_row: int) -> Iterator[list[Message] | Refusal]:
+    """For each row of `batch`, the first of which is row `first_row` of the table, its chat or why it has none."""
+    columns = [column_values(batch, path) for path in plan.columns]
+    for row, values in enumerate(zip(*columns, strict=True), start=first_row):
+        if row in plan.table.bad_rows:
+            line, _, reason = plan.table.bad_rows[row].partition(": ")
+            yield Refusal(reason.partition(" (")[0], line)
+            continue
+        try:
+            chat = plan.chat(values)
+        except PromptError as error:
+            yield Refusal(str(error), f"row {row}")
+        else:
+            yield chat
+
+
+def _chat_in_cell(system_prompt: str | None, values: Sequence[Any]) -> list[Message]:
+    return with_system_prompt(parse_chat(values[0]), system_prompt)
+
+
+def _chat_of_template(template: Template, system_prompt: str | None, values: Sequence[Any]) -> list[Message]:
+    text = template.fill(values)
+    if not text.strip():
+        raise PromptError("the prompt is empty")
+    return with_system_prompt([{"role": "user", "content": text}], system_prompt)
+
+
+def _chat_type(kind: pa.DataType) -> pa.DataType:
+    """The type of chats made of a column of type `kind`: role and content are text, other fields stay what they are."""
+    if pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return pa.list_(pa.struct(_ROLE_AND_CONTENT))
+    own = {field.name for field in _ROLE_AND_CONTENT}
+    others = [field for field in kind.value_type if field.name not in own and not pa.types.is_null(field.type)]
+    chats = pa.list_(pa.struct([*_ROLE_AND_CONTENT, *others]))
+    return chats if _storable(chats) else CHATS_AS_JSON
+
+
+def _storable(kind: pa.DataType) -> bool:
+    """Whether Parquet has a form for `kind`."""
+    try:
+        pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([("x", kind)])).close()
+    except pa.ArrowNotImplementedError:
+        return False
+    return True
+
+
+def _kept_columns(names: list[str], config: PrepareConfig) -> tuple[list[str], list[str]]:
+    """Columns that stay, and those that would if a run did not need their names."""
+    if config.keep is not None:
+        return [name for name in dict.fromkeys(config.keep) if name != PROMPT], []
+    others = [name for name in names if config.template is not None or name != config.prompt_key]
+    return [name for name in others if name not in _OURS], [name for name in others if name in _OURS]
+
+
+def _prompt_problems(table: Table, config: PrepareConfig) -> Iterator[str]:
+    if config.template is None:
+        yield from prompt_column_problems(table, config.prompt_key, "prompt_key")
+        return
+    if config.prompt_key != PROMPT:
+        yield f"prompt_key={config.prompt_key}: has no use beside a template; leave one of them out"
+    try:
+        parse_template(config.template, table.schema)
+    except UserError as error:
+        yield from error.problems
+
+
+def _keep_problems(table: Table, config: PrepareConfig) -> Iterator[str]:
+    names = table.schema.names
+    for name in config.keep or ():
+        if name not in names:
+            yield f"keep={name}: {table.path} has no such column, {did_you_mean(name, names)}"
+        elif name in _OURS and not (name == config.prompt_key and config.template is None):
+            yield f"keep={name}: a run needs that name for a column of its own; rename it, or leave it out of keep"
+    kept = [name for name in _kept_columns(names, config)[0] if name in names]
+    for name in kept:
+        if not _storable(kind := table.schema.field(name).type):
+            others = ",".join(other for other in kept if other != name)
+            yield f"keep={name}: the column holds {kind}, for which Parquet has no form; set keep=[{others}]"

@@ -1,0 +1,134 @@
+"""A sweep: many jobs, some of which may fail; what came of them in sweep.csv and sweep.html, rewritten after each.
+
+Each job leaves a note in `jobs/` of the sweep's folder, from its start on: jobs may run in one process or in many, and
+the same command may be given again, to do what is not done yet.
+"""
+
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from rollout.errors import UserError
+from rollout.files import write_json
+from rollout.interrupt import Interrupted
+
+JOBS = "jobs"
+
+_started: list[Path] = []
+"""The folder of the sweep that this process has started, if it has."""
+
+
+class NoteSweep(Callback):
+    """Tells this process which folder its sweep has; Hydra makes it, as conf/config.yaml asks."""
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Before the first job."""
+        _started[:] = [Path(config.hydra.sweep.dir).absolute()]
+
+
+def name() -> str | None:
+    """The W&B group of a sweep's jobs: the sweep's folder, as in outputs/. None for a job of no sweep."""
+    hydra_cfg = HydraConfig.get()
+    return "/".join(Path(hydra_cfg.sweep.dir).parts[-2:]) if hydra_cfg.mode == RunMode.MULTIRUN else None
+
+
+def job(run_dir: Path, config: DictConfig, do: Callable[[], None]) -> float | None:
+    """Do one job of a sweep, note how it went, and return what `config.objective` (of SweepConfig) names.
+
+    A failure is printed here and now and does not stop the other jobs, unless an optimizer waits for the objective: it
+    gets the exception, for its own policy about failed trials.
+    """
+    hydra_cfg = HydraConfig.get()
+    sweep_dir = Path(hydra_cfg.sweep.dir).absolute()
+    note: dict[str, Any] = {
+        "num": hydra_cfg.job.num,
+        "run_dir": str(run_dir.absolute()),
+        "overrides": list(hydra_cfg.overrides.task),
+        "status": "running",
+        "error": None,
+        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
+    }
+    (sweep_dir / JOBS).mkdir(parents=True, exist_ok=True)
+    path = sweep_dir / JOBS / f"{note['num']}.json"
+    write_json(path, note)
+    try:
+        do()
+        note["status"] = "done"
+    except Interrupted as error:
+        note |= {"status": "interrupted", "error": str(error)}
+        raise
+    except Exception as error:
+        note |= {"status": "failed", "error": _explained(error)}
+        _print_failure(note, error)
+        if config.objective is not None:
+            raise
+    finally:
+        write_json(path, note)
+        _write_comparison(sweep_dir, config.rows)
+    return None if config.objective is None else _objective(run_dir, config.objective)
+
+
+def _explained(error: Exception) -> str:
+    return "; ".join(error.problems) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+
+
+def _print_failure(note: dict[str, Any], error: Exception) -> None:
+    if not isinstance(error, UserError):
+        traceback.print_exception(error)
+    print(f"error: job {_title(note)}: {note['error']}", file=sys.stderr)
+
+
+def _title(note: dict[str, Any]) -> str:
+    return f"{note['num']} ({' '.join(note['overrides'])})"
+
+
+def _write_comparison(sweep_dir: Path, num_rows: int) -> None:
+    from rollout.sweep_table import write_comparison  # reads tables, which most commands need not load
+
+    write_comparison(sweep_dir, notes(sweep_dir), num_rows)
+
+
+def notes(sweep_dir: Path) -> list[dict[str, Any]]:
+    """What each job has left, in the order of their numbers."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in (sweep_dir / JOBS).glob("*.json")]
+    return sorted(found, key=lambda note: int(note["num"]))
+
+
+def conclude() -> None:
+    """At the end of a sweep that this process has started: say where it is, and exit with 1 if jobs failed."""
+    if not _started or not (_started[0] / JOBS).is_dir():
+        return
+    from rollout.screen import short
+
+    sweep_dir = _started[0]
+    done = [note for note in notes(sweep_dir) if note["status"] == "done"]
+    failed = [note for note in notes(sweep_dir) if note["status"] != "done"]
+    print(f"sweep: {len(done)} of {len(done) + len(failed)} jobs done: {short(sweep_dir / 'sweep.html')}, sweep.csv")
+    for note in failed:
+        print(f"error: job {_title(note)}: {note['status']}: {note['error']}", file=sys.stderr)
+    if failed:
+        print("run the same command with the same hydra.sweep.dir to do what is not done", file=sys.stderr)
+        sys.exit(1)
+
+
+def _objective(run_dir: Path, path: str) -> float:
+    """The number at the dotted `path` in run.json or analysis.json. Raises UserError when there is none."""
+    known: dict[str, Any] = {}
+    for file in ("run.json", "analysis.json"):
+        if (run_dir / file).exists():
+            known |= json.loads((run_dir / file).read_text(encoding="utf-8"))
+    value: Any = known | {"score": known.get("scores")}
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UserError(f"sweep.objective={path}: neither run.json nor analysis.json has such a number; check the name")
+    return float(value)

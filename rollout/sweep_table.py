@@ -1,0 +1,128 @@
+"""The jobs of a sweep beside each other: sweep.csv for programs, sweep.html for people."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rollout.config import DataConfig
+from rollout.files import replacing
+from rollout.finalize import OUTPUT
+from rollout.pages import write_page
+from rollout.pages.content import Row
+from rollout.pages.sweep_content import Job, Sweep, SweepRow
+from rollout.postprocess.report import typed_command
+from rollout.postprocess.sample_rows import sample_rows
+from rollout.postprocess.score import SCORES, with_scores
+from rollout.postprocess.source import open_source
+from rollout.screen import short
+
+CSV = "sweep.csv"
+HTML = "sweep.html"
+
+
+def write_comparison(sweep_dir: Path, notes: list[dict[str, Any]], num_rows: int) -> None:
+    """Write sweep.csv and sweep.html from the `notes` of the jobs and what the jobs' own folders hold.
+
+    The page compares the first `num_rows` rows of every job.
+    """
+    jobs = [_job(note, sweep_dir) for note in notes]
+    parameters = _swept(jobs)
+    _write_csv(sweep_dir, jobs, parameters)
+    content: Sweep = {
+        "title": short(sweep_dir),
+        "command": typed_command([sys.executable, *sys.argv]),
+        "parameters": parameters,
+        "jobs": jobs,
+        "rows": _rows(notes, num_rows),
+    }
+    write_page(sweep_dir / HTML, "sweep.html", content)
+
+
+def _write_csv(sweep_dir: Path, jobs: list[Job], parameters: list[str]) -> None:
+    with replacing(sweep_dir / CSV) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        metrics = list(dict.fromkeys(name for job in jobs for name in job["metrics"]))
+        writer = csv.writer(file)
+        writer.writerow(["num", "status", "run_dir", *parameters, *metrics, "engine", "error"])
+        for job in jobs:
+            values: list[Any] = [job["overrides"].get(name) for name in parameters]
+            values += [job["metrics"].get(name) for name in metrics]
+            writer.writerow([job["num"], job["status"], job["run_dir"], *values, job["engine"], job["error"]])
+
+
+def _swept(jobs: list[Job]) -> list[str]:
+    """The keys whose values differ between the jobs."""
+    keys = dict.fromkeys(key for job in jobs for key in job["overrides"])
+    return [key for key in keys if len({job["overrides"].get(key) for job in jobs}) > 1]
+
+
+def _rows(notes: list[dict[str, Any]], num_rows: int) -> list[SweepRow]:
+    """The first rows of the finished jobs, with what each job answered; a job may have other rows than another."""
+    rows: dict[tuple[int, str], SweepRow] = {}
+    for note in notes:
+        for row in _rows_of(Path(note["run_dir"]), num_rows) if note["status"] == "done" else ():
+            empty = SweepRow(row_id=row["row_id"], prompt=row["prompt"], ground_truth=row["ground_truth"], responses={})
+            shared = rows.setdefault((row["row_id"], json.dumps(row["prompt"])), empty)
+            shared["responses"][str(note["num"])] = row["responses"]
+    return [rows[key] for key in sorted(rows)]
+
+
+def _rows_of(run_dir: Path, num_rows: int) -> list[Row]:
+    config = _json(run_dir / "run.json")["config"]
+    source = open_source(run_dir / OUTPUT, "run_dir")
+    if (run_dir / SCORES).exists():
+        source = with_scores(source, run_dir / SCORES)
+    return sample_rows(
+        source, range(num_rows), DataConfig(**config["data"]), config["postprocess"]["score"]["ground_truth"]
+    )
+
+
+def _job(note: dict[str, Any], sweep_dir: Path) -> Job:
+    """What the page and the table say about one job."""
+    run_dir = Path(note["run_dir"])
+    run, analysis = _json(run_dir / "run.json"), _json(run_dir / "analysis.json")
+    inside = run_dir.is_relative_to(sweep_dir)
+    shown = run_dir.relative_to(sweep_dir) if inside else run_dir
+    return {
+        "num": note["num"],
+        "run_dir": str(shown),
+        "report": f"{shown}/report.html" if (run_dir / "report.html").exists() and inside else None,
+        "status": note["status"],
+        "error": note["error"],
+        "overrides": dict(word.lstrip("+").partition("=")[::2] for word in note["overrides"]),
+        "engine": _engine(run),
+        "metrics": _metrics(run, analysis) if note["status"] == "done" else {},
+    }
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _engine(run: dict[str, Any]) -> str | None:
+    return None if not run.get("engine") else "reused" if run["engine"]["reused"] else "loaded"
+
+
+def _metrics(run: dict[str, Any], analysis: dict[str, Any]) -> dict[str, float | None]:
+    throughput, seconds, totals = run["throughput"] or {}, run["seconds"], run["totals"] or {}
+    metrics = {
+        "output_tok_s": throughput.get("output_tok_s"),
+        **{name: totals.get(name) for name in ("rows", "samples", "failed", "generated_tokens")},
+        **{f"{stage}_seconds": seconds.get(stage) for stage in ("load", "generate")},
+    }
+    if not analysis:
+        return metrics
+    for name in ("tokens", "characters"):
+        metrics |= {f"{part}_{name}": (analysis[name] or {}).get(part) for part in ("mean", "p50", "p99")}
+    samples = max(1, analysis["samples"] - analysis["failed"])
+    metrics["truncated_fraction"] = analysis["truncated_fraction"]
+    for name, counted in (("empty", "empty"), ("duplicate", "duplicates"), ("looping", "looping")):
+        metrics[f"{name}_fraction"] = analysis[counted] / samples
+    metrics["distinct_responses"] = (analysis["distinct_responses"] or {}).get("mean")
+    scores = analysis["scores"]
+    if scores:
+        metrics |= {"mean_score": scores["mean"], "pass_rate": scores["pass_rate"]}
+        metrics |= {f"pass@{k}": value for k, value in scores["pass_at_k"].items()}
+        metrics |= {f"majority@{k}": value for k, value in scores["majority_at_k"].items()}
+    return metrics

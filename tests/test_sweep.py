@@ -1,0 +1,137 @@
+"""Sweeps through the real command line: one engine, jobs that fail, the same command again, Hydra's own plugins."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.commands import ECHO, run_command
+
+SIX = ("-m", *ECHO, "data.limit=3", "sampling.temperature=0.3,0.7,1.0", "sampling.n_samples=1,2")
+
+
+def table(sweep_dir: Path) -> list[dict[str, str]]:
+    with (sweep_dir / "sweep.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def manifest(run_dir: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((run_dir / "run.json").read_text())
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def sweep_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    result = run_command(*SIX, "hydra.sweep.dir=sweep", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert "sweep: 6 of 6 jobs done: sweep/sweep.html, sweep.csv" in result.stdout
+    return folder / "sweep"
+
+
+def test_the_engine_is_loaded_once_and_run_json_says_so(sweep_dir: Path) -> None:
+    assert [manifest(sweep_dir / str(job))["engine"]["reused"] for job in range(6)] == [False, *[True] * 5]
+    assert [row["engine"] for row in table(sweep_dir)] == ["loaded", *["reused"] * 5]
+
+
+def test_the_table_has_a_line_per_job_with_what_was_swept_and_what_came_of_it(sweep_dir: Path) -> None:
+    rows = table(sweep_dir)
+    swept = [(row["num"], row["sampling.temperature"], row["sampling.n_samples"]) for row in rows]
+    pairs = [(t, n) for t in ("0.3", "0.7", "1.0") for n in ("1", "2")]
+    assert swept == [(str(num), *pair) for num, pair in enumerate(pairs)]
+    assert not {"engine.kind", "data.limit"} & rows[0].keys()
+    for row in rows:
+        run = manifest(sweep_dir / row["run_dir"])
+        assert float(row["output_tok_s"]) == run["throughput"]["output_tok_s"]
+        assert int(row["samples"]) == 3 * int(row["sampling.n_samples"])
+        assert row["status"] == "done"
+
+
+def test_a_job_that_fails_stops_no_other_and_is_all_that_is_done_when_the_command_is_repeated(tmp_path: Path) -> None:
+    inputs = tmp_path / "b.jsonl"
+    command = ("-m", *ECHO, "sampling.n_samples=2", "data.path=a.jsonl,a2.jsonl,b.jsonl,c.jsonl", "hydra.sweep.dir=s")
+    for name in ("a", "a2", "c"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"prompt": name}) + "\n")
+    first = run_command(*command, cwd=tmp_path)
+    assert first.returncode == 1
+    assert [row["status"] for row in table(tmp_path / "s")] == ["done", "done", "failed", "done"]
+    (failed,) = [row for row in table(tmp_path / "s") if row["status"] == "failed"]
+    assert failed["error"].startswith("data.path=b.jsonl: no such file")
+    when, *_, at_the_end = [line for line in first.stderr.splitlines() if line.startswith("error: job 2 (")]
+    assert "data.path=b.jsonl: no such file" in when
+    assert "failed: data.path=b.jsonl: no such file" in at_the_end
+    assert "Traceback" not in first.stderr
+
+    inputs.write_text(json.dumps({"prompt": "b"}) + "\n")
+    before = {job: (tmp_path / "s" / job / "run.json").stat().st_mtime_ns for job in "013"}
+    again = run_command(*command, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert [row["status"] for row in table(tmp_path / "s")] == ["done"] * 4
+    assert again.stdout.count("done already") == 3
+    assert before == {job: (tmp_path / "s" / job / "run.json").stat().st_mtime_ns for job in "013"}
+
+
+def test_a_job_that_was_cut_short_goes_on_with_the_samples_it_has(tmp_path: Path) -> None:
+    command = ("-m", *ECHO, "sampling.n_samples=3", "sampling.temperature=0.5,0.6", "hydra.sweep.dir=s")
+    slow = ("engine.max_restarts=0", "engine.echo.max_steps=50")
+    dying = run_command(*command, "engine.echo.die_after=4", *slow, cwd=tmp_path)
+    assert dying.returncode == 1
+    again = run_command(*command, *slow, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    totals = [manifest(tmp_path / "s" / job) for job in "01"]
+    assert [run["totals"]["samples"] for run in totals] == [36, 36]
+    assert all(0 < run["throughput"]["samples"] <= 32 for run in totals)
+
+
+def test_a_folder_with_other_jobs_is_refused_job_by_job(tmp_path: Path) -> None:
+    other = ("-m", *ECHO, "data.limit=3", "sampling.temperature=0.4,0.7", "sampling.n_samples=2")
+    first = run_command("-m", *ECHO, "data.limit=3", "sampling.temperature=0.3,0.7", "hydra.sweep.dir=s", cwd=tmp_path)
+    assert first.returncode == 0
+    result = run_command(*other, "hydra.sweep.dir=s", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "sampling.temperature=0.4: this run was made with 0.3" in result.stderr
+    assert "sampling.n_samples=2: this run has 8; give that many or more" in result.stderr
+
+
+def test_what_nobody_foresaw_keeps_its_traceback_and_stops_no_other_job(tmp_path: Path) -> None:
+    (tmp_path / "s" / "0" / "metrics.jsonl").mkdir(parents=True)
+    command = ("-m", *ECHO, "data.limit=2", "sampling.temperature=0.5,0.6", "hydra.sweep.dir=s")
+    result = run_command(*command, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert [row["status"] for row in table(tmp_path / "s")] == ["failed", "done"]
+    assert table(tmp_path / "s")[0]["error"].startswith("IsADirectoryError")
+
+
+@pytest.mark.parametrize("objective", ["throughput.output_tok_s", "truncated_fraction", "score.mean"])
+def test_optuna_gets_the_objective(objective: str, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    scoring = ("postprocess=score", "postprocess.score.scorer=regex", "postprocess.score.pattern=1")
+    command = (
+        *("-m", *ECHO, *scoring, "data.limit=3", f"sweep.objective={objective}", "hydra/sweeper=optuna"),
+        *("hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1", "sampling.temperature=interval(0.1,1.5)"),
+    )
+    result = run_command(*command, "hydra.sweep.dir=s", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    best = (tmp_path / "s" / "optimization_results.yaml").read_text()
+    assert "best_value" in best
+    assert len(table(tmp_path / "s")) == 3
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_jobs_in_processes_of_their_own_end_in_the_same_table(launcher: str, tmp_path: Path) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
+    command = ("-m", *ECHO, "data.limit=3", "sampling.temperature=0.3,5,0.7", f"hydra/launcher={launcher}")
+    result = run_command(*command, "hydra.sweep.dir=s", cwd=tmp_path)
+    assert result.returncode == 1
+    assert [row["status"] for row in table(tmp_path / "s")] == ["done", "failed", "done"]
+    assert "error: job 1 (" in result.stderr
+
+
+def test_a_dry_run_of_a_sweep_shows_every_plan_and_writes_no_table(tmp_path: Path) -> None:
+    result = run_command(*SIX, "dry_run=true", "hydra.sweep.dir=s", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stdout.count("sampling  temperature") == 6
+    assert not (tmp_path / "s" / "sweep.csv").exists()
