@@ -7,8 +7,8 @@ const MOST_IN_LINE = 4; // texts of the label at the pointer; more stand below e
 
 /** Lines over a common x axis.
  *
- * series: [{name, points: [[x, y], ...]}], the points ascending in x. xMin, xMax, yMax: ends of the axes, else of the data.
- * xTicks: where the x axis is labelled, else round numbers. xLog: base-2 logarithm. dots: mark every point.
+ * series: [{name, points: [[x, y], ...]}], the points ascending in x. xMin, xMax, yMax: ends of the axes, else the
+ * data's. xTicks: where the x axis is labelled, else round numbers. xLog: base-2 logarithm. dots: mark every point.
  * xNames: names of categories, which stand at x = 0, 1, ... bare: no legend, because there is one elsewhere.
  */
 function lineChart({ title, note, series, xFormat = number, yFormat = number, ...options }) {
