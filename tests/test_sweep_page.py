@@ -202,11 +202,16 @@ def test_values_that_were_counted_up_are_labelled_without_their_rounding(opened:
     assert ticks(opened(line(["0.2", "0.4", "0.6000000000000001"]))) == ["0.2", "0.4", "0.6"]
 
 
+def test_paths_are_labelled_by_their_last_parts_where_these_differ(opened: Open) -> None:
+    assert ticks(opened(line(["/models/a", "org/b"], "model.path"))) == ["a", "b"]
+    assert ticks(opened(line(["x/a", "y/a"], "model.path"))) == ["x/a", "y/a"]
+
+
 def test_long_names_and_many_values_do_not_run_into_each_other(opened: Open) -> None:
     names = ticks(opened(line([f"/models/{'x' * 40}-{n}" for n in range(4)], "model.path")))
     assert [name[-2:] for name in names] == ["-0", "-1", "-2", "-3"]
     assert all("…" in name for name in names)
-    page = opened(line([str(1000003 * n) for n in range(100)], "sampling.seed"))
+    page = opened(line([f"name {n}" for n in range(60)], "model.path"))
     boxes = [text.bounding_box() for text in chart(page).locator("svg text[text-anchor=middle]:not(.label)").all()]
     edges = [(box["x"], box["x"] + box["width"]) for box in boxes if box]
     assert all(right < left for (_, right), (left, _) in pairwise(edges))
@@ -261,6 +266,15 @@ def test_the_first_and_the_last_job_that_is_done_stand_side_by_side(opened: Open
     expect(page.locator(".outcomes")).to_have_text(["1 of 1 passed", "0 of 1 passed"])
     assert (answers(page, 0), answers(page, 1)) == (["Paris, of course."], ["It is Lille."])
     expect(page.locator(".row dd")).to_have_text("Paris")
+
+
+def test_a_job_that_is_not_done_can_be_chosen_but_is_not_shown_first(opened: Open) -> None:
+    jobs = [job(0, status="interrupted"), job(1), job(2), job(3, status="running")]
+    row = sweep_row(0, "question", {str(num): [response()] for num in range(4)})
+    page = opened(sweep(jobs=jobs, parameters=[], rows=[row]))
+    expect(page.locator(".side h4")).to_have_text(["job 1", "job 2"])
+    page.get_by_label("left job").select_option("3")
+    expect(page.locator(".side h4")).to_have_text(["job 3", "job 2"])
 
 
 def test_jobs_without_responses_cannot_be_chosen(opened: Open) -> None:
@@ -440,6 +454,12 @@ def test_on_paper_the_table_of_jobs_is_complete_and_choices_are_gone(opened: Ope
     page.emulate_media(media="print")
     assert page.locator("#jobs .scroll").evaluate("(table) => table.scrollHeight <= table.clientHeight")
     expect(page.get_by_role("button", name="copy")).to_be_hidden()
+
+
+def test_a_sheet_of_paper_is_wide_enough_for_a_grid_with_scores(opened: Open) -> None:
+    page = opened(sweep(), width=720)
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") == 720
 
 
 def test_the_page_itself_is_small_and_names_no_address(tmp_path: Path) -> None:

@@ -2,13 +2,13 @@
 // Charts in SVG, drawn again when their size changes. Their colours are the style sheet's: series-0 to series-7.
 
 const DIGIT_WIDTH = 6.6; // of the tick labels, for the room that they take
-const LEAST_LABEL = 4; // characters to which the name of a category may be shortened
+const LEAST_LABEL = 4; // characters that are left of the name of a category at least
 const MOST_IN_LINE = 4; // texts of the label at the pointer; more stand below each other
 
 /** Lines over a common x axis.
  *
- * series: [{name, points: [[x, y], ...]}], the points ascending in x. xMin, xMax, yMax: ends of the axes, else the data's.
- * xTicks: where the x axis is labelled, else round numbers. xLog: base-2 logarithm. dots: mark every point.
+ * series: [{name, points: [[x, y], ...]}], the points ascending in x. xMin, xMax, yMax: ends of the axes, else the
+ * data's. xTicks: where the x axis is labelled, else round numbers. xLog: base-2 logarithm. dots: mark every point.
  * xNames: names of categories, which stand at x = 0, 1, ... bare: no legend, because there is one elsewhere.
  */
 function lineChart({ title, note, series, xFormat = number, yFormat = number, ...options }) {

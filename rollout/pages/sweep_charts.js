@@ -116,7 +116,13 @@ function parameterAxis(parameter, jobs) {
   if (parameter !== JOB && isNumeric(jobs, parameter)) return numericAxis(parameter, jobs);
   const text = (job) => (parameter === JOB ? String(job.num) : job.overrides[parameter]);
   const names = [...new Set(jobs.map(text))];
-  return { position: (job) => names.indexOf(text(job)), xNames: names, xLabel: parameter };
+  return { position: (job) => names.indexOf(text(job)), xNames: withoutFolders(names), xLabel: parameter };
+}
+
+/** Paths by their last parts, where these tell them apart. */
+function withoutFolders(names) {
+  const last = names.map((name) => name.split("/").at(-1));
+  return last.every(Boolean) && new Set(last).size === names.length ? last : names;
 }
 
 function numericAxis(parameter, jobs) {
@@ -144,5 +150,6 @@ function passCurves(jobs, parameters) {
   const note = `at least one of k responses passes${some || ""}`;
   const y = { yLabel: "share of rows", yFormat: percent, yMax: 1 };
   const series = there.slice(0, MOST_LINES);
-  return [lineChart({ title: "pass@k of the jobs", note, series, xLabel: "k", xLog: true, xTicks: ks, ...y, dots: true })];
+  const x = { xLabel: "k", xLog: true, xTicks: ks };
+  return [lineChart({ title: "pass@k of the jobs", note, series, ...x, ...y, dots: true })];
 }
