@@ -37,6 +37,8 @@ def write_comparison(sweep_dir: Path, notes: list[dict[str, Any]], num_rows: int
         "jobs": jobs,
         "rows": _rows(notes, num_rows),
     }
+    for scores in filter(None, (_json(Path(note["run_dir"]) / "analysis.json").get("scores") for note in notes)):
+        content["pass_score"] = scores["pass_score"]
     write_page(sweep_dir / HTML, "sweep.html", content)
 
 
