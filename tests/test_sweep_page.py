@@ -336,9 +336,27 @@ def test_a_job_without_the_row_says_so(opened: Open) -> None:
     assert answers(page, 1) == ["Indeed."]
 
 
+def test_jobs_that_asked_differently_have_their_prompts_side_by_side(opened: Open) -> None:
+    asked = [sweep_row(7, f"Question {num}", {str(num): [response(0, f"to {num}")]}) for num in range(3)]
+    page = opened(sweep(jobs=[job(0), job(1), job(2)], parameters=[], rows=asked))
+    assert rows_listed(page) == ["7"]
+    assert page.locator(".side .bubble .text").all_text_contents() == ["Question 0", "Question 2"]
+    assert (answers(page, 0), answers(page, 1)) == (["to 0"], ["to 2"])
+    search(page, "question 2")
+    assert rows_listed(page) == ["7"]
+    search(page, "question 1")
+    assert rows_listed(page) == []
+
+
+def test_rows_that_neither_job_has_are_not_listed(opened: Open) -> None:
+    page = opened(sweep(), "#left=0&right=4&row=20")
+    assert rows_listed(page) == ["3", "12"]
+    expect(page.locator(".row h3")).to_have_text("Row 3")
+
+
 def test_search_looks_into_the_two_jobs_in_view(opened: Open) -> None:
     page = opened(sweep())
-    assert rows_listed(page) == ["3", "12", "20"]
+    assert rows_listed(page) == ["3", "12"]
     search(page, "LYON")
     expect(page.locator(".rows .nothing")).to_contain_text("No row matches")
     search(page, "paris")
@@ -357,7 +375,7 @@ def test_rows_can_be_filtered_by_the_side_that_passes_more(opened: Open) -> None
     page.get_by_label("which side is better").select_option("right")
     assert rows_listed(page) == ["12"]
     page.get_by_role("button", name="clear", exact=True).click()
-    assert rows_listed(page) == ["3", "12", "20"]
+    assert rows_listed(page) == ["3", "12"]
 
 
 def test_the_score_from_which_a_response_passes_is_the_content_s(opened: Open) -> None:

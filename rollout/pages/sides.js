@@ -1,5 +1,5 @@
 "use strict";
-// The same prompt's responses from two jobs, side by side.
+// The responses of two jobs to the same row, side by side. Where the jobs asked differently, each side has its prompt.
 
 /** The section; null with fewer than two jobs that have responses. */
 function sideBySide({ jobs, parameters, rows, pass_score: threshold }) {
@@ -7,7 +7,7 @@ function sideBySide({ jobs, parameters, rows, pass_score: threshold }) {
   if (having.length < 2) return null;
   const [left, right] = firstAndLast(having.filter(isDone).length > 1 ? having.filter(isDone) : having);
   const state = rowList({
-    rows: rows.map((row) => paired(row, left, right)),
+    rows: pairs(rows, left, right),
     threshold,
     keeps: (row) => keepsPair(state, row),
     marks: (row) => element("span", { class: "both" }, row.sides.map((side) => marks(state, side, MOST_MARKS / 2))),
@@ -24,10 +24,22 @@ function firstAndLast(jobs) {
   return [jobs[0], jobs.at(-1)];
 }
 
-/** A row as search.js reads it, with the responses of both jobs. */
-function paired(row, left, right) {
-  const sides = [left, right].map(({ num }) => row.responses[num] ?? []);
-  return { ...row, fields: {}, sides, responses: sides.flat() };
+/** The rows that either job has, each number once. */
+function pairs(rows, ...jobs) {
+  const ids = [...new Set(rows.map(({ row_id: id }) => id))];
+  const rowsOf = ({ num }) => rows.filter(({ responses }) => isPresent(responses[num]));
+  const byId = jobs.map((job) => new Map(rowsOf(job).map((row) => [row.row_id, row])));
+  const both = ids.map((id) => byId.map((found) => found.get(id)));
+  return both.filter((asked) => asked.some(isPresent)).map((asked) => paired(asked, jobs));
+}
+
+/** A row as search.js reads it, with the responses of both jobs; asked: the row of either job, undefined without one. */
+function paired(asked, jobs) {
+  const sides = asked.map((row, at) => row?.responses[jobs[at].num] ?? []);
+  const [first, other = first] = asked.filter(isPresent);
+  const isOnePrompt = JSON.stringify(first.prompt) === JSON.stringify(other.prompt);
+  const alsoSearched = isOnePrompt ? {} : Object.fromEntries(other.prompt.map(({ content }, at) => [at, content]));
+  return { ...first, fields: alsoSearched, asked, isOnePrompt, sides, responses: sides.flat() };
 }
 
 function addressOf(left, right, row) {
@@ -44,7 +56,7 @@ function followPair(state) {
 }
 
 function setPair(state, left, right, rowId) {
-  Object.assign(state, { left, right, rows: state.source.map((row) => paired(row, left, right)) });
+  Object.assign(state, { left, right, rows: pairs(state.source, left, right) });
   [state.leftChoice.value, state.rightChoice.value] = [left.num, right.num];
   const wanted = rowId ?? String(state.selected.row_id);
   const row = state.rows.find(({ row_id: id }) => String(id) === wanted) ?? state.rows[0];
@@ -89,19 +101,24 @@ function pairChoice(state) {
 
 function pairDetail(state, row) {
   const responses = Math.max(...row.sides.map(({ length }) => length), 1);
-  const both = [state.left, state.right].map((job, at) => side(state, job, row.sides[at]));
+  const both = [state.left, state.right].map((job, at) => side(state, job, row, at));
   const sides = element("div", { class: "sides" }, both);
-  sides.style.setProperty("--rows", responses + 1);
+  sides.style.setProperty("--rows", responses + (row.isOnePrompt ? 1 : 2));
   const title = element("h4", {}, "Responses");
   return [
     detailHead(state, row),
-    ...promptOf(state, row, [["ground truth", row.ground_truth]]),
+    ...(row.isOnePrompt ? ask(state, row) : []),
     element("div", { class: "responses-head" }, title, fullTexts(state)),
     sides,
   ];
 }
 
-function side(state, job, responses) {
+function ask(state, row) {
+  return promptOf(state, row, [["ground truth", row.ground_truth]]);
+}
+
+function side(state, job, { sides, asked, isOnePrompt }, at) {
+  const responses = sides[at];
   const name = jobName(job, state.parameters);
   const head = element(
     "header",
@@ -112,5 +129,7 @@ function side(state, job, responses) {
   );
   const cards = responses.map((response) => card(state, response));
   const none = element("div", { class: "card" }, nothing("this job has no responses to this row"));
-  return element("section", { class: "side", "aria-label": `job ${job.num}` }, head, cards.length ? cards : none);
+  const prompt = !isOnePrompt && element("div", {}, ask(state, asked[at]));
+  const parts = [head, prompt, ...(cards.length ? cards : [none])];
+  return element("section", { class: "side", "aria-label": `job ${job.num}` }, parts);
 }

@@ -57,4 +57,7 @@ class Sweep(TypedDict):
     pass_score: NotRequired[float]
     """The score from which a response passes, 1 where it is absent."""
     rows: list[SweepRow]
-    """Some tens of rows, in input order; a row is of use from two jobs on. All of them are in the page."""
+    """Some tens of rows, in input order. All of them are in the page.
+
+    Jobs that asked differently for a row, as in a sweep over system prompts, have a SweepRow each, of one `row_id`.
+    """
