@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
 from rollout.config import DataConfig
 from rollout.files import replacing
 from rollout.finalize import OUTPUT
@@ -92,10 +94,16 @@ def _job(note: dict[str, Any], sweep_dir: Path) -> Job:
         "report": f"{shown}/report.html" if (run_dir / "report.html").exists() and inside else None,
         "status": note["status"],
         "error": note["error"],
-        "overrides": dict(word.lstrip("+").partition("=")[::2] for word in note["overrides"]),
+        "overrides": _overrides(note["overrides"]),
         "engine": _engine(run),
         "metrics": _metrics(run, analysis) if note["status"] == "done" else {},
     }
+
+
+def _overrides(typed: list[str]) -> dict[str, str]:
+    """Keys and values without what quotes and escapes they were typed with."""
+    parsed = OverridesParser.create().parse_overrides(typed)
+    return {override.key_or_group: str(override.value()) for override in parsed}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -139,7 +139,7 @@ BAD_COMMANDS = [
     (["sampling.n_samples=10000000000"], "sampling.n_samples=10000000000: must be at least 1 and at most 100000"),
     (["postprocess.steps=[report]"], "postprocess.steps=report: shows what analyze finds; name analyze before it"),
     (["postprocess=score"], "postprocess.steps=score: no scorer is set"),
-    (["postprocess.steps=[analyze]", "postprocess.analyze.by=source"], "postprocess.analyze.by=source: no such column"),
+    (["postprocess.analyze.by=nowhere"], "postprocess.analyze.by=nowhere: no such column"),
     (
         ["postprocess.filter.min_length=9", "postprocess.filter.max_length=3"],
         "postprocess.filter.min_length=9: more than max_length=3",

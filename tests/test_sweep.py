@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.commands import ECHO, run_command
@@ -47,6 +48,23 @@ def test_the_table_has_a_line_per_job_with_what_was_swept_and_what_came_of_it(sw
         assert float(row["output_tok_s"]) == run["throughput"]["output_tok_s"]
         assert int(row["samples"]) == 3 * int(row["sampling.n_samples"])
         assert row["status"] == "done"
+
+
+def test_the_page_shows_what_the_jobs_answered_and_values_as_they_are_meant(tmp_path: Path) -> None:
+    prompts = "data.system_prompt='Be brief, please.','Be \\'long\\'.'"
+    result = run_command(
+        "-m", *ECHO, "data.limit=2", "sampling.n_samples=1", prompts, "hydra.sweep.dir=s", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert [row["data.system_prompt"] for row in table(tmp_path / "s")] == ["Be brief, please.", "Be 'long'."]
+    page = (tmp_path / "s" / "sweep.html").read_text(encoding="utf-8")
+    content = json.loads(page.split('id="content">', 1)[1].split("</script>", 1)[0])
+    assert content["parameters"] == ["data.system_prompt"]
+    flat = pq.read_table(tmp_path / "s" / "1" / "flat.parquet").to_pylist()
+    shown = {row["row_id"]: row["responses"]["1"] for row in content["rows"] if "1" in row["responses"]}
+    assert {row["row_id"]: [row["response"]] for row in flat} == {
+        row_id: [response["text"] for response in responses] for row_id, responses in shown.items()
+    }
 
 
 def test_a_job_that_fails_stops_no_other_and_is_all_that_is_done_when_the_command_is_repeated(tmp_path: Path) -> None:
