@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from rollout.engine import EngineStats
 from rollout.records import Sample
 
+METRICS = "metrics.jsonl"
+"""The file of the numbers over time, in the run's folder."""
+
 _NOW_SECONDS = 10.0  # "now" is the average over this long
 
 

@@ -17,12 +17,10 @@ from typing import Any
 
 from rollout import wandb_run
 from rollout.config import TrackingConfig
-from rollout.progress import Snapshot
+from rollout.progress import METRICS, Snapshot
 from rollout.screen import short
 
 log = logging.getLogger(__name__)
-
-METRICS = "metrics.jsonl"
 
 _GRACE_SECONDS = 4.0  # for W&B's own time limits to take effect before ours do, once at the start and once at the end
 _MOST_BEHIND = 1000  # points that W&B may be behind: more than an hour's

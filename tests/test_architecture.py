@@ -1,6 +1,7 @@
 """The import rules of docs/architecture.md."""
 
 import ast
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,11 @@ def ours(names: set[str]) -> set[str]:
 @pytest.mark.parametrize(("module", "allowed"), [("errors", set()), ("records", set()), ("config", {"rollout.errors"})])
 def test_the_base_modules_import_nothing_above_them(module: str, allowed: set[str]) -> None:
     assert ours(imports(PACKAGE / f"{module}.py")) <= allowed
+
+
+def test_any_module_can_be_imported_first() -> None:
+    graph = {name: ours(imports(path, top_level_only=True)) - {name} for name, path in MODULES.items()}
+    TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_only_one_module_imports_vllm() -> None:

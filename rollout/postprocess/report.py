@@ -15,8 +15,8 @@ from rollout.postprocess.analyze import ANALYSIS
 from rollout.postprocess.sample_rows import sample_rows
 from rollout.postprocess.scorers import as_text
 from rollout.postprocess.source import Source
+from rollout.progress import METRICS
 from rollout.screen import short
-from rollout.tracking import METRICS
 
 REPORT = "report.html"
 

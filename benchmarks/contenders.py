@@ -1,0 +1,142 @@
+"""Ways of sampling the same prompts on one loaded engine, each timed from the first prompt to the last sample.
+
+`ours` is what the command line does once the engine is there: generation stage, durable shards, seeds, metrics and
+finalize. The others use vLLM's own `LLM` on the very same engine and keep their outputs in memory. Tokens are counted
+from the outputs, and the prefix cache is emptied before each.
+"""
+
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from vllm import SamplingParams
+
+from rollout.config import RunConfig
+from rollout.finalize import finalize
+from rollout.interrupt import StopRequest
+from rollout.progress import Progress
+from rollout.prompts import open_input, read_prompts
+from rollout.records import Request
+from rollout.session import Session, sample_all
+from rollout.tables import Table
+from rollout.tracking import Tracker
+from rollout.vllm_engine import VLLMEngine
+
+CHUNK = 128
+"""Prompts of one call of `chunked`."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is sampled: the rows of `table`, `run.sampling.n_samples` times each, `lengths[row]` tokens long."""
+
+    run: RunConfig
+    table: Table
+    lengths: Sequence[int]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that all responses have together."""
+        return self.run.sampling.n_samples * sum(self.lengths)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Tokens of the outputs, and the seconds they took."""
+
+    tokens: int
+    seconds: float
+
+    @property
+    def tok_s(self) -> float:
+        """Tokens per second."""
+        return self.tokens / self.seconds
+
+
+def write_questions(path: Path, rows: int) -> None:
+    """An input file of short questions, no two of them equal."""
+    pq.write_table(pa.table({"prompt": [f"Tell a story about the number {number}." for number in range(rows)]}), path)
+
+
+def work_of(run: RunConfig, lengths: Sequence[int]) -> Work:
+    """The work of a run whose input has as many rows as there are `lengths`."""
+    return Work(run, open_input(run.data), lengths)
+
+
+def sampling_params(work: Work) -> list[SamplingParams]:
+    """What vLLM's own interfaces take for the same work: one request per prompt, `n` samples each."""
+    sampling = work.run.sampling
+    same: dict[str, Any] = {
+        "n": sampling.n_samples,
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "ignore_eos": True,
+    }
+    return [SamplingParams(max_tokens=length, **same) for length in work.lengths]
+
+
+def one_call(work: Work, engine: VLLMEngine, _scratch: Path) -> Measured:
+    """`LLM.chat` with all prompts in one call."""
+    return _chat(work, engine, len(work.lengths))
+
+
+def chunked(work: Work, engine: VLLMEngine, _scratch: Path) -> Measured:
+    """`LLM.chat` in calls of 128 prompts, as programs do that want to save what they have from time to time."""
+    return _chat(work, engine, CHUNK)
+
+
+def _chat(work: Work, engine: VLLMEngine, prompts_per_call: int) -> Measured:
+    engine.llm.reset_prefix_cache()
+    start = time.monotonic()
+    chats = [prompt.messages for prompt in read_prompts(work.table, work.run.data)]
+    params, tokens = sampling_params(work), 0
+    for first in range(0, len(chats), prompts_per_call):
+        part = slice(first, first + prompts_per_call)
+        outputs = engine.llm.chat(chats[part], params[part], use_tqdm=False)
+        tokens += sum(len(sample.token_ids) for output in outputs for sample in output.outputs)
+    return Measured(tokens, time.monotonic() - start)
+
+
+def ours(work: Work, engine: VLLMEngine, scratch: Path) -> Measured:
+    """The stage of `python -m rollout`, from the first row read to rollouts.parquet complete on the disk."""
+    run, table = work.run, work.table
+    scratch.mkdir(parents=True)
+    engine.llm.reset_prefix_cache()
+    engine.use(run.sampling)
+    with (scratch / "screen.txt").open("w") as sink, _lengths_of(work, engine):
+        start = time.monotonic()
+        session = Session(run, table, scratch, Console(file=sink), Tracker(scratch, run.tracking, {}), StopRequest())
+        sample_all(session, engine, Progress(table.num_rows * run.sampling.n_samples, 0))
+        totals = finalize(scratch, table, run.sampling.n_samples, {})
+        seconds = time.monotonic() - start
+    written = pq.read_table(scratch / "rollouts.parquet", columns=["num_generated_tokens"]).column(0)
+    tokens = sum(sum(counts) for counts in written.to_pylist())
+    assert totals["generated_tokens"] == tokens
+    return Measured(tokens, seconds)
+
+
+@contextmanager
+def _lengths_of(work: Work, engine: VLLMEngine) -> Iterator[None]:
+    """Give every request the length drawn for its row; the stage itself has one `max_tokens` for all."""
+    add = engine.add
+
+    def add_with_length(request: Request) -> None:
+        add(dataclasses.replace(request, max_tokens=work.lengths[request.row_id]))
+
+    vars(engine)["add"] = add_with_length
+    try:
+        yield
+    finally:
+        del vars(engine)["add"]
+
+
+WAYS = {"ours": ours, "one_call": one_call, "chunked": chunked}
+"""By the names that commands and result files use."""

@@ -1,0 +1,85 @@
+"""AsyncLLM, one coroutine per prompt with n samples each, on an engine of its own: the way of servers and RL loops.
+
+    python -m benchmarks.gpu.asynchronous --output FOLDER --tokenizer FOLDER --shape 8b \
+        --do equal:async_llm:2 [OVERRIDE ...]
+
+Same arguments of the engine, same prompts and lengths as `benchmarks.gpu.measure`; only the finished outputs are asked
+for, which costs AsyncLLM least.
+"""
+
+import asyncio
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from vllm import SamplingParams
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.async_llm import AsyncLLM
+
+from benchmarks.contenders import Measured, Work, sampling_params
+from benchmarks.gpu.loading import Place
+from benchmarks.gpu.results import about_work, parse, take_turns, write
+from rollout import watchdog
+from rollout.config import RunConfig
+from rollout.prompts import read_prompts
+from rollout.vllm_engine import _engine_kwargs
+
+
+def main() -> None:
+    """Load one engine and do everything that was asked for on it."""
+    options = parse(__doc__)
+    place, console = Place(options.shape, options.tokenizer, options.output, options.overrides), Console()
+    run, loop, start = place.run(), asyncio.new_event_loop(), time.monotonic()
+    engine = loop.run_until_complete(_load(run))
+    about = {"load_seconds": round(time.monotonic() - start, 1), "max_num_seqs": run.hardware.max_num_seqs}
+    write(options.output / "engine.json", {"shape": options.shape, "overrides": options.overrides} | about)
+    loop.run_until_complete(_sample(engine, place.work(place.warm_up, run.hardware.max_num_seqs)))
+    for task in options.do:
+        work = place.work(task.workload, run.hardware.max_num_seqs)
+
+        def once(_scratch: Path, work: Work = work) -> Measured:
+            return loop.run_until_complete(_sample(engine, work))
+
+        prompt_tokens = len(_render(engine.get_tokenizer(), work)[0])
+        described = about_work(place, work, task, prompt_tokens, run.hardware.max_num_seqs) | about
+        take_turns(task, dict.fromkeys(task.ways, once), described, work.tokens, options.output, console)
+    engine.shutdown()
+    loop.run_until_complete(asyncio.sleep(0))  # its tasks learn that they are cancelled
+
+
+async def _load(run: RunConfig) -> Any:
+    """An AsyncLLM with what our engine would be built from; inside the loop it is going to live in."""
+    os.environ.update({"VLLM_WORKER_MULTIPROC_METHOD": "spawn", "VLLM_NO_USAGE_STATS": "1"} | run.hardware.env)
+    watchdog.start()
+    return AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_kwargs(run.model, run.hardware)))
+
+
+async def _sample(engine: Any, work: Work) -> Measured:
+    await engine.reset_prefix_cache()
+    start = time.monotonic()
+    prompts = _render(engine.get_tokenizer(), work)
+    pairs = zip(prompts, sampling_params(work), strict=True)
+    counts = await asyncio.gather(*(_one(engine, str(row), *pair) for row, pair in enumerate(pairs)))
+    return Measured(sum(counts), time.monotonic() - start)
+
+
+def _render(tokenizer: Any, work: Work) -> list[list[int]]:
+    chats = [prompt.messages for prompt in read_prompts(work.table, work.run.data)]
+    texts = [tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True) for chat in chats]
+    return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+
+
+async def _one(engine: Any, name: str, token_ids: list[int], params: SamplingParams) -> int:
+    """Tokens of all samples of one prompt."""
+    params.output_kind = RequestOutputKind.FINAL_ONLY
+    tokens = 0
+    async for output in engine.generate({"prompt_token_ids": token_ids}, params, name):
+        tokens += sum(len(sample.token_ids) for sample in output.outputs)
+    return tokens
+
+
+if __name__ == "__main__":
+    main()

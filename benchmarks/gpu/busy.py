@@ -1,0 +1,74 @@
+"""Which thread of which process was busy: CPU seconds from /proc, of this process and all it has started."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+_TICK = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds() -> Counter[str]:
+    """CPU seconds so far, user and system, by "process/thread"."""
+    found = Counter[str]()
+    for pid in (os.getpid(), *_descendants(os.getpid())):
+        owner = "front end" if pid == os.getpid() else f"{_name(Path(f'/proc/{pid}'))} ({pid})"
+        for task in _tasks(pid):
+            thread = "main" if task.name == str(pid) else f"{_name(task)} ({task.name})"
+            found[f"{owner}/{thread}"] += _seconds(task)
+    return found
+
+
+def busy(before: Counter[str], after: Counter[str], seconds: float, at_least: float = 0.02) -> dict[str, float]:
+    """Cores that each thread kept busy between the two counts, the busiest first; those below `at_least` left out."""
+    shares = {name: (after[name] - before[name]) / seconds for name in after}
+    return {name: round(share, 2) for name, share in sorted(shares.items(), key=lambda i: -i[1]) if share >= at_least}
+
+
+def by_process(threads: dict[str, float]) -> dict[str, float]:
+    """The same, added up by process."""
+    total = Counter[str]()
+    for name, share in threads.items():
+        total[name.split("/")[0]] += share
+    return {name: round(share, 2) for name, share in total.most_common()}
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    parents = {int(folder.name): _parent(folder) for folder in Path("/proc").glob("[0-9]*")}
+    found = [pid]
+    for parent in found:  # which grows while it is walked
+        found += [child for child, its_parent in parents.items() if its_parent == parent]
+    yield from found[1:]
+
+
+def _parent(folder: Path) -> int:
+    fields = _stat(folder)
+    return int(fields[1]) if fields else 0
+
+
+def _tasks(pid: int) -> list[Path]:
+    """The threads of a process; none when it has ended meanwhile."""
+    folder = Path(f"/proc/{pid}/task")
+    return list(folder.iterdir()) if folder.exists() else []
+
+
+def _name(folder: Path) -> str:
+    return _read(folder / "comm").strip()
+
+
+def _seconds(task: Path) -> float:
+    fields = _stat(task)
+    return (int(fields[11]) + int(fields[12])) / _TICK if fields else 0.0
+
+
+def _stat(folder: Path) -> list[str]:
+    """The fields of proc(5)'s stat from the third on: the name before them may hold blanks."""
+    return _read(folder / "stat").rpartition(")")[2].split()
+
+
+def _read(path: Path) -> str:
+    """A file of /proc; empty when its process has ended meanwhile."""
+    try:
+        return path.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

@@ -1,0 +1,82 @@
+"""One engine for a measuring process: its config, its model's folder, what it took to load and what it holds."""
+
+import os
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import Work, work_of, write_questions
+from benchmarks.gpu.shapes import SHAPES, write_model
+from benchmarks.gpu.workloads import named
+from rollout.compose import compose_run
+from rollout.config import RunConfig
+from rollout.engine import EngineSpec, acquire
+from rollout.vllm_engine import VLLMEngine
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a step finds the tokenizer, keeps its inputs and runs, and which shape and overrides it is about."""
+
+    shape: str
+    tokenizer: Path
+    folder: Path
+    overrides: Sequence[str]
+
+    @property
+    def warm_up(self) -> str:
+        """A workload that passes through all batch sizes in a few seconds."""
+        return "tiny_warm_up" if self.shape == "tiny" else "warm_up"
+
+    def run(self, *more: str) -> RunConfig:
+        """The config of a run on this shape, with random weights and responses that end at their length only."""
+        model = write_model(self.folder / "model", SHAPES[self.shape], self.tokenizer)
+        return compose_run(
+            f"model.path={model}",
+            "model.load_format=dummy",
+            "sampling.extra={ignore_eos: true}",
+            "tracking=disabled",
+            "hardware.env.VLLM_USE_FLASHINFER_SAMPLER='0'",  # compiling it takes 100 s
+            *self.overrides,
+            *more,
+        )
+
+    def work(self, workload: str, max_num_seqs: int) -> Work:
+        """The named workload as the input of a run."""
+        chosen = named(workload, max_num_seqs)
+        source, lengths = self.folder / f"{workload}.parquet", chosen.lengths()
+        write_questions(source, len(lengths))
+        run = self.run(
+            f"data.path={source}", f"sampling.n_samples={chosen.n_samples}", f"sampling.max_tokens={max(lengths)}"
+        )
+        return work_of(run, lengths)
+
+
+def load(run: RunConfig) -> tuple[VLLMEngine, dict[str, Any]]:
+    """The engine for `run`, and facts about it: seconds to load, MiB of each GPU in use, tokens the KV cache holds."""
+    start = time.monotonic()
+    engine = acquire(EngineSpec.of(run)).engine
+    seconds = time.monotonic() - start
+    assert isinstance(engine, VLLMEngine)
+    engine.use(run.sampling)
+    cache = engine.llm.llm_engine.vllm_config.cache_config
+    return engine, {
+        "load_seconds": round(seconds, 1),
+        "max_num_seqs": engine.max_num_seqs,
+        "memory_mib": gpu_memory_mib(),
+        "kv_tokens": (cache.num_gpu_blocks or 0) * cache.block_size,
+    }
+
+
+def gpu_memory_mib() -> list[int]:
+    """MiB in use on each GPU that this process may see; empty where there is none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    try:
+        printed = subprocess.run([*command, *(["-i", visible] if visible else [])], capture_output=True, text=True)
+    except FileNotFoundError:
+        return []
+    return [int(line) for line in printed.stdout.split()] if printed.returncode == 0 else []

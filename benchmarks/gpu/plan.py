@@ -1,0 +1,74 @@
+"""What is measured, in the order of what matters most; each step is a process of its own."""
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Step:
+    """A module of this package, or pytest, with its arguments; `seconds` is what it should take on an H200."""
+
+    name: str
+    seconds: int
+    module: str
+    arguments: tuple[str, ...]
+    gpus: int = 1
+
+
+def _engine(name: str, seconds: int, *arguments: str, module: str = "benchmarks.gpu.measure", gpus: int = 1) -> Step:
+    return Step(name, seconds, module, ("--shape", name.split("-")[0], *arguments), gpus)
+
+
+def _throughput(name: str, seconds: int, *do: str, tuned: tuple[str, ...] = (), module: str = "measure") -> Step:
+    tasks = (word for task in do for word in ("--do", task))
+    return _engine(name, seconds, *tasks, "hardware=throughput", *tuned, module=f"benchmarks.gpu.{module}")
+
+
+def _at_a_time(number: int) -> tuple[str, ...]:
+    graphs = "hardware.engine_kwargs.compilation_config.max_cudagraph_capture_size"
+    return (f"hardware.max_num_seqs={number}", f"{graphs}={number}")
+
+
+def _tuned(name: str, *overrides: str) -> Step:
+    return _throughput(f"8b-{name}", 120, "equal:ours:1", tuned=overrides)
+
+
+PLAN = (
+    Step("limits", 20, "benchmarks.gpu.limits", ()),
+    _throughput("8b", 480, "equal:ours,one_call:2", "tail:ours,one_call:2", "tail:chunked:1"),
+    _throughput("8b-async", 200, "equal:async_llm:2", module="asynchronous"),
+    _engine("8b-single_gpu", 135, "--do", "equal:ours:1", "hardware=single_gpu"),
+    _engine(
+        "0.5b", 290, "--do", "equal:ours,one_call:2", "--do", "tail:ours,one_call:2", "--profile", "hardware=throughput"
+    ),
+    Step("suite", 300, "pytest", ("-m", "gpu", "-q", "-ra", "--durations=0", "tests/gpu")),
+    _engine("8b-low_mem", 95, "--do", "waves:ours:1", "hardware=low_mem"),
+    _engine("8b-debug", 65, "--do", "waves:ours:1", "hardware=debug"),
+    _engine("8b-fp8", 125, "--do", "equal:ours:1", "hardware=fp8", "model.quantization=fp8"),
+    _engine("0.5b-invariance", 190, "--do", "waves:ours:1", "hardware=single_gpu", module="benchmarks.gpu.invariance"),
+    _throughput("0.5b-async", 130, "equal:async_llm:2", module="asynchronous"),
+    _tuned("graphs_512", "~hardware.engine_kwargs.compilation_config"),
+    _tuned("seqs_1536", *_at_a_time(1536)),
+    _tuned("tokens_16384", "hardware.max_num_batched_tokens=16384"),
+    _tuned("seqs_768", *_at_a_time(768)),
+    _tuned("no_prefix_caching", "hardware.enable_prefix_caching=false"),
+    _engine("8b-dual_gpu", 180, "--do", "equal:ours:2", "hardware=dual_gpu", gpus=2),
+)
+"""A step called after a shape alone is what the other engines of that shape are compared with."""
+
+_ON_A_CPU = (
+    "hardware=cpu",
+    "hardware.max_num_seqs=8",
+    "hardware.env.VLLM_CPU_KVCACHE_SPACE='1'",
+    "model.max_model_len=512",
+)
+
+
+def tried_here(step: Step) -> Step:
+    """The same step on a tiny shape, small workloads and the CPU: for trying the benchmark itself."""
+    if step.module == "benchmarks.gpu.limits":
+        return replace(step, arguments=("--device", "cpu"))
+    if "--shape" not in step.arguments:
+        return step
+    kept = [word for word in step.arguments[2:] if not word.startswith(("hardware", "~hardware", "model."))]
+    words = [f"tiny_{word}" if ":" in word else word for word in kept]
+    return replace(step, arguments=("--shape", "tiny", *words, *_ON_A_CPU))

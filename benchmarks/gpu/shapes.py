@@ -1,0 +1,73 @@
+"""Models of real shape with random weights: a config and a tokenizer in a folder, for `model.load_format=dummy`."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+_VOCABULARY = 49152
+"""Of the embedded model, whose tokenizer all shapes use."""
+_CONTEXT = 8192
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A Llama: sizes in numbers of features, heads and layers."""
+
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    intermediate: int
+
+    @property
+    def head_dim(self) -> int:
+        """Features of one head."""
+        return self.hidden // self.heads
+
+    @property
+    def matrix_weights(self) -> int:
+        """Numbers in the matrices every token is multiplied with: all layers and the output head, not the embedding."""
+        attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate) + _VOCABULARY * self.hidden
+
+    @property
+    def kv_numbers(self) -> int:
+        """Numbers that one token keeps in the KV cache."""
+        return 2 * self.layers * self.kv_heads * self.head_dim
+
+
+SHAPES = {
+    "8b": Shape(hidden=4096, layers=32, heads=32, kv_heads=8, intermediate=14336),
+    "0.5b": Shape(hidden=896, layers=24, heads=14, kv_heads=2, intermediate=4864),
+    "tiny": Shape(hidden=64, layers=2, heads=2, kv_heads=2, intermediate=128),
+}
+"""8b is Llama 3's, 0.5b Qwen 2.5's but for the vocabulary; tiny is for trying the benchmark itself without a GPU."""
+
+
+def write_model(folder: Path, shape: Shape, tokenizer: Path, context: int = _CONTEXT) -> Path:
+    """Write the config of `shape` and the tokenizer's files to `folder`, and return it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": _VOCABULARY,
+        "hidden_size": shape.hidden,
+        "num_hidden_layers": shape.layers,
+        "num_attention_heads": shape.heads,
+        "num_key_value_heads": shape.kv_heads,
+        "intermediate_size": shape.intermediate,
+        "max_position_embeddings": context,
+        "rope_theta": 10000.0,
+        "rms_norm_eps": 1e-5,
+        "hidden_act": "silu",
+        "tie_word_embeddings": False,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "torch_dtype": "bfloat16",
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    for name in _TOKENIZER_FILES:
+        shutil.copy(tokenizer / name, folder / name)
+    return folder
