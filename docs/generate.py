@@ -5,9 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rollout import arguments
 from rollout.config import RunConfig
 from rollout.knobs import Knob, knobs
+from rollout.prepare import arguments
 
 HEADER = """\
 # Configuration

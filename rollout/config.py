@@ -13,7 +13,7 @@ EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
 def _knob(default: Any, **limits: Any) -> Any:
     """A field with limits: `ge`, `gt`, `le`, `lt` bound a number, `choices` lists the words allowed.
 
-    `escapes` marks a text in which `rollout.arguments` reads backslash sequences.
+    `escapes` marks a text in which `rollout.prepare.arguments` reads backslash sequences.
     """
     if isinstance(default, (list, dict)):
         return field(default_factory=default.copy, metadata=limits)
@@ -23,7 +23,7 @@ def _knob(default: Any, **limits: Any) -> Any:
 @dataclass
 class DataConfig:
     path: str | None = None
-    """Input file: .parquet, .jsonl or .csv, one chat per row. null: the built-in prompts."""
+    """Input file: .parquet, .jsonl, .csv or .txt, one chat per row (or line). null: the built-in prompts."""
     prompt_key: str = "prompt"
     """Column that holds the chat: a list of {role, content}, the same as a JSON string, or plain text."""
     limit: int | None = _knob(None, ge=1)

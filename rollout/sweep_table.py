@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
 from rollout.config import DataConfig
 from rollout.files import replacing
 from rollout.finalize import OUTPUT
@@ -37,6 +39,8 @@ def write_comparison(sweep_dir: Path, notes: list[dict[str, Any]], num_rows: int
         "jobs": jobs,
         "rows": _rows(notes, num_rows),
     }
+    for scores in filter(None, (_json(Path(note["run_dir"]) / "analysis.json").get("scores") for note in notes)):
+        content["pass_score"] = scores["pass_score"]
     write_page(sweep_dir / HTML, "sweep.html", content)
 
 
@@ -62,9 +66,9 @@ def _rows(notes: list[dict[str, Any]], num_rows: int) -> list[SweepRow]:
     rows: dict[tuple[int, str], SweepRow] = {}
     for note in notes:
         for row in _rows_of(Path(note["run_dir"]), num_rows) if note["status"] == "done" else ():
-            key = row["row_id"], json.dumps(row["prompt"])
-            shown = {"row_id": row["row_id"], "prompt": row["prompt"], "ground_truth": row["ground_truth"]}
-            rows.setdefault(key, SweepRow(**shown, responses={}))["responses"][str(note["num"])] = row["responses"]
+            empty = SweepRow(row_id=row["row_id"], prompt=row["prompt"], ground_truth=row["ground_truth"], responses={})
+            shared = rows.setdefault((row["row_id"], json.dumps(row["prompt"])), empty)
+            shared["responses"][str(note["num"])] = row["responses"]
     return [rows[key] for key in sorted(rows)]
 
 
@@ -90,10 +94,16 @@ def _job(note: dict[str, Any], sweep_dir: Path) -> Job:
         "report": f"{shown}/report.html" if (run_dir / "report.html").exists() and inside else None,
         "status": note["status"],
         "error": note["error"],
-        "overrides": dict(word.lstrip("+").partition("=")[::2] for word in note["overrides"]),
+        "overrides": _overrides(note["overrides"]),
         "engine": _engine(run),
         "metrics": _metrics(run, analysis) if note["status"] == "done" else {},
     }
+
+
+def _overrides(typed: list[str]) -> dict[str, str]:
+    """Keys and values without what quotes and escapes they were typed with."""
+    parsed = OverridesParser.create().parse_overrides(typed)
+    return {override.key_or_group: str(override.value()) for override in parsed}
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -12,6 +12,8 @@ from rollout.compose import compose_run
 from rollout.lock import locked
 from rollout.run import execute, preflight
 from rollout.saved import save
+from tests.browser import browser as browser
+from tests.browser import windows as windows
 from tests.commands import ECHO
 
 composed = compose_run

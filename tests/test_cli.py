@@ -1,6 +1,7 @@
 """The command line as a user meets it: real processes, their exit codes and what they print."""
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -139,7 +140,7 @@ BAD_COMMANDS = [
     (["sampling.n_samples=10000000000"], "sampling.n_samples=10000000000: must be at least 1 and at most 100000"),
     (["postprocess.steps=[report]"], "postprocess.steps=report: shows what analyze finds; name analyze before it"),
     (["postprocess=score"], "postprocess.steps=score: no scorer is set"),
-    (["postprocess.steps=[analyze]", "postprocess.analyze.by=source"], "postprocess.analyze.by=source: no such column"),
+    (["postprocess.analyze.by=nowhere"], "postprocess.analyze.by=nowhere: no such column"),
     (
         ["postprocess.filter.min_length=9", "postprocess.filter.max_length=3"],
         "postprocess.filter.min_length=9: more than max_length=3",
@@ -256,3 +257,20 @@ def test_a_folder_with_results_in_it_is_not_written_to(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "rollouts.parquet is there already" in result.stderr
     assert pd.read_parquet(tmp_path / "rollouts.parquet").columns.tolist() == ["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("rollout sampling=", {"sampling=default", "sampling=greedy", "sampling=high_temp"}),
+        ("rollout hardware=d", {"hardware=debug", "hardware=dual_gpu"}),
+        ("rollout sampling.t", {"sampling.temperature=", "sampling.top_k=", "sampling.top_p="}),
+    ],
+)
+def test_the_shell_completes_groups_presets_and_keys(typed: str, offered: set[str], tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("rollout")
+    environment = os.environ | {"COMP_LINE": typed}
+    result = subprocess.run(
+        [script, "-sc", "query=bash"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert set(result.stdout.split()) == offered

@@ -9,6 +9,7 @@ import pytest
 
 from rollout.compose import compose_run
 from rollout.knobs import check
+from rollout.postprocess.__main__ import split
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -94,3 +95,22 @@ def test_every_make_target_of_the_readme_exists() -> None:
 def test_the_readme_is_filled_in_and_shows_its_first_command_early() -> None:
     assert "@@" not in README
     assert any(line.startswith("make demo") for line in README.splitlines()[:12])
+
+
+def postprocess_commands() -> list[list[str]]:
+    """The arguments of every `python -m rollout.postprocess` command in the documentation."""
+    found = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for block in [*code_blocks(text), *code_blocks(text, "bash")]:
+            lines = [line.split("  #")[0].removeprefix("$ ").rstrip("\\") for line in block.splitlines()]
+            found += [shlex.split(line)[3:] for line in lines if line.startswith("python -m rollout.postprocess ")]
+    assert len(found) >= 5
+    return found
+
+
+@pytest.mark.parametrize("arguments", postprocess_commands(), ids=" ".join)
+def test_every_documented_command_of_the_second_stage_composes(arguments: list[str]) -> None:
+    own, overrides = split(arguments)
+    assert own.keys() <= {"run_dir", "input", "output_dir"}
+    assert not list(check(compose_run(*overrides)))

@@ -1,80 +1,30 @@
 """report.html as a reader sees it: opened from the disk in a real browser."""
 
 import math
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import expect
 
 from rollout.pages import write_page
-from rollout.pages.content import Report
+from tests.browser import (
+    Open,
+    drawn,
+    is_dark,
+    marks_outside_their_frames,
+    rows_listed,
+    search,
+    sections,
+    texts_and_pale_ones,
+)
 from tests.report_content import HOSTILE, analysis, empty_analysis, hostile_report, report, response, row, run
-
-QUIET = """--no-sandbox --disable-gpu --disable-background-networking --disable-component-update --disable-sync
---no-first-run"""
-
-Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
-    executable = next(found, None)
-    if executable is None and os.environ.get("ROLLOUT_NEED_CHROMIUM"):
-        pytest.fail("ROLLOUT_NEED_CHROMIUM is set and there is no chromium, chromium-browser or google-chrome")
-    if executable is None:
-        pytest.skip("no chromium, chromium-browser or google-chrome on this machine")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=QUIET.split())
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
-def opened(browser: Browser, tmp_path: Path) -> Iterator[Open]:
-    """`opened(content)` is the page in a window. Whatever a test does, the console is silent and nothing is fetched."""
-    complaints: list[str] = []
-    path = tmp_path / "report.html"
-
-    def note_request(url: str) -> None:
-        if url.split("#")[0] != path.as_uri():
-            complaints.append(f"request: {url}")
-
-    with ExitStack() as windows:
-
-        def open_page(content: Report, address: str = "", width: int = 1280, **options: Any) -> Page:
-            write_page(path, "report.html", content)
-            context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-            windows.callback(context.close)
-            page = context.new_page()
-            page.set_default_timeout(5000)
-            page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-            page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-            page.on("request", lambda request: note_request(request.url))
-            page.goto(path.as_uri() + address)
-            return page
-
-        yield open_page
-    assert not complaints
-
-
-def listed(page: Page) -> list[str]:
-    """The numbers of the rows in the list."""
-    return page.locator(".rows .row-id").all_text_contents()
-
-
-def sections(page: Page) -> list[str]:
-    return page.locator("main h2").all_text_contents()
-
-
-def search(page: Page, text: str) -> None:
-    page.get_by_label("Search prompts and responses").fill(text)
+def opened(windows: Callable[[str], Open]) -> Open:
+    return windows("report.html")
 
 
 def test_the_page_shows_the_key_figures_of_the_run(opened: Open) -> None:
@@ -96,14 +46,8 @@ def test_every_chart_is_drawn_inside_its_frame(opened: Open) -> None:
     page = opened(report())
     charts = page.locator(".plot svg")
     assert charts.count() == 9
-    outside = page.evaluate(
-        """[...document.querySelectorAll(".plot svg :is(text, rect, circle, polyline)")].filter((mark) => {
-            const [inner, outer] = [mark.getBoundingClientRect(), mark.closest("figure").getBoundingClientRect()];
-            return inner.left < outer.left || inner.right > outer.right || inner.bottom > outer.bottom + 1;
-        }).map((mark) => mark.outerHTML)"""
-    )
-    assert outside == []
-    assert "NaN" not in page.content().split("</script>")[-1]
+    assert marks_outside_their_frames(page) == []
+    assert "NaN" not in drawn(page)
 
 
 def test_a_bar_is_as_high_as_its_count(opened: Open) -> None:
@@ -150,7 +94,7 @@ def test_one_interval_and_one_response_are_enough_for_charts(opened: Open) -> No
     one = {"edges": [5, 5], "counts": [1]}
     lengths = {"mean": 5.0, "std": 0.0, "min": 5, "p50": 5.0, "p90": 5.0, "p99": 5.0, "max": 5, "histogram": one}
     page = opened(report(series=report()["series"][:1], analysis=analysis(tokens=lengths)))
-    assert "NaN" not in page.content().split("</script>")[-1]
+    assert "NaN" not in drawn(page)
 
 
 PLACES_OF_TEXT = (
@@ -185,7 +129,7 @@ def test_the_policy_of_the_page_stops_a_script_that_got_in(opened: Open, tmp_pat
 
 def test_search_finds_texts_of_prompts_and_responses_in_any_case(opened: Open) -> None:
     page = opened(report())
-    assert listed(page) == ["3", "12"]
+    assert rows_listed(page) == ["3", "12"]
     both = ["3", "12"]
     for typed, found in {
         "capital of": ["3"],
@@ -196,7 +140,7 @@ def test_search_finds_texts_of_prompts_and_responses_in_any_case(opened: Open) -
         ".": both,
     }.items():
         search(page, typed)
-        assert listed(page) == found, typed
+        assert rows_listed(page) == found, typed
     expect(page.locator(".counter")).to_have_text("2 of 2 rows, a sample of the 500 of the run")
 
 
@@ -214,14 +158,14 @@ def test_search_without_a_match_says_so_and_can_be_cleared(opened: Open) -> None
     expect(page.locator(".rows .nothing")).to_contain_text("No row matches")
     expect(page.locator(".card")).to_have_count(0)
     page.get_by_role("button", name="Clear the filters").click()
-    assert listed(page) == ["3", "12"]
+    assert rows_listed(page) == ["3", "12"]
     expect(page.locator(".card")).to_have_count(2)
 
 
 def test_filters_keep_the_responses_that_pass_them(opened: Open) -> None:
     page = opened(report())
     page.get_by_label("finish reason").select_option("length")
-    assert listed(page) == ["3"]
+    assert rows_listed(page) == ["3"]
     expect(page.locator(".card .text")).to_have_text(["It is Lyon (I think)."])
     expect(page.locator("h4")).to_have_text("1 response (1 more do not pass the filters)")
 
@@ -230,15 +174,15 @@ def test_filters_keep_the_responses_that_pass_them(opened: Open) -> None:
 def test_the_filter_for_outcomes_compares_scores_with_one(opened: Open, outcome: str, kept: list[str]) -> None:
     page = opened(report())
     page.get_by_label("outcome").select_option(outcome)
-    assert listed(page) == kept
+    assert rows_listed(page) == kept
 
 
 def test_the_smallest_score_filters_responses(opened: Open) -> None:
     page = opened(report())
     page.get_by_label("min score").fill("0.5")
-    assert listed(page) == ["3", "12"]
+    assert rows_listed(page) == ["3", "12"]
     page.get_by_label("min score").fill("0.6")
-    assert listed(page) == ["3"]
+    assert rows_listed(page) == ["3"]
 
 
 def test_without_scores_there_is_nothing_about_scores(opened: Open) -> None:
@@ -274,7 +218,7 @@ def test_arrow_keys_and_buttons_go_through_the_rows_that_are_listed(opened: Open
     page.keyboard.type("jkl")
     expect(page.get_by_label("Search prompts and responses")).to_have_value("jkl")
     page.keyboard.press("Escape")
-    assert listed(page) == ["3", "12"]
+    assert rows_listed(page) == ["3", "12"]
 
 
 def test_failed_and_blank_responses_say_so(opened: Open) -> None:
@@ -302,52 +246,22 @@ def test_the_config_can_be_searched(opened: Open) -> None:
     expect(page.locator("details[open] dt")).to_have_text(["sampling.temperature"])
 
 
-LOW_CONTRAST = """() => {
-  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const rgb = (colour) => {
-    canvas.clearRect(0, 0, 1, 1);
-    canvas.fillStyle = colour;
-    canvas.fillRect(0, 0, 1, 1);
-    return canvas.getImageData(0, 0, 1, 1).data;
-  };
-  const luminance = ([r, g, b]) => [r, g, b].map((c) => c / 255)
-    .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
-    .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
-  const behind = (node) => {
-    const colour = rgb(getComputedStyle(node).backgroundColor);
-    return colour[3] === 255 || !node.parentElement ? colour : behind(node.parentElement);
-  };
-  const ratio = (node) => {
-    const style = getComputedStyle(node);
-    const ink = luminance(rgb(node instanceof SVGElement ? style.fill : style.color));
-    const paper = luminance(behind(node));
-    return (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
-  };
-  const texts = [...document.querySelectorAll("body :not(script, noscript)")].filter((node) => !node.disabled &&
-    node.checkVisibility() && [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim()));
-  const named = (node) => `${node.className} ${node.textContent} ${ratio(node)}`;
-  return [texts.length, texts.filter((node) => ratio(node) < 4.5).map(named)];
-}"""
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_and_dark_follow_the_system_and_every_text_has_enough_contrast(opened: Open, scheme: str) -> None:
     page = opened(report(), color_scheme=scheme)
-    is_dark = page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(14, 17, 20)"
-    assert is_dark == (scheme == "dark")
+    assert is_dark(page) == (scheme == "dark")
     search(page, "Paris")
-    texts, low = page.evaluate(LOW_CONTRAST)
+    texts, pale = texts_and_pale_ones(page)
     assert texts > 100
-    assert low == []
+    assert pale == []
 
 
 def test_the_button_changes_the_colours(opened: Open) -> None:
     page = opened(report(), color_scheme="light")
-    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
     page.get_by_role("button", name="dark colours").click()
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    assert is_dark(page)
     page.get_by_role("button", name="light colours").click()
-    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == before
+    assert not is_dark(page)
 
 
 @pytest.mark.parametrize("width", [390, 800, 1600])
@@ -368,7 +282,7 @@ def test_a_hundred_rows_of_long_responses_open_at_once(opened: Open) -> None:
     expect(page.locator(".card")).to_have_count(16)
     assert page.evaluate("document.querySelectorAll('*').length") < 5000
     search(page, "word77")
-    assert listed(page) == ["77"]
+    assert rows_listed(page) == ["77"]
     assert time.monotonic() - before < 5
 
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.commands import ECHO, run_command
@@ -49,28 +50,45 @@ def test_the_table_has_a_line_per_job_with_what_was_swept_and_what_came_of_it(sw
         assert row["status"] == "done"
 
 
+def test_the_page_shows_what_the_jobs_answered_and_values_as_they_are_meant(tmp_path: Path) -> None:
+    prompts = "data.system_prompt='Be brief, please.','Be \\'long\\'.'"
+    result = run_command(
+        "-m", *ECHO, "data.limit=2", "sampling.n_samples=1", prompts, "hydra.sweep.dir=s", cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr
+    assert [row["data.system_prompt"] for row in table(tmp_path / "s")] == ["Be brief, please.", "Be 'long'."]
+    page = (tmp_path / "s" / "sweep.html").read_text(encoding="utf-8")
+    content = json.loads(page.split('id="content">', 1)[1].split("</script>", 1)[0])
+    assert content["parameters"] == ["data.system_prompt"]
+    flat = pq.read_table(tmp_path / "s" / "1" / "flat.parquet").to_pylist()
+    shown = {row["row_id"]: row["responses"]["1"] for row in content["rows"] if "1" in row["responses"]}
+    assert {row["row_id"]: [row["response"]] for row in flat} == {
+        row_id: [response["text"] for response in responses] for row_id, responses in shown.items()
+    }
+
+
 def test_a_job_that_fails_stops_no_other_and_is_all_that_is_done_when_the_command_is_repeated(tmp_path: Path) -> None:
-    inputs = tmp_path / "b.jsonl"
-    command = ("-m", *ECHO, "sampling.n_samples=2", "data.path=a.jsonl,a2.jsonl,b.jsonl,c.jsonl", "hydra.sweep.dir=s")
-    for name in ("a", "a2", "c"):
-        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"prompt": name}) + "\n")
+    paths = [f"{name}.jsonl" for name in "abcdef"]
+    for path in paths:
+        (tmp_path / path).write_text(json.dumps({"prompt": path}) + "\n")
+    (tmp_path / "c.jsonl").rename(tmp_path / "elsewhere.jsonl")
+    command = ("-m", *ECHO, "sampling.n_samples=2", f"data.path={','.join(paths)}", "hydra.sweep.dir=s")
     first = run_command(*command, cwd=tmp_path)
     assert first.returncode == 1
-    assert [row["status"] for row in table(tmp_path / "s")] == ["done", "done", "failed", "done"]
-    (failed,) = [row for row in table(tmp_path / "s") if row["status"] == "failed"]
-    assert failed["error"].startswith("data.path=b.jsonl: no such file")
+    assert [row["status"] for row in table(tmp_path / "s")] == ["done", "done", "failed", "done", "done", "done"]
+    assert table(tmp_path / "s")[2]["error"].startswith("data.path=c.jsonl: no such file")
     when, *_, at_the_end = [line for line in first.stderr.splitlines() if line.startswith("error: job 2 (")]
-    assert "data.path=b.jsonl: no such file" in when
-    assert "failed: data.path=b.jsonl: no such file" in at_the_end
+    assert "data.path=c.jsonl: no such file" in when
+    assert "failed: data.path=c.jsonl: no such file" in at_the_end
     assert "Traceback" not in first.stderr
 
-    inputs.write_text(json.dumps({"prompt": "b"}) + "\n")
-    before = {job: (tmp_path / "s" / job / "run.json").stat().st_mtime_ns for job in "013"}
+    (tmp_path / "elsewhere.jsonl").rename(tmp_path / "c.jsonl")
+    before = {job: (tmp_path / "s" / job / "run.json").stat().st_mtime_ns for job in "01345"}
     again = run_command(*command, cwd=tmp_path)
     assert again.returncode == 0, again.stderr
-    assert [row["status"] for row in table(tmp_path / "s")] == ["done"] * 4
-    assert again.stdout.count("done already") == 3
-    assert before == {job: (tmp_path / "s" / job / "run.json").stat().st_mtime_ns for job in "013"}
+    assert [row["status"] for row in table(tmp_path / "s")] == ["done"] * 6
+    assert again.stdout.count("done already") == 5
+    assert before == {job: (tmp_path / "s" / job / "run.json").stat().st_mtime_ns for job in "01345"}
 
 
 def test_a_job_that_was_cut_short_goes_on_with_the_samples_it_has(tmp_path: Path) -> None:

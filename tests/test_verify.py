@@ -15,9 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollout.compare import Comparison, Difference, difference
 from rollout.records import Sample, failed_sample
-from rollout.regenerate import is_chosen
+from rollout.verify.compare import Comparison, Difference, difference
+from rollout.verify.regenerate import is_chosen
 from tests.commands import ECHO, command, run_command, verify
 from tests.conftest import chat, write_input
 

@@ -20,7 +20,7 @@ from rollout.engine import EngineSpec, acquire, release
 from rollout.errors import UserError
 from rollout.prompts import parse_chat
 from rollout.run import execute, preflight
-from rollout.verify import verify
+from rollout.verify.__main__ import verify
 from rollout.vllm_engine import VLLMEngine
 from tests.conftest import chat, write_input
 from tests.tiny_model import write_tiny_model

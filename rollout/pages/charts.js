@@ -1,28 +1,39 @@
 "use strict";
-// Charts in SVG, drawn again when their size changes. Their colours are the style sheet's: series-0 to series-3.
+// Charts in SVG, drawn again when their size changes. Their colours are the style sheet's: series-0 to series-7.
 
-const DIGIT_WIDTH = 6.6; // of the tick labels, for the room on the left
+const DIGIT_WIDTH = 6.6; // of the tick labels, for the room that they take
+const LEAST_LABEL = 4; // characters that are left of the name of a category at least
+const MOST_IN_LINE = 4; // texts of the label at the pointer; more stand below each other
 
 /** Lines over a common x axis.
  *
- * series: [{name, points: [[x, y], ...]}], the points ascending in x. xMin, yMax: ends of the axes, else the data's.
- * xTicks: where the x axis is labelled, else round numbers. xLog: base-2 logarithm. dots: mark every point.
+ * series: [{name, points: [[x, y], ...]}], the points ascending in x. xMin, xMax, yMax: ends of the axes, else the
+ * data's. xTicks: where the x axis is labelled, else round numbers. xLog: base-2 logarithm. dots: mark every point.
+ * xNames: names of categories, which stand at x = 0, 1, ... bare: no legend, because there is one elsewhere.
  */
 function lineChart({ title, note, series, xFormat = number, yFormat = number, ...options }) {
-  const { xLabel, yLabel, xMin, yMax, xTicks, xLog, dots } = options;
+  const { yLabel, yMax, dots, bare } = options;
   const points = series.flatMap(({ points }) => points);
   const xs = [...new Set(points.map(([x]) => x))].sort((a, b) => a - b);
-  const y = { ...axis(0, yMax ?? Math.max(...points.map(([, y]) => y))), label: yLabel, format: yFormat };
-  const low = xMin ?? xs[0];
-  const x = { low, high: xs.at(-1), ticks: xTicks ?? ticks(low, xs.at(-1)), label: xLabel, format: xFormat, log: xLog };
+  const ys = points.map(([, y]) => y);
+  const y = { ...axis(Math.min(0, ...ys), yMax ?? Math.max(0, ...ys)), label: yLabel, format: yFormat };
+  const x = lineAxis(xs, xFormat, options);
   const read = ({ name, points }, at) => points.filter(([x]) => x === at).map(([, y]) => `${name} ${yFormat(y)}`);
-  const describe = (index) => [`${xFormat(xs[index])} ${xLabel}`, ...series.flatMap((line) => read(line, xs[index]))];
+  const at = (value) => (options.xNames ? x.format(value) : `${x.format(value)} ${x.label}`);
+  const describe = (index) => [at(xs[index]), ...series.flatMap((line) => read(line, xs[index]))];
   const draw = (width, height) => {
     const plot = plane(width, height, x, y);
     plot.svg.append(...series.flatMap((line, index) => drawLine(plot, line.points, index, dots)));
     return withHover(plot, xs.map(plot.x), describe);
   };
-  return chart({ title, note, legend: series.length > 1 ? series.map(({ name }) => name) : [], draw });
+  return chart({ title, note, legend: series.length > 1 && !bare ? series.map(({ name }) => name) : [], draw });
+}
+
+function lineAxis(xs, format, { xLabel: label, xMin: low = xs[0], xMax: high = xs.at(-1), ...x }) {
+  const { xTicks, xLog: log, xNames: names } = x;
+  if (!names) return { low, high, ticks: xTicks ?? ticks(low, high), label, format, log };
+  const category = (at) => names[at];
+  return { low: -0.5, high: names.length - 0.5, ticks: [...names.keys()], label, format: category, shorten: true };
 }
 
 /** Bars between edges.
@@ -111,13 +122,28 @@ function plane(width, height, x, y) {
 
 function drawAxes({ left, right, bottom, top, ...plot }, x, y) {
   const text = (label, attributes) => shape("text", attributes, label);
+  const xLabel = shortened(x.label, Math.floor((right - left) / DIGIT_WIDTH));
   return [
     ...y.ticks.map((tick) => shape("line", { class: "grid", x1: left, x2: right, y1: plot.y(tick), y2: plot.y(tick) })),
     ...y.ticks.map((tick) => text(y.format(tick), { x: left - 6, y: plot.y(tick) + 4, "text-anchor": "end" })),
-    ...x.ticks.map((tick) => text(x.format(tick), { x: plot.x(tick), y: bottom + 16, "text-anchor": "middle" })),
+    ...xLabels(plot, x, right - left).map(([at, it]) => text(it, { x: at, y: bottom + 16, "text-anchor": "middle" })),
     text(y.label, { x: 0, y: top - 11, class: "label" }),
-    text(x.label, { x: (left + right) / 2, y: bottom + 32, class: "label", "text-anchor": "middle" }),
+    text(xLabel, { x: (left + right) / 2, y: bottom + 32, class: "label", "text-anchor": "middle" }),
   ];
+}
+
+/** [[position, label], ...] of the ticks, without the labels that would run into the one before. */
+function xLabels(plot, { ticks, format, shorten }, width) {
+  const room = Math.max(Math.floor(width / ticks.length / DIGIT_WIDTH) - 1, LEAST_LABEL);
+  const label = (tick) => (shorten ? shortened(format(tick), room) : format(tick));
+  let free = -Infinity;
+  return ticks.flatMap((tick) => {
+    const it = label(tick);
+    const half = ((it.length + 1) * DIGIT_WIDTH) / 2;
+    if (plot.x(tick) - half < free) return [];
+    free = plot.x(tick) + half;
+    return [[plot.x(tick), it]];
+  });
 }
 
 function drawLine(plot, points, index, dots) {
@@ -154,7 +180,8 @@ function withHover(plot, positions, describe) {
     guide.setAttribute("x2", positions[at]);
     guide.setAttribute("visibility", "visible");
     label.hidden = false;
-    label.textContent = describe(at).join(" · ");
+    const texts = describe(at);
+    label.textContent = texts.join(texts.length > MOST_IN_LINE ? "\n" : " · ");
     const left = Math.min(positions[at] - label.offsetWidth / 2, plot.right - label.offsetWidth);
     label.style.left = `${Math.max(left, 0)}px`;
   };

@@ -41,6 +41,10 @@ function section(id, title, ...content) {
   return there.length ? element("section", { id }, element("h2", {}, title), ...there) : null;
 }
 
+function choice(name, values, label) {
+  return element("select", { "aria-label": name }, values.map((value) => element("option", { value }, label(value))));
+}
+
 function copyButton(text) {
   const copy = button("copy", async () => {
     await navigator.clipboard.writeText(text);
@@ -64,6 +68,14 @@ function themeButton() {
 
 const isNumber = (value) => typeof value === "number";
 const isPresent = (value) => value !== null && value !== undefined;
+
+/** `text` with at most `length` characters: what is left out is nearer to the end, for paths differ there too. */
+function shortened(text, length) {
+  const characters = [...text];
+  if (characters.length <= length) return text;
+  const tail = Math.floor((length - 1) / 3);
+  return [...characters.slice(0, length - 1 - tail), "…", ...characters.slice(characters.length - tail)].join("");
+}
 
 /** 12345.6 -> "12,346", 1.23456 -> "1.23": three digits, and never fewer than the integer part has. */
 function number(value) {

@@ -1,7 +1,6 @@
 "use strict";
 // The report, from top to bottom. The shape of `content` is described in rollout/pages/content.py.
 
-const STATUS_TONES = { done: "good", running: "plain", interrupted: "warn", failed: "bad", killed: "bad" };
 const WARN_TRUNCATED = 0.1; // share of responses cut off from which the number is coloured
 
 function report(content) {
@@ -16,21 +15,13 @@ function report(content) {
     rowBrowser(content),
     section("run", "Run", ...(run ? runDetails(run) : [])),
   ].filter(Boolean);
-  return [topBar(content, sections), element("main", {}, sections)];
+  const status = run && badge(run.status, STATUS_TONES[run.status]);
+  const about = run && [element("p", { class: "when" }, whenItRan(run)), errorLine(run)];
+  return [topBar(content.title, [status], about, sections), element("main", {}, sections)];
 }
 
-function topBar({ title, run }, sections) {
-  const links = sections.map(({ id, firstChild }) => element("a", { href: `#${id}` }, firstChild.textContent));
-  const product = element("span", { class: "product" }, "rollout");
-  const status = run && badge(run.status, STATUS_TONES[run.status]);
-  return element(
-    "header",
-    { class: "top" },
-    element("div", { class: "heading" }, product, element("h1", {}, title), status, themeButton()),
-    run && element("p", { class: "when" }, whenItRan(run)),
-    run?.error && element("p", { class: "error" }, run.error),
-    element("nav", { "aria-label": "sections" }, links),
-  );
+function errorLine({ error }) {
+  return error && element("p", { class: "error" }, error);
 }
 
 function whenItRan({ started, ended }) {
@@ -81,17 +72,6 @@ function largestK(scores) {
   return [Number(k), share];
 }
 
-function tile(name, value, note, tone = "") {
-  const part = (kind, text) => element("div", { class: kind }, text);
-  const parts = [part("name", name), part("value", value), note && part("note", note)];
-  return element("div", { class: `tile ${tone}` }, parts);
-}
-
-function grid(charts) {
-  const there = charts.filter(Boolean);
-  return there.length > 0 && element("div", { class: "grid" }, there);
-}
-
 function throughputCharts({ run, series }) {
   const time = timeAxis(series);
   const measured = (key) => series.filter((point) => isNumber(point[key]));
@@ -126,12 +106,6 @@ function responseCharts(analysis) {
     lengthChart("Distinct responses per row", analysis.distinct_responses, "distinct responses", "rows"),
     stacked(finishReasons(analysis), repeats(analysis)),
   ];
-}
-
-/** Low charts that share a place of the grid. */
-function stacked(...charts) {
-  const there = charts.filter(Boolean);
-  return there.length > 0 && element("div", { class: "stack" }, there);
 }
 
 function lengthChart(title, lengths, xLabel, yLabel) {
@@ -223,7 +197,7 @@ function errorTable({ errors }) {
 function runDetails({ command, run_dir: folder, config, provenance }) {
   const keys = Object.entries(config);
   return [
-    element("div", { class: "panel command" }, element("code", {}, command), copyButton(command)),
+    commandLine(command),
     folded(`Config (${plural(keys.length, "key")})`, searchableDefinitions(keys, "Search the config")),
     folded("Provenance", definitions([["folder", folder], ...Object.entries(provenance)])),
   ];

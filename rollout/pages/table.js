@@ -3,7 +3,8 @@
 /** A table that sorts by the column whose heading is pressed.
  *
  * columns: [{name, value: row -> number, string or null, text: row -> what is shown, share: row -> 0 to 1 for a bar,
- * wide: take the width that is left}].
+ * wide: take the width that is left, strong: row -> whether to stress the value, hint: what the heading stands for}].
+ * A text may be a node.
  * A column in which no row has a value is left out.
  */
 function sortableTable(columns, rows) {
@@ -31,19 +32,20 @@ function isFigures({ value }, rows) {
 
 function heading(column, rows, sort) {
   const kind = `${isFigures(column, rows) ? "figure" : "text"} ${column.wide ? "wide" : ""}`;
-  return element("th", { scope: "col", class: kind }, button(column.name, sort));
+  return element("th", { scope: "col", class: kind }, button(column.name, sort, { title: column.hint }));
 }
 
 function tableRow(columns, row) {
   return element("tr", {}, columns.map((column) => cell(column, row)));
 }
 
-function cell({ value, text, share }, row) {
+function cell({ value, text, share, strong }, row) {
   const found = value(row);
   if (!isPresent(found)) return element("td", { class: "figure" }, "–");
   const content = text ? text(row) : isNumber(found) ? number(found) : found;
   const kind = isNumber(found) ? "figure" : "text";
-  return element("td", { class: kind }, share && shareBar(share(row)), element("span", {}, content));
+  const emphasis = strong?.(row) ? "strong" : "span";
+  return element("td", { class: kind }, share && shareBar(share(row)), element(emphasis, {}, content));
 }
 
 function shareBar(fraction) {

@@ -51,7 +51,7 @@ def _as_typed(problem: str) -> str:
 
 def postprocess(arguments: list[str]) -> None:
     """Run the steps that `arguments` ask for. Raises UserError for arguments, files or columns that cannot serve."""
-    own, overrides = _split(arguments)
+    own, overrides = split(arguments)
     if ("run_dir" in own) == ("input" in own):
         raise UserError("give run_dir=RUN_DIR or input=FILE.parquet: one of the two")
     if "run_dir" in own:
@@ -65,7 +65,7 @@ def postprocess(arguments: list[str]) -> None:
         _of_file(path, folder, overrides)
 
 
-def _split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+def split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     """The command's own keys, and overrides of the config with the group's name before its keys."""
     own, overrides = dict[str, str](), list[str]()
     for argument in arguments:

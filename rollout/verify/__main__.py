@@ -19,11 +19,11 @@ from rich.text import Text
 
 from rollout import lineage, manifest, saved
 from rollout.cli import one_line_errors
-from rollout.compare import Comparison
 from rollout.config import RunConfig
 from rollout.errors import UserError
 from rollout.screen import screen, short
 from rollout.tables import Table, open_table
+from rollout.verify.compare import Comparison
 
 log = logging.getLogger("rollout.verify")  # whose __name__ is __main__ when it is the command
 
@@ -88,7 +88,7 @@ def _parse(arguments: list[str]) -> tuple[int | None, list[str]]:
 
 
 def _open_result(run_dir: Path) -> Table:
-    from rollout.regenerate import COMPARED
+    from rollout.verify.regenerate import COMPARED
 
     path = run_dir / "rollouts.parquet"
     if not path.exists():
@@ -121,8 +121,8 @@ def _compare(
     from rollout import provenance
     from rollout.digest import digest
     from rollout.interrupt import stop_on_signal
-    from rollout.regenerate import regenerate
     from rollout.session import LOG
+    from rollout.verify.regenerate import regenerate
 
     with stop_on_signal() as stop, screen(scratch / LOG) as console:
         log.info("verifying %s: %d of %d rows", short(run_dir), rows, table.num_rows)

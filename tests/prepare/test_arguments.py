@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from rollout.arguments import field_docs, parse, usage
 from rollout.config import PrepareConfig, _knob
 from rollout.errors import UserError
+from rollout.prepare.arguments import field_docs, parse, usage
 
 
 @dataclass

@@ -10,7 +10,6 @@ from typing import Any
 
 from rich.console import Console
 
-from rollout.compare import Comparison, difference
 from rollout.config import RunConfig
 from rollout.errors import EngineDied, UserError
 from rollout.generate import generate, requests
@@ -21,6 +20,7 @@ from rollout.records import Prompt, Sample
 from rollout.screen import progress_view
 from rollout.session import LOG, every, load
 from rollout.tables import Table
+from rollout.verify.compare import Comparison, difference
 
 COMPARED = ("responses", "finish_reasons", "num_generated_tokens", "error")
 """Columns of rollouts.parquet that say how a sample came out."""

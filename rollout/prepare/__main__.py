@@ -19,14 +19,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rollout.arguments import parse, usage
-from rollout.chat_rows import CHATS_AS_JSON, PROMPT, Plan, Refusal, plan_for, read_chats
 from rollout.cli import one_line_errors
 from rollout.config import PrepareConfig
 from rollout.errors import UserError
 from rollout.files import replacing
-from rollout.folders import open_source
 from rollout.interrupt import stop_on_signal
+from rollout.prepare.arguments import parse, usage
+from rollout.prepare.chat_rows import CHATS_AS_JSON, PROMPT, Plan, Refusal, plan_for, read_chats
+from rollout.prepare.folders import open_source
 from rollout.records import Message
 from rollout.screen import short
 

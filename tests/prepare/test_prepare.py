@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout.chat_rows import CHATS_AS_JSON
 from rollout.config import DataConfig, PrepareConfig
 from rollout.errors import UserError
-from rollout.prepare import Report, prepare
+from rollout.prepare.__main__ import Report, prepare
+from rollout.prepare.chat_rows import CHATS_AS_JSON
 from rollout.prompts import open_input, read_prompts
 from rollout.records import RESERVED_COLUMNS
 from tests.commands import ECHO, command, run_command
 from tests.conftest import chat, write_input
-from tests.test_folders import write_stream
+from tests.prepare.test_folders import write_stream
 from tests.test_run import expected_responses
 from tests.test_tables import write_lines
 
@@ -366,7 +366,7 @@ def large(folder: Path) -> int:
 
 PEAK_MEMORY = """
 import re, sys
-from rollout.prepare import main
+from rollout.prepare.__main__ import main
 main()
 print(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
 """

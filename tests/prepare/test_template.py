@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from rollout.errors import PromptError, UserError
-from rollout.template import as_text, column_values, parse_template
+from rollout.prepare.template import as_text, column_values, parse_template
 
 ROW = {"q": "hi", "a b": 1, "s": {"x": {"y": [1, None]}, "n": None}, "s.dotted": {"z": True}, "blob": b"x"}
 BATCH = pa.RecordBatch.from_pylist([ROW])

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.errors import UserError
-from rollout.folders import open_source
+from rollout.prepare.folders import open_source
 from rollout.tables import BATCH_ROWS, Table
 from tests.conftest import write_input
 from tests.test_tables import rows_in
