@@ -14,7 +14,7 @@ from rollout import saved
 from rollout.engine import release
 from rollout.run import execute, preflight
 from rollout.screen import screen
-from rollout.verify import verify
+from rollout.verify.__main__ import verify
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.records import SAMPLE_SCHEMA
-from rollout.verify import verify
+from rollout.verify.__main__ import verify
 from tests.commands import command, resume
 from tests.conftest import write_input
 from tests.gpu.conftest import GPUS, ROWS, arguments, needs_gpu, write_model
