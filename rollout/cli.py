@@ -57,6 +57,7 @@ def launch(arguments: list[str], replayed: Path | None = None) -> None:
     # without this Hydra prints its own, longer version of an error and exits before we can explain it
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     register()
+    arguments = sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))  # argparse wants options first
     hydra_options.check(arguments)
     replay_of = None if replayed is None else lineage.origin(replayed)
     if replayed is not None:

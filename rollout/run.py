@@ -18,7 +18,7 @@ from rollout.errors import UserError
 from rollout.finalize import OUTPUT, finalize
 from rollout.interrupt import Interrupted, stop_on_signal
 from rollout.lineage import note_differences
-from rollout.postprocess import Analysis, check, outputs, run_steps
+from rollout.postprocess import RESULTS, Analysis, check, outputs, run_steps
 from rollout.postprocess.source import flat_schema, open_source
 from rollout.progress import Snapshot
 from rollout.prompts import open_input
@@ -44,7 +44,7 @@ def preflight(run: RunConfig) -> Table:
         table = open_input(run.data)
     except UserError as error:
         raise UserError(*problems, *error.problems) from error
-    problems += check.problems(run.postprocess, run.data, check.Given(flat_schema(table.schema)))
+    problems += check.problems(run.postprocess, run.data, check.Given(flat_schema(table.schema), table.path))
     if problems:
         raise UserError(*problems)
     return table
@@ -57,7 +57,7 @@ def refuse_used(run: RunConfig, run_dir: Path) -> None:
             f"hydra.run.dir={short(run_dir)}: holds a run already; continue it with `{resume_command(run_dir)}`, "
             "or choose another folder"
         )
-    if found := [name for name in (OUTPUT, *outputs(run.postprocess)) if (run_dir / name).exists()]:
+    if found := [name for name in (OUTPUT, *RESULTS, *_results(run)) if (run_dir / name).exists()]:
         raise UserError(f"hydra.run.dir={short(run_dir)}: {found[0]} is there already; choose another folder")
 
 
@@ -95,7 +95,7 @@ def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, 
 
 
 def _results(run: RunConfig) -> list[str]:
-    return [OUTPUT, *outputs(run.postprocess, run.postprocess.steps)]
+    return [OUTPUT, *outputs(run.postprocess)]
 
 
 def execute(
@@ -142,7 +142,7 @@ def execute(
 
 
 def _postprocess(run: RunConfig, run_dir: Path, record: dict[str, Any]) -> Analysis | None:
-    for name in outputs(run.postprocess):
+    for name in RESULTS:
         (run_dir / name).unlink(missing_ok=True)  # made from fewer samples
     return run_steps(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, record | {"status": "done"})
 

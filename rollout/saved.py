@@ -39,7 +39,13 @@ def save(run: RunConfig, run_dir: Path) -> None:
     values = dataclasses.asdict(dataclasses.replace(run, data=data, model=model))
     (run_dir / CONFIG).parent.mkdir(exist_ok=True)
     with replacing(run_dir / CONFIG) as partial:
-        partial.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        partial.write_text(_yaml(values), encoding="utf-8")
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    """Text as it is where YAML reads it back so; PyYAML does not escape every character that its reader folds."""
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return text if yaml.safe_load(text) == values else yaml.safe_dump(values, sort_keys=False)
 
 
 def _absolute(path: str | None) -> str | None:

@@ -24,7 +24,8 @@ from rollout.interrupt import Interrupted
 JOBS = "jobs"
 
 _started: list[Path] = []
-"""The folder of the sweep that this process has started, if it has."""
+"""The folder of the sweep that this process has started, if it has, and since when."""
+_begun: list[str] = []
 
 
 class NoteSweep(Callback):
@@ -33,6 +34,7 @@ class NoteSweep(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Before the first job."""
         _started[:] = [Path(config.hydra.sweep.dir).absolute()]
+        _begun[:] = [_now()]
 
 
 def name() -> str | None:
@@ -55,10 +57,11 @@ def job(run_dir: Path, config: DictConfig, do: Callable[[], None]) -> float | No
         "overrides": list(hydra_cfg.overrides.task),
         "status": "running",
         "error": None,
-        "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "started": _now(),
     }
     (sweep_dir / JOBS).mkdir(parents=True, exist_ok=True)
     path = sweep_dir / JOBS / f"{note['num']}.json"
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     write_json(path, note)
     try:
         do()
@@ -69,12 +72,18 @@ def job(run_dir: Path, config: DictConfig, do: Callable[[], None]) -> float | No
     except Exception as error:
         note |= {"status": "failed", "error": _explained(error)}
         _print_failure(note, error)
+        if before.get("status") == "done" and isinstance(error, UserError):  # the folder keeps the job it has
+            note = before | {"started": note["started"], "refused": note["error"]}
         if config.objective is not None:
             raise
     finally:
         write_json(path, note)
         _write_comparison(sweep_dir, config.rows)
     return None if config.objective is None else _objective(run_dir, config.objective)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _explained(error: Exception) -> str:
@@ -110,11 +119,13 @@ def conclude() -> None:
     from rollout.screen import short
 
     sweep_dir = _started[0]
-    done = [note for note in notes(sweep_dir) if note["status"] == "done"]
-    failed = [note for note in notes(sweep_dir) if note["status"] != "done"]
+    here = [note for note in notes(sweep_dir) if note["started"] >= _begun[0]]
+    failed = [note for note in here if note["status"] != "done" or "refused" in note]
+    done = [note for note in here if note not in failed]
     print(f"sweep: {len(done)} of {len(done) + len(failed)} jobs done: {short(sweep_dir / 'sweep.html')}, sweep.csv")
     for note in failed:
-        print(f"error: job {_title(note)}: {note['status']}: {note['error']}", file=sys.stderr)
+        how, why = ("refused", note["refused"]) if "refused" in note else (note["status"], note["error"])
+        print(f"error: job {_title(note)}: {how}: {why}", file=sys.stderr)
     if failed:
         print("run the same command with the same hydra.sweep.dir to do what is not done", file=sys.stderr)
         sys.exit(1)

@@ -3,12 +3,14 @@
 import csv
 import json
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rollout.config import DataConfig
+from rollout.errors import UserError
 from rollout.files import replacing
 from rollout.finalize import OUTPUT
 from rollout.pages import write_page
@@ -74,12 +76,12 @@ def _rows(notes: list[dict[str, Any]], num_rows: int) -> list[SweepRow]:
 
 def _rows_of(run_dir: Path, num_rows: int) -> list[Row]:
     config = _json(run_dir / "run.json")["config"]
+    data, truth = DataConfig(**config["data"]), config["postprocess"]["score"]["ground_truth"]
     source = open_source(run_dir / OUTPUT, "run_dir")
-    if (run_dir / SCORES).exists():
-        source = with_scores(source, run_dir / SCORES)
-    return sample_rows(
-        source, range(num_rows), DataConfig(**config["data"]), config["postprocess"]["score"]["ground_truth"]
-    )
+    with suppress(UserError):  # scores of what a filter had left
+        if (run_dir / SCORES).exists():
+            return sample_rows(with_scores(source, run_dir / SCORES), range(num_rows), data, truth)
+    return sample_rows(source, range(num_rows), data, truth)
 
 
 def _job(note: dict[str, Any], sweep_dir: Path) -> Job:

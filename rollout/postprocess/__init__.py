@@ -1,11 +1,10 @@
 """The second stage: rollouts.parquet -> tables and numbers people look at. One step per file, each streamed."""
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rollout.config import STEPS, DataConfig, PostprocessConfig
+from rollout.config import DataConfig, PostprocessConfig
 from rollout.postprocess.analyze import ANALYSIS, Analysis, analyze
 from rollout.postprocess.distribution import Distribution
 from rollout.postprocess.export import export
@@ -15,22 +14,25 @@ from rollout.postprocess.report import REPORT, report
 from rollout.postprocess.score import SCORES, score_responses, with_scores
 from rollout.postprocess.source import Source
 
-__all__ = ["Analysis", "Distribution", "outputs", "run_steps"]
+__all__ = ["RESULTS", "Analysis", "Distribution", "outputs", "run_steps"]
+
+RESULTS = (FLAT, SCORES, KEPT, DROPPED, ANALYSIS, REPORT)
+"""What the steps write, but for `export`, whose file the user names."""
 
 log = logging.getLogger(__name__)
 
 
-def outputs(config: PostprocessConfig, steps: Sequence[str] = STEPS) -> list[str]:
-    """The files, relative to the output folder, that `steps` write."""
+def outputs(config: PostprocessConfig) -> list[str]:
+    """The files that the steps of `config` write, relative to the output folder unless `export.file` is absolute."""
     files = {
         "flatten": [FLAT],
         "score": [SCORES],
         "filter": [KEPT, DROPPED],
         "analyze": [ANALYSIS],
-        "export": [config.export.file],
+        "export": [str(Path(config.export.file).expanduser())],
         "report": [REPORT],
     }
-    return [name for step in steps for name in files[step]]
+    return [name for step in config.steps for name in files[step]]
 
 
 def run_steps(

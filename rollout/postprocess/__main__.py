@@ -23,6 +23,7 @@ from rollout.compose import compose_run
 from rollout.config import RunConfig
 from rollout.errors import UserError
 from rollout.hydra_errors import explain
+from rollout.interrupt import stop_on_signal
 from rollout.knobs import check_values
 
 _GROUP = "postprocess."
@@ -35,7 +36,7 @@ def main() -> None:
     if not arguments or arguments[0] in ("--help", "-h"):
         print(__doc__)
         sys.exit(0 if arguments else 1)
-    with one_line_errors():
+    with one_line_errors(), stop_on_signal():
         try:
             postprocess(arguments)
         except UserError as error:
@@ -101,6 +102,7 @@ def _of_file(path: Path, output_dir: Path, overrides: list[str]) -> None:
 def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, about: dict[str, Any] | None) -> None:
     from rollout.postprocess import check, outputs, run_steps
     from rollout.postprocess.analyze import ANALYSIS
+    from rollout.postprocess.report import REPORT
     from rollout.postprocess.score import SCORES, with_scores
     from rollout.postprocess.source import open_source
     from rollout.screen import plain_screen, short
@@ -110,15 +112,19 @@ def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, about: di
     source = open_source(path, key)
     if "score" not in config.steps and (output_dir / SCORES).exists():
         source = with_scores(source, output_dir / SCORES)
-    given = check.Given(source.schema, "score" in source.schema.names, (output_dir / ANALYSIS).exists())
+    has_scores, has_analysis = "score" in source.schema.names, (output_dir / ANALYSIS).exists()
+    given = check.Given(source.schema, path, output_dir, has_scores, has_analysis)
     if problems := [*check_values(config, _GROUP), *check.problems(config, run.data, given)]:
         raise UserError(*problems)
     output_dir.mkdir(parents=True, exist_ok=True)
+    if "score" in config.steps:
+        for name in (ANALYSIS, REPORT):
+            (output_dir / name).unlink(missing_ok=True)  # they show other scores
     with plain_screen() as console:
         analysis = run_steps(source, output_dir, config, run.data, about)
         if analysis is not None:
             show_analysis(console, analysis)
-        for name in outputs(config, config.steps):
+        for name in outputs(config):
             console.print(f"wrote {short(output_dir / name)}", soft_wrap=True, markup=False)
 
 

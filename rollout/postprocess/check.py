@@ -10,9 +10,17 @@ import pyarrow as pa
 
 from rollout.config import DataConfig, ExportConfig, FilterConfig, PostprocessConfig, ScoreConfig
 from rollout.errors import UserError, did_you_mean
+from rollout.finalize import OUTPUT
 from rollout.postprocess.column_path import path_problem
 from rollout.postprocess.export import SUFFIXES
+from rollout.postprocess.filter import DROPPED, KEPT
+from rollout.postprocess.flatten import FLAT
+from rollout.postprocess.score import SCORES
 from rollout.postprocess.scorers import BUILT_IN, scorer_of
+from rollout.progress import METRICS
+
+_TAKEN = {OUTPUT, METRICS, FLAT, SCORES, KEPT, DROPPED}
+"""Names in a run folder that `export.file` could have by its suffix."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,10 @@ class Given:
     """What the steps start from: the columns of the responses, and what earlier steps have left."""
 
     schema: pa.Schema
+    source: Path
+    """The file they come from."""
+    output_dir: Path | None = None
+    """None for a folder that is not there yet."""
     scores: bool = False
     analysis: bool = False
 
@@ -39,8 +51,18 @@ def problems(config: PostprocessConfig, data: DataConfig, given: Given) -> Itera
         yield from _path_problems("postprocess.analyze.by", config.analyze.by, given.schema)
     if "export" in steps:
         yield from _export_problems(config.export, data, given, _has_scores(steps, "export", given))
-    if "report" in steps and not (given.analysis or "analyze" in steps[: steps.index("report")]):
+    if "report" in steps:
+        yield from _report_problems(steps[: steps.index("report")], given)
+
+
+def _report_problems(before: list[str], given: Given) -> Iterator[str]:
+    if "analyze" not in before and not given.analysis:
         yield "postprocess.steps=report: shows what analyze finds; name analyze before it"
+        return
+    since = before[before.index("analyze") :] if "analyze" in before else before
+    for step in ("score", "filter"):
+        if step in since:
+            yield f"postprocess.steps=report: analyze has not seen what {step} does; name analyze between the two"
 
 
 def _twice(steps: list[str]) -> list[str]:
@@ -118,13 +140,16 @@ def _rules_without_scores(rules: FilterConfig) -> Iterator[str]:
 
 
 def _export_problems(config: ExportConfig, data: DataConfig, given: Given, has_scores: bool) -> Iterator[str]:
-    if not config.file.endswith(SUFFIXES):
+    if not config.file.endswith(SUFFIXES) or Path(config.file).name in SUFFIXES:
         yield f"postprocess.export.file={config.file}: must end in {', '.join(SUFFIXES)}"
     folder = Path(config.file).expanduser().parent
     if config.file.startswith(("/", "~")) and not folder.is_dir():
         yield f"postprocess.export.file={config.file}: there is no folder {folder}; make it first"
     elif not config.file.startswith(("/", "~")) and folder != Path():
         yield f"postprocess.export.file={config.file}: give a plain file name, or an absolute path"
+    path = (given.output_dir or Path()) / Path(config.file).expanduser()
+    if config.file in _TAKEN or path.resolve() == given.source.resolve():
+        yield f"postprocess.export.file={config.file}: is a file that is read or written otherwise; choose another name"
     for name in config.columns or []:
         if name not in given.schema.names:
             yield f"postprocess.export.columns={name}: no such column, {did_you_mean(name, given.schema.names)}"

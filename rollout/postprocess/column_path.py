@@ -14,6 +14,8 @@ def path_problem(schema: pa.Schema, path: str) -> str | None:
     if column not in schema.names:
         return f"no such column, {did_you_mean(column, schema.names)}"
     kind = schema.field(column).type
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
     for name in fields:
         if not pa.types.is_struct(kind):
             break  # JSON text, or a type whose values will tell
@@ -35,10 +37,10 @@ def values_at(batch: pa.RecordBatch, path: str) -> list[Any]:
 
 def _split(schema: pa.Schema, path: str) -> tuple[str, list[str]]:
     """A column may have dots in its own name."""
-    if path in schema.names:
-        return path, []
-    column, *fields = path.split(".")
-    return column, fields
+    owners = [name for name in schema.names if path == name or path.startswith(f"{name}.")]
+    column = max(owners, key=len, default=path.partition(".")[0])
+    fields = path.removeprefix(column).removeprefix(".")
+    return column, fields.split(".") if fields else []
 
 
 def _follow(value: Any, fields: list[str]) -> Any:

@@ -29,14 +29,15 @@ def export(source: Source, output_dir: Path, config: ExportConfig, data: DataCon
     `messages` and `preference` leave failed samples out, and rows whose prompt is no chat. Raises UserError for a chat
     that the format of the file cannot hold.
     """
-    path = output_dir / config.file
+    path = output_dir / Path(config.file).expanduser()
     schema, records = _records(source, config, data)
     if path.suffix == ".parquet":
         return write_parquet(path, schema, _as_batches(schema, records, path))
-    kind = next(suffix for suffix in (".jsonl", ".csv") if suffix in path.suffixes)
-    compression = _COMPRESSION[path.name.rpartition(kind)[2]]
+    suffix = max((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), key=len)
+    kind, _, end = suffix[1:].partition(".")
+    compression = _COMPRESSION[f".{end}" if end else ""]
     with replacing(path) as partial, pa.output_stream(str(partial), compression=compression) as stream:
-        if kind == ".csv":
+        if kind == "csv":
             return _write_csv(stream, schema, _as_batches(schema, records, path))
         return _write_jsonl(stream, records)
 
@@ -77,24 +78,27 @@ def _plain(value: Any) -> str:
 
 
 def _write_csv(stream: pa.NativeFile, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> int:
-    """Lists and structs become JSON text; null is an empty field, an empty text is a quoted one."""
-    flat = pa.schema([pa.field(column.name, pa.string()) if _is_nested(column) else column for column in schema])
+    """Lists and structs become JSON text, bytes base64; null is an empty field, an empty text is a quoted one."""
+    flat = pa.schema([pa.field(column.name, pa.string()) if _needs_text(column) else column for column in schema])
     count = 0
     with pa_csv.CSVWriter(stream, flat) as writer:
         for batch in batches:
-            columns = [_as_json(array) if _is_nested(array) else array for array in batch.columns]
+            columns = [_as_text(array) if _needs_text(array) else array for array in batch.columns]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=flat))
             count += batch.num_rows
     return count
 
 
-def _is_nested(column: pa.Field | pa.Array) -> bool:
-    return bool(pa.types.is_nested(column.type))
+def _needs_text(column: pa.Field | pa.Array) -> bool:
+    kinds = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
+    return any(is_kind(column.type) for is_kind in kinds)
 
 
-def _as_json(array: pa.Array) -> pa.Array:
-    texts = [None if value is None else orjson.dumps(value, default=_plain).decode() for value in array.to_pylist()]
-    return pa.array(texts, pa.string())
+def _as_text(array: pa.Array) -> pa.Array:
+    def text(value: Any) -> str:
+        return _plain(value) if isinstance(value, bytes) else orjson.dumps(value, default=_plain).decode()
+
+    return pa.array([None if value is None else text(value) for value in array.to_pylist()], pa.string())
 
 
 def _as_batches(schema: pa.Schema, records: Iterator[Records], path: Path) -> Iterator[pa.RecordBatch]:

@@ -79,7 +79,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
         if isinstance(value, dict) and value:
             flat |= _flat(value, f"{prefix}{key}.")
         else:
-            flat[prefix + key] = as_text(value)
+            flat[f"{prefix}{key}"] = as_text(value)
     return flat
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,8 @@ from rollout.tables import write_parquet
 
 SCORES = "scores.parquet"
 _KEY = (pa.field("row_id", pa.int64(), nullable=False), pa.field("sample_idx", pa.int32(), nullable=False))
-SCHEMA = pa.schema([*_KEY, *SCORE_FIELDS])
+_CHECKSUM = pa.field("response_crc32", pa.int64())
+SCHEMA = pa.schema([*_KEY, *SCORE_FIELDS, _CHECKSUM])
 
 _OURS = {column.name for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
 
@@ -56,7 +58,8 @@ def with_scores(source: Source, scores: Path) -> Source:
                 while held.num_rows < batch.num_rows and (more := next(to_come, None)) is not None:
                     held = pa.concat_tables([held, pa.Table.from_batches([more])])
                 here, held = held.slice(0, batch.num_rows), held.slice(batch.num_rows)
-                if any(not _equal(batch.column(column.name), here.column(column.name)) for column in _KEY):
+                is_same = all(_equal(batch.column(column.name), here.column(column.name)) for column in _KEY)
+                if not (is_same and here.column(_CHECKSUM.name).combine_chunks().equals(_checksums(batch))):
                     raise UserError(f"{scores}: made from other responses; run the step score again")
                 columns = [here.column(column.name).combine_chunks() for column in SCORE_FIELDS]
                 yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=schema)
@@ -66,6 +69,12 @@ def with_scores(source: Source, scores: Path) -> Source:
 
 def _equal(left: pa.Array, right: pa.ChunkedArray) -> bool:
     return bool(np.array_equal(left.to_numpy(zero_copy_only=False), right.to_numpy()))
+
+
+def _checksums(batch: pa.RecordBatch) -> pa.Array:
+    """Of the responses, so that scores are never read beside others; null for a failed sample."""
+    texts = batch.column("response").to_pylist()
+    return pa.array([None if text is None else crc32(text.encode()) for text in texts], pa.int64())
 
 
 def _scores(
@@ -95,6 +104,7 @@ def _scores(
         pa.array(_pass_rates(batch, values, score.pass_score), from_pandas=True),
         pa.array([result.answer for result in scored], pa.string()),
         pa.array([result.error for result in scored], pa.string()),
+        _checksums(batch),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 

@@ -16,6 +16,8 @@ from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from rollout.config import ScoreConfig
 from rollout.errors import UserError
 
@@ -31,6 +33,8 @@ class Scored(NamedTuple):
 Row = Mapping[str, Any]
 Scorer = Callable[[str, Any, Row], Scored]
 """What `scorer_of` returns. It raises what it likes; `rollout.postprocess.scoring` deals with that."""
+
+_LARGEST = 1e100  # far from where sums of scores overflow; NaN and infinity are not below it
 
 _NUMBER = re.compile(r"(?:(?<![\d)])[-+])?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3})?")
 """Digits with or without commas between thousands, a fraction, an exponent; in `5-3` the minus is no sign."""
@@ -55,7 +59,7 @@ def numeric_match(response: str, ground_truth: Any) -> Scored:
 
 
 def _last_number(text: str) -> Decimal | None:
-    found = _NUMBER.findall(text)
+    found = _NUMBER.findall(text.replace("\N{MINUS SIGN}", "-"))
     return Decimal(found[-1].replace(",", "")) if found else None
 
 
@@ -101,7 +105,7 @@ def scorer_of(score: ScoreConfig) -> Scorer:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise UserError(f"{key}: {error}; give a module that Python finds from this folder") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{key}: importing {module_name} raises {type(error).__name__}: {error}; mend it") from error
     own = getattr(module, function_name, None)
     if not callable(own):
@@ -114,13 +118,18 @@ def _own(function: Callable[[str, Any, Row], Any], response: str, ground_truth: 
     answer = None
     if isinstance(result, Mapping):
         answer, result = result.get("answer"), result["score"]
+    answer = None if answer is None else as_text(answer)
     if result is None:
         return Scored(None, answer)
-    if not isinstance(result, Real):  # numpy's numbers and bool are
+    if not isinstance(result, (Real, np.bool_)):  # numpy's numbers are
         raise TypeError(f"returned {type(result).__name__}, not a number")
-    return Scored(float(result), None if answer is None else as_text(answer))
+    if not abs(float(result)) < _LARGEST:
+        raise ValueError(f"returned {result}")
+    return Scored(float(result), answer)
 
 
 def as_text(value: Any) -> str:
-    """A ground truth as people write it."""
+    """A ground truth as people write it: 42, even where a null in the column has made 42.0 of it."""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

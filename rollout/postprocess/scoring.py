@@ -3,6 +3,8 @@
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
@@ -87,13 +89,29 @@ def _late(timeout: float) -> str:
 def _begin(score: ScoreConfig) -> None:
     """In a worker, once."""
     global _scorer, _timeout
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     _scorer, _timeout = scorer_of(score), score.timeout
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     signal.signal(signal.SIGALRM, _time_is_up)
 
 
+def _end_with(parent: int) -> None:
+    """End this worker when its parent has been killed: nobody else would, and a slow scorer has hours to go."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
 def _time_is_up(_number: int, _frame: FrameType | None) -> None:
     raise _TimeUp
+
+
+def _storable(scored: Scored) -> Scored:
+    """Without lone surrogates, which Arrow cannot hold."""
+    answer, error = (
+        None if text is None else text.encode("utf-8", "replace").decode() for text in (scored.answer, scored.error)
+    )
+    return Scored(scored.score, answer, error)
 
 
 def _score_chunk(chunk: Sequence[Item]) -> list[Scored]:
@@ -103,10 +121,10 @@ def _score_chunk(chunk: Sequence[Item]) -> list[Scored]:
 def _score_one(response: str, ground_truth: Any, row: dict[str, Any]) -> Scored:
     signal.setitimer(signal.ITIMER_REAL, _timeout)
     try:
-        return _scorer(response, ground_truth, row)
+        return _storable(_scorer(response, ground_truth, row))
     except _TimeUp:
         return Scored(None, error=_late(_timeout))
-    except Exception as error:  # by contract: what a scorer raises belongs to the response
-        return Scored(None, error=f"{type(error).__name__}: {error}")
+    except (Exception, SystemExit, KeyboardInterrupt) as error:  # by contract: what it raises belongs to the response
+        return _storable(Scored(None, error=f"{type(error).__name__}: {error}"))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -1,6 +1,6 @@
 """Responses as a stream, one per row: what every step reads, whoever wrote the file."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rollout.errors import UserError
-from rollout.records import FLAT_FIELDS, ROLLOUT_COLUMNS
+from rollout.records import FLAT_FIELDS, ROLLOUT_COLUMNS, SCORE_FIELDS
 from rollout.tables import BATCH_BYTES, Table, load_json, open_table
 
 Batches = Iterator[pa.RecordBatch]
@@ -54,10 +54,45 @@ def open_source(path: Path, key: str = "input") -> Source:
     if "responses" in names:
         return _listed(table, key)
     if {"row_id", "sample_idx", "response"} <= set(names):
-        return Source(path, table.schema, lambda: _whole_rows(table.batches()))
+        return _flat(table, key)
     raise UserError(
         f"{key}={path}: has no column `responses` (nor row_id, sample_idx and response); it has {', '.join(names)}"
     )
+
+
+def _flat(table: Table, key: str) -> Source:
+    """A flat file; columns of ours that it lacks are null."""
+    has_scores = {column.name for column in SCORE_FIELDS} <= set(table.schema.names)
+    if not has_scores:
+        _refuse_clash(table, key, SCORE_FIELDS)
+    missing = [column for column in FLAT_FIELDS if column.name not in table.schema.names]
+    schema = pa.schema([*table.schema, *missing])
+
+    def complete() -> Iterator[pa.RecordBatch]:
+        for batch in table.batches():
+            nulls = [pa.nulls(batch.num_rows, column.type) for column in missing]
+            yield pa.RecordBatch.from_arrays([*batch.columns, *nulls], schema=schema)
+
+    return Source(table.path, schema, lambda: _whole_rows(_ascending(complete(), table.path, strictly=False)))
+
+
+def _refuse_clash(table: Table, key: str, ours: Iterable[pa.Field], but: Iterable[str] = ()) -> None:
+    clash = [column.name for column in ours if column.name in set(table.schema.names) - set(but)]
+    if clash:
+        raise UserError(f"{key}={table.path}: column {', '.join(clash)} is one of ours; rename it")
+
+
+def _ascending(batches: Batches, path: Path, strictly: bool) -> Batches:
+    """The same batches. Raises UserError when their row_ids do not ascend: rows would be taken for one another."""
+    last = -1
+    for batch in batches:
+        row_ids = np.concatenate([[last], batch.column("row_id").to_numpy(zero_copy_only=False)])
+        if (np.diff(row_ids) < (1 if strictly else 0)).any():
+            what = "row_id repeats or does not ascend" if strictly else "row_id does not ascend"
+            cure = "drop the column row_id" if strictly else "sort the file by row_id and sample_idx"
+            raise UserError(f"{path}: {what}, so rows cannot be told apart; {cure}")
+        last = row_ids[-1]
+        yield batch
 
 
 def row_slices(batch: pa.RecordBatch) -> list[tuple[int, int]]:
@@ -74,14 +109,12 @@ def _listed(table: Table, key: str) -> Source:
     is_ours = set(ROLLOUT_COLUMNS) <= set(table.schema.names)
     ours = ROLLOUT_COLUMNS if is_ours else [name for name in ROLLOUT_COLUMNS if name != "row_id"]
     inputs = [column for column in table.schema if column.name not in ours]
-    clash = [column.name for column in inputs if column.name in {field.name for field in FLAT_FIELDS}]
-    if clash:
-        raise UserError(f"{key}={table.path}: column {', '.join(clash)} is one of ours; rename it")
+    _refuse_clash(table, key, [*FLAT_FIELDS, *SCORE_FIELDS], but=ours)
     schema = flat_schema(inputs)
 
     def batches() -> Iterator[pa.RecordBatch]:
         row = 0
-        for batch in table.batches():
+        for batch in _ascending(table.batches(), table.path, strictly=True) if is_ours else table.batches():
             row_ids = batch.column("row_id") if is_ours else pa.array(np.arange(row, row + batch.num_rows))
             for start, stop in _pieces(batch):
                 yield _explode(batch.slice(start, stop - start), row_ids.slice(start, stop - start), schema, table.path)
@@ -111,7 +144,7 @@ def _explode(batch: pa.RecordBatch, row_ids: pa.Array, schema: pa.Schema, path: 
     """One row per response of `batch`."""
     names = set(batch.schema.names)
     responses, unreadable = _as_lists(batch.column("responses"))
-    counts = pc.fill_null(pc.list_value_length(responses), 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    counts = pc.list_value_length(responses).to_numpy(zero_copy_only=False).astype(np.int64)
     row = pa.array(np.repeat(np.arange(batch.num_rows), counts))
     response = pc.list_flatten(responses).cast(pa.string())
     # an error of a row is that of its failed samples
@@ -147,6 +180,9 @@ def _positions(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
 
 
 def _flattened(lists: pa.Array, counts: npt.NDArray[np.int64], column: str, path: Path) -> pa.Array:
+    lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    if not lengths.all():  # of rows without responses, which count as one failed sample
+        lists = pa.array([value or [None] for value in lists.to_pylist()], pa.list_(lists.type.value_type))
     if not np.array_equal(pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False), counts):
         raise UserError(f"{path}: the lists in {column} are not as long as those in responses; write it again")
     return pc.list_flatten(lists)
@@ -155,22 +191,28 @@ def _flattened(lists: pa.Array, counts: npt.NDArray[np.int64], column: str, path
 def _as_lists(column: pa.Array) -> tuple[pa.Array, pa.Array]:
     """`column` as lists of texts, and per row why it could not be read: such a row is one failed sample."""
     if not _is_text(column.type):
-        return column, pa.nulls(len(column), pa.string())
-    parsed = [_parse(text) for text in column.to_pylist()]
+        if (pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False) > 0).all():
+            return column, pa.nulls(len(column), pa.string())
+        parsed = [value or _NONE for value in column.to_pylist()]
+    else:
+        parsed = [_parse(text) for text in column.to_pylist()]
     lists = pa.array([[None] if isinstance(value, str) else value for value in parsed], pa.list_(pa.string()))
     return lists, pa.array([value if isinstance(value, str) else None for value in parsed], pa.string())
 
 
-def _parse(text: str | None) -> list[str | None] | str | None:
+_NONE = "the row has no responses"
+
+
+def _parse(text: str | None) -> list[str | None] | str:
     """The list that a JSON text holds, or what is wrong with it."""
     if text is None:
-        return None
+        return _NONE
     try:
         value: Any = load_json(text)
     except ValueError:
         value = None
     if isinstance(value, list) and all(item is None or isinstance(item, str) for item in value):
-        return value
+        return value or _NONE
     return "responses: not a JSON list of texts"
 
 

@@ -1,8 +1,11 @@
 """Scorers as users write them, good and bad; named `tests.postprocess.own_scorers:NAME` on the command line."""
 
 import os
+import sys
 import time
 from typing import Any
+
+import numpy as np
 
 
 def contains(response: str, ground_truth: Any, row: dict[str, Any]) -> bool:
@@ -21,6 +24,10 @@ def undecided(response: str, ground_truth: Any, row: dict[str, Any]) -> float | 
     return None if response == "?" else float(response)
 
 
+def with_numpy(response: str, ground_truth: Any, row: dict[str, Any]) -> Any:
+    return np.array(["a"])[0] == response
+
+
 def misbehaving(response: str, ground_truth: Any, row: dict[str, Any]) -> Any:
     """Does what the response says, as nothing that is graded should be able to."""
     match response:
@@ -28,6 +35,12 @@ def misbehaving(response: str, ground_truth: Any, row: dict[str, Any]) -> Any:
             raise RuntimeError("no idea")
         case "text":
             return "1.0"
+        case "infinite":
+            return float("inf")
+        case "surrogate":
+            raise ValueError("\ud800")
+        case "exit":
+            sys.exit(3)
         case "hang":
             while True:
                 time.sleep(0.01)

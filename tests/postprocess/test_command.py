@@ -1,6 +1,8 @@
 """`python -m rollout.postprocess`, run as a user runs it, and its steps as a run's second stage."""
 
 import json
+import subprocess
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -8,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.postprocess.__main__ import postprocess
-from tests.commands import ECHO, run_command
+from tests.commands import ECHO, command, run_command
 from tests.conftest import Rollout, chat
 from tests.postprocess.tables import answered, read, write_rollouts
 
@@ -110,6 +112,35 @@ def test_the_steps_of_a_run_can_be_done_again_otherwise(rollout: Rollout, capsys
     assert (run_dir / "analysis.json").exists(), "what other steps wrote stays"
 
 
+def test_a_resume_takes_no_file_away_that_no_step_writes(rollout: Rollout, tmp_path: Path) -> None:
+    from rollout.resume import resume
+
+    run_dir = rollout(ROWS, "sampling.n_samples=2")
+    (tmp_path / "precious.jsonl").write_text("mine")
+    resume(run_dir, ["sampling.n_samples=3", f"postprocess.export.file={tmp_path / 'precious.jsonl'}"])
+    assert (tmp_path / "precious.jsonl").read_text() == "mine"
+
+
+def test_the_workers_of_a_killed_command_end_with_it(tmp_path: Path) -> None:
+    write_rollouts(tmp_path, [answered("slow")])
+    scorer = (
+        "import os, time\ndef score(r, t, row):\n    open('pid', 'w').write(str(os.getpid()))\n    time.sleep(60)\n"
+    )
+    (tmp_path / "slow.py").write_text(scorer)
+    asked = ("input=rollouts.parquet", "steps=[score]", "score.scorer=slow:score", "score.timeout=100")
+    process = subprocess.Popen(command(*asked, module="rollout.postprocess"), cwd=tmp_path)
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert process.poll() is None
+        time.sleep(0.05)
+    worker = Path("/proc") / (tmp_path / "pid").read_text()
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while worker.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
 def test_a_run_resumed_for_more_samples_makes_its_tables_anew(rollout: Rollout) -> None:
     run_dir = rollout(ROWS, "sampling.n_samples=2")
     before = len(read(run_dir / "flat.parquet"))
@@ -127,6 +158,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(pa.table({"responses": [1, 2]}), folder / "numbers.parquet")
     pq.write_table(pa.table({"responses": [["a", "b"]], "seeds": [[1]]}), folder / "uneven.parquet")
     pq.write_table(pa.table({"responses": [["a"]], "row_id": [1]}), folder / "clash.parquet")
+    pq.write_table(pa.table({"responses": [["a"]], "score": [1.0]}), folder / "scored.parquet")
     (folder / "broken.py").write_text("raise RuntimeError('not today')\n")
     return folder
 
@@ -224,6 +256,20 @@ MISTAKES = [
         "uneven.parquet: the lists in seeds are not as long as those in responses; write it again",
     ),
     ("input=clash.parquet", "input=clash.parquet: column row_id is one of ours; rename it"),
+    (
+        "input=rollouts.parquet steps=[analyze,filter,report]",
+        "steps=report: analyze has not seen what filter does; name analyze between the two",
+    ),
+    (
+        "input=rollouts.parquet output_dir=. steps=[export] export.file=rollouts.parquet",
+        "export.file=rollouts.parquet: is a file that is read or written otherwise; choose another name",
+    ),
+    (
+        "input=rollouts.parquet output_dir=. steps=[export] export.file=flat.parquet",
+        "export.file=flat.parquet: is a file that is read or written otherwise; choose another name",
+    ),
+    ("input=rollouts.parquet steps=[export] export.file=.jsonl", "export.file=.jsonl: must end in"),
+    ("input=scored.parquet", "input=scored.parquet: column score is one of ours; rename it"),
     ("run_dir=.", "not a run folder (no readable run.json in it); give the folder of a run"),
     ("run_dir=. output_dir=x", "output_dir=x: the results of a run go to its folder; leave it out"),
     ("input=rollouts.parquet flatten", "flatten: cannot be read; write key=value, or --help"),

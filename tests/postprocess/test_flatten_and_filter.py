@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.config import FilterConfig
+from rollout.errors import UserError
 from rollout.postprocess import source as source_module
 from rollout.postprocess.filter import DROPPED_BY, filter_responses, only_kept
 from rollout.postprocess.flatten import flatten
@@ -170,6 +171,7 @@ def test_responses_may_be_json_text_and_a_cell_that_is_not_fails_alone(tmp_path:
         (0, "a", None),
         (0, "b", None),
         (1, None, "responses: not a JSON list of texts"),
+        (2, None, "the row has no responses"),
         (3, "c", None),
         (3, None, None),
         (4, None, "responses: not a JSON list of texts"),
@@ -189,3 +191,34 @@ def test_rollouts_read_back_by_pandas_and_written_again_are_still_a_source(tmp_p
     rows = [answered("a", None), answered("", "b")]
     pd.read_parquet(write_rollouts(tmp_path, rows)).to_parquet(tmp_path / "again.parquet")
     assert read(flatten(open_source(tmp_path / "again.parquet"), tmp_path)) == flat_rows(rows)
+
+
+def test_rows_without_responses_are_counted_as_failed(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.parquet"
+    columns = {"responses": [["a"], [], None, ["b"]], "finish_reasons": [["stop"], [], None, ["stop"]]}
+    pq.write_table(pa.table(columns), path)
+    rows = read(flatten(open_source(path), tmp_path))
+    assert [(row["row_id"], row["response"], row["finish_reason"]) for row in rows] == [
+        (0, "a", "stop"),
+        (1, None, None),
+        (2, None, None),
+        (3, "b", "stop"),
+    ]
+
+
+def test_rows_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
+    rollouts = pq.read_table(write_rollouts(tmp_path, [answered("a", "b"), answered("c", "d")]))
+    pq.write_table(pa.concat_tables([rollouts, rollouts]), tmp_path / "joined.parquet")
+    with pytest.raises(UserError, match="row_id repeats or does not ascend"):
+        flatten(open_source(tmp_path / "joined.parquet"), tmp_path)
+    flat = pq.read_table(flatten(source_of(tmp_path, [answered("a", "b"), answered("c", "d")]), tmp_path))
+    pq.write_table(flat.take([0, 2, 1, 3]), tmp_path / "shuffled.parquet")
+    with pytest.raises(UserError, match=r"row_id does not ascend, .*; sort the file by row_id and sample_idx"):
+        list(open_source(tmp_path / "shuffled.parquet").batches())
+
+
+def test_a_flat_file_needs_no_more_than_its_key_and_the_responses(tmp_path: Path) -> None:
+    columns = {"row_id": [0, 0, 1], "sample_idx": [0, 1, 0], "response": ["a", "a", "b"]}
+    pq.write_table(pa.table(columns), tmp_path / "bare.parquet")
+    counts = filter_responses(open_source(tmp_path / "bare.parquet"), tmp_path, FilterConfig(drop_duplicates=True))
+    assert counts == {"kept": 2, "drop_duplicates": 1}

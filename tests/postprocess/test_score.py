@@ -4,6 +4,7 @@ import itertools
 import statistics
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,10 +30,13 @@ OWN = "tests.postprocess.own_scorers"
         ("exact_match", " Paris\n", "Paris", 1),
         ("exact_match", "paris", "Paris", 0),
         ("exact_match", "42", 42, 1),
+        ("exact_match", "42", 42.0, 1),
         ("numeric_match", "so it is 1,234.50 dollars.", "1234.5", 1),
         ("numeric_match", "first 3, then 4", "#### 4", 1),
         ("numeric_match", "first 4, then 3", "#### 4", 0),
         ("numeric_match", "-7", -7, 1),
+        ("numeric_match", "\N{MINUS SIGN}5", "5", 0),
+        ("numeric_match", "\N{MINUS SIGN}5", "-5", 1),
         ("numeric_match", "1e3", "1000", 1),
         ("numeric_match", "it is .5", "0.5", 1),
         ("numeric_match", "1,2,3", "3", 1),
@@ -95,9 +99,10 @@ def test_scores_stand_beside_the_responses_for_the_steps_that_follow(tmp_path: P
 
 def test_scores_of_other_responses_are_refused(tmp_path: Path) -> None:
     score_responses(source_of(tmp_path, [answered("1", "2")]), tmp_path, ScoreConfig("regex", pattern="1"))
-    source = with_scores(source_of(tmp_path, [answered("1", "2", "3")]), tmp_path / "scores.parquet")
-    with pytest.raises(UserError, match="made from other responses; run the step score again"):
-        list(source.batches())
+    for other in (answered("1", "2", "3"), answered("1", "3")):
+        source = with_scores(source_of(tmp_path, [other]), tmp_path / "scores.parquet")
+        with pytest.raises(UserError, match="made from other responses; run the step score again"):
+            list(source.batches())
 
 
 def test_a_scorer_of_ones_own_sees_the_row(tmp_path: Path) -> None:
@@ -106,6 +111,8 @@ def test_a_scorer_of_ones_own_sees_the_row(tmp_path: Path) -> None:
 
 
 def test_a_scorer_may_name_the_answer_or_give_no_score(tmp_path: Path) -> None:
+    (compared,) = scores(tmp_path, [answered("a")], ScoreConfig(f"{OWN}:with_numpy"))
+    assert compared["score"] == 1
     (named,) = scores(tmp_path, [answered("a")], ScoreConfig(f"{OWN}:with_answer"))
     assert (named["score"], named["extracted_answer"]) == (0.5, "A")
     found = scores(tmp_path, [answered("0.25", "?", "nan")], ScoreConfig(f"{OWN}:undecided"))
@@ -113,17 +120,20 @@ def test_a_scorer_may_name_the_answer_or_give_no_score(tmp_path: Path) -> None:
 
 
 def test_a_scorer_that_raises_hangs_or_dies_costs_one_score_each(tmp_path: Path) -> None:
-    bad = ["raise", "text", "hang", "hang and catch everything", "die"]
+    bad = ["raise", "text", "infinite", "surrogate", "exit", "hang", "hang and catch everything", "die"]
     responses = [*["fine"] * 70, *bad, *["fine"] * 70]
     config = ScoreConfig(f"{OWN}:misbehaving", timeout=0.5, workers=2)
     source = source_of(tmp_path, [answered(*responses)])
-    assert score_responses(source, tmp_path, config) == {"scored": 140, "unscored": 5, "failed": 0}
+    assert score_responses(source, tmp_path, config) == {"scored": 140, "unscored": 8, "failed": 0}
     found = read(tmp_path / "scores.parquet")
     errors = {response: row["score_error"] for response, row in zip(responses, found, strict=True)}
     assert errors == {
         "fine": None,
         "raise": "RuntimeError: no idea",
         "text": "TypeError: returned str, not a number",
+        "infinite": "ValueError: returned inf",
+        "surrogate": "ValueError: ?",
+        "exit": "SystemExit: 3",
         "hang": "timed out after 0.5 s",
         "hang and catch everything": "timed out after 0.5 s",
         "die": "the scorer ended its process (exit code 7)",
@@ -185,8 +195,9 @@ def test_the_aggregates_are_those_of_plain_python(
 ) -> None:
     folder = tmp_path_factory.mktemp("scores")
     of_row: dict[str, float | None] = {"pass_rate": None, "extracted_answer": None, "score_error": None}
+    checksums = [crc32(text) for text in (b"a", b"b", b"c")]
     cells = [
-        of_row | {"row_id": row_id, "sample_idx": index, "score": score}
+        of_row | {"row_id": row_id, "sample_idx": index, "score": score, "response_crc32": checksums[index]}
         for row_id, row in enumerate(table)
         for index, score in enumerate(row)
     ]
