@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rollout.postprocess import Analysis, Distribution
+from rollout.postprocess.report import REPORT
 from rollout.screen import duration, replay_command, short, show_table
 
 _TRUNCATION_WARNING = 0.05  # a few long responses are normal; more than this share cut off is worth a line
@@ -51,6 +52,8 @@ def show_summary(
     for warning in _warnings(analysis, manifest):
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     console.print(Text(f"results: {short(run_dir / 'rollouts.parquet')}"), soft_wrap=True)
+    if (run_dir / REPORT).exists():
+        console.print(Text(f"report:  {short(run_dir / REPORT)}"), soft_wrap=True)
     console.print(Text(f"repeat:  {replay_command(run_dir)}"), soft_wrap=True)
 
 
