@@ -36,7 +36,8 @@ def regenerate(
 ) -> Comparison:
     """Generate `rows` rows of `table` as `run` says and compare them with those of `recorded`, a rollouts.parquet.
 
-    `scratch` is the folder of the log. Raises Interrupted, and UserError when the engine cannot start or dies.
+    `scratch` is the folder of the log. Raises Interrupted, and UserError when the engine cannot
+    start or dies, or a row has not as many responses as the run.
     """
     engine = load(run, scratch, {})
     progress = Progress(rows * run.sampling.n_samples, 0)
@@ -45,6 +46,11 @@ def regenerate(
     def prompts() -> Iterator[Prompt]:  # called in the feeder's thread, ahead of the engine
         for prompt, row in zip(read_prompts(table, run.data), _recorded_rows(recorded, rows), strict=True):
             if row is not None:
+                if len(row["responses"] or []) != run.sampling.n_samples:
+                    raise UserError(
+                        f"{recorded.path}: row {prompt.row_id} has not the run's {run.sampling.n_samples} responses; "
+                        "delete the file and `python -m rollout.resume` the run, which writes it again"
+                    )
                 waiting[prompt.row_id] = row
                 yield prompt
 
