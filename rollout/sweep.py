@@ -4,6 +4,7 @@ Each job leaves a note in `jobs/` of the sweep's folder, from its start on: jobs
 the same command may be given again, to do what is not done yet.
 """
 
+import dataclasses
 import json
 import sys
 import traceback
@@ -17,7 +18,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rollout.errors import UserError
+from rollout.errors import UserError, did_you_mean
 from rollout.files import write_json
 from rollout.interrupt import Interrupted
 
@@ -64,6 +65,8 @@ def job(run_dir: Path, config: DictConfig, do: Callable[[], None]) -> float | No
     before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     write_json(path, note)
     try:
+        if config.objective is not None:
+            _check_objective(config.objective)
         do()
         note["status"] = "done"
     except Interrupted as error:
@@ -129,6 +132,20 @@ def conclude() -> None:
     if failed:
         print("run the same command with the same hydra.sweep.dir to do what is not done", file=sys.stderr)
         sys.exit(1)
+
+
+def _check_objective(path: str) -> None:
+    """Raise UserError for a name that no job can have, before hours are spent on one."""
+    from rollout.postprocess.analyze import Analysis
+    from rollout.postprocess.score_summary import ScoreSummary
+
+    first, _, rest = path.partition(".")
+    names = {"throughput", "totals", "seconds", "score", *(field.name for field in dataclasses.fields(Analysis))}
+    if first not in names:
+        raise UserError(f"sweep.objective={path}: no such number, {did_you_mean(first, names)}")
+    of_scores = {field.name for field in dataclasses.fields(ScoreSummary)}
+    if first in ("score", "scores") and rest.partition(".")[0] not in of_scores:
+        raise UserError(f"sweep.objective={path}: no such number, {did_you_mean(rest, of_scores)}")
 
 
 def _objective(run_dir: Path, path: str) -> float:

@@ -138,6 +138,17 @@ def test_optuna_gets_the_objective(objective: str, tmp_path: Path) -> None:
     assert len(table(tmp_path / "s")) == 3
 
 
+@pytest.mark.parametrize(("objective", "cure"), [("score.meen", "did you mean mean?"), ("nonsense", "choose from ")])
+def test_an_objective_that_no_job_can_have_is_refused_before_anything_runs(
+    objective: str, cure: str, tmp_path: Path
+) -> None:
+    command = ("-m", *ECHO, "data.limit=2", "sampling.seed=1,2", f"sweep.objective={objective}", "hydra.sweep.dir=s")
+    result = run_command(*command, cwd=tmp_path)
+    assert result.returncode == 1
+    assert f"sweep.objective={objective}: no such number, {cure}" in result.stderr
+    assert not list((tmp_path / "s").glob("*/run.json"))
+
+
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_jobs_in_processes_of_their_own_end_in_the_same_table(launcher: str, tmp_path: Path) -> None:
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
