@@ -37,7 +37,7 @@ def test_answers_that_need_no_model_import_nothing_heavy(arguments: list[str], t
 def test_help_lists_every_group_and_preset(tmp_path: Path) -> None:
     result = run_command("--help", cwd=tmp_path)
     assert result.returncode == 0
-    assert "hardware: cpu, debug, dual_gpu, low_mem, single_gpu, throughput" in result.stdout
+    assert "hardware: cpu, debug, dual_gpu, fp8, low_mem, single_gpu, throughput" in result.stdout
     assert "sampling: default, greedy, high_temp" in result.stdout
 
 
