@@ -67,8 +67,13 @@ def _run(about: dict[str, Any], run_dir: Path) -> Run:
 
 
 def typed_command(command: list[str]) -> str:
-    """The command as it was typed, without the folders of Python and of the package."""
+    """The command as it was typed, without the folders of Python and of the package.
+
+    `command` is what Python was started with: `-m` and a module, or a script, which may be a module's file.
+    """
     _, script, *arguments = command
+    if script == "-m":
+        return shlex.join(["python", script, *arguments])
     module = "rollout" if Path(script).stem in ("__main__", "rollout") else f"rollout.{Path(script).stem}"
     return shlex.join(["python", "-m", module, *arguments])
 
