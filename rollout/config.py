@@ -103,6 +103,15 @@ class HardwareConfig:
     """GPUs that share every layer of one model."""
     pipeline_parallel_size: int = _knob(1, ge=1)
     """Groups of GPUs that each hold some of the layers."""
+    replicas: int | None = _knob(1, ge=1)
+    """Copies of the model that work side by side (through Ray), each on GPUs of its own. null: as many as there are
+    GPUs for, on this machine or in the cluster."""
+    replicas_per_gpu: int = _knob(1, ge=1, le=32)
+    """Engines that share each GPU and its memory (through Ray). More than one pays for small models, where one engine's
+    Python cannot keep a GPU busy."""
+    ray_address: str | None = None
+    """The Ray cluster that holds the replicas: `auto` for the one this machine is part of, or ray://HOST:10001. null:
+    this machine alone."""
     gpu_memory_utilization: float = _knob(0.9, gt=0.0, le=1.0)
     """Share of each GPU's memory that vLLM may take."""
     max_num_seqs: int = _knob(256, ge=1)

@@ -1,12 +1,16 @@
 """Which GPUs this machine shows, found without importing torch (which takes seconds)."""
 
+import math
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import cache
+from importlib.util import find_spec
 
 from rollout.config import HardwareConfig
+
+_GPU_FACTORS = ("replicas", "tensor_parallel_size", "pipeline_parallel_size")
 
 
 @cache
@@ -49,12 +53,32 @@ def default_hardware() -> str:
 
 
 def check(hardware: HardwareConfig) -> Iterator[str]:
-    """Whether the GPUs that `hardware` asks for are there: one line for each problem."""
-    needed, found = hardware.tensor_parallel_size * hardware.pipeline_parallel_size, len(gpu_names())
-    if hardware.device != "cuda" or needed <= found:
+    """Whether the GPUs that `hardware` asks of this machine are there: one line for each problem."""
+    if hardware.device != "cuda" or hardware.ray_address is not None:  # a cluster is asked once it is reached
         return
-    asked = f"hardware.tensor_parallel_size={hardware.tensor_parallel_size}"
-    if hardware.pipeline_parallel_size > 1:
-        asked += f" x pipeline_parallel_size={hardware.pipeline_parallel_size}"
+    factors = {key: getattr(hardware, key) or 1 for key in _GPU_FACTORS}
+    needed, found = math.prod(factors.values()), len(gpu_names())
+    if needed <= found:
+        return
+    shown = [f"{key}={value}" for key, value in factors.items() if value > 1] or ["tensor_parallel_size=1"]
+    gpus = "1 GPU" if needed == 1 else f"{needed} GPUs"
     cure = f"lower it to at most {found}" if found else "use hardware=cpu"
-    yield f"{asked}: needs {needed} GPU{'s' if needed > 1 else ''}, this machine shows {found}; {cure}"
+    yield f"hardware.{' x '.join(shown)}: needs {gpus}, this machine shows {found}; {cure}"
+
+
+def is_distributed(hardware: HardwareConfig) -> bool:
+    """Whether the engines live in Ray actors, not in this process."""
+    return next(_asked_of_ray(hardware), None) is not None
+
+
+def check_ray(hardware: HardwareConfig) -> Iterator[str]:
+    """Whether Ray is there if `hardware` needs it: one line if not."""
+    key = next(_asked_of_ray(hardware), None)
+    if key is not None and find_spec("ray") is None:
+        yield f"hardware.{key}={getattr(hardware, key)}: needs Ray, which is not installed; run `pip install ray`"
+
+
+def _asked_of_ray(hardware: HardwareConfig) -> Iterator[str]:
+    for key in ("replicas", "replicas_per_gpu", "ray_address"):
+        if getattr(hardware, key) != getattr(HardwareConfig, key):
+            yield key

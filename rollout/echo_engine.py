@@ -21,6 +21,7 @@ class EchoEngine:
         self.max_num_seqs = hardware.max_num_seqs
         self.max_model_len = echo.max_model_len
         self.bos_token_id: int | None = None
+        self.kv_cache_bytes: int | None = None
         self._echo = echo
         self._unfinished: list[tuple[int, int, Request]] = []  # a heap of (step it finishes in, tie-breaker, request)
         self._added = self._finished = self._steps = self._tokens = 0

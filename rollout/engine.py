@@ -4,9 +4,10 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from rollout import watchdog
 from rollout.config import EngineConfig, HardwareConfig, ModelConfig, RunConfig, SamplingConfig
@@ -30,6 +31,8 @@ class EngineStats:
     running: int
     waiting: int
     generated_tokens: int
+    tokens_of_replicas: tuple[int, ...] = ()
+    """The same for each of several engines, where there are several."""
 
 
 class Engine(Protocol):
@@ -43,6 +46,8 @@ class Engine(Protocol):
     """Context length in tokens, prompt and response together."""
     bos_token_id: int | None
     """The token every prompt begins with, if the model has one."""
+    kv_cache_bytes: int | None
+    """Size of the KV cache, where `vllm_worker.TellsCacheSize` was asked to tell it."""
 
     def use(self, sampling: SamplingConfig) -> str:
         """Sample like this from now on. Returns what differs from the engine's own defaults, for the log.
@@ -103,9 +108,16 @@ class Loaded:
     reused: bool
 
 
+class _HasShutdown(Protocol):
+    def shutdown(self) -> None: ...
+
+
+Kept = TypeVar("Kept", bound=_HasShutdown)
+"""An engine, or several behind one name."""
+
 # The engine lives here and in no caller's local variable: Hydra keeps a failed job's exception, whose frames would keep
 # the engine and its GPU memory alive.
-_current: dict[str, Engine] = {}
+_current: dict[str, Any] = {}
 _environment = ExitStack()  # undoes what the current engine's `hardware.env` changed
 
 _ENVIRONMENT = {
@@ -118,14 +130,18 @@ def acquire(spec: EngineSpec) -> Loaded:
     """The engine for `spec`: the current one if it was built from an equal spec, else a new one, after the old one
     has been shut down. Raises UserError when it cannot be built as asked.
     """
-    if (engine := _current.get(spec.key())) is not None:
-        return Loaded(engine, 0.0, reused=True)
-    release()
     start = time.monotonic()
-    _set_environment(spec.hardware)
-    engine = _load(spec)
-    _current[spec.key()] = engine
-    return Loaded(engine, time.monotonic() - start, reused=False)
+    engine, reused = current(spec.key(), lambda: _load(spec))
+    return Loaded(engine, 0.0 if reused else time.monotonic() - start, reused)
+
+
+def current(key: str, build: Callable[[], Kept]) -> tuple[Kept, bool]:
+    """What is kept under `key`, and whether it was there; else `build()`, after what was kept has been shut down."""
+    if (there := _current.get(key)) is not None:
+        return there, True
+    release()
+    _current[key] = built = build()
+    return built, False
 
 
 def release() -> None:
@@ -153,6 +169,7 @@ def _restore(name: str, value: str | None) -> None:
 
 
 def _load(spec: EngineSpec) -> Engine:
+    _set_environment(spec.hardware)
     # imported here: vllm takes 5 to 14 seconds, which an error in the command must not wait for
     if spec.engine.kind == "echo":
         from rollout.echo_engine import EchoEngine

@@ -18,6 +18,10 @@ class UserError(Exception):
         super().__init__("\n".join(problems))
         self.problems = problems
 
+    def __reduce__(self) -> tuple[type["UserError"], tuple[str, ...]]:
+        """Between processes the lines stay apart."""
+        return type(self), self.problems
+
 
 class PromptError(Exception):
     """Why one row cannot be sampled, in words for its `error` column."""

@@ -69,30 +69,36 @@ def requests(
 
 
 def generate(engine: Engine, feed: Feed, record: Callable[[Sample], None], tick: Callable[[], None]) -> None:
-    """Run `feed` through the engine. `record` gets every sample as it finishes, `tick` is called between steps.
+    """Run `feed` through the engine, read ahead in a thread; see `drain`. What `feed` raises ends the stage too."""
+    with _read_ahead(feed) as source:
+        drain(engine, source, record, tick)
 
-    Whatever `feed`, the engine or the two callbacks raise ends the stage; requests still in the engine are dropped.
+
+def drain(engine: Engine, source: "Source", record: Callable[[Sample], None], tick: Callable[[], None]) -> None:
+    """Run what comes out of `source` through the engine until it ends.
+
+    `record` gets every sample as it finishes, `tick` is called between steps. Whatever the engine or the two callbacks
+    raise ends the stage; requests still in the engine are dropped.
     """
     unfinished = 0
-    with _read_ahead(feed) as source:
-        try:
-            while unfinished or not source.ended:
-                tick()
-                while unfinished < WINDOW * engine.max_num_seqs:
-                    item = source.take(wait=unfinished == 0)
-                    if item is None:
-                        break
-                    if isinstance(item, Request):
-                        unfinished += _submit(engine, item, record)
-                    else:
-                        record(item)
-                        tick()  # a long stretch of bad rows must not keep a signal waiting
-                for sample in engine.step() if unfinished else ():
-                    unfinished -= 1
-                    record(sample)
-        finally:
-            if unfinished:
-                engine.abort()
+    try:
+        while unfinished or not source.ended:
+            tick()
+            while unfinished < WINDOW * engine.max_num_seqs:
+                item = source.take(wait=unfinished == 0)
+                if item is None:
+                    break
+                if isinstance(item, Request):
+                    unfinished += _submit(engine, item, record)
+                else:
+                    record(item)
+                    tick()  # a long stretch of bad rows must not keep a signal waiting
+            for sample in engine.step() if unfinished else ():
+                unfinished -= 1
+                record(sample)
+    finally:
+        if unfinished:
+            engine.abort()
 
 
 def _submit(engine: Engine, request: Request, record: Callable[[Sample], None]) -> int:
@@ -105,11 +111,13 @@ def _submit(engine: Engine, request: Request, record: Callable[[Sample], None]) 
     return 1
 
 
-class _Source:
-    """The end of the feed's queue that the generation loop takes from."""
+class Source:
+    """A queue of requests, and of samples that failed before they became one, for the generation loop to take from."""
 
-    def __init__(self) -> None:
-        self.chunks: queue.Queue[list[Request | Sample] | BaseException] = queue.Queue(_QUEUE_CHUNKS)
+    def __init__(self, most_chunks: int = 0) -> None:
+        self.chunks: queue.Queue[list[Request | Sample] | BaseException] = queue.Queue(most_chunks)
+        """Lists of items, at most `most_chunks` of them (0: any number). An empty list ends the source; an error is
+        raised where it comes up."""
         self._ready: deque[Request | Sample] = deque()
         self._no_more_chunks = False
 
@@ -136,9 +144,9 @@ class _Source:
 
 
 @contextmanager
-def _read_ahead(feed: Feed) -> Iterator[_Source]:
+def _read_ahead(feed: Feed) -> Iterator[Source]:
     """Run `feed` in a thread, a bounded number of items ahead."""
-    source = _Source()
+    source = Source(_QUEUE_CHUNKS)
     stopped = threading.Event()
 
     def put(chunk: list[Request | Sample] | BaseException) -> None:

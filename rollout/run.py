@@ -22,6 +22,7 @@ from rollout.postprocess import RESULTS, Analysis, check, outputs, run_steps
 from rollout.postprocess.source import flat_schema, open_source
 from rollout.progress import Snapshot
 from rollout.prompts import open_input
+from rollout.replicas import generate_on_replicas
 from rollout.screen import resume_command, screen, short
 from rollout.session import LOG, Session, generate_owed, timed
 from rollout.store import JOURNAL, finished, remove_partial_files
@@ -37,7 +38,7 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 def preflight(run: RunConfig) -> Table:
     """Open the input and check what can be checked without loading anything. Raises UserError with every problem."""
-    problems = list(knobs.check(run))
+    problems = [*knobs.check(run), *devices.check_ray(run.hardware)]
     if run.engine.kind == "vllm":
         problems += [*models.check(run.model), *devices.check(run.hardware)]
     try:
@@ -128,7 +129,8 @@ def execute(
         remove_partial_files(run_dir)
         done = finished(run_dir, table.num_rows, run.sampling.n_samples)
         if done.num_owed:
-            final = generate_owed(Session(run, table, run_dir, console, tracker, stop), done, record)
+            generation = generate_on_replicas if devices.is_distributed(run.hardware) else generate_owed
+            final = generation(Session(run, table, run_dir, console, tracker, stop), done, record)
             record["throughput"] = _throughput(final)
         with timed(record, "finalize"):
             record["totals"] = finalize(run_dir, table, run.sampling.n_samples, provenance.footer(record))

@@ -29,13 +29,8 @@ NAME = "saved"
 
 def save(run: RunConfig, run_dir: Path) -> None:
     """Write the config, resolved, with absolute paths: it must mean the same from another folder."""
-    data = dataclasses.replace(run.data, path=_absolute(run.data.path))
-    model = dataclasses.replace(
-        run.model,
-        path=models.absolute(run.model.path),
-        tokenizer=None if run.model.tokenizer is None else models.absolute(run.model.tokenizer),
-        chat_template=_absolute(run.model.chat_template),
-    )
+    path = None if run.data.path is None else str(Path(run.data.path).expanduser().absolute())
+    data, model = dataclasses.replace(run.data, path=path), models.with_absolute_paths(run.model)
     values = dataclasses.asdict(dataclasses.replace(run, data=data, model=model))
     (run_dir / CONFIG).parent.mkdir(exist_ok=True)
     with replacing(run_dir / CONFIG) as partial:
@@ -46,10 +41,6 @@ def _yaml(values: dict[str, Any]) -> str:
     """Text as it is where YAML reads it back so; PyYAML does not escape every character that its reader folds."""
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     return text if yaml.safe_load(text) == values else yaml.safe_dump(values, sort_keys=False)
-
-
-def _absolute(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser().absolute())
 
 
 def read(run_dir: Path) -> RunConfig:

@@ -11,14 +11,14 @@ from typing import Any
 from rich.console import Console
 
 from rollout.config import RunConfig
-from rollout.engine import Engine, EngineSpec, acquire, release
+from rollout.engine import Engine, EngineSpec, EngineStats, acquire, release
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.generate import generate, requests
 from rollout.interrupt import StopRequest
 from rollout.lineage import note_model
 from rollout.progress import Progress, Snapshot
 from rollout.prompts import read_prompts
-from rollout.records import Sample
+from rollout.records import Outcome, Sample
 from rollout.screen import duration, progress_view, resume_command, short
 from rollout.startup import advice
 from rollout.store import Finished, Journal, finished
@@ -28,6 +28,7 @@ from rollout.tracking import Tracker, metrics_file
 log = logging.getLogger(__name__)
 
 LOG = "rollout.log"
+FIRST_PROMPT = "first prompt, rendered (row %d): %r"
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ def generate_owed(session: Session, done: Finished, record: dict[str, Any]) -> S
     progress = Progress(done.num_owed, done.num_done)
     while True:
         with timed(record, "load"):
-            engine = load(run, run_dir, record["engine"])
+            engine = load(run, run_dir / LOG, record["engine"])
         note_model(run_dir, run.model, record)
         try:
             with timed(record, "generate"):
@@ -69,22 +70,20 @@ def generate_owed(session: Session, done: Finished, record: dict[str, Any]) -> S
             log.warning("the engine died (%s), starting it again", error)
 
 
-def load(run: RunConfig, run_dir: Path, about_engine: dict[str, Any]) -> Engine:
-    """The engine, ready to sample; `run_dir` holds the log. Raises UserError, built from vLLM's own reason, when it
-    cannot start.
-    """
-    log.info("loading %s ...", run.model.path if run.engine.kind == "vllm" else "the echo engine")
-    log_begin = (run_dir / LOG).stat().st_size
+def load(run: RunConfig, log_file: Path, about_engine: dict[str, Any]) -> Engine:
+    """The engine, ready to sample. Raises UserError, built from what vLLM wrote to `log_file`, when it cannot start."""
+    log.info("loading %s ...", model_name(run))
+    log_begin = log_file.stat().st_size
     try:
         loaded = acquire(EngineSpec.of(run))
     except UserError:
         raise
     except Exception as error:
-        printed = (run_dir / LOG).read_bytes()[log_begin:].decode("utf-8", "replace")
+        printed = log_file.read_bytes()[log_begin:].decode("utf-8", "replace")
         if (line := advice(run, f"{error}\n{printed}")) is None:
-            error.add_note(f"All of vLLM's output: {short(run_dir / LOG)}")
+            error.add_note(f"All of vLLM's output: {short(log_file)}")
             raise
-        raise UserError(f"{line} (all of vLLM's output: {short(run_dir / LOG)})") from error
+        raise UserError(f"{line} (all of vLLM's output: {short(log_file)})") from error
     about_engine["reused"] = loaded.reused
     log.info("engine %s", "reused" if loaded.reused else f"ready after {duration(loaded.seconds)}")
     engine, sampling = loaded.engine, run.sampling
@@ -102,19 +101,40 @@ def sample_all(session: Session, engine: Engine, progress: Progress) -> Snapshot
 
     Raises EngineDied, Interrupted and UserError (too many bad rows), each after a flush of the journal.
     """
-    run, table, run_dir, stop = session.run, session.table, session.run_dir, session.stop
+    run, table, run_dir = session.run, session.table, session.run_dir
     _log_first_prompt(run, table, engine)
     done = finished(run_dir, table.num_rows, run.sampling.n_samples)
     journal = Journal(run_dir, run.store)
-    check_errors = _error_limit(run, table.num_rows)
+    check_errors = error_limit(run, table.num_rows)
     feed = requests(read_prompts(table, run.data), engine, run.sampling, done.owed, run.data.too_long)
 
-    with metrics_file(run_dir) as write_metrics, progress_view(session.console) as show:
+    def keep(sample: Sample) -> None:
+        journal.add(sample)
+        progress.count(sample)
+        check_errors(sample)
 
-        def keep(sample: Sample) -> None:
-            journal.add(sample)
-            progress.count(sample)
-            check_errors(sample)
+    with published(session, progress, engine.stats) as look:
+
+        def tick() -> None:
+            look()
+            journal.flush_if_old()
+
+        try:
+            generate(engine, feed, keep, tick)
+        finally:
+            journal.flush()
+    return progress.snapshot()
+
+
+@contextmanager
+def published(session: Session, progress: Progress, stats: Callable[[], EngineStats]) -> Iterator[Callable[[], None]]:
+    """The clock of `progress` runs in the body, which calls the function yielded again and again.
+
+    It shows and records how far the run is, and raises Interrupted once a signal has come; the body is not interrupted
+    anywhere else.
+    """
+    run, stop = session.run, session.stop
+    with metrics_file(session.run_dir) as write_metrics, progress_view(session.console) as show:
 
         def publish(now: Snapshot) -> None:
             write_metrics(now)
@@ -122,24 +142,18 @@ def sample_all(session: Session, engine: Engine, progress: Progress) -> Snapshot
 
         due_to_show, due_to_publish = every(0.5), every(run.tracking.interval_seconds)
 
-        def tick() -> None:
+        def look() -> None:
             stop.raise_if_requested()
-            journal.flush_if_old()
             if due_to_show():
                 show(progress.snapshot())
             if due_to_publish():
                 publish(progress.snapshot())
 
-        with progress.watching(engine.stats):
+        with progress.watching(stats):
             with stop.deferred():
-                try:
-                    generate(engine, feed, keep, tick)
-                finally:
-                    journal.flush()
+                yield look
             stop.raise_if_requested()  # a signal that came with the last samples
-            final = progress.snapshot()
-        publish(final)
-    return final
+            publish(progress.snapshot())
 
 
 def _log_first_prompt(run: RunConfig, table: Table, engine: Engine) -> None:
@@ -148,16 +162,21 @@ def _log_first_prompt(run: RunConfig, table: Table, engine: Engine) -> None:
         if prompt.error is not None:
             continue
         with suppress(PromptError):
-            log.info("first prompt, rendered (row %d): %r", prompt.row_id, engine.render(prompt.messages).text)
+            log.info(FIRST_PROMPT, prompt.row_id, engine.render(prompt.messages).text)
             return
 
 
-def _error_limit(run: RunConfig, num_rows: int) -> Callable[[Sample], None]:
+def model_name(run: RunConfig) -> str:
+    """What is being loaded, for the log."""
+    return run.model.path if run.engine.kind == "vllm" else "the echo engine"
+
+
+def error_limit(run: RunConfig, num_rows: int) -> Callable[[Sample | Outcome], None]:
     """A check for every sample: raises UserError at the first bad row, or once too many rows are bad."""
     bad_rows: set[int] = set()
     limit = run.data.max_error_fraction
 
-    def check(sample: Sample) -> None:
+    def check(sample: Sample | Outcome) -> None:
         if sample.error is None:
             return
         bad_rows.add(sample.row_id)

@@ -1,10 +1,13 @@
 """The journal of finished samples: `samples/part-*.parquet` in the run directory.
 
 Every file under its final name is complete and is never changed again. What a crash can cost is what has finished since
-the last flush: at most `store.flush_seconds` or `store.flush_samples` of work.
+the last flush: at most `store.flush_seconds` or `store.flush_samples` of work. A run with several engines has a writer
+for each, with file names of its own: part-WRITER-NUMBER.parquet.
 """
 
+import re
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -17,23 +20,28 @@ import pyarrow.parquet as pq
 from rollout.config import StoreConfig
 from rollout.errors import UserError
 from rollout.files import replacing
-from rollout.records import SAMPLE_SCHEMA, Sample
+from rollout.records import SAMPLE_SCHEMA, Outcome, Sample
 
 JOURNAL = "samples"
 
+_SHARD = re.compile(r"part-(?:[0-9a-f]{11}-\d{3,}-)?\d{6,}\.parquet")
 _FLUSH_CHARACTERS = 64 << 20  # keeps a shard of very long responses small enough to be merged in memory
 
 
 class Journal:
     """Collects finished samples and writes them out, a shard at a time."""
 
-    def __init__(self, run_dir: Path, store: StoreConfig) -> None:
+    def __init__(self, run_dir: Path, store: StoreConfig, writer: str | None = None) -> None:
+        """`writer` is a name that no other journal of the run has, from `writer_name`; None for the only one."""
         self._folder = run_dir / JOURNAL
         self._folder.mkdir(exist_ok=True)
         self._store = store
         self._pending: list[Sample] = []
-        last = max((int(path.stem.removeprefix("part-")) for path in shards(run_dir)), default=-1)
-        self._next_shard = last + 1
+        self._prefix = "part-" if writer is None else f"part-{writer}-"
+        numbers = (path.stem.removeprefix(self._prefix) for path in shards(run_dir))
+        self._next_shard = max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
+        self.num_durable = 0
+        """Samples added here that are durable."""
         self._characters = 0
         self._oldest = 0.0  # when the first of the pending samples came
 
@@ -61,9 +69,10 @@ class Journal:
             for column in SAMPLE_SCHEMA
         ]
         table = pa.Table.from_arrays(columns, schema=SAMPLE_SCHEMA)
-        with replacing(self._folder / f"part-{self._next_shard:06d}.parquet") as partial:
+        with replacing(self._folder / f"{self._prefix}{self._next_shard:06d}.parquet") as partial:
             pq.write_table(table, partial, compression="zstd")
         self._next_shard += 1
+        self.num_durable += len(self._pending)
         self._pending.clear()
         self._characters = 0
 
@@ -109,8 +118,24 @@ def remove_partial_files(run_dir: Path) -> None:
 
 
 def shards(run_dir: Path) -> list[Path]:
-    """The journal's files, oldest first."""
-    return sorted(path for path in (run_dir / JOURNAL).glob("part-*.parquet") if path.stem[5:].isdigit())
+    """The journal's files, oldest first; of several writers, by when those began."""
+    return sorted(path for path in (run_dir / JOURNAL).glob("part-*.parquet") if _SHARD.fullmatch(path.name))
+
+
+def writer_name(index: int) -> str:
+    """A name for the journal of engine `index` that begins now: milliseconds since 1970 in hex, and the index.
+
+    A new one for every start, so that an engine given up for dead that is still writing cannot overwrite its successor.
+    """
+    return f"{time.time_ns() // 1_000_000:011x}-{index:03d}"
+
+
+def outcomes_of(run_dir: Path, writer: str) -> Iterator[Outcome]:
+    """How all the samples ended that this writer has made durable."""
+    for path in shards(run_dir):
+        if path.name.startswith(f"part-{writer}-"):
+            columns = read_shard(path, list(Outcome._fields)).select(Outcome._fields)
+            yield from map(Outcome._make, zip(*(column.to_pylist() for column in columns), strict=True))
 
 
 def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -33,14 +33,17 @@ def metrics_file(run_dir: Path) -> Iterator[Callable[[Snapshot], None]]:
     with (run_dir / METRICS).open("a", encoding="utf-8") as file:
 
         def write(now: Snapshot) -> None:
-            numbers = {
-                name: round(value, 3) if isinstance(value, float) else value
-                for name, value in dataclasses.asdict(now).items()
-            }
+            numbers = {name: _rounded(value) for name, value in dataclasses.asdict(now).items() if value != ()}
             file.write(json.dumps({"time": round(time.time(), 3)} | numbers) + "\n")
             file.flush()
 
         yield write
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_rounded(item) for item in value]
+    return round(value, 3) if isinstance(value, float) else value
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from rollout import models
+from rollout import models, vllm_worker
 from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
 from rollout.engine import EngineStats, Rendered
 from rollout.errors import EngineDied, PromptError, UserError, did_you_mean
@@ -40,6 +40,8 @@ class VLLMEngine:
         # the engine decodes with its tokenizer while the feeder thread encodes; a fast tokenizer is not made for both
         self._tokenizer = copy.deepcopy(self.llm.get_tokenizer())
         self.bos_token_id: int | None = self._tokenizer.bos_token_id
+        tells = config.parallel_config.worker_extension_cls == vllm_worker.NAME
+        self.kv_cache_bytes: int | None = self.llm.collective_rpc("kv_cache_bytes_found")[0] if tells else None
         self._params: dict[str, Any] = {}
         self._unfinished: dict[str, Request] = {}
         try:
@@ -106,7 +108,8 @@ class VLLMEngine:
         for metric in self.llm.get_metrics():
             if metric.name in totals:
                 totals[metric.name] += int(metric.value)
-        return EngineStats(*totals.values())
+        running, waiting, generated = totals.values()
+        return EngineStats(running, waiting, generated)
 
     def abort(self) -> None:
         unfinished = list(self._unfinished)

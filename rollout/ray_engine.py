@@ -1,0 +1,158 @@
+"""Engines as Ray actors: on the GPUs of this machine, of a cluster, or several on one GPU. The only user of ray.
+
+What the replicas do is in `replica.py`, who of them samples what in `dispatch.py`, and `replicas.py` drives them.
+"""
+
+import logging
+import math
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError
+
+from rollout import watchdog
+from rollout.config import HardwareConfig
+from rollout.dispatch import Task
+from rollout.errors import UserError
+from rollout.replica import Gone, Job, Replica, Report
+
+_OBJECT_STORE_BYTES = 128 << 20  # ours are small messages; Ray would take a third of the memory
+_STOP_SECONDS = 60.0  # for the replicas to make durable what has finished
+
+
+class RayReplicas:
+    """One actor per engine, and the part of Ray that was started for them. Kept across the jobs of a sweep."""
+
+    def __init__(self, hardware: HardwareConfig) -> None:
+        """Raises UserError when Ray cannot be reached, or has not the GPUs that `hardware` asks for."""
+        with _signal_handlers_kept():
+            _connect(hardware)
+        try:
+            self._options = _actor_options(hardware)
+            self._actors = [self._new_actor() for _ in range(_num_engines(hardware))]
+        except BaseException:
+            ray.shutdown()
+            raise
+        self._asked: dict[Any, int] = {}  # reference to an answer that is to come -> replica
+
+    @property
+    def count(self) -> int:
+        """Engines there are, or will be."""
+        return len(self._actors)
+
+    def start(self, index: int, job: Job) -> None:
+        """Let a replica begin with a job."""
+        self._actors[index].start.remote(job)
+
+    def ask(self, index: int, tasks: list[Task], flush: bool, seconds: float) -> None:
+        """Give a replica tasks and ask what is new, see `Replica.exchange`; it answers within about `seconds`."""
+        self._asked[self._actors[index].exchange.remote(tasks, flush, seconds)] = index
+
+    def answers(self, seconds: float) -> Iterator[tuple[int, Report | Gone]]:
+        """What has come, with the replica it is from; waits at most `seconds` for the first."""
+        if not ray.wait(list(self._asked), timeout=seconds)[0]:
+            return
+        come, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
+        for answer in come:
+            index = self._asked.pop(answer)
+            try:
+                yield index, ray.get(answer)
+            except RayActorError as error:
+                yield index, Gone(str(error).strip().splitlines()[0])
+
+    def replace(self, index: int) -> None:
+        """End a replica for good and let Ray find a place for another."""
+        ray.kill(self._actors[index])
+        self._actors[index] = self._new_actor()
+
+    def stop(self) -> None:
+        """End the job everywhere; what has finished is durable then, on every replica that is alive."""
+        self._asked.clear()
+        stops = [actor.stop.remote() for actor in self._actors]
+        done, _ = ray.wait(stops, num_returns=len(stops), timeout=_STOP_SECONDS)
+        for stop in done:
+            with suppress(RayActorError):
+                ray.get(stop)
+
+    def shutdown(self) -> None:
+        """End the engines and what was started of Ray."""
+        with suppress(RayActorError, GetTimeoutError):
+            ray.get([actor.shutdown.remote() for actor in self._actors], timeout=_STOP_SECONDS)
+        for actor in self._actors:
+            ray.kill(actor)
+        ray.shutdown()
+
+    def _new_actor(self) -> Any:
+        return ray.remote(Replica).options(**self._options).remote()
+
+
+def _connect(hardware: HardwareConfig) -> None:
+    """Start Ray here, or join the cluster that `hardware` names. Raises UserError when it does not answer."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # sends nothing about a run to anyone
+    same: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.WARNING, "namespace": None}
+    if hardware.ray_address is None:
+        watchdog.start()  # some of Ray's processes would outlive a SIGKILL of this one
+        num_cpus = max(os.cpu_count() or 1, hardware.replicas or 1)
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            **same,
+        )
+        return
+    try:
+        ray.init(address=hardware.ray_address, **same)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"hardware.ray_address={hardware.ray_address}: no Ray cluster answers there ({reason}); start one with "
+            "`ray start --head`, or leave the key out to use this machine alone"
+        ) from error
+
+
+@contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Ray sets handlers of its own, and a run stops in order on a signal."""
+    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    with suppress(ValueError):  # not the main thread: then nobody can have changed them
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _num_engines(hardware: HardwareConfig) -> int:
+    """Replicas that `hardware` asks for, those that share a GPU counted one by one.
+
+    Raises UserError when the cluster has not as many GPUs.
+    """
+    if hardware.device == "cpu":
+        return hardware.replicas or 1
+    each, there = hardware.tensor_parallel_size * hardware.pipeline_parallel_size, _num_gpus()
+    replicas = there // each if hardware.replicas is None else hardware.replicas
+    if replicas < 1 or replicas * each > there:
+        place = "this machine" if hardware.ray_address is None else f"the Ray cluster {hardware.ray_address}"
+        shown = "null" if hardware.replicas is None else hardware.replicas
+        raise UserError(
+            f"hardware.replicas={shown}: needs {max(1, replicas) * each} GPUs, {place} has {there}; add some, or use "
+            "fewer replicas or smaller parallel sizes"
+        )
+    return replicas * hardware.replicas_per_gpu
+
+
+def _num_gpus() -> int:
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def _actor_options(hardware: HardwareConfig) -> dict[str, Any]:
+    """What Ray reserves for one engine. All GPUs of a replica are on one node."""
+    if hardware.device == "cpu":
+        return {"num_cpus": 1, "scheduling_strategy": "SPREAD", "max_restarts": 0}
+    gpus: float = hardware.tensor_parallel_size * hardware.pipeline_parallel_size
+    if hardware.replicas_per_gpu > 1:
+        gpus = math.floor(10_000 / hardware.replicas_per_gpu) / 10_000  # Ray counts in ten-thousandths
+    return {"num_cpus": 0, "num_gpus": gpus, "max_restarts": 0}
