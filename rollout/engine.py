@@ -120,10 +120,13 @@ Kept = TypeVar("Kept", bound=_HasShutdown)
 _current: dict[str, Any] = {}
 _environment = ExitStack()  # undoes what the current engine's `hardware.env` changed
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # sends nothing about a run to anyone
+    # compiling it takes 100 s at the first start, and vLLM does not use it for requests with a seed, as all of ours are
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # W&B's threads are running by now, and a fork would copy their locks
 }
+"""What vLLM finds in its environment unless the user has set it: the shell's value or `hardware.env` counts more."""
 
 
 def acquire(spec: EngineSpec) -> Loaded:
@@ -154,7 +157,7 @@ def release() -> None:
 
 def _set_environment(hardware: HardwareConfig) -> None:
     """Until `release`: vLLM reads its switches whenever it needs them, not only when it starts."""
-    defaults = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
+    defaults = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
     asked = {"VLLM_BATCH_INVARIANT": "1"} if hardware.batch_invariant else {}
     for name, value in (defaults | hardware.env | asked).items():
         _environment.callback(_restore, name, os.environ.get(name))

@@ -25,6 +25,7 @@ from benchmarks.gpu.loading import Place
 from benchmarks.gpu.results import about_work, parse, take_turns, write
 from rollout import watchdog
 from rollout.config import RunConfig
+from rollout.engine import ENVIRONMENT
 from rollout.prompts import read_prompts
 from rollout.vllm_engine import _engine_kwargs
 
@@ -54,7 +55,7 @@ def main() -> None:
 
 async def _load(run: RunConfig) -> Any:
     """An AsyncLLM with what our engine would be built from; inside the loop it is going to live in."""
-    os.environ.update({"VLLM_WORKER_MULTIPROC_METHOD": "spawn", "VLLM_NO_USAGE_STATS": "1"} | run.hardware.env)
+    os.environ.update(ENVIRONMENT | run.hardware.env)
     watchdog.start()
     return AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_kwargs(run.model, run.hardware)))
 

@@ -39,7 +39,6 @@ class Place:
             "model.load_format=dummy",
             "sampling.extra={ignore_eos: true}",
             "tracking=disabled",
-            "hardware.env.VLLM_USE_FLASHINFER_SAMPLER='0'",  # compiling it takes 100 s
             *self.overrides,
             *more,
         )

@@ -11,6 +11,7 @@ from rollout import saved
 from rollout.compose import compose_run
 from rollout.config import RunConfig
 from rollout.devices import gpu_names, installed_gpus
+from rollout.lock import locked
 from rollout.run import execute, preflight
 from tests.conftest import chat, write_input
 from tests.tiny_model import write_tiny_model
@@ -20,8 +21,6 @@ needs_gpu = pytest.mark.skipif(GPUS == 0, reason="no NVIDIA GPU is visible here"
 needs_two_gpus = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, {GPUS} visible")
 
 ROWS = [{"prompt": chat(f"question {number % 7} " + "and " * (number % 5))} for number in range(24)]
-QUICK = ("tracking=disabled", "hardware.env.VLLM_USE_FLASHINFER_SAMPLER='0'")
-"""No W&B, and no sampler that takes 100 s to compile at its first use."""
 
 
 def write_model(folder: Path, **changes: Any) -> Path:
@@ -36,7 +35,7 @@ def write_model(folder: Path, **changes: Any) -> Path:
 def arguments(model: Path, source: Path, *overrides: str) -> tuple[str, ...]:
     """Of a run over `source` on a model with random weights."""
     shown = (f"model.path={model}", "model.load_format=dummy", f"data.path={source}")
-    return (*shown, *QUICK, "sampling.n_samples=3", "sampling.max_tokens=24", *overrides)
+    return (*shown, "tracking=disabled", "sampling.n_samples=3", "sampling.max_tokens=24", *overrides)
 
 
 def rows_of(folder: Path, name: str, model: Path, *overrides: str) -> list[dict[str, Any]]:
@@ -45,9 +44,9 @@ def rows_of(folder: Path, name: str, model: Path, *overrides: str) -> list[dict[
     run: RunConfig = compose_run(*arguments(model, source, *overrides))
     table = preflight(run)
     run_dir = folder / name
-    run_dir.mkdir()
-    saved.save(run, run_dir)
-    execute(run, table, run_dir)
+    with locked(run_dir):
+        saved.save(run, run_dir)
+        execute(run, table, run_dir)
     written: list[dict[str, Any]] = pq.read_table(run_dir / "rollouts.parquet").to_pylist()
     return written
 
