@@ -1,9 +1,9 @@
-"""What the driver of several replicas can do: samples per second it hands out and takes in, and whether its memory grows.
+"""What the driver of several replicas can do: samples per second handed out and taken in, and whether memory grows.
 
     python -m benchmarks.replicas [--replicas 1 2 4 8 64] [--samples 200000] [--n-samples 8]
 
-Real Ray actors with the echo engine, which costs next to nothing, each in a process of its own; every number of replicas
-runs in a driver of its own. Prints samples per second from the first task handed out to the last sample durable (all
+Real Ray actors with the echo engine, which costs next to nothing, each in a process of its own; a driver of its own for
+every number of replicas. Prints samples per second from the first task handed out to the last sample durable (all
 processes share this machine's cores), the same per second of the driver's own CPU time, and the driver's peak memory.
 """
 

@@ -3,11 +3,12 @@
     python -m benchmarks.gpu.replicas --output FOLDER --tokenizer FOLDER --shape 0.5b \
         --do replicas:ours:1 hardware=throughput hardware.replicas_per_gpu=4
 
-Whole runs as the command line does them, one after another on the same engines, the first a small one to warm up. What is
-timed is the generation stage and writing rollouts.parquet.
+Whole runs as the command line does them, one after another on the same engines, the first a small one to warm up. Timed
+are the generation stage and writing rollouts.parquet.
 """
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -17,6 +18,9 @@ from benchmarks.gpu.results import about_work, parse, take_turns, write
 from rollout.engine import release
 from rollout.lock import locked
 from rollout.run import execute, preflight
+
+
+_PROMPT_TOKENS = 40  # of one question from `write_questions` in the embedded model's template; for the limit
 
 
 def main() -> None:
