@@ -19,7 +19,6 @@ from rollout.engine import release
 from rollout.lock import locked
 from rollout.run import execute, preflight
 
-
 _PROMPT_TOKENS = 40  # of one question from `write_questions` in the embedded model's template; for the limit
 
 
@@ -49,12 +48,7 @@ def main() -> None:
     release()
 
 
-_PROMPT_TOKENS = (
-    40  # of the questions that `write_questions` makes, in the template of the embedded model; for `limits`
-)
-
-
-def _execute(work: Work, folder: Path) -> dict[str, object]:
+def _execute(work: Work, folder: Path) -> dict[str, Any]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(folder):
         return execute(work.run, preflight(work.run), folder)
