@@ -94,12 +94,14 @@ class Replica:
 
     def __init__(self) -> None:
         self._work: _Work | None = None
+        self._last: threading.Thread | None = None
 
     def start(self, job: Job) -> None:
         """Begin with a job, in a thread; `exchange` tells how it goes."""
         self.stop()
-        self._work = _Work(job)
-        self._work.thread.start()
+        self._work = _Work(job, after=self._last)
+        self._last = self._work.thread
+        self._last.start()
 
     def exchange(self, tasks: list[Task], flush: bool, seconds: float) -> Report:
         """Take more tasks, wait at most `seconds` for news, and tell them. With `flush`, make all durable soon."""
@@ -128,6 +130,8 @@ class _Work:
     """A job, the thread that works on it, and what they share under `_changed`."""
 
     job: Job
+    after: threading.Thread | None
+    """Of the job before, which may still be loading the engine for that one and this."""
     thread: threading.Thread = field(init=False)
     _source: Source = field(default_factory=Source)
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -175,6 +179,11 @@ class _Work:
 
     def _run(self) -> None:
         logs = self.job.run_dir / LOGS
+        if self.after is not None:
+            self.after.join()
+            self.after = None
+        if self._stopping:
+            return
         try:
             _check_folder(self.job)
             logs.mkdir(exist_ok=True)

@@ -32,9 +32,12 @@ def _tuned(name: str, *overrides: str) -> Step:
     return _throughput(f"8b-{name}", 120, "equal:ours:1", tuned=overrides)
 
 
-def _replicas(shape: str, per_gpu: int, seconds: int, workload: str) -> Step:
+def _replicas(shape: str, per_gpu: int, seconds: int, workload: str, *counts: int) -> Step:
+    ways = ",".join(f"engines_{count}" for count in counts)
     share = f"hardware.replicas_per_gpu={per_gpu}"
-    return _throughput(f"{shape}-replicas_{per_gpu}", seconds, f"{workload}:ours:1", tuned=(share,), module="replicas")
+    return _throughput(
+        f"{shape}-replicas_{per_gpu}", seconds, f"{workload}:{ways}:1", tuned=(share,), module="replicas"
+    )
 
 
 PLAN = (
@@ -45,12 +48,10 @@ PLAN = (
     _engine(
         "0.5b", 290, "--do", "equal:ours,one_call:2", "--do", "tail:ours,one_call:2", "--profile", "hardware=throughput"
     ),
-    _throughput("0.5b-one_engine", 150, "replicas:ours,one_call:1"),
-    _replicas("0.5b", 4, 150, "replicas"),
-    _replicas("0.5b", 8, 180, "replicas"),
-    _replicas("0.5b", 2, 150, "replicas"),
-    _replicas("8b", 2, 180, "equal"),
-    _replicas("8b", 4, 230, "equal"),
+    _throughput("0.5b-one_engine", 200, "equal:one_call,ours:2"),
+    _replicas("0.5b", 8, 270, "replicas", 8, 4, 2, 1, 8),
+    _replicas("8b", 2, 200, "equal", 2, 1),
+    _replicas("8b", 4, 250, "equal", 4),
     Step("suite", 300, "pytest", ("-m", "gpu", "-k", "not a_preset", "-q", "-ra", "--durations=0", "tests/gpu")),
     _engine("8b-low_mem", 95, "--do", "waves:ours:1", "hardware=low_mem"),
     _engine("8b-debug", 65, "--do", "waves:ours:1", "hardware=debug"),
@@ -83,6 +84,6 @@ def tried_here(step: Step) -> Step:
         return step
     kept = [word for word in step.arguments[2:] if not word.startswith(("hardware", "~hardware", "model."))]
     # the CPU has no memory to share, but room for two engines
-    kept += ["hardware.replicas=2" for word in step.arguments if word.startswith("hardware.replicas_per_gpu")]
+    kept += ["hardware.replicas=8" for word in step.arguments if word.startswith("hardware.replicas_per_gpu")]
     words = [f"tiny_{word}" if ":" in word else word for word in kept]
     return replace(step, arguments=("--shape", "tiny", *words, *_ON_A_CPU))

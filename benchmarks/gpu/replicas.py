@@ -1,12 +1,17 @@
 """Several engines on one run, through Ray: `hardware.replicas_per_gpu` on one GPU, `hardware.replicas` on more.
 
     python -m benchmarks.gpu.replicas --output FOLDER --tokenizer FOLDER --shape 0.5b \
-        --do replicas:ours:1 hardware=throughput hardware.replicas_per_gpu=4
+        --do replicas:engines_1,engines_2,engines_4,engines_8:1 hardware=throughput hardware.replicas_per_gpu=8
 
-Whole runs as the command line does them, one after another on the same engines, the first a small one to warm up. Timed
-are the generation stage and writing rollouts.parquet.
+Loads as many engines as the overrides ask for, each with its part of the GPU's memory, and samples the same prompts on
+some of them (the others stay idle): generation stage, durable shards and rollouts.parquet, as the command line does it.
 """
 
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,43 +20,108 @@ from rich.console import Console
 from benchmarks.contenders import Measured, Work
 from benchmarks.gpu.loading import Place, gpu_memory_mib
 from benchmarks.gpu.results import about_work, parse, take_turns, write
-from rollout.engine import release
+from rollout.dispatch import Task
+from rollout.finalize import finalize
+from rollout.interrupt import StopRequest
 from rollout.lock import locked
-from rollout.run import execute, preflight
+from rollout.ray_engine import RayReplicas
+from rollout.replica import Gone, Job, Report
+from rollout.replicas import Driver
+from rollout.screen import screen
+from rollout.session import Session
+from rollout.store import finished
+from rollout.tracking import Tracker
 
 _PROMPT_TOKENS = 40  # of one question from `write_questions` in the embedded model's template; for the limit
 
 
+class Some:
+    """The first `count` of some replicas."""
+
+    def __init__(self, replicas: RayReplicas, count: int) -> None:
+        self._all, self.count = replicas, count
+
+    def start(self, index: int, job: Job) -> None:
+        """As all of them, like the rest."""
+        self._all.start(index, job)
+
+    def ask(self, index: int, tasks: list[Task], flush: bool, seconds: float) -> None:
+        """See RayReplicas."""
+        self._all.ask(index, tasks, flush, seconds)
+
+    def answers(self, seconds: float) -> Iterator[tuple[int, Report | Gone]]:
+        """See RayReplicas."""
+        return self._all.answers(seconds)
+
+    def replace(self, index: int) -> None:
+        """See RayReplicas."""
+        self._all.replace(index)
+
+    def stop(self) -> None:
+        """See RayReplicas."""
+        self._all.stop()
+
+    def shutdown(self) -> None:
+        """See RayReplicas."""
+        self._all.shutdown()
+
+
 def main() -> None:
-    """Load the engines and do everything that was asked for on them."""
+    """Load the engines and do everything that was asked for on some of them."""
     options = parse(__doc__)
-    place, console = Place(options.shape, options.tokenizer, options.output, options.overrides), Console()
-    run = place.run()
-    engines = run.hardware.replicas_per_gpu * (run.hardware.replicas or 1)
-    max_num_seqs = run.hardware.max_num_seqs * engines
-    loading = _execute(place.work(place.warm_up, max_num_seqs), options.output / "warm_up")
-    about = {"load_seconds": loading["seconds"]["load"], "max_num_seqs": max_num_seqs, "memory_mib": gpu_memory_mib()}
-    write(options.output / "engine.json", {"shape": options.shape, "overrides": options.overrides} | about)
-    console.print(f"engines ready: {about} {loading['engine']}")
-    for task in options.do:
-        work = place.work(task.workload, max_num_seqs)
-
-        def once(scratch: Path, work: Work = work) -> Measured:
-            record = _execute(work, scratch)
-            console.print(str(record["engine"]))
-            return Measured(
-                record["totals"]["generated_tokens"], record["seconds"]["generate"] + record["seconds"]["finalize"]
-            )
-
-        described = about_work(place, work, task, _PROMPT_TOKENS, max_num_seqs) | about | {"engines": engines}
-        take_turns(task, dict.fromkeys(task.ways, once), described, work.tokens, options.output, console)
-    release()
+    place = Place(options.shape, options.tokenizer, options.output, options.overrides)
+    with screen(options.output / "driver.log") as console:
+        replicas, about = _load(place, options.output, console)
+        about |= {"memory_mib": gpu_memory_mib()}
+        write(options.output / "engine.json", {"shape": options.shape, "overrides": options.overrides} | about)
+        console.print(f"engines ready: {about}")
+        for task in options.do:
+            for way in task.ways:
+                count = int(way.removeprefix("engines_"))
+                max_num_seqs = about["max_num_seqs"] * count
+                work = place.work(task.workload, max_num_seqs)
+                ways: dict[str, Callable[[Path], Measured]] = {
+                    way: partial(_sample, work, Some(replicas, count), console)
+                }
+                described = about_work(place, work, task, _PROMPT_TOKENS, max_num_seqs) | about | {"engines": count}
+                one = type(task)(task.workload, [way], task.repeats)
+                take_turns(one, ways, described, work.tokens, options.output, console)
+        replicas.shutdown()
 
 
-def _execute(work: Work, folder: Path) -> dict[str, Any]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        return execute(work.run, preflight(work.run), folder)
+def _load(place: Place, output: Path, console: Console) -> tuple[RayReplicas, dict[str, Any]]:
+    """All replicas, each of which has sampled something; that takes several runs, as they begin with the first."""
+    run, start = place.run(), time.monotonic()
+    replicas, number = RayReplicas(run.hardware), 0
+    while True:
+        work = place.work(place.warm_up, run.hardware.max_num_seqs * replicas.count)
+        folder = output / "runs" / f"warm_up-{number}"
+        _sample(work, Some(replicas, replicas.count), console, folder)
+        each = json.loads((folder / "about.json").read_text())["replicas"]
+        if all(one["samples"] for one in each):
+            return replicas, {
+                "load_seconds": round(time.monotonic() - start, 1),
+                "max_num_seqs": run.hardware.max_num_seqs,
+                "engine_load_seconds": [one["load_seconds"] for one in each],
+            }
+        number += 1
+
+
+def _sample(work: Work, replicas: Some, console: Console, scratch: Path) -> Measured:
+    run, table = work.run, work.table
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.parent.mkdir(parents=True, exist_ok=True)
+    record: dict[str, Any] = {"seconds": {}}
+    with locked(scratch):
+        session = Session(run, table, scratch, console, Tracker(scratch, run.tracking, {}), StopRequest())
+        done = finished(scratch, table.num_rows, run.sampling.n_samples)
+        driver = Driver(session, replicas, done, record)
+        driver.run()
+        start = time.monotonic()
+        totals = finalize(scratch, table, run.sampling.n_samples, {})
+        seconds = record["seconds"]["generate"] + time.monotonic() - start
+    (scratch / "about.json").write_text(json.dumps(driver.about()))
+    return Measured(totals["generated_tokens"], seconds)
 
 
 if __name__ == "__main__":
