@@ -1,7 +1,6 @@
 """One run, top to bottom: prompts -> engine -> store -> postprocess -> summary."""
 
 import dataclasses
-import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from rollout import devices, knobs, manifest, models, provenance
 from rollout.config import RunConfig
 from rollout.digest import differences, digest
 from rollout.errors import UserError
+from rollout.files import disk_full_explained
 from rollout.finalize import OUTPUT, finalize
 from rollout.interrupt import Interrupted, stop_on_signal
 from rollout.lineage import note_differences
@@ -31,8 +31,6 @@ from rollout.tracking import tracked
 from rollout.wandb_run import identity
 
 log = logging.getLogger(__name__)
-
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def preflight(run: RunConfig) -> Table:
@@ -116,7 +114,9 @@ def execute(
     with (
         stop_on_signal() as stop,
         screen(run_dir / LOG) as console,
-        _disk_full_explained(run_dir),
+        disk_full_explained(
+            short(run_dir), f"what was written is complete. Free some space, then `{resume_command(run_dir)}`"
+        ),
         _interruption_explained(run_dir, console),
         manifest.recorded(
             run_dir, run, digest_now or digest(run, table), identity(run_dir, group), replay_of
@@ -145,19 +145,6 @@ def _postprocess(run: RunConfig, run_dir: Path, record: dict[str, Any]) -> Analy
     for name in RESULTS:
         (run_dir / name).unlink(missing_ok=True)  # made from fewer samples
     return run_steps(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, record | {"status": "done"})
-
-
-@contextmanager
-def _disk_full_explained(run_dir: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        raise UserError(
-            f"{short(run_dir)}: the disk is full ({error.strerror or error}); what was written is complete. "
-            f"Free some space, then `{resume_command(run_dir)}`"
-        ) from error
 
 
 @contextmanager
