@@ -21,7 +21,7 @@ from rollout.lineage import note_differences
 from rollout.postprocess import RESULTS, Analysis, check, outputs, run_steps
 from rollout.postprocess.source import flat_schema, open_source
 from rollout.progress import Snapshot
-from rollout.prompts import open_input
+from rollout.prompts import open_input, shard_in_words
 from rollout.screen import resume_command, screen, short
 from rollout.session import LOG, Session, generate_owed, timed
 from rollout.store import JOURNAL, finished, remove_partial_files
@@ -71,12 +71,14 @@ def to_continue(run: RunConfig, table: Table, run_dir: Path) -> dict[str, Any] |
 
 
 def _shrunk(before: dict[str, Any], run: RunConfig) -> Iterator[str]:
-    """A run keeps what it has: fewer samples or rows than before are a mistake."""
+    """A run keeps what it has: fewer samples or rows than before are a mistake, and for a shard other rows."""
     for key, now, then in (
         ("sampling.n_samples", run.sampling.n_samples, before["sampling"]["n_samples"]),
         ("data.limit", run.data.limit, before["data"]["limit"]),
     ):
-        if now is not None and (then is None or now < then):
+        if key == "data.limit" and run.data.num_shards > 1 and now != then:
+            yield f"{key}={now}: it decides which rows are this shard's, and was {then}; leave it as it was"
+        elif now is not None and (then is None or now < then):
             yield f"{key}={now}: this run has {'all' if then is None else then}; give that many or more"
 
 
@@ -88,7 +90,7 @@ def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, 
         and config_before["sampling"]["n_samples"] == run.sampling.n_samples
         and config_before["data"]["limit"] == run.data.limit
         and config_before["postprocess"] == dataclasses.asdict(run.postprocess)
-        and finished(run_dir, table.num_rows, run.sampling.n_samples).num_owed == 0
+        and finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row).num_owed == 0
     )
 
 
@@ -124,9 +126,11 @@ def execute(
         tracked(run_dir, run.tracking, record) as tracker,
     ):
         log.info("run folder: %s", short(run_dir))
+        if run.data.num_shards > 1:
+            log.info("%s", shard_in_words(table, run.data))
         note_differences(record)
         remove_partial_files(run_dir)
-        done = finished(run_dir, table.num_rows, run.sampling.n_samples)
+        done = finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row)
         if done.num_owed:
             final = generate_owed(Session(run, table, run_dir, console, tracker, stop), done, record)
             record["throughput"] = _throughput(final)
