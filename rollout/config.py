@@ -28,6 +28,10 @@ class DataConfig:
     """Column that holds the chat: a list of {role, content}, the same as a JSON string, or plain text."""
     limit: int | None = _knob(None, ge=1)
     """Use only the first rows of the input. null: all."""
+    num_shards: int = _knob(1, ge=1)
+    """Split these rows into this many contiguous blocks of equal size, for job arrays; see `rollout.merge`."""
+    shard_index: int = _knob(0, ge=0)
+    """Which of these blocks this run works on, from 0."""
     system_prompt: str | None = None
     """Put before every chat that does not begin with a system message of its own."""
     drop_columns: list[str] = field(default_factory=list)

@@ -42,6 +42,8 @@ def digest(run: RunConfig, table: Table) -> dict[str, Any]:
         "data.system_prompt": run.data.system_prompt,
         "data.drop_columns": run.data.drop_columns,
         "data.too_long": run.data.too_long,
+        "data.num_shards": run.data.num_shards,
+        "data.shard_index": run.data.shard_index,
         "engine.kind": run.engine.kind,
     }
     as_saved: dict[str, Any] = json.loads(json.dumps(values))  # as it comes back from run.json
@@ -49,14 +51,17 @@ def digest(run: RunConfig, table: Table) -> dict[str, Any]:
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
-    """One line for each key that differs, with both values. A run older than a key was made with its default."""
+    """One line for each key that differs, with both values."""
+    for key, (then, here) in aligned(before, now):
+        if then != here:
+            yield f"{key}={here}: this run was made with {then}; leave it as it was, or start a new run for it"
+
+
+def aligned(*digests: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    """(key, its value in each of `digests`), by key. A run older than a key was made with its default."""
     defaults = {key: knob.value for key, knob in knobs()}
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key, defaults.get(key)) != now.get(key, defaults.get(key)):
-            yield (
-                f"{key}={now.get(key)}: this run was made with {before.get(key, defaults.get(key))}; "
-                "leave it as it was, or start a new run for it"
-            )
+    for key in sorted(set().union(*digests)):
+        yield key, [digest.get(key, defaults.get(key)) for digest in digests]
 
 
 def _identity(model: str) -> str:

@@ -1,11 +1,16 @@
 """Writing a file so that, whatever happens, it is either there and complete or not there."""
 
+import errno
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from rollout.errors import UserError
+
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -22,6 +27,17 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_full_explained(where: str, cure: str) -> Iterator[None]:
+    """Raise UserError when the body cannot write what `where` names for lack of space."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL:
+            raise
+        raise UserError(f"{where}: the disk is full ({error.strerror or error}); {cure}") from error
 
 
 def write_json(path: Path, value: Any) -> None:

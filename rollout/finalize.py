@@ -31,13 +31,14 @@ def finalize(run_dir: Path, table: Table, n_samples: int, metadata: dict[str, st
     """
     schema = pa.schema([*table.schema, *ROLLOUT_FIELDS], metadata=metadata)
     journal = _JournalReader(run_dir)
-    row_id, totals = 0, Counter[str]()
+    row_id, totals = table.first_row, Counter[str]()
     with replacing(run_dir / OUTPUT) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for batch in table.batches():
             samples = journal.rows_below(row_id + batch.num_rows)
             samples = samples.filter(pc.less(samples.column("sample_idx"), n_samples))
             positions = _positions(samples, row_id, batch.num_rows, n_samples)
-            for start, stop in _pieces(samples, positions, n_samples):
+            num_bytes = pc.sum(pc.binary_length(samples.column("response")).take(positions)).as_py() or 0
+            for start, stop in pieces(batch.num_rows, num_bytes):
                 chosen = samples.take(positions[start * n_samples : stop * n_samples])
                 columns = _rollout_columns(chosen, row_id + start, n_samples)
                 inputs = batch.slice(start, stop - start).columns
@@ -83,14 +84,13 @@ def _totals(written: pa.RecordBatch) -> dict[str, int]:
     }
 
 
-def _pieces(samples: pa.Table, positions: npt.NDArray[np.int64], n_samples: int) -> Iterator[tuple[int, int]]:
+def pieces(num_rows: int, num_bytes: int) -> Iterator[tuple[int, int]]:
     """Split the rows of a batch, as (first, last + 1), so that no piece has much more than BATCH_BYTES of responses.
 
-    By what will be written alone, so that the same samples give the same file however they came into the journal.
+    By `num_bytes`, the size of all of them, alone, so that the same samples give the same file however they came into
+    the journal.
     """
-    size = pc.sum(pc.binary_length(samples.column("response")).take(positions)).as_py() or 0
-    num_rows = len(positions) // n_samples
-    rows = max(1, num_rows * BATCH_BYTES // max(size, BATCH_BYTES))
+    rows = max(1, num_rows * BATCH_BYTES // max(num_bytes, BATCH_BYTES))
     for start in range(0, num_rows, rows):
         yield start, min(start + rows, num_rows)
 

@@ -96,7 +96,12 @@ def value_problems(key: str, value: Any, limits: Mapping[str, Any]) -> Iterator[
 
 
 def _cross_field_problems(run: RunConfig) -> Iterator[str]:
-    sampling, hardware = run.sampling, run.hardware
+    data, sampling, hardware = run.data, run.sampling, run.hardware
+    if data.shard_index >= data.num_shards >= 1:
+        yield (
+            f"data.shard_index={data.shard_index}: data.num_shards={data.num_shards} has shards 0 to "
+            f"{data.num_shards - 1}; choose one of them, or raise data.num_shards"
+        )
     if sampling.temperature == 0 and sampling.n_samples > 1:
         yield (
             f"sampling.n_samples={sampling.n_samples}: temperature=0 makes every sample of a prompt the same; "

@@ -18,20 +18,21 @@ def open_input(data: DataConfig) -> Table:
     path = Path(str(files("rollout") / "builtin_prompts.jsonl")) if data.path is None else Path(data.path).expanduser()
     table = open_table(path, "data.path")
     try:
-        table = select(table, data.drop_columns, data.limit)
+        chosen = select(table, data.drop_columns, data.limit, max(1, data.num_shards), data.shard_index)
     except KeyError as error:
         raise UserError(
             f"data.drop_columns={error.args[0]}: {path} has no such column; it has {', '.join(table.schema.names)}"
         ) from error
-    problems = [*prompt_column_problems(table, data.prompt_key, "data.prompt_key"), *_clash_problems(table)]
+    problems = [*prompt_column_problems(chosen, data.prompt_key, "data.prompt_key"), *_clash_problems(chosen)]
+    problems += _shard_problems(table.num_rows, data)
     if problems:
         raise UserError(*problems)
-    return table
+    return chosen
 
 
 def read_prompts(table: Table, data: DataConfig) -> Iterator[Prompt]:
     """Every row of `table` as a Prompt, in order; a row without a usable chat says why in `error`."""
-    row_id = 0
+    row_id = table.first_row
     for batch in table.batches():
         for value in batch.column(data.prompt_key).to_pylist():
             try:
@@ -41,6 +42,12 @@ def read_prompts(table: Table, data: DataConfig) -> Iterator[Prompt]:
             except PromptError as error:
                 yield Prompt(row_id, [], str(error))
             row_id += 1
+
+
+def shard_in_words(table: Table, data: DataConfig) -> str:
+    """Which rows of the input the run of a shard works on."""
+    last_row = table.first_row + table.num_rows - 1
+    return f"shard_index {data.shard_index} of num_shards {data.num_shards}: rows {table.first_row:,} to {last_row:,}"
 
 
 def parse_chat(value: Any) -> list[Message]:
@@ -118,6 +125,13 @@ def prompt_column_problems(table: Table, column: str, key: str) -> Iterator[str]
     is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
     if not (is_text or (is_list and pa.types.is_struct(kind.value_type))):
         yield f"{key}={column}: the column holds {kind}; it must hold text or lists of {{role, content}}"
+
+
+def _shard_problems(num_rows: int, data: DataConfig) -> Iterator[str]:
+    """Every shard is refused when one of them would have no rows, for the job array cannot come to its end."""
+    num_rows = num_rows if data.limit is None else min(data.limit, num_rows)
+    if 1 <= num_rows < data.num_shards:
+        yield f"data.num_shards={data.num_shards}: there are {num_rows} rows to split; lower it to at most {num_rows}"
 
 
 def _clash_problems(table: Table) -> Iterator[str]:

@@ -1,7 +1,6 @@
 """One run, top to bottom: prompts -> engine -> store -> postprocess -> summary."""
 
 import dataclasses
-import errno
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,13 +14,14 @@ from rollout import devices, knobs, manifest, models, provenance
 from rollout.config import RunConfig
 from rollout.digest import differences, digest
 from rollout.errors import UserError
+from rollout.files import disk_full_explained
 from rollout.finalize import OUTPUT, finalize
 from rollout.interrupt import Interrupted, stop_on_signal
 from rollout.lineage import note_differences
 from rollout.postprocess import RESULTS, Analysis, check, outputs, run_steps
 from rollout.postprocess.source import flat_schema, open_source
 from rollout.progress import Snapshot
-from rollout.prompts import open_input
+from rollout.prompts import open_input, shard_in_words
 from rollout.replicas import generate_on_replicas
 from rollout.screen import resume_command, screen, short
 from rollout.session import LOG, Session, generate_owed, timed
@@ -32,8 +32,6 @@ from rollout.tracking import tracked
 from rollout.wandb_run import identity
 
 log = logging.getLogger(__name__)
-
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def preflight(run: RunConfig) -> Table:
@@ -74,12 +72,14 @@ def to_continue(run: RunConfig, table: Table, run_dir: Path) -> dict[str, Any] |
 
 
 def _shrunk(before: dict[str, Any], run: RunConfig) -> Iterator[str]:
-    """A run keeps what it has: fewer samples or rows than before are a mistake."""
+    """A run keeps what it has: fewer samples or rows than before are a mistake, and for a shard other rows."""
     for key, now, then in (
         ("sampling.n_samples", run.sampling.n_samples, before["sampling"]["n_samples"]),
         ("data.limit", run.data.limit, before["data"]["limit"]),
     ):
-        if now is not None and (then is None or now < then):
+        if key == "data.limit" and run.data.num_shards > 1 and now != then:
+            yield f"{key}={now}: it decides which rows are this shard's, and was {then}; leave it as it was"
+        elif now is not None and (then is None or now < then):
             yield f"{key}={now}: this run has {'all' if then is None else then}; give that many or more"
 
 
@@ -91,7 +91,7 @@ def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, 
         and config_before["sampling"]["n_samples"] == run.sampling.n_samples
         and config_before["data"]["limit"] == run.data.limit
         and config_before["postprocess"] == dataclasses.asdict(run.postprocess)
-        and finished(run_dir, table.num_rows, run.sampling.n_samples).num_owed == 0
+        and finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row).num_owed == 0
     )
 
 
@@ -117,7 +117,9 @@ def execute(
     with (
         stop_on_signal() as stop,
         screen(run_dir / LOG) as console,
-        _disk_full_explained(run_dir),
+        disk_full_explained(
+            short(run_dir), f"what was written is complete. Free some space, then `{resume_command(run_dir)}`"
+        ),
         _interruption_explained(run_dir, console),
         manifest.recorded(
             run_dir, run, digest_now or digest(run, table), identity(run_dir, group), replay_of
@@ -125,9 +127,11 @@ def execute(
         tracked(run_dir, run.tracking, record) as tracker,
     ):
         log.info("run folder: %s", short(run_dir))
+        if run.data.num_shards > 1:
+            log.info("%s", shard_in_words(table, run.data))
         note_differences(record)
         remove_partial_files(run_dir)
-        done = finished(run_dir, table.num_rows, run.sampling.n_samples)
+        done = finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row)
         if done.num_owed:
             generation = generate_on_replicas if devices.is_distributed(run.hardware) else generate_owed
             final = generation(Session(run, table, run_dir, console, tracker, stop), done, record)
@@ -147,19 +151,6 @@ def _postprocess(run: RunConfig, run_dir: Path, record: dict[str, Any]) -> Analy
     for name in RESULTS:
         (run_dir / name).unlink(missing_ok=True)  # made from fewer samples
     return run_steps(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, record | {"status": "done"})
-
-
-@contextmanager
-def _disk_full_explained(run_dir: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        raise UserError(
-            f"{short(run_dir)}: the disk is full ({error.strerror or error}); what was written is complete. "
-            f"Free some space, then `{resume_command(run_dir)}`"
-        ) from error
 
 
 @contextmanager

@@ -103,7 +103,7 @@ def sample_all(session: Session, engine: Engine, progress: Progress) -> Snapshot
     """
     run, table, run_dir = session.run, session.table, session.run_dir
     _log_first_prompt(run, table, engine)
-    done = finished(run_dir, table.num_rows, run.sampling.n_samples)
+    done = finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row)
     journal = Journal(run_dir, run.store)
     check_errors = error_limit(run, table.num_rows)
     feed = requests(read_prompts(table, run.data), engine, run.sampling, done.owed, run.data.too_long)

@@ -83,6 +83,8 @@ class Finished:
 
     mask: npt.NDArray[np.bool_]
     """Shape (rows, n_samples)."""
+    first_row: int = 0
+    """Whose samples the first line of the mask is about, as a row_id."""
 
     @property
     def num_done(self) -> int:
@@ -96,18 +98,21 @@ class Finished:
 
     def owed(self, row_id: int) -> list[int]:
         """The sample indices of one row still to be generated."""
-        return [int(index) for index in np.flatnonzero(~self.mask[row_id])]
+        return [int(index) for index in np.flatnonzero(~self.mask[row_id - self.first_row])]
 
 
-def finished(run_dir: Path, num_rows: int, n_samples: int) -> Finished:
-    """Read the journal: one bit of a byte per sample. Raises UserError for a shard that cannot be read."""
+def finished(run_dir: Path, num_rows: int, n_samples: int, first_row: int = 0) -> Finished:
+    """Read the journal of the `num_rows` rows from `first_row` on: one bit of a byte per sample.
+
+    Raises UserError for a shard that cannot be read.
+    """
     mask = np.zeros((num_rows, n_samples), dtype=np.bool_)
     for path in shards(run_dir):
         shard = read_shard(path, ["row_id", "sample_idx", "error"])
-        row_id, sample_idx = shard.column("row_id").to_numpy(), shard.column("sample_idx").to_numpy()
-        asked = (row_id < num_rows) & (sample_idx < n_samples) & shard.column("error").is_null().to_numpy()
-        mask[row_id[asked], sample_idx[asked]] = True
-    return Finished(mask)
+        row, sample_idx = shard.column("row_id").to_numpy() - first_row, shard.column("sample_idx").to_numpy()
+        asked = (row < num_rows) & (sample_idx < n_samples) & shard.column("error").is_null().to_numpy()
+        mask[row[asked], sample_idx[asked]] = True
+    return Finished(mask, first_row)
 
 
 def remove_partial_files(run_dir: Path) -> None:

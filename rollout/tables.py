@@ -5,10 +5,11 @@ settle every column's type before the first row is written; Parquet says both in
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from rollout.column_type import ColumnType
 from rollout.errors import UserError
 from rollout.files import replacing
 
@@ -24,12 +26,11 @@ BATCH_BYTES = 256 << 20
 """No batch is larger than these two, roughly."""
 
 _CSV_BLOCK = 16 << 20  # bytes; also the longest line
-_LARGEST_EXACT = 2**53  # the largest integer below which a float holds every one
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file of rows. `batches()` starts again from row 0 at every call."""
+    """A file of rows, or some of them. `batches()` starts again from the first at every call."""
 
     path: Path
     schema: pa.Schema
@@ -37,6 +38,10 @@ class Table:
     batches: Callable[[], Iterator[pa.RecordBatch]]
     bad_rows: dict[int, str] = field(default_factory=dict)
     """Rows the file holds but that could not be read, with the reason; every column of such a row is null."""
+    first_row: int = 0
+    """Position in the file of the first row. Row ids, those of `bad_rows` too, are positions in the file."""
+    from_row: Callable[[int], Iterator[pa.RecordBatch]] | None = None
+    """`from_row(n)`: the batches from the file's row n on, where what is before it need not be decoded."""
 
 
 def open_table(path: Path, key: str) -> Table:
@@ -71,24 +76,46 @@ def not_empty(table: Table, key: str) -> Table:
     return table
 
 
-def select(table: Table, drop_columns: Iterable[str] = (), limit: int | None = None) -> Table:
-    """The same table without some columns and beyond-`limit` rows. Raises KeyError for a column that is not there."""
+def select(
+    table: Table,
+    drop_columns: Iterable[str] = (),
+    limit: int | None = None,
+    num_shards: int = 1,
+    shard_index: int = 0,
+) -> Table:
+    """A file's table without some columns and beyond-`limit` rows, and of these rows one shard.
+
+    Shard i of S has the rows from i * N // S up to (i + 1) * N // S: every row is in one shard, and sizes differ by
+    one at most. Raises KeyError for a column that is not there.
+    """
     dropped = set(drop_columns)
     if missing := dropped - set(table.schema.names):
         raise KeyError(", ".join(sorted(missing)))
     kept = [name for name in table.schema.names if name not in dropped]
     num_rows = table.num_rows if limit is None else min(limit, table.num_rows)
+    first, end = (index * num_rows // num_shards for index in (shard_index, shard_index + 1))
 
     def batches() -> Iterator[pa.RecordBatch]:
-        left = num_rows
-        for batch in table.batches():
+        left = end - first
+        for batch in _from_row(table, first):
             yield batch.select(kept).slice(0, left)
             left -= batch.num_rows
             if left <= 0:
                 return
 
     schema = pa.schema([table.schema.field(name) for name in kept])
-    return Table(table.path, schema, num_rows, batches, table.bad_rows)
+    return Table(table.path, schema, end - first, batches, table.bad_rows, first)
+
+
+def _from_row(table: Table, row: int) -> Iterator[pa.RecordBatch]:
+    return _without_first(table.batches(), row) if table.from_row is None else table.from_row(row)
+
+
+def _without_first(batches: Iterator[pa.RecordBatch], num_rows: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        if num_rows < batch.num_rows:
+            yield batch.slice(num_rows)
+        num_rows = max(0, num_rows - batch.num_rows)
 
 
 def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
@@ -119,10 +146,17 @@ def open_parquet(path: Path) -> Table:
     """Open a Parquet file. Raises what pyarrow raises about one that cannot be read."""
     with pq.ParquetFile(path) as file:
         schema, num_rows = plain_schema(file.schema_arrow), file.metadata.num_rows
-        groups = [file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups)]
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     # an Arrow array of text holds 2 GiB at most
-    batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES * num_rows // max(1, sum(groups))))
-    return Table(path, schema, num_rows, partial(_parquet_batches, path, schema, batch_rows))
+    batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES * num_rows // max(1, sum(g.total_byte_size for g in groups))))
+    batches = partial(_parquet_batches, path, schema, batch_rows)
+    ends = list(accumulate(group.num_rows for group in groups))
+
+    def from_row(row: int) -> Iterator[pa.RecordBatch]:
+        group = bisect_right(ends, row)
+        return _without_first(batches(first_group=group), row - (ends[group - 1] if group else 0))
+
+    return Table(path, schema, num_rows, batches, from_row=from_row)
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
@@ -158,10 +192,10 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return kind
 
 
-def _parquet_batches(path: Path, schema: pa.Schema, batch_rows: int) -> Iterator[pa.RecordBatch]:
+def _parquet_batches(path: Path, schema: pa.Schema, batch_rows: int, first_group: int = 0) -> Iterator[pa.RecordBatch]:
     # without these two settings one large row group is held in memory whole
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
-        batches = file.iter_batches(batch_size=batch_rows)
+        batches = file.iter_batches(batch_size=batch_rows, row_groups=range(first_group, file.num_row_groups))
         while True:
             try:
                 batch = next(batches)
@@ -201,18 +235,19 @@ def _csv_reader(path: Path, types: dict[str, pa.DataType]) -> pa_csv.CSVStreamin
 def _open_text(path: Path) -> Table:
     """One prompt a line, in a column `prompt`."""
     schema, num_rows = pa.schema([("prompt", pa.string())]), sum(map(len, _line_blocks(path)))
-    return Table(path, schema, num_rows, partial(_text_batches, path, schema))
+    batches = partial(_text_batches, path, schema)
+    return Table(path, schema, num_rows, batches, from_row=batches)
 
 
-def _text_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for lines in _line_blocks(path):
+def _text_batches(path: Path, schema: pa.Schema, first_row: int = 0) -> Iterator[pa.RecordBatch]:
+    for lines in _line_blocks(path, first_row):
         texts = [line.removesuffix("\n").removesuffix("\r") for _, line in lines]
         yield pa.RecordBatch.from_arrays([pa.array(texts, pa.string())], schema=schema)
 
 
 def _open_jsonl(path: Path) -> Table:
     """Types are settled over the whole file. A column without one common type becomes text, holding JSON."""
-    columns, num_rows, bad_rows = dict[str, _Column](), 0, dict[int, str]()
+    columns, num_rows, bad_rows = dict[str, ColumnType](), 0, dict[int, str]()
     for lines in _line_blocks(path):
         rows = []
         for number, line in lines:
@@ -223,14 +258,17 @@ def _open_jsonl(path: Path) -> Table:
                 rows.append(row)
             num_rows += 1
         for name in dict.fromkeys(name for row in rows for name in row):
-            columns.setdefault(name, _Column()).add([row.get(name) for row in rows])
+            columns.setdefault(name, ColumnType()).add([row.get(name) for row in rows])
     schema = pa.schema([(name, column.type()) for name, column in columns.items()])
     as_json = frozenset(name for name, column in columns.items() if column.is_mixed())
-    return Table(path, schema, num_rows, partial(_jsonl_batches, path, schema, as_json), bad_rows)
+    batches = partial(_jsonl_batches, path, schema, as_json)
+    return Table(path, schema, num_rows, batches, bad_rows, from_row=batches)
 
 
-def _jsonl_batches(path: Path, schema: pa.Schema, as_json: frozenset[str]) -> Iterator[pa.RecordBatch]:
-    for lines in _line_blocks(path):
+def _jsonl_batches(
+    path: Path, schema: pa.Schema, as_json: frozenset[str], first_row: int = 0
+) -> Iterator[pa.RecordBatch]:
+    for lines in _line_blocks(path, first_row):
         rows = [row if isinstance(row, dict) else {} for row in (_parse_line(line) for _, line in lines)]
         arrays = []
         for column in schema:
@@ -241,10 +279,11 @@ def _jsonl_batches(path: Path, schema: pa.Schema, as_json: frozenset[str]) -> It
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _line_blocks(path: Path) -> Iterator[list[tuple[int, str]]]:
-    """Lines that are not blank, each with its number from 1."""
+def _line_blocks(path: Path, first_row: int = 0) -> Iterator[list[tuple[int, str]]]:
+    """Lines that are not blank, without the first `first_row` of them, each with its number from 1."""
     with path.open(encoding="utf-8-sig", newline="\n") as file:
-        lines = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+        rows = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+        lines = islice(rows, first_row, None)
         while block := list(islice(lines, BATCH_ROWS)):
             yield block
 
@@ -256,46 +295,6 @@ def _parse_line(line: str) -> dict[str, Any] | str:
     except ValueError as error:
         return f"not JSON ({error})"
     return row if isinstance(row, dict) else f"not a JSON object but {type(row).__name__}"
-
-
-class _Column:
-    """The type of a JSONL column, settled block by block."""
-
-    def __init__(self) -> None:
-        self._type: pa.DataType | None = pa.null()  # None: there is no common one
-        self._has_large_int = False
-
-    def add(self, values: list[Any]) -> None:
-        """Take another block's values into account."""
-        if self._type is None:
-            return
-        kinds = {type(value) for value in values}
-        if bool in kinds and kinds & {int, float}:  # Arrow would make numbers of both
-            self._type = None
-            return
-        try:
-            here = pa.array(values).type
-            fields = [pa.schema([("x", kind)]) for kind in (self._type, here)]
-            found = pa.unify_schemas(fields, promote_options="permissive").field("x").type
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            self._type = None
-            return
-        self._has_large_int |= int in kinds and any(type(v) is int and abs(v) > _LARGEST_EXACT for v in values)
-        self._type = found if _storable(found) else None
-
-    def is_mixed(self) -> bool:
-        """Whether no one type holds every value as it is."""
-        return self._type is None or (self._has_large_int and pa.types.is_floating(self._type))
-
-    def type(self) -> pa.DataType:
-        """The Arrow type of the column; text for one that is mixed or empty."""
-        return pa.string() if self.is_mixed() or pa.types.is_null(self._type) else self._type
-
-
-def _storable(kind: pa.DataType) -> bool:
-    """Parquet has no form for a struct without fields."""
-    children = [kind.field(i) for i in range(kind.num_fields)]
-    return not (pa.types.is_struct(kind) and not children) and all(_storable(child.type) for child in children)
 
 
 def _dumps(value: Any) -> str:

@@ -30,6 +30,11 @@ def replay(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return run_command(*arguments, cwd=cwd, module="rollout.replay")
 
 
+def merge(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """`python -m rollout.merge ARGUMENTS`, to its end."""
+    return run_command(*arguments, cwd=cwd, module="rollout.merge")
+
+
 def verify(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     """`python -m rollout.verify ARGUMENTS`, to its end."""
     return run_command(*arguments, cwd=cwd, module="rollout.verify")

@@ -29,6 +29,16 @@ def chat(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
+def run_in(run_dir: Path, *overrides: str) -> Path:
+    """Do a whole run on the echo engine in `run_dir`, which is returned."""
+    run = composed(*ECHO, *overrides)
+    table = preflight(run)
+    with locked(run_dir):
+        save(run, run_dir)
+        execute(run, table, run_dir)
+    return run_dir
+
+
 Rollout = Callable[..., Path]
 
 
@@ -38,12 +48,6 @@ def rollout(tmp_path: Path) -> Rollout:
 
     def do(rows: list[dict[str, Any]], *overrides: str, name: str = "run") -> Path:
         source = write_input(tmp_path / f"{name}.parquet", rows)
-        run = composed(*ECHO, f"data.path={source}", *overrides)
-        run_dir = tmp_path / name
-        table = preflight(run)
-        with locked(run_dir):
-            save(run, run_dir)
-            execute(run, table, run_dir)
-        return run_dir
+        return run_in(tmp_path / name, f"data.path={source}", *overrides)
 
     return do

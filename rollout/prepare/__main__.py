@@ -5,13 +5,11 @@ Writes a Parquet file with a column `prompt` of chats and the columns to keep, i
 counted, with the reason and the first of their positions in the input (from 0; lines from 1).
 """
 
-import errno
 import json
 import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -22,7 +20,7 @@ import pyarrow.parquet as pq
 from rollout.cli import one_line_errors
 from rollout.config import PrepareConfig
 from rollout.errors import UserError
-from rollout.files import replacing
+from rollout.files import disk_full_explained, replacing
 from rollout.interrupt import stop_on_signal
 from rollout.prepare.arguments import parse, usage
 from rollout.prepare.chat_rows import CHATS_AS_JSON, PROMPT, Plan, Refusal, plan_for, read_chats
@@ -33,7 +31,6 @@ from rollout.screen import short
 USAGE = "usage: python -m rollout.prepare input=questions.csv output=input.parquet [key=value ...]"
 
 _ROW_GROUP_BYTES = 32 << 20
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PLACES_SHOWN = 3
 _SHOWN_CHARACTERS = 300
 
@@ -91,7 +88,7 @@ def prepare(config: PrepareConfig) -> Report:
         raise UserError(*problems, *error.problems) from error
     if problems:
         raise UserError(*problems)
-    with _disk_full_explained(output), replacing(output) as partial:
+    with disk_full_explained(f"output={output}", "free some space"), replacing(output) as partial:
         try:
             report = _write(plan, plan.chat_type, partial, config.drop_duplicates)
         except _RicherChat:
@@ -186,16 +183,6 @@ def _output_problems(source: Path, output: Path, overwrite: bool) -> Iterator[st
         yield f"output={output}: is the input, or inside it; choose another name"
     elif output.exists() and not overwrite:
         yield f"output={output}: is there already; choose another name, or set overwrite=true"
-
-
-@contextmanager
-def _disk_full_explained(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _DISK_FULL:
-            raise
-        raise UserError(f"output={output}: the disk is full ({error.strerror}); free some space") from error
 
 
 def _report_lines(report: Report, config: PrepareConfig) -> Iterator[str]:

@@ -26,9 +26,9 @@ COMPARED = ("responses", "finish_reasons", "num_generated_tokens", "error")
 """Columns of rollouts.parquet that say how a sample came out."""
 
 
-def is_chosen(row_id: int, rows: int, total: int) -> bool:
-    """Whether a row is one of `rows` rows spread evenly over `total`: one of `i * total // rows` for i below `rows`."""
-    return -(-(row_id + 1) * rows // total) > -(-row_id * rows // total)
+def is_chosen(position: int, rows: int, total: int) -> bool:
+    """Whether the row at `position` is one of `rows` rows spread evenly over `total`: of `i * total // rows`."""
+    return -(-(position + 1) * rows // total) > -(-position * rows // total)
 
 
 def regenerate(
@@ -82,10 +82,10 @@ def regenerate(
 
 def _recorded_rows(recorded: Table, rows: int) -> Iterator[dict[str, Any] | None]:
     """What was recorded of each row; None for one that was not chosen."""
-    row_id = 0
+    position = 0  # which is the row_id less the first row of the run
     for batch in recorded.batches():
         columns = batch.select(list(COMPARED))
         for place in range(batch.num_rows):
-            chosen = is_chosen(row_id, rows, recorded.num_rows)
+            chosen = is_chosen(position, rows, recorded.num_rows)
             yield columns.slice(place, 1).to_pylist()[0] if chosen else None
-            row_id += 1
+            position += 1

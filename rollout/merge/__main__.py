@@ -1,0 +1,124 @@
+"""`python -m rollout.merge RUN_DIR RUN_DIR ... output=FOLDER`: the results of a job array as one.
+
+The runs are the shards of one input (`data.num_shards`, `data.shard_index`), all of them and finished. A folder that
+holds runs, such as a sweep's, stands for those. Writes FOLDER/rollouts.parquet, with the rows that one run over the
+whole input would have, and FOLDER/merge.json, which says what was merged. The runs stay as they are.
+"""
+
+import shlex
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rollout.cli import one_line_errors
+from rollout.errors import UserError, did_you_mean
+from rollout.files import disk_full_explained, write_json
+from rollout.finalize import OUTPUT
+from rollout.interrupt import stop_on_signal
+from rollout.merge.results import open_results, write_merged
+from rollout.merge.shards import Shard, differences, named, problems, shards_in, whole
+from rollout.screen import short
+
+USAGE = "usage: python -m rollout.merge RUN_DIR RUN_DIR ... output=FOLDER (or the folder that holds the runs)"
+
+MERGED = "merge.json"
+
+_OF_EACH_RUN = ("started", "ended", "totals", "throughput", "provenance")
+
+
+def main() -> None:
+    """The command. Exit codes as of `python -m rollout`."""
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        print(f"{__doc__}\n{USAGE}")
+        sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 1)
+    with one_line_errors(), stop_on_signal():
+        folders, output = _parse(sys.argv[1:])
+        shards = merge(folders, output)
+        for line in _report_lines(shards, output):
+            print(line)
+
+
+def merge(folders: list[Path], output: Path) -> list[Shard]:
+    """Write rollouts.parquet and merge.json to the folder `output`. Returns the shards, in order.
+
+    `folders` are those of runs, or hold them. Raises UserError with everything that is wrong with them.
+    """
+    shards, wrong = list[Shard](), [*_output_problems(output)]
+    for folder in folders:
+        try:
+            shards += shards_in(folder)
+        except UserError as error:
+            wrong += error.problems
+    shards.sort(key=lambda shard: shard.index)
+    if wrong := [*wrong, *problems(shards)]:
+        raise UserError(*wrong)
+    tables = open_results(shards)
+    output.mkdir(parents=True, exist_ok=True)
+    with disk_full_explained(f"output={output}", "free some space"):
+        write_json(output / MERGED, _description(shards))
+        write_merged(output / OUTPUT, tables, whole(shards[0].about["digest"]))  # the last: once it is there, all is
+    return shards
+
+
+def _parse(arguments: list[str]) -> tuple[list[Path], Path]:
+    """The folders to merge and the one to write. Raises UserError with everything that is wrong with the arguments."""
+    outputs = [word.removeprefix("output=") for word in arguments if word.startswith("output=")]
+    folders = [Path(word).expanduser() for word in arguments if not word.startswith("output=")]
+    wrong = [
+        f"{key}: no such key, {did_you_mean(key, ['output'])}"
+        for key, equals, _ in (str(folder).partition("=") for folder in folders if not folder.exists())
+        if equals and key.isidentifier()
+    ]
+    if len(outputs) != 1 or not outputs[0]:
+        wrong.append(f"output={','.join(outputs)}: must be given once; write output=FOLDER")
+    if not folders:
+        wrong.append("RUN_DIR: no runs to merge; give their folders, or the folder that holds them")
+    if wrong:
+        raise UserError(*wrong)
+    return folders, Path(outputs[0]).expanduser()
+
+
+def _output_problems(output: Path) -> Iterator[str]:
+    """What a merge that was killed has left is written over; anything else is not."""
+    if output.exists() and not output.is_dir():
+        yield f"output={output}: is a file; choose a folder"
+    elif output.is_dir():
+        leftovers = {MERGED, f".{MERGED}.partial", f".{OUTPUT}.partial"}
+        if found := sorted({path.name for path in output.iterdir()} - leftovers):
+            yield f"output={output}: has {found[0]} in it already; choose another folder"
+
+
+def _description(shards: list[Shard]) -> dict[str, Any]:
+    """The content of merge.json."""
+    config = shards[0].about["config"]
+    return {
+        "merged": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "totals": _totals(shards),
+        "config": config | {"data": whole(config["data"], prefix="")},
+        "digest": whole(shards[0].about["digest"]),
+        "differences": list(differences(shards)),
+        "shards": [
+            {"shard_index": shard.index, "run_dir": str(shard.run_dir.absolute())}
+            | {key: shard.about[key] for key in _OF_EACH_RUN}
+            for shard in shards
+        ],
+    }
+
+
+def _totals(shards: list[Shard]) -> dict[str, int]:
+    return {key: sum(shard.about["totals"][key] for shard in shards) for key in shards[0].about["totals"]}
+
+
+def _report_lines(shards: list[Shard], output: Path) -> Iterator[str]:
+    totals, result = _totals(shards), short(output / OUTPUT)
+    for line, odd in differences(shards).items():
+        yield f"warning: not the same in all shards: {line} (in {named(odd)})"
+    yield f"merged {len(shards)} shards: {result}"
+    yield ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in totals.items())
+    yield f"go on with: python -m rollout.postprocess {shlex.quote(f'input={result}')} steps=[flatten,analyze]"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""Many rollouts.parquet, one after the other, as the one that a run over the whole input would have written.
+
+As a rule byte for byte: row groups are cut where `finalize` would have cut them, unless the input is a CSV of more than
+16 MiB, has rows of more than 256 KiB on average, or categorical columns in several row groups.
+"""
+
+import base64
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rollout.errors import UserError
+from rollout.finalize import OUTPUT, pieces
+from rollout.merge.shards import Shard
+from rollout.records import ROLLOUT_FIELDS
+from rollout.screen import resume_command
+from rollout.tables import BATCH_BYTES, BATCH_ROWS, Table, conform, open_table, write_parquet
+
+_DIGEST = b"rollout.digest"
+
+
+def open_results(shards: list[Shard]) -> list[Table]:
+    """The rollouts.parquet of each. Raises UserError for those that are not as their run has written them."""
+    tables, problems = list[Table](), list[str]()
+    for shard in shards:
+        again = f"delete it, then `{resume_command(shard.run_dir)}`"
+        try:
+            tables.append(open_table(shard.run_dir / OUTPUT, OUTPUT))
+        except UserError as error:
+            problems += [f"{line}; or {again}" for line in error.problems]
+            continue
+        if _footer(tables[-1].path).get(_DIGEST) != _as_json(shard.about["digest"]).encode():
+            problems.append(f"{tables[-1].path}: not the file that the run has written; {again}")
+        elif tables[-1].num_rows != (rows := shard.about["totals"]["rows"]):
+            problems.append(f"{tables[-1].path}: has {tables[-1].num_rows} rows, and the run has {rows}; {again}")
+        elif tables[-1].schema != tables[0].schema:
+            problems.append(f"{tables[-1].path}: its columns are not those of {tables[0].path}; {again}")
+    if problems:
+        raise UserError(*problems)
+    return tables
+
+
+def write_merged(path: Path, tables: list[Table], digest: dict[str, Any]) -> None:
+    """Write the rows of `tables` to `path`, complete or not at all; `digest` goes to the footer.
+
+    Raises UserError when a row is missing, doubled or not in its place.
+    """
+    schema = _schema([table.path for table in tables], digest)
+    write_parquet(path, schema, _batches(tables, schema))
+
+
+def _schema(paths: list[Path], digest: dict[str, Any]) -> pa.Schema:
+    """The schema as the first run has written it, with what the footers of all runs say alike.
+
+    Reading the file gives another one: in Parquet the items of lists have names of their own.
+    """
+    footers = [_footer(path) for path in paths]
+    schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(footers[0][b"ARROW:schema"])))
+    alike = {key: text for key, text in schema.metadata.items() if all(text == footer.get(key) for footer in footers)}
+    return schema.with_metadata(alike | {_DIGEST: _as_json(digest)})
+
+
+def _footer(path: Path) -> dict[bytes, bytes]:
+    return pq.read_metadata(path).metadata or {}
+
+
+def _as_json(digest: dict[str, Any]) -> str:
+    """As in `provenance.footer`."""
+    return json.dumps(digest, ensure_ascii=False, sort_keys=True)
+
+
+def _batches(tables: list[Table], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    for rows in _regrouped(_in_order(tables), _batch_rows(tables)):
+        num_bytes = pc.sum(pc.binary_length(pc.list_flatten(rows.column("responses")))).as_py() or 0
+        for start, stop in pieces(rows.num_rows, num_bytes):
+            (batch,) = rows.slice(start, stop - start).combine_chunks().to_batches()
+            yield conform(batch, schema)
+
+
+def _in_order(tables: list[Table]) -> Iterator[pa.RecordBatch]:
+    """The rows of all tables. Raises UserError unless their row_ids are 0, 1, 2, ..."""
+    row_id = 0
+    for table in tables:
+        for batch in table.batches():
+            if batch.column("row_id").to_pylist() != [*range(row_id, row_id + batch.num_rows)]:
+                raise UserError(
+                    f"{table.path}: its row_ids do not go on with {row_id}; delete it, then "
+                    f"`{resume_command(table.path.parent)}`"
+                )
+            row_id += batch.num_rows
+            yield batch
+
+
+def _batch_rows(tables: list[Table]) -> int:
+    """Rows in a batch of the input, as `open_parquet` would choose, from the size of the input's columns."""
+    num_bytes = 0
+    for table in tables:
+        about = pq.read_metadata(table.path)
+        groups = [about.row_group(number) for number in range(about.num_row_groups)]
+        inputs = range(about.num_columns - len(ROLLOUT_FIELDS))  # ours are the last, a Parquet column each
+        num_bytes += sum(group.column(number).total_uncompressed_size for group in groups for number in inputs)
+    return max(1, min(BATCH_ROWS, BATCH_BYTES * sum(table.num_rows for table in tables) // max(1, num_bytes)))
+
+
+def _regrouped(batches: Iterator[pa.RecordBatch], num_rows: int) -> Iterator[pa.Table]:
+    """The same rows, `num_rows` at a time."""
+    held, count = list[pa.RecordBatch](), 0
+    for batch in batches:
+        while batch.num_rows:
+            part = batch.slice(0, num_rows - count)
+            held.append(part)
+            count += part.num_rows
+            batch = batch.slice(part.num_rows)
+            if count == num_rows:
+                yield pa.Table.from_batches(held)
+                held, count = [], 0
+    if held:
+        yield pa.Table.from_batches(held)

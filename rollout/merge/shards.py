@@ -1,0 +1,120 @@
+"""The runs of a job array, and why they may not be all the shards of one input."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rollout import lineage
+from rollout.digest import aligned
+from rollout.finalize import OUTPUT
+from rollout.manifest import MANIFEST, read
+from rollout.screen import resume_command, short
+
+_NAMED = 3  # folders in one line
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A run over one part of the input."""
+
+    run_dir: Path
+    about: dict[str, Any]
+    """The content of its run.json."""
+
+    def __str__(self) -> str:
+        return short(self.run_dir)
+
+    @property
+    def index(self) -> int:
+        """Its data.shard_index; that of a run older than the key is 0."""
+        return int(self.about["digest"].get("data.shard_index", 0))
+
+    @property
+    def num_shards(self) -> int:
+        """Its data.num_shards."""
+        return int(self.about["digest"].get("data.num_shards", 1))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Config key -> value, of the keys that must be equal in all shards, and data.shard_index."""
+        config = self.about["config"]
+        more = {"sampling.n_samples": config["sampling"]["n_samples"], "data.limit": config["data"]["limit"]}
+        return {**self.about["digest"], **more}
+
+
+def shards_in(folder: Path) -> list[Shard]:
+    """The run in `folder`, or those in the folders of it. Raises UserError where there is none."""
+    inside = [] if (folder / MANIFEST).exists() else [path.parent for path in folder.glob(f"*/{MANIFEST}")]
+    return [Shard(path, read(path)) for path in sorted(inside) or [folder]]
+
+
+def whole(values: dict[str, Any], prefix: str = "data.") -> dict[str, Any]:
+    """`values`, whose keys of the group `data` begin with `prefix`, as they are for a run of the whole input."""
+    return values | {f"{prefix}num_shards": 1, f"{prefix}shard_index": 0}
+
+
+def problems(shards: list[Shard]) -> Iterator[str]:
+    """Why `shards` cannot be merged, in one line for each reason."""
+    for shard in shards:
+        yield from _unfinished(shard)
+    yield from _differing(shards)
+    if len({shard.num_shards for shard in shards}) == 1:
+        yield from _missing_or_doubled(shards)
+
+
+def differences(shards: list[Shard]) -> dict[str, list[Shard]]:
+    """What does not keep shards from being merged, as `lineage.differences` says it, and the shards that differ so."""
+    found: dict[str, list[Shard]] = {}
+    for shard in shards[1:]:
+        for line in lineage.differences(shards[0].about, shard.about):
+            found.setdefault(line, []).append(shard)
+    return found
+
+
+def named(shards: list[Shard]) -> str:
+    """The folders of the first of them, and how many more there are."""
+    names = [str(shard) for shard in shards[:_NAMED]]
+    if len(shards) > _NAMED:
+        names.append(f"{len(shards) - _NAMED} more")
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _unfinished(shard: Shard) -> Iterator[str]:
+    command = resume_command(shard.run_dir)
+    if (status := shard.about["status"]) != "done":
+        yield f"{shard}: not finished, its status is {status}; wait for it, or continue it with `{command}`"
+    elif not (shard.run_dir / OUTPUT).exists():
+        yield f"{shard}: has no {OUTPUT}; write it again with `{command}`"
+
+
+def _differing(shards: list[Shard]) -> Iterator[str]:
+    """One line for each value that some shards were made with and most of the others were not."""
+    for key, values in aligned(*(shard.facts for shard in shards)):
+        texts = [str(value) for value in values]
+        usual, *others = dict(Counter(texts).most_common())
+        for text in others if key != "data.shard_index" else ():
+            odd = named([shard for shard, own in zip(shards, texts, strict=True) if own == text])
+            yield f"{key}={text}: in {odd}, and {usual} in others; {_cure(key)}"
+
+
+def _cure(key: str) -> str:
+    if key == "sampling.n_samples":
+        return "give all as many with `python -m rollout.resume`"
+    return "merge the shards of one run only"
+
+
+def _missing_or_doubled(shards: list[Shard]) -> Iterator[str]:
+    by_index: dict[int, list[Shard]] = {}
+    for shard in shards:
+        by_index.setdefault(shard.index, []).append(shard)
+    num_shards = shards[0].num_shards
+    if missing := [str(index) for index in range(num_shards) if index not in by_index]:
+        yield (
+            f"data.shard_index={','.join(missing)}: missing, with data.num_shards={num_shards}; run what is missing, "
+            "or give its folder too"
+        )
+    for index, same in by_index.items():
+        if len(same) > 1:
+            yield f"data.shard_index={index}: in {named(same)}; leave out all but one"
