@@ -49,7 +49,7 @@ PLAN = (
         "0.5b", 290, "--do", "equal:ours,one_call:2", "--do", "tail:ours,one_call:2", "--profile", "hardware=throughput"
     ),
     _throughput("0.5b-one_engine", 200, "equal:one_call,ours:2"),
-    _replicas("0.5b", 8, 270, "replicas", 8, 4, 2, 1, 8),
+    _replicas("0.5b", 8, 240, "replicas", 8, 4, 2, 1, 8),
     _replicas("8b", 2, 200, "equal", 2, 1),
     _replicas("8b", 4, 250, "equal", 4),
     Step("suite", 300, "pytest", ("-m", "gpu", "-k", "not a_preset", "-q", "-ra", "--durations=0", "tests/gpu")),
