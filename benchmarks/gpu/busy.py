@@ -1,4 +1,7 @@
-"""Which thread of which process was busy: CPU seconds from /proc, of this process and all it has started."""
+"""Which thread of which process was busy: CPU seconds from /proc, of this process and all it has started.
+
+The kernel counts a thread that has ended in its process only: that is `ended threads`.
+"""
 
 import os
 from collections import defaultdict
@@ -12,10 +15,14 @@ def cpu_seconds() -> dict[str, float]:
     """CPU seconds so far, user and system, by "process/thread"."""
     found = defaultdict[str, float](float)
     for pid in (os.getpid(), *_descendants(os.getpid())):
-        owner = "front end" if pid == os.getpid() else f"{_name(Path(f'/proc/{pid}'))} ({pid})"
+        name = _name(Path(f"/proc/{pid}")).partition(".")[0]  # Ray's workers append what they are doing
+        owner = "front end" if pid == os.getpid() else f"{name} ({pid})"
+        alive = 0.0
         for task in _tasks(pid):
             thread = "main" if task.name == str(pid) else f"{_name(task)} ({task.name})"
-            found[f"{owner}/{thread}"] += _seconds(task)
+            found[f"{owner}/{thread}"] += (seconds := _seconds(task))
+            alive += seconds
+        found[f"{owner}/ended threads"] += max(0.0, _seconds(Path(f"/proc/{pid}")) - alive)
     return found
 
 

@@ -52,6 +52,7 @@ PLAN = (
     _replicas("0.5b", 8, 240, "replicas", 8, 4, 2, 1, 8),
     _replicas("8b", 2, 200, "equal", 2, 1),
     _replicas("8b", 4, 250, "equal", 4),
+    _throughput("8b-card", 450, "card:run:1", module="card"),
     Step("suite", 300, "pytest", ("-m", "gpu", "-k", "not a_preset", "-q", "-ra", "--durations=0", "tests/gpu")),
     _engine("8b-low_mem", 95, "--do", "waves:ours:1", "hardware=low_mem"),
     _engine("8b-debug", 65, "--do", "waves:ours:1", "hardware=debug"),

@@ -31,7 +31,9 @@ def markdown(folder: Path) -> str:
     exact = [read(path) for name in ("default", "invariant") for path in folder.glob(f"*/{name}.json")]
     limits_file = folder / "limits" / "limits.json"
     limits = json.loads(limits_file.read_text()) if limits_file.exists() else None
+    cards = [read(path) for path in folder.glob("*/card.json")]
     parts = [_speeds(results, limits), _ratios(results), _between_steps(results), _engines(engines), _exactness(exact)]
+    parts.append(_cards(cards))
     if limits:
         parts.append(
             f"Measured: copy {limits['bandwidth'] / 1e12:.2f} TB/s, matrices {limits['rate'] / 1e12:.0f} TFLOP/s."
@@ -130,6 +132,23 @@ def _exactness(results: list[Result]) -> str:
         for one in results
     ]
     return _table(("shape", "hardware.batch_invariant", "samples that match", "tok/s", "load"), rows)
+
+
+def _cards(results: list[Result]) -> str:
+    rows = [
+        (
+            one["step"],
+            f"{one['totals']['rows']:,} x {one['totals']['samples'] // one['totals']['rows']}",
+            f"{one['totals']['generated_tokens']:,}",
+            *(f"{one['seconds'][stage]:.0f} s" for stage in ("load", "generate", "finalize", "postprocess")),
+            f"{one['command_seconds']:.0f} s",
+            f"{one['throughput']['output_tok_s']:,.0f}",
+        )
+        for one in results
+    ]
+    return _table(
+        ("step", "samples", "tokens", "load", "generate", "finalize", "postprocess", "whole command", "tok/s"), rows
+    )
 
 
 def _grouped(results: Iterable[Result], *keys: str) -> list[tuple[tuple[Any, ...], list[Result]]]:

@@ -39,11 +39,13 @@ def long_tailed(count: int, median: int, tail: int) -> list[int]:
 WORKLOADS = {
     "equal": Workload(prompts=256, tokens=512),
     "tail": Workload(prompts=384, tokens=128, tail=20),
+    "card": Workload(prompts=1000, tokens=1000),
     "replicas": Workload(prompts=512, tokens=512),
     "waves": Workload(prompts=0, tokens=256),
     "warm_up": Workload(prompts=256, tokens=16, tail=8),
     "tiny_equal": Workload(prompts=6, tokens=8, n_samples=2),
     "tiny_tail": Workload(prompts=12, tokens=4, n_samples=2, tail=10),
+    "tiny_card": Workload(prompts=5, tokens=8, n_samples=2),
     "tiny_replicas": Workload(prompts=12, tokens=8, n_samples=2),
     "tiny_waves": Workload(prompts=0, tokens=6, n_samples=2),
     "tiny_warm_up": Workload(prompts=4, tokens=2, n_samples=2, tail=2),
