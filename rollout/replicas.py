@@ -205,9 +205,17 @@ class Driver:
         if isinstance(report.error, EngineDied):
             self._replace(index, str(report.error))
         elif report.error is not None:
-            raise report.error
+            raise self._explained(report.error)
         else:
             self._ask(index)
+
+    def _explained(self, error: Exception) -> Exception:
+        """What a replica says of its part of the GPU, in terms of what the user has set."""
+        if not self._shares_gpus() or not isinstance(error, UserError):
+            return error
+        key = f"hardware.replicas_per_gpu={self._session.run.hardware.replicas_per_gpu}"
+        lines = (f"{key}: each engine has that part of the memory; lower it, or: {line}" for line in error.problems)
+        return UserError(*lines)
 
     def _count(self, worker: _Worker, outcome: Outcome, times: int = 1) -> None:
         worker.count(outcome, times)
