@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError
+from ray.exceptions import RayActorError
 
 from rollout import watchdog
 from rollout.config import HardwareConfig
@@ -38,6 +38,7 @@ class RayReplicas:
             ray.shutdown()
             raise
         self._asked: dict[Any, int] = {}  # reference to an answer that is to come -> replica
+        self._answered: set[int] = set()  # replicas that are there; others may still wait for a place
 
     @property
     def count(self) -> int:
@@ -59,6 +60,7 @@ class RayReplicas:
         come, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
         for answer in come:
             index = self._asked.pop(answer)
+            self._answered.add(index)
             try:
                 yield index, ray.get(answer)
             except RayActorError as error:
@@ -68,23 +70,27 @@ class RayReplicas:
         """End a replica for good and let Ray find a place for another."""
         ray.kill(self._actors[index])
         self._actors[index] = self._new_actor()
+        self._answered.discard(index)
 
     def stop(self) -> None:
         """End the job everywhere; what has finished is durable then, on every replica that is alive."""
         self._asked.clear()
-        stops = [actor.stop.remote() for actor in self._actors]
-        done, _ = ray.wait(stops, num_returns=len(stops), timeout=_STOP_SECONDS)
-        for stop in done:
-            with suppress(RayActorError):
-                ray.get(stop)
+        self._wait_for([actor.stop.remote() for actor in self._actors])
 
     def shutdown(self) -> None:
         """End the engines and what was started of Ray."""
-        with suppress(RayActorError, GetTimeoutError):
-            ray.get([actor.shutdown.remote() for actor in self._actors], timeout=_STOP_SECONDS)
+        self._wait_for([actor.shutdown.remote() for actor in self._actors])
         for actor in self._actors:
             ray.kill(actor)
         ray.shutdown()
+
+    def _wait_for(self, calls: list[Any]) -> None:
+        """Until the replicas that are there have done what they were all called for, or died."""
+        waited_for = [call for index, call in enumerate(calls) if index in self._answered]
+        done, _ = ray.wait(waited_for, num_returns=len(waited_for), timeout=_STOP_SECONDS) if waited_for else ([], [])
+        for call in done:
+            with suppress(RayActorError):
+                ray.get(call)
 
     def _new_actor(self) -> Any:
         return ray.remote(Replica).options(**self._options).remote()
