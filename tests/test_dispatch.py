@@ -232,7 +232,7 @@ def test_prompts_are_read_when_they_are_given_and_forgotten_once_durable() -> No
             del messages
 
     run = Dispatcher(prompts(), lambda _: [0, 1], 10_000, num_replicas=2)
-    alive = []
+    alive = list[int]()
     while not run.is_done:
         assert len(alive) < 1000, "there is no end to it"
         for replica in (0, 1):
