@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from rollout import store
 from rollout.config import StoreConfig
 from rollout.finalize import OUTPUT, finalize
 from rollout.records import Outcome, Sample
@@ -53,7 +52,7 @@ def test_a_single_engine_goes_on_with_its_numbers_beside_the_shards_of_replicas(
 def test_a_replica_that_is_started_again_has_another_name_of_the_same_form(monkeypatch: pytest.MonkeyPatch) -> None:
     moments = [1_795_514_176_536, 1_795_514_176_537, 2_000_000_000_000]
     nanoseconds = iter(1_000_000 * moment for moment in moments)
-    monkeypatch.setattr(store.time, "time_ns", lambda: next(nanoseconds))
+    monkeypatch.setattr("rollout.store.time.time_ns", lambda: next(nanoseconds))
     written = [writer_name(7) for _ in moments]
     assert len(set(written)) == 3
     assert sorted(written) == written
