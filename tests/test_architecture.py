@@ -40,9 +40,20 @@ def test_any_module_can_be_imported_first() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-def test_only_one_module_imports_vllm() -> None:
-    importers = {name for name, path in MODULES.items() if any(m.split(".")[0] == "vllm" for m in imports(path))}
-    assert importers == {"rollout.vllm_engine"}
+@pytest.mark.parametrize(("package", "module"), [("vllm", "rollout.vllm_engine"), ("ray", "rollout.ray_engine")])
+def test_only_one_module_imports_what_is_large_and_not_always_there(package: str, module: str) -> None:
+    importers = {name for name, path in MODULES.items() if any(m.split(".")[0] == package for m in imports(path))}
+    assert importers == {module}
+    from_the_start = {name for name, path in MODULES.items() if module in imports(path, top_level_only=True)}
+    assert from_the_start == set()
+
+
+def test_who_samples_what_is_worked_out_without_engines_and_files() -> None:
+    assert ours(imports(PACKAGE / "dispatch.py")) == {"rollout.records"}
+
+
+def test_a_replica_knows_nothing_of_the_driver() -> None:
+    assert not ours(imports(PACKAGE / "replica.py")) & {"rollout.replicas", "rollout.ray_engine", "rollout.run"}
 
 
 def test_only_the_entry_points_import_the_run() -> None:

@@ -1,0 +1,28 @@
+"""Which processes a command has started, for tests that kill some of them and see that none is left."""
+
+import time
+from collections.abc import Callable
+
+from rollout import watchdog
+
+REPLICA = "ray::Replica"
+
+
+def family(parent: int, name: str = "") -> dict[int, str]:
+    """Process id -> start time of what `parent` and its children have started, of those whose name begins so."""
+    processes = watchdog._processes()
+    return {pid: since for pid, since in watchdog._descendants(parent).items() if processes[pid][0].startswith(name)}
+
+
+def alive(members: dict[int, str]) -> list[str]:
+    """The names of those that still run."""
+    there = watchdog._processes()
+    return [there[pid][0] for pid, since in members.items() if pid in there and there[pid][2] == since]
+
+
+def wait_until(happened: Callable[[], object], seconds: float) -> None:
+    """Return once it has; fail if it takes longer."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
