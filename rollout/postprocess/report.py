@@ -73,7 +73,8 @@ def _run(about: dict[str, Any], run_dir: Path) -> Run:
 
 def _replicas(engine: dict[str, Any]) -> list[Replica]:
     """`engine` of run.json; one that has nothing to say of several engines gives none."""
-    return [Replica(**{**replica, "gpus": replica["gpus"] or None}) for replica in engine.get("replicas", [])]
+    replicas: list[Replica] = engine.get("replicas", [])
+    return [{**replica, "gpus": replica["gpus"] or None} for replica in replicas]
 
 
 def typed_command(command: list[str]) -> str:
