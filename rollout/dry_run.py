@@ -1,6 +1,8 @@
 """`dry_run=true`: what would run, after every check that needs no model."""
 
-from rollout.config import RunConfig
+from collections.abc import Iterator
+
+from rollout.config import HardwareConfig, RunConfig
 from rollout.prompts import read_prompts, shard_in_words
 from rollout.tables import Table
 
@@ -19,4 +21,16 @@ def show_plan(run: RunConfig, table: Table) -> None:
     print(f"samples   {samples:,} ({n_samples} per row), at most {samples * max_tokens:,} tokens")
     print(f"model     {run.model.path}")
     print(f"sampling  temperature {run.sampling.temperature}, top_p {run.sampling.top_p}, seed {run.sampling.seed}")
-    print(f"hardware  {run.hardware.device}, tensor_parallel_size {run.hardware.tensor_parallel_size}")
+    print(f"hardware  {', '.join(_hardware(run.hardware))}")
+
+
+def _hardware(hardware: HardwareConfig) -> Iterator[str]:
+    """Device and parallel sizes, and what of the keys for several engines is not the default."""
+    yield hardware.device
+    yield f"tensor_parallel_size {hardware.tensor_parallel_size}"
+    if hardware.replicas != HardwareConfig.replicas:
+        yield f"replicas {hardware.replicas or 'null (as many as there are GPUs for)'}"
+    if hardware.replicas_per_gpu != HardwareConfig.replicas_per_gpu:
+        yield f"replicas_per_gpu {hardware.replicas_per_gpu}"
+    if hardware.ray_address is not None:
+        yield f"ray_address {hardware.ray_address}"

@@ -1,10 +1,11 @@
-"""What files a model consists of, for run.json: hashes of config, tokenizer and chat template, and the hub's commit."""
+"""What a model consists of, for run.json: hashes of config, tokenizer and template, the hub's commit, its shape."""
 
 import json
 from contextlib import suppress
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from rollout import models
 from rollout.config import ModelConfig
@@ -12,9 +13,20 @@ from rollout.config import ModelConfig
 _READ = (".json", ".jinja", ".model", ".txt")
 """Config and tokenizer files, hashed by content. Of every other file, weights above all, name and size count."""
 
+_SHAPE = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "vocab_size",
+)
+"""The sizes that decide how much work a token is, as Hugging Face's configs call them."""
 
-def describe(model: ModelConfig) -> dict[str, str | None]:
-    """Path, revision, the hub's commit, and hashes of the model's files, the tokenizer's and the chat template's text.
+
+def describe(model: ModelConfig) -> dict[str, Any]:
+    """Path, revision, the hub's commit, hashes of the model's files, the tokenizer's and the chat template's text, and
+    the model's `shape`.
 
     Looks at what is on this machine: null for what is not, as for a hub model before it has been downloaded.
     """
@@ -28,7 +40,23 @@ def describe(model: ModelConfig) -> dict[str, str | None]:
         "files": None if folder is None else folder_hash(folder),
         "tokenizer_files": None if tokenizer is None else folder_hash(tokenizer),
         "chat_template": _hashed(_template(model, tokenizer)),
+        "shape": None if folder is None else shape(folder),
     }
+
+
+def shape(folder: Path) -> dict[str, int] | None:
+    """The sizes that the model's config.json gives, by name: hidden_size, num_hidden_layers, ...
+
+    A model that reads more than text has those of its language part under `text_config`. None where the file cannot be
+    read or gives none: what is wrong with it, the engine says in better words.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        inner = config.get("text_config") or {}
+        sizes = config | {name: size for name, size in inner.items() if size is not None}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+    return {name: sizes[name] for name in _SHAPE if isinstance(sizes.get(name), int)} or None
 
 
 def folder_hash(folder: Path) -> str:

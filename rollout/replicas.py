@@ -19,6 +19,7 @@ from rollout.config import RunConfig
 from rollout.dispatch import Dispatcher, Task
 from rollout.engine import EngineSpec, EngineStats, current
 from rollout.errors import EngineDied, UserError
+from rollout.lineage import note_model
 from rollout.lock import LOCK
 from rollout.progress import Progress, Snapshot
 from rollout.prompts import read_prompts
@@ -114,6 +115,7 @@ class Driver:
         try:
             with timed(self._record, "load"), self._session.stop.deferred():
                 self._load_first()
+            note_model(self._session.run_dir, self._session.run.model, self._record)
             with timed(self._record, "generate"), published(self._session, self._progress, self._stats) as look:
                 self._load_others()
                 while not self._dispatcher.is_done:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ from rollout.postprocess import Analysis, Distribution
 from rollout.postprocess.report import REPORT
 from rollout.screen import duration, replay_command, short, show_table
 
+_MOST_RATES = 8  # that a line has room for
 _TRUNCATION_WARNING = 0.05  # a few long responses are normal; more than this share cut off is worth a line
 
 
@@ -49,6 +51,8 @@ def show_summary(
     if manifest["throughput"] is not None:
         whole += f", {_speed(manifest)}"
     console.print(whole, soft_wrap=True)
+    if (replicas := _replicas(manifest)) is not None:
+        console.print(replicas, soft_wrap=True)
     for warning in _warnings(analysis, manifest):
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     console.print(Text(f"results: {short(run_dir / 'rollouts.parquet')}"), soft_wrap=True)
@@ -106,6 +110,22 @@ def _speed(manifest: dict[str, Any]) -> str:
         f"{throughput['generated_tokens']:,} tokens in {duration(seconds['generate'])}: "
         f"[bold]{throughput['output_tok_s']:,.0f} tok/s[/bold] (loading took {duration(seconds['load'])}, not counted)"
     )
+
+
+def _replicas(manifest: dict[str, Any]) -> str | None:
+    """How fast each of several engines was, or of many the slowest, the median and the fastest."""
+    replicas = (manifest["engine"] or {}).get("replicas", [])
+    if len(replicas) < 2:
+        return None
+    rates = sorted((replica["output_tok_s"] or 0.0 for replica in replicas), reverse=True)
+    if len(rates) > _MOST_RATES:
+        speed = f"{rates[-1]:,.0f} to {rates[0]:,.0f} tok/s, median {median(rates):,.0f}"
+    else:
+        *most, last = (f"{rate:,.0f}" for rate in rates)
+        speed = f"{', '.join(most)} and {last} tok/s"
+    restarts = sum(replica["restarts"] for replica in replicas)
+    again = f", {restarts} {'restart' if restarts == 1 else 'restarts'}" if restarts else ""
+    return f"{len(replicas)} replicas: {speed}{again}"
 
 
 def _distribution_row(name: str, values: Distribution | None) -> list[str]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rollout.pages.content import Message, Report, Response, Row, Run
+from rollout.pages.content import Message, Replica, Report, Response, Row, Run
 
 HOSTILE = (
     "<script>window.broken = 1</script>",
@@ -44,8 +44,22 @@ def run(**changes: Any) -> Run:
         "totals": {"rows": 2, "samples": 4, "failed": 1, "prompt_tokens": 20, "generated_tokens": 1_234_567},
         "throughput": {"samples": 4, "generated_tokens": 1_234_567, "output_tok_s": 25_400.4, "samples_s": 12.3},
         "seconds": {"load": 42.1, "generate": 120.0, "finalize": 0.3},
+        "replicas": [],
     }
     return Run(**{**fields, **changes})  # type: ignore[typeddict-item]
+
+
+def replica(**changes: Any) -> Replica:
+    made = {"samples": 2, "generated_tokens": 600, "output_tok_s": 5.0, "restarts": 0}
+    return Replica(**{"host": "node-1", "gpus": "0", "load_seconds": 61.5, **made, **changes})  # type: ignore[typeddict-item]
+
+
+def replicated_report(*replicas: Replica, **changes: Any) -> Report:
+    """A run on two engines or those given, and how fast two of them were over time."""
+    points = [{**point, "replica_tok_s_now": [40.0 + place, 30.0]} for place, point in enumerate(report()["series"])]
+    engines = replicas or (replica(), replica(host="node-2", output_tok_s=10.0, restarts=1))
+    fields = {"run": run(replicas=[*engines]), "series": points, "replica_lines": ["replica 0", "replica 1"]}
+    return report(**{**fields, **changes})
 
 
 def distribution(*counts: int) -> dict[str, Any]:
@@ -108,6 +122,7 @@ def report(**changes: Any) -> Report:
             }
             for index, (seconds, rate, running) in enumerate(times)
         ],
+        "replica_lines": [],
         "analysis": analysis(scores=scores(), by="topic", groups={"capitals": analysis(), "rivers": analysis()}),
         "rows": rows,
         "rows_total": 500,
@@ -129,10 +144,21 @@ def hostile_report(text: str) -> Report:
         )
     ]
     groups = {"by": text, "groups": {text: analysis()}}
+    series = [{**point, "replica_tok_s_now": [1.0, 2.0]} for point in report()["series"]]
     texts: dict[str, Any] = {"facts": [(text, text)], "config": {text: text}, "provenance": {text: text}}
     return report(
         title=text,
-        run=run(**texts, status=text, command=text, run_dir=text, error=text, seconds={text: 1.0}),
+        run=run(
+            **texts,
+            status=text,
+            command=text,
+            run_dir=text,
+            error=text,
+            seconds={text: 1.0},
+            replicas=[replica(host=text, gpus=text)],
+        ),
+        series=series,
+        replica_lines=[text, text],
         analysis=analysis(**groups, finish_reasons={text: 1}, errors={text: 1}, scores=scores()),
         rows=rows,
     )

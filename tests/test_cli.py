@@ -11,8 +11,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from rollout.dry_run import show_plan
+from rollout.run import preflight
 from tests.commands import ECHO, command, run_command
-from tests.conftest import chat, write_input
+from tests.conftest import chat, composed, write_input
 
 HEAVY = {"vllm", "torch", "transformers", "wandb", "pandas", "matplotlib"}
 
@@ -37,7 +39,9 @@ def test_answers_that_need_no_model_import_nothing_heavy(arguments: list[str], t
 def test_help_lists_every_group_and_preset(tmp_path: Path) -> None:
     result = run_command("--help", cwd=tmp_path)
     assert result.returncode == 0
-    assert "hardware: cpu, debug, dual_gpu, fp8, low_mem, single_gpu, throughput" in result.stdout
+    assert (
+        "hardware: cpu, debug, dual_gpu, fp8, low_mem, multi_gpu, ray_cluster, single_gpu, throughput" in result.stdout
+    )
     assert "sampling: default, greedy, high_temp" in result.stdout
 
 
@@ -179,6 +183,27 @@ def test_dry_run_tells_the_plan_and_the_bad_rows_and_writes_nothing(tmp_path: Pa
     assert "row 1: the prompt is null" in result.stdout
     assert "12 (4 per row)" in result.stdout
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["input.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        (["hardware=cpu"], "cpu, tensor_parallel_size 1"),
+        (["hardware=cpu", "hardware.replicas=3"], "cpu, tensor_parallel_size 1, replicas 3"),
+        (
+            ["hardware=ray_cluster", "hardware.replicas_per_gpu=2"],
+            "cuda, tensor_parallel_size 1, replicas null (as many as there are GPUs for), replicas_per_gpu 2, "
+            "ray_address auto",
+        ),
+    ],
+)
+def test_a_dry_run_shows_the_keys_for_several_engines_where_they_are_not_the_defaults(
+    asked: list[str], shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_input(tmp_path / "input.parquet", [{"prompt": chat("a")}])
+    run = composed("engine.kind=echo", f"data.path={source}", *asked)
+    show_plan(run, preflight(run))
+    assert f"hardware  {shown}\n" in capsys.readouterr().out
 
 
 def test_too_many_bad_rows_fail_the_run_and_say_which(tmp_path: Path) -> None:

@@ -74,6 +74,8 @@ def test_defaults_are_those_of_the_reference_card(key: str, value: Any) -> None:
                 "engine_kwargs": {"compilation_config": {"max_cudagraph_capture_size": 1024}},
             },
         ),
+        ("hardware=multi_gpu", {"replicas": None, "gpu_memory_utilization": 0.95}),
+        ("hardware=ray_cluster", {"replicas": None, "ray_address": "auto", "gpu_memory_utilization": 0.95}),
         ("sampling=high_temp", {"temperature": 1.5}),
         ("sampling=greedy", {"temperature": 0, "n_samples": 1}),
     ],

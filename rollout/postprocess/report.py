@@ -10,7 +10,7 @@ import numpy as np
 
 from rollout.config import DataConfig, PostprocessConfig
 from rollout.pages import write_page
-from rollout.pages.content import Point, Report, Run
+from rollout.pages.content import Point, Replica, Report, Run
 from rollout.postprocess.analyze import ANALYSIS
 from rollout.postprocess.sample_rows import sample_rows
 from rollout.postprocess.scorers import as_text
@@ -21,6 +21,8 @@ from rollout.screen import short
 REPORT = "report.html"
 
 _MOST_POINTS = 600
+_MOST_LINES = 8  # replicas with a line of their own: as many as the page has colours
+_OF_MANY = {"slowest": 0.0, "median": 0.5, "fastest": 1.0}  # the lines, and which quantile of the replicas they are
 _FACTS = {
     "model": "model.path",
     "n_samples": "sampling.n_samples",
@@ -38,10 +40,12 @@ def report(
 ) -> None:
     """Write `report.html` from `source`, `analysis.json` and `about`, the content of run.json if there is one."""
     analysis = json.loads((output_dir / ANALYSIS).read_text(encoding="utf-8"))
+    lines, series = _replica_lines(_series(output_dir / METRICS))
     content: Report = {
         "title": short(output_dir if about else source.path),
         "run": _run(about, output_dir) if about else None,
-        "series": _series(output_dir / METRICS),
+        "series": series,
+        "replica_lines": lines,
         "analysis": analysis,
         "rows": sample_rows(source, _spread(config.report.rows, analysis["rows"]), data, config.score.ground_truth),
         "rows_total": analysis["rows"],
@@ -63,7 +67,14 @@ def _run(about: dict[str, Any], run_dir: Path) -> Run:
         "totals": about["totals"],
         "throughput": about["throughput"],
         "seconds": about["seconds"],
+        "replicas": _replicas(about.get("engine") or {}),
     }
+
+
+def _replicas(engine: dict[str, Any]) -> list[Replica]:
+    """`engine` of run.json; one that has nothing to say of several engines gives none."""
+    replicas: list[Replica] = engine.get("replicas", [])
+    return [{**replica, "gpus": replica["gpus"] or None} for replica in replicas]
 
 
 def typed_command(command: list[str]) -> str:
@@ -96,10 +107,23 @@ def _series(metrics: Path) -> list[Point]:
         if point["elapsed_seconds"] < last:
             before += last
         last = point["elapsed_seconds"]
-        shown = {name: point[name] for name in Point.__annotations__ if name != "seconds"}
+        shown = {name: point[name] for name in Point.__annotations__ if name in point}
         points.append(Point(seconds=before + last, **shown))  # type: ignore[typeddict-item]
     step = max(1, -(-len(points) // _MOST_POINTS))
     return points[::-1][::step][::-1]  # the last one always
+
+
+def _replica_lines(series: list[Point]) -> tuple[list[str], list[Point]]:
+    """The names of the lines to draw for the replicas, and the points with one rate for each of these lines."""
+    count = max((len(point.get("replica_tok_s_now", [])) for point in series), default=0)
+    if count <= _MOST_LINES:
+        return [f"replica {index}" for index in range(count)] if count > 1 else [], series
+    return [*_OF_MANY], [
+        {**point, "replica_tok_s_now": np.quantile(rates, [*_OF_MANY.values()]).round(3).tolist()}
+        if (rates := point.get("replica_tok_s_now"))
+        else point
+        for point in series
+    ]
 
 
 def _lines(metrics: Path) -> Iterator[dict[str, Any]]:
