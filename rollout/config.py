@@ -11,8 +11,7 @@ EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
 
 
 def _knob(default: Any, **limits: Any) -> Any:
-    """A field with limits: `ge`, `gt`, `le`, `lt` bound a number, `choices` lists the words allowed.
-
+    """A field with limits: `ge`, `gt`, `le`, `lt` bound a number, `choices` lists the words allowed, and
     `escapes` marks a text in which `rollout.prepare.arguments` reads backslash sequences.
     """
     if isinstance(default, (list, dict)):
@@ -108,14 +107,11 @@ class HardwareConfig:
     pipeline_parallel_size: int = _knob(1, ge=1)
     """Groups of GPUs that each hold some of the layers."""
     replicas: int | None = _knob(1, ge=1)
-    """Copies of the model that work side by side (through Ray), each on GPUs of its own. null: as many as there are
-    GPUs for, on this machine or in the cluster."""
+    """Copies of the model side by side (through Ray), each on GPUs of its own. null: as many as there are GPUs for."""
     replicas_per_gpu: int = _knob(1, ge=1, le=32)
-    """Engines that share each GPU and its memory (through Ray). More than one pays for small models, where one engine's
-    Python cannot keep a GPU busy."""
+    """Engines that share each GPU and its memory (through Ray); pays for small models, see docs/scaling.md."""
     ray_address: str | None = None
-    """The Ray cluster that holds the replicas: `auto` for the one this machine is part of, or ray://HOST:10001. null:
-    this machine alone."""
+    """Ray cluster of the replicas: `auto` for the one this machine is in, or ray://HOST:10001. null: this machine."""
     gpu_memory_utilization: float = _knob(0.9, gt=0.0, le=1.0)
     """Share of each GPU's memory that vLLM may take."""
     max_num_seqs: int = _knob(256, ge=1)
