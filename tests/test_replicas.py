@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -190,21 +191,29 @@ def test_nothing_outlives_a_driver_that_is_killed_and_any_number_of_replicas_can
     assert len(manifest(folder / "orphaned_too")["engine"]["replicas"]) == 3
 
 
-def test_ctrl_c_in_a_terminal_stops_all_in_order_with_what_has_finished_kept(folder: Path) -> None:
-    process = started(folder, "interrupted")
+@pytest.mark.parametrize(
+    ("send", "signum"),
+    [(os.killpg, signal.SIGINT), (os.kill, signal.SIGTERM)],
+    ids=["ctrl_c_in_a_terminal_reaches_all", "sigterm_reaches_the_driver"],
+)
+def test_a_signal_stops_all_in_order_with_what_has_finished_kept(
+    send: Callable[[int, int], None], signum: signal.Signals, folder: Path
+) -> None:
+    name = f"interrupted_{signum.name}"
+    process = started(folder, name)
     members = family(process.pid)
-    os.killpg(process.pid, signal.SIGINT)
+    send(process.pid, signum)
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "SIGINT: stopped in order. Continue with\n  python -m rollout.resume interrupted" in output
-    run, durable = manifest(folder / "interrupted"), len(journal(folder / "interrupted"))
+    assert process.returncode == 128 + signum, errors
+    assert f"{signum.name}: stopped in order. Continue with\n  python -m rollout.resume {name}" in output
+    run, durable = manifest(folder / name), len(journal(folder / name))
     assert run["status"] == "interrupted"
     assert 0 < sum(replica["samples"] for replica in run["engine"]["replicas"]) <= durable < ROWS * N_SAMPLES
     assert run["engine"]["restarts"] == 0
     wait_until(lambda: not alive(members), 15)
-    resumed = resume("interrupted", FAST, cwd=folder)
+    resumed = resume(name, FAST, cwd=folder)
     assert resumed.returncode == 0, resumed.stderr
-    assert_as_one_engine(folder / "interrupted")
+    assert_as_one_engine(folder / name)
 
 
 def test_a_sweep_starts_the_replicas_once_even_when_a_job_is_over_before_all_are_ready(folder: Path) -> None:
