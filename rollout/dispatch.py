@@ -64,7 +64,7 @@ class Dispatcher:
         tasks: list[Task] = []
         while (room := most - self.held(replica)) > 0 and (task := self._next()) is not None:
             if len(task.sample_indices) > room:
-                if self.held(replica) and len(task.sample_indices) * _WHOLE_ROWS <= most:
+                if len(task.sample_indices) * _WHOLE_ROWS <= most:
                     self._returned.appendleft(task)
                     break
                 self._returned.appendleft(Task(task.prompt, task.sample_indices[room:]))

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -21,6 +22,7 @@ from rollout.errors import UserError
 from rollout.replica import Gone, Job, Replica, Report
 
 _OBJECT_STORE_BYTES = 128 << 20  # ours are small messages; Ray would take a third of the memory
+_PROBE_SECONDS = 5.0
 _STOP_SECONDS = 60.0  # for the replicas to make durable what has finished
 
 
@@ -112,13 +114,22 @@ def _connect(hardware: HardwareConfig) -> None:
         )
         return
     try:
+        _probe(hardware.ray_address)
         ray.init(address=hardware.ray_address, **same)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
         raise UserError(
             f"hardware.ray_address={hardware.ray_address}: no Ray cluster answers there ({reason}); start one with "
-            "`ray start --head`, or leave the key out to use this machine alone"
+            "`ray start --head`, set RAY_AUTH_MODE=token if it wants a token, or leave the key out to use this machine"
         ) from error
+
+
+def _probe(address: str) -> None:
+    """Raises OSError where nobody listens: Ray would wait for minutes, and not even a signal would end that."""
+    known = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    host, _, port = known.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_PROBE_SECONDS).close()
 
 
 @contextmanager

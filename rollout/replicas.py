@@ -256,8 +256,9 @@ class Driver:
 
     def _stats(self) -> EngineStats:
         tokens = tuple(worker.generated_tokens for worker in self._workers)
-        running = sum(worker.stats.running for worker in self._workers)
-        waiting = sum(worker.stats.waiting for worker in self._workers)
+        held = map(self._dispatcher.held, range(self._replicas.count))  # known here at once, unlike what engines tell
+        running = sum(min(worker.stats.running, most) for worker, most in zip(self._workers, held, strict=True))
+        waiting = sum(worker.stats.waiting for worker in self._workers) if running else 0
         return EngineStats(running, waiting, sum(tokens), tokens)
 
     def _await_shards(self) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -248,11 +249,15 @@ def test_replicas_that_cannot_be_are_refused_before_anything_is_loaded(override:
     assert problem.startswith(line)
 
 
-def test_a_cluster_that_is_not_there_ends_the_run_in_one_line(folder: Path) -> None:
-    result = run_command(*RUN, "hardware.ray_address=auto", "hydra.run.dir=alone", cwd=folder)
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1:9", "ray://127.0.0.1:9"])
+def test_a_cluster_that_is_not_there_ends_the_run_in_one_line_and_soon(address: str, folder: Path) -> None:
+    begun = time.monotonic()
+    result = run_command(*RUN, f"hardware.ray_address='{address}'", "hydra.run.dir=alone", cwd=folder)
+    assert time.monotonic() - begun < 25  # Ray itself would wait for half a minute, or for minutes
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
-    assert line.startswith("error: hardware.ray_address=auto: no Ray cluster answers there (")
+    assert line.startswith(f"error: hardware.ray_address={address}: no Ray cluster answers there (")
+    shutil.rmtree(folder / "alone")
 
 
 def test_a_machine_that_does_not_see_the_run_folder_says_so(tmp_path: Path) -> None:
