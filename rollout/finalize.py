@@ -50,27 +50,32 @@ def finalize(run_dir: Path, table: Table, n_samples: int, metadata: dict[str, st
 
 
 class _JournalReader:
-    """Reads the journal once, in row order, opening each shard when its first row comes up."""
+    """Reads the journal once, in row order, a row group of a shard when its first row comes up."""
 
     def __init__(self, run_dir: Path) -> None:
-        first_row = {path: pq.read_metadata(path).row_group(0).column(0).statistics.min for path in shards(run_dir)}
-        self._closed = sorted(first_row.items(), key=lambda item: item[1], reverse=True)
-        self._open: dict[Path, pa.Table] = {}
+        first_rows = {
+            (path, group): metadata.row_group(group).column(0).statistics.min
+            for path in shards(run_dir)
+            for metadata in [pq.read_metadata(path)]
+            for group in range(metadata.num_row_groups)
+        }
+        self._closed = sorted(first_rows.items(), key=lambda item: item[1], reverse=True)
+        self._open: dict[tuple[Path, int], pa.Table] = {}
 
     def rows_below(self, row_id: int) -> pa.Table:
         """The samples of all rows before `row_id` that have not been returned yet, older shards first."""
         while self._closed and self._closed[-1][1] < row_id:
-            path, _ = self._closed.pop()
-            self._open[path] = read_shard(path)
+            (path, group), _ = self._closed.pop()
+            self._open[path, group] = read_shard(path, group=group)
         pieces = []
-        for path in sorted(self._open):
-            samples = self._open[path]
+        for place in sorted(self._open):
+            samples = self._open[place]
             cut = int(np.searchsorted(samples.column("row_id").to_numpy(), row_id))
             pieces.append(samples.slice(0, cut))
             if cut == samples.num_rows:
-                del self._open[path]
+                del self._open[place]
             else:
-                self._open[path] = samples.slice(cut)
+                self._open[place] = samples.slice(cut)
         return pa.concat_tables(pieces) if pieces else SAMPLE_SCHEMA.empty_table()
 
 

@@ -25,6 +25,7 @@ from rollout.records import SAMPLE_SCHEMA, Outcome, Sample
 JOURNAL = "samples"
 
 _SHARD = re.compile(r"part-(?:[0-9a-f]{11}-\d{3,}-)?\d{6,}\.parquet")
+_ROW_GROUP = 256  # samples that the merge reads at a time: with many writers it has a part of every one's shard open
 _FLUSH_CHARACTERS = 64 << 20  # keeps a shard of very long responses small enough to be merged in memory
 
 
@@ -70,7 +71,7 @@ class Journal:
         ]
         table = pa.Table.from_arrays(columns, schema=SAMPLE_SCHEMA)
         with replacing(self._folder / f"{self._prefix}{self._next_shard:06d}.parquet") as partial:
-            pq.write_table(table, partial, compression="zstd")
+            pq.write_table(table, partial, compression="zstd", row_group_size=_ROW_GROUP)
         self._next_shard += 1
         self.num_durable += len(self._pending)
         self._pending.clear()
@@ -143,10 +144,13 @@ def outcomes_of(run_dir: Path, writer: str) -> Iterator[Outcome]:
             yield from map(Outcome._make, zip(*(column.to_pylist() for column in columns), strict=True))
 
 
-def read_shard(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A shard's samples. Raises UserError for one that cannot be read."""
+def read_shard(path: Path, columns: list[str] | None = None, group: int | None = None) -> pa.Table:
+    """A shard's samples, or those of one of its row groups. Raises UserError for one that cannot be read."""
     try:
-        return pq.read_table(path, columns=columns, schema=SAMPLE_SCHEMA)
+        if group is None:
+            return pq.read_table(path, columns=columns, schema=SAMPLE_SCHEMA)
+        with pq.ParquetFile(path) as file:
+            return file.read_row_group(group, columns=columns)
     except (OSError, pa.ArrowInvalid) as error:
         raise UserError(
             f"{path}: damaged ({str(error).splitlines()[0]}); delete it, and its samples will be generated again"

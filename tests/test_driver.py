@@ -82,7 +82,7 @@ def driven(folder: Path, death: str, *overrides: str) -> tuple[Scripted, dict[st
     """A run on such replicas: the replicas, what run.json would say of them, the journal."""
     source = write_input(folder / "input.parquet", [{"prompt": chat(str(row))} for row in range(30)])
     run = composed(*ECHO, f"data.path={source}", "sampling.n_samples=2", *overrides)
-    table, run_dir, record = preflight(run), folder / "run", dict[str, Any](seconds={})
+    table, run_dir, record = preflight(run), folder / "run", dict[str, Any](seconds={}, provenance={})
     replicas = Scripted(run, death)
     with locked(run_dir), tracked(run_dir, run.tracking, record) as tracker:
         session = Session(run, table, run_dir, Console(file=io.StringIO()), tracker, StopRequest())

@@ -111,7 +111,7 @@ def _sample(work: Work, replicas: Some, console: Console, scratch: Path) -> Meas
     run, table = work.run, work.table
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.parent.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {"seconds": {}}
+    record: dict[str, Any] = {"seconds": {}, "provenance": {}}
     with locked(scratch):
         session = Session(run, table, scratch, console, Tracker(scratch, run.tracking, {}), StopRequest())
         done = finished(scratch, table.num_rows, run.sampling.n_samples)
