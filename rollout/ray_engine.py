@@ -145,24 +145,22 @@ def _signal_handlers_kept() -> Iterator[None]:
 def _num_engines(hardware: HardwareConfig) -> int:
     """Replicas that `hardware` asks for, those that share a GPU counted one by one.
 
-    Raises UserError when the cluster has not as many GPUs.
+    Raises UserError when there is no room for as many.
     """
     if hardware.device == "cpu":
         return hardware.replicas or 1
-    each, there = hardware.tensor_parallel_size * hardware.pipeline_parallel_size, _num_gpus()
-    replicas = there // each if hardware.replicas is None else hardware.replicas
-    if replicas < 1 or replicas * each > there:
+    each = hardware.tensor_parallel_size * hardware.pipeline_parallel_size
+    gpus = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
+    room = sum(there // each for there in gpus)  # all GPUs of a replica are on one node
+    replicas = room if hardware.replicas is None else hardware.replicas
+    if replicas < 1 or replicas > room:
         place = "this machine" if hardware.ray_address is None else f"the Ray cluster {hardware.ray_address}"
         shown = "null" if hardware.replicas is None else hardware.replicas
         raise UserError(
-            f"hardware.replicas={shown}: needs {max(1, replicas) * each} GPUs, {place} has {there}; add some, or use "
-            "fewer replicas or smaller parallel sizes"
+            f"hardware.replicas={shown}: {place} has room for {room}, with {each} of {sum(gpus)} GPUs for each; "
+            "ask for fewer, use smaller parallel sizes or add machines"
         )
     return replicas * hardware.replicas_per_gpu
-
-
-def _num_gpus() -> int:
-    return int(ray.cluster_resources().get("GPU", 0))
 
 
 def _actor_options(hardware: HardwareConfig) -> dict[str, Any]:

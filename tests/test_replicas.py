@@ -14,7 +14,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from rollout import devices
+from rollout import devices, ray_engine
+from rollout.config import HardwareConfig
 from rollout.errors import UserError
 from rollout.lock import LOCK
 from rollout.replica import LOGS, Job, _check_folder
@@ -258,6 +259,46 @@ def test_a_cluster_that_is_not_there_ends_the_run_in_one_line_and_soon(address: 
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: hardware.ray_address={address}: no Ray cluster answers there (")
     shutil.rmtree(folder / "alone")
+
+
+def nodes(*gpus: int) -> list[dict[str, Any]]:
+    there = [{"Alive": True, "Resources": {"CPU": 8.0, "GPU": float(number)}} for number in gpus]
+    return [*there, {"Alive": True, "Resources": {"CPU": 8.0}}, {"Alive": False, "Resources": {"GPU": 99.0}}]
+
+
+@pytest.mark.parametrize(
+    ("asked", "engines"),
+    [
+        ({"replicas": None}, 12),
+        ({"replicas": None, "replicas_per_gpu": 4}, 48),
+        ({"replicas": None, "tensor_parallel_size": 3}, 3),  # two on the eight GPUs, one on the four
+        ({"replicas": 2, "tensor_parallel_size": 2, "pipeline_parallel_size": 2}, 2),
+    ],
+)
+def test_a_replica_has_all_its_gpus_on_one_machine(
+    asked: dict[str, Any], engines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: nodes(8, 4))
+    assert ray_engine._num_engines(HardwareConfig(**asked)) == engines
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ({"replicas": 13}, "hardware.replicas=13: this machine has room for 12, with 1 of 12 GPUs for each;"),
+        (
+            {"replicas": None, "tensor_parallel_size": 16, "ray_address": "auto"},
+            "hardware.replicas=null: the Ray cluster auto has room for 0, with 16 of 12 GPUs for each;",
+        ),
+    ],
+)
+def test_replicas_there_is_no_room_for_are_refused(
+    asked: dict[str, Any], line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ray.nodes", lambda: nodes(8, 4))
+    with pytest.raises(UserError) as refusal:
+        ray_engine._num_engines(HardwareConfig(**asked))
+    assert refusal.value.problems[0].startswith(line)
 
 
 def test_a_machine_that_does_not_see_the_run_folder_says_so(tmp_path: Path) -> None:
