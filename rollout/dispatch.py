@@ -58,9 +58,12 @@ class Dispatcher:
         """Samples that a replica has been given and that have not finished."""
         return len(self._given[replica]) - len(self._in_memory[replica])
 
-    def take(self, replica: int, capacity: int) -> list[Task]:
-        """More for a replica that may hold `capacity` samples; nothing if it has its share of what is left."""
-        most = min(capacity, -(-self._unfinished // len(self._given)))
+    def take(self, replica: int, capacity: int, num_there: int | None = None) -> list[Task]:
+        """More for a replica that may hold `capacity` samples; nothing if it has its share of what is left.
+
+        Shares are for the `num_there` replicas that have a place, be it that they still load their engines. None: all.
+        """
+        most = min(capacity, -(-self._unfinished // (num_there or len(self._given))))
         tasks: list[Task] = []
         while (room := most - self.held(replica)) > 0 and (task := self._next()) is not None:
             if len(task.sample_indices) > room:
@@ -90,9 +93,9 @@ class Dispatcher:
         Returns what it had told of and is lost, and what is stored but it had not told of yet.
         """
         given, told = self._given[replica], {_place(outcome): outcome for outcome in self._in_memory[replica]}
-        safe = {_place(outcome): outcome for outcome in stored}
+        safe = {place: outcome for outcome in stored if (place := _place(outcome)) in given}
         lost = [outcome for place, outcome in told.items() if place not in safe]
-        found = [outcome for place, outcome in safe.items() if place in given and place not in told]
+        found = [outcome for place, outcome in safe.items() if place not in told]
         self._unfinished += len(lost) - len(found)
         again: dict[int, Task] = {}
         for (row_id, index), prompt in given.items():

@@ -10,7 +10,8 @@ from typing import Any
 
 from rollout.errors import UserError
 
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+"""Numbers of an OSError about space."""
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def disk_full_explained(where: str, cure: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_FULL:
+        if error.errno not in DISK_FULL:
             raise
         raise UserError(f"{where}: the disk is full ({error.strerror or error}); {cure}") from error
 

@@ -13,13 +13,15 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayError, RayTaskError
 
 from rollout import watchdog
 from rollout.config import HardwareConfig
 from rollout.dispatch import Task
 from rollout.errors import UserError
 from rollout.replica import Gone, Job, Replica, Report
+
+log = logging.getLogger(__name__)
 
 _OBJECT_STORE_BYTES = 128 << 20  # ours are small messages; Ray would take a third of the memory
 _PROBE_SECONDS = 5.0
@@ -47,6 +49,11 @@ class RayReplicas:
         """Engines there are, or will be."""
         return len(self._actors)
 
+    @property
+    def num_there(self) -> int:
+        """Those that have answered since they began; Ray may still be looking for a place for the others."""
+        return len(self._answered)
+
     def start(self, index: int, job: Job) -> None:
         """Let a replica begin with a job."""
         self._actors[index].start.remote(job)
@@ -65,8 +72,11 @@ class RayReplicas:
             self._answered.add(index)
             try:
                 yield index, ray.get(answer)
-            except RayActorError as error:
-                yield index, Gone(str(error).strip().splitlines()[0])
+            except RayTaskError:
+                raise  # a bug of ours
+            except RayError as error:  # its process, its node, or Ray's memory monitor has ended it
+                log.info("what Ray says of replica %d: %s", index, error)
+                yield index, Gone(str(error).strip().splitlines()[-1].strip())
 
     def replace(self, index: int) -> None:
         """End a replica for good and let Ray find a place for another."""
@@ -91,8 +101,12 @@ class RayReplicas:
         waited_for = [call for index, call in enumerate(calls) if index in self._answered]
         done, _ = ray.wait(waited_for, num_returns=len(waited_for), timeout=_STOP_SECONDS) if waited_for else ([], [])
         for call in done:
-            with suppress(RayActorError):
+            try:
                 ray.get(call)
+            except RayTaskError:
+                raise
+            except RayError:  # it has ended by itself
+                continue
 
     def _new_actor(self) -> Any:
         return ray.remote(Replica).options(**self._options).remote()

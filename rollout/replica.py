@@ -19,6 +19,7 @@ from rollout.config import RunConfig
 from rollout.dispatch import Task
 from rollout.engine import Engine, EngineStats, release
 from rollout.errors import EngineDied, PromptError, UserError
+from rollout.files import DISK_FULL
 from rollout.generate import WINDOW, Source, drain, requests
 from rollout.lock import LOCK
 from rollout.records import Outcome, Prompt, Sample
@@ -191,10 +192,14 @@ class _Work:
                 self._sample(logs / f"replica-{self.job.index:03d}.log")
         except _Stopped:
             return
-        except (UserError, EngineDied, OSError) as error:
+        except (UserError, EngineDied) as error:
             self._fail(error)
-        except Exception:
-            self._fail(RuntimeError(f"replica {self.job.index} on {socket.gethostname()}:\n{traceback.format_exc()}"))
+        except BaseException as error:  # whatever it is, the driver must hear of it
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                self._fail(error)
+                return
+            where = f"replica {self.job.index} on {socket.gethostname()}"
+            self._fail(RuntimeError(f"{where}:\n{traceback.format_exc()}"))
 
     def _sample(self, log_file: Path) -> None:
         run, about, start = self.job.run, {"reused": False}, time.monotonic()

@@ -9,10 +9,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
-
-import pyarrow.parquet as pq
 
 from rollout import models, vllm_worker
 from rollout.config import RunConfig
@@ -27,7 +24,7 @@ from rollout.records import Outcome, Prompt
 from rollout.replica import LOGS, Gone, Job, Ready, Report
 from rollout.screen import duration, resume_command, short
 from rollout.session import FIRST_PROMPT, Session, error_limit, model_name, published, timed
-from rollout.store import Finished, outcomes_of, shards, writer_name
+from rollout.store import Finished, finished, outcomes_of, writer_name
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +38,8 @@ class Replicas(Protocol):
 
     @property
     def count(self) -> int: ...
+    @property
+    def num_there(self) -> int: ...
     def start(self, index: int, job: Job) -> None: ...
     def ask(self, index: int, tasks: list[Task], flush: bool, seconds: float) -> None: ...
     def answers(self, seconds: float) -> Iterator[tuple[int, Report | Gone]]: ...
@@ -103,7 +102,6 @@ class Driver:
         self._progress = Progress(done.num_owed, done.num_done)
         self._check_errors = error_limit(run, table.num_rows)
         self._wait = max(_WAIT_SECONDS, replicas.count / _MOST_ASKED)
-        self._shards_before = set(shards(session.run_dir))
         self._kv_cache_bytes: int | None = None
         self._workers = [_Worker(self._job(index)) for index in range(replicas.count)]
 
@@ -183,7 +181,7 @@ class Driver:
 
     def _ask(self, index: int) -> None:
         ready = self._workers[index].ready
-        tasks = self._dispatcher.take(index, ready.capacity) if ready else []
+        tasks = self._dispatcher.take(index, ready.capacity, self._replicas.num_there) if ready else []
         self._replicas.ask(index, tasks, self._dispatcher.all_finished, self._wait)
 
     def _listen(self) -> None:
@@ -244,6 +242,8 @@ class Driver:
         worker.ready, worker.stats, worker.tokens_before = None, EngineStats(0, 0, 0), worker.tokens
         worker.job = self._job(index)
         self._start(index)
+        for outcome in found:
+            self._check_errors(outcome)
 
     def _log_ready(self, index: int, ready: Ready) -> None:
         worker, sampling = self._workers[index], self._session.run.sampling
@@ -263,8 +263,9 @@ class Driver:
 
     def _await_shards(self) -> None:
         """Until this machine sees every sample that the replicas have stored. Raises UserError when it does not."""
-        run_dir, deadline = self._session.run_dir, time.monotonic() + _SHARED_SECONDS
-        while _num_rows(set(shards(run_dir)) - self._shards_before) < sum(worker.samples for worker in self._workers):
+        run, table, run_dir = self._session.run, self._session.table, self._session.run_dir
+        deadline = time.monotonic() + _SHARED_SECONDS
+        while finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row, failed_too=True).num_owed:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"{short(run_dir)}: what other machines wrote does not appear here; check the shared file system, "
@@ -280,7 +281,7 @@ def one_engine(run: RunConfig, kv_cache_bytes: int | None = None) -> RunConfig:
     hardware, cache = run.hardware, dict[str, Any]()
     if kv_cache_bytes is not None:
         cache = {"kv_cache_memory_bytes": kv_cache_bytes}
-    elif hardware.replicas_per_gpu > 1:
+    elif hardware.replicas_per_gpu > 1 and "kv_cache_memory_bytes" not in hardware.engine_kwargs:
         cache = {"worker_extension_cls": vllm_worker.NAME}
     share = dataclasses.replace(
         hardware,
@@ -295,7 +296,3 @@ def one_engine(run: RunConfig, kv_cache_bytes: int | None = None) -> RunConfig:
 
 def _first_prompt(session: Session) -> Prompt | None:
     return next((prompt for prompt in read_prompts(session.table, session.run.data) if prompt.error is None), None)
-
-
-def _num_rows(paths: set[Path]) -> int:
-    return sum(pq.read_metadata(path).num_rows for path in paths)

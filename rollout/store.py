@@ -102,16 +102,17 @@ class Finished:
         return [int(index) for index in np.flatnonzero(~self.mask[row_id - self.first_row])]
 
 
-def finished(run_dir: Path, num_rows: int, n_samples: int, first_row: int = 0) -> Finished:
+def finished(run_dir: Path, num_rows: int, n_samples: int, first_row: int = 0, failed_too: bool = False) -> Finished:
     """Read the journal of the `num_rows` rows from `first_row` on: one bit of a byte per sample.
 
-    Raises UserError for a shard that cannot be read.
+    With `failed_too`, samples that failed count. Raises UserError for a shard that cannot be read.
     """
     mask = np.zeros((num_rows, n_samples), dtype=np.bool_)
     for path in shards(run_dir):
         shard = read_shard(path, ["row_id", "sample_idx", "error"])
         row, sample_idx = shard.column("row_id").to_numpy() - first_row, shard.column("sample_idx").to_numpy()
-        asked = (row < num_rows) & (sample_idx < n_samples) & shard.column("error").is_null().to_numpy()
+        is_done = shard.column("error").is_null().to_numpy() | failed_too
+        asked = (row < num_rows) & (sample_idx < n_samples) & is_done
         mask[row[asked], sample_idx[asked]] = True
     return Finished(mask, first_row)
 

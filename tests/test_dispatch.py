@@ -144,6 +144,13 @@ def test_equal_work_is_shared_equally_at_once_even_by_the_first_to_ask(replicas:
     assert [len(places(run.take(replica, 1000))) for replica in range(replicas)] == shares
 
 
+def test_replicas_that_have_no_place_get_no_share() -> None:
+    run = dispatcher(40, 1, replicas=8)
+    assert len(places(run.take(0, 1000, num_there=2))) == 20
+    assert len(places(run.take(1, 1000, num_there=2))) == 20
+    assert run.take(2, 1000, num_there=3) == []
+
+
 def test_a_replica_never_holds_more_than_its_capacity_and_is_filled_up_again_as_samples_finish() -> None:
     run = dispatcher(1000, 1, replicas=2)
     first = places(run.take(0, 16))

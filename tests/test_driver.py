@@ -32,7 +32,7 @@ NOTHING = EngineStats(0, 0, 0)
 class Scripted:
     """Replicas that do all they are given at once; the first life of replica 0 ends as `death` says."""
 
-    count = 2
+    count = num_there = 2
 
     def __init__(self, run: RunConfig, death: str) -> None:
         self._run, self._death = run, death
@@ -82,7 +82,7 @@ def driven(folder: Path, death: str, *overrides: str) -> tuple[Scripted, dict[st
     """A run on such replicas: the replicas, what run.json would say of them, the journal."""
     source = write_input(folder / "input.parquet", [{"prompt": chat(str(row))} for row in range(30)])
     run = composed(*ECHO, f"data.path={source}", "sampling.n_samples=2", *overrides)
-    table, run_dir, record = preflight(run), folder / "run", dict[str, Any](seconds={}, provenance={})
+    table, run_dir, record = preflight(run), folder / "run", dict[str, Any](seconds={}, provenance={}, replay_of=None)
     replicas = Scripted(run, death)
     with locked(run_dir), tracked(run_dir, run.tracking, record) as tracker:
         session = Session(run, table, run_dir, Console(file=io.StringIO()), tracker, StopRequest())

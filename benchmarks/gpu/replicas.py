@@ -39,7 +39,7 @@ class Some:
     """The first `count` of some replicas."""
 
     def __init__(self, replicas: RayReplicas, count: int) -> None:
-        self._all, self.count = replicas, count
+        self._all, self.count, self.num_there = replicas, count, count
 
     def start(self, index: int, job: Job) -> None:
         """As all of them, like the rest."""
@@ -111,7 +111,7 @@ def _sample(work: Work, replicas: Some, console: Console, scratch: Path) -> Meas
     run, table = work.run, work.table
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.parent.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {"seconds": {}, "provenance": {}}
+    record: dict[str, Any] = {"seconds": {}, "provenance": {}, "replay_of": None}
     with locked(scratch):
         session = Session(run, table, scratch, console, Tracker(scratch, run.tracking, {}), StopRequest())
         done = finished(scratch, table.num_rows, run.sampling.n_samples)
