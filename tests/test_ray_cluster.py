@@ -54,12 +54,14 @@ def cluster() -> Iterator[dict[str, str]]:
         f"--temp-dir={sessions}",
     )
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # nobody else may run code in it
+    # one client in ten would meet "Starting Ray client server failed": gRPC's own handlers of fork() break the child
+    forks = {"GRPC_ENABLE_FORK_SUPPORT": "0"}
     head = subprocess.Popen(
         command("start", *options, module="ray.scripts.scripts"),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env=os.environ | token,
+        env=os.environ | token | forks,
     )
     assert head.stdout is not None
     print_so_far = ""
