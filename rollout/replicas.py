@@ -150,8 +150,9 @@ class Driver:
             self._listen()
 
     def _load_others(self) -> None:
-        """VLLM finds what is left for the KV cache by watching the GPU's memory, and engines that load at the same time
-        on one GPU would see each other: the first one measures alone, the others take as much as it found.
+        """Where engines share a GPU, give the others as much KV cache as the first one has found to be left.
+
+        vLLM measures that by watching the GPU's memory; engines that load at the same time would see each other.
         """
         if not self._shares_gpus():
             return

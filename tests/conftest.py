@@ -25,6 +25,12 @@ def write_input(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
+def write_mixed_input(path: Path, rows: int) -> Path:
+    """Equal prompts, rows without a prompt, and rows that `engine.echo.refuse_word=refuseme` refuses."""
+    texts = [f"question {number % 50}" + (" refuseme" if number % 211 == 7 else "") for number in range(rows)]
+    return write_input(path, [{"prompt": None if n % 97 == 3 else chat(text)} for n, text in enumerate(texts)])
+
+
 def chat(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 

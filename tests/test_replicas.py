@@ -21,7 +21,7 @@ from rollout.lock import LOCK
 from rollout.replica import LOGS, Job, _check_folder
 from rollout.run import preflight
 from tests.commands import ECHO, command, resume, run_command
-from tests.conftest import chat, composed, write_input
+from tests.conftest import composed, write_mixed_input
 from tests.processes import REPLICA, alive, family, wait_until
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
@@ -45,8 +45,7 @@ TWO = (*RUN, "hardware.replicas=2", "engine.echo.step_seconds=0.015", "engine.ec
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An input with bad rows and refused rows, and what one engine makes of it."""
     folder = tmp_path_factory.mktemp("replicas")
-    texts = [f"question {number % 50}" + (" refuseme" if number % 211 == 7 else "") for number in range(ROWS)]
-    write_input(folder / "input.parquet", [{"prompt": None if n % 97 == 3 else chat(t)} for n, t in enumerate(texts)])
+    write_mixed_input(folder / "input.parquet", ROWS)
     one = run_command(*RUN, "hydra.run.dir=one", cwd=folder)
     assert one.returncode == 0, one.stderr
     return folder

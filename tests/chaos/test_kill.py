@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.commands import ECHO, command, run_command
-from tests.conftest import chat, write_input
+from tests.conftest import chat, write_input, write_mixed_input
 from tests.tiny_model import write_tiny_model
 
 ROWS, N_SAMPLES, FLUSH_SECONDS = 1000, 4, 0.4
@@ -34,8 +34,7 @@ RUN = (
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An input with equal prompts, bad rows and refused rows, and a run of it that nothing disturbed."""
     folder = tmp_path_factory.mktemp("chaos")
-    texts = [f"question {number % 50}" + (" refuseme" if number % 211 == 7 else "") for number in range(ROWS)]
-    write_input(folder / "input.parquet", [{"prompt": None if n % 97 == 3 else chat(t)} for n, t in enumerate(texts)])
+    write_mixed_input(folder / "input.parquet", ROWS)
     undisturbed = run_command(*RUN, "hydra.run.dir=undisturbed", cwd=folder)
     assert undisturbed.returncode == 0, undisturbed.stderr
     return folder
