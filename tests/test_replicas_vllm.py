@@ -13,23 +13,11 @@ import pytest
 from tests.commands import command, run_command
 from tests.conftest import chat, write_input
 from tests.processes import REPLICA, alive, family, wait_until
-from tests.tiny_model import write_tiny_model
+from tests.tiny_model import KILLABLE_RUN, write_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")]
 
 ROWS, N_SAMPLES = 80, 4
-ARGUMENTS = (
-    "model.path=model",
-    "model.load_format=dummy",
-    "hardware=cpu",
-    "hardware.max_num_seqs=8",
-    "hardware.env.VLLM_CPU_KVCACHE_SPACE='1'",
-    "tracking=disabled",
-    "data.path=input.parquet",
-    f"sampling.n_samples={N_SAMPLES}",
-    "sampling.max_tokens=150",
-    "store.flush_seconds=0.2",
-)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("replicas_vllm")
     write_tiny_model(folder / "model")
     write_input(folder / "input.parquet", [{"prompt": chat(f"question {number % 9}")} for number in range(ROWS)])
-    one = run_command(*ARGUMENTS, "hydra.run.dir=one", cwd=folder)
+    one = run_command(*KILLABLE_RUN, "hydra.run.dir=one", cwd=folder)
     assert one.returncode == 0, one.stderr
     return folder
 
@@ -50,7 +38,7 @@ def assert_as_one_engine(run_dir: Path) -> None:
 
 
 def test_two_replicas_write_the_bytes_of_one_engine(folder: Path) -> None:
-    result = run_command(*ARGUMENTS, "hardware.replicas=2", "hydra.run.dir=two", cwd=folder)
+    result = run_command(*KILLABLE_RUN, "hardware.replicas=2", "hydra.run.dir=two", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert_as_one_engine(folder / "two")
     replicas = json.loads((folder / "two/run.json").read_text())["engine"]["replicas"]
@@ -60,7 +48,7 @@ def test_two_replicas_write_the_bytes_of_one_engine(folder: Path) -> None:
 
 def test_a_replica_that_is_killed_is_started_again_and_the_bytes_are_the_same(folder: Path) -> None:
     process = subprocess.Popen(
-        command(*ARGUMENTS, "hardware.replicas=2", "hydra.run.dir=killed"),
+        command(*KILLABLE_RUN, "hardware.replicas=2", "hydra.run.dir=killed"),
         cwd=folder,
         text=True,
         stdout=subprocess.PIPE,

@@ -5,6 +5,20 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
+KILLABLE_RUN = (
+    "model.path=model",
+    "model.load_format=dummy",
+    "hardware=cpu",
+    "hardware.max_num_seqs=8",
+    "hardware.env.VLLM_CPU_KVCACHE_SPACE='1'",
+    "tracking=disabled",
+    "data.path=input.parquet",
+    "sampling.n_samples=4",
+    "sampling.max_tokens=150",
+    "store.flush_seconds=0.2",
+)
+"""Overrides of a run of the tiny model, in the folder `model`, that stores often enough to be killed half-way."""
+
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'robot' %}{{ raise_exception('unknown role robot') }}{% endif %}"

@@ -13,7 +13,7 @@ import pytest
 
 from tests.commands import ECHO, command, run_command
 from tests.conftest import chat, write_input, write_mixed_input
-from tests.tiny_model import write_tiny_model
+from tests.tiny_model import KILLABLE_RUN, write_tiny_model
 
 ROWS, N_SAMPLES, FLUSH_SECONDS = 1000, 4, 0.4
 OUTPUTS = ("rollouts.parquet", "flat.parquet", "analysis.json")
@@ -118,20 +118,11 @@ def test_a_kill_costs_at_most_the_flush_interval(folder: Path) -> None:
 def test_real_vllm_killed_and_resumed_writes_the_same_bytes(tmp_path: Path) -> None:
     write_tiny_model(tmp_path / "model")
     write_input(tmp_path / "input.parquet", [{"prompt": chat(f"question {number % 9}")} for number in range(40)])
-    arguments = (
-        f"model.path={tmp_path / 'model'}",
-        "model.load_format=dummy",
-        "hardware=cpu",
-        "hardware.max_num_seqs=8",
-        "hardware.env.VLLM_CPU_KVCACHE_SPACE='1'",
-        "tracking=disabled",
-        "data.path=input.parquet",
-        "sampling.n_samples=4",
-        "sampling.max_tokens=150",
-        "store.flush_seconds=0.2",
-    )
     process = subprocess.Popen(
-        command(*arguments, "hydra.run.dir=killed"), cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(*KILLABLE_RUN, "hydra.run.dir=killed"),
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     while len(list(tmp_path.glob("killed/samples/part-*"))) < 2:
         assert process.poll() is None
@@ -142,6 +133,6 @@ def test_real_vllm_killed_and_resumed_writes_the_same_bytes(tmp_path: Path) -> N
     assert 0 < durable < 160
     resumed = run_command("killed", cwd=tmp_path, module="rollout.resume")
     assert resumed.returncode == 0, resumed.stderr
-    assert run_command(*arguments, "hydra.run.dir=undisturbed", cwd=tmp_path).returncode == 0
+    assert run_command(*KILLABLE_RUN, "hydra.run.dir=undisturbed", cwd=tmp_path).returncode == 0
     for output in OUTPUTS:
         assert (tmp_path / "killed" / output).read_bytes() == (tmp_path / "undisturbed" / output).read_bytes()
