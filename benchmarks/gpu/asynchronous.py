@@ -1,15 +1,18 @@
 """AsyncLLM, one coroutine per prompt with n samples each, on an engine of its own: the way of servers and RL loops.
 
     python -m benchmarks.gpu.asynchronous --output FOLDER --tokenizer FOLDER --shape 8b \
-        --do equal:async_llm:2 [OVERRIDE ...]
+        --do equal:async_llm,async_stream:2 [OVERRIDE ...]
 
-Same arguments of the engine, same prompts and lengths as `benchmarks.gpu.measure`; only the finished outputs are asked
-for, which costs AsyncLLM least.
+Same arguments of the engine, same prompts and lengths as `benchmarks.gpu.measure`. `async_llm` asks for the finished
+outputs only, which costs AsyncLLM least; `async_stream` takes vLLM's default, the text so far after every step, and
+waits for its end, as Ray Data LLM's stage does (ray 2.60, ray/llm/_internal/batch/stages/vllm_engine_stage.py).
 """
 
 import asyncio
 import os
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,8 @@ from rollout.engine import ENVIRONMENT
 from rollout.prompts import read_prompts
 from rollout.vllm_engine import _engine_kwargs
 
+_WAYS = {"async_llm": RequestOutputKind.FINAL_ONLY, "async_stream": RequestOutputKind.CUMULATIVE}
+
 
 def main() -> None:
     """Load one engine and do everything that was asked for on it."""
@@ -39,16 +44,20 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(run.model.path)
     about = {"load_seconds": round(time.monotonic() - start, 1), "max_num_seqs": run.hardware.max_num_seqs}
     write(options.output / "engine.json", {"shape": options.shape, "overrides": options.overrides} | about)
-    loop.run_until_complete(_sample(engine, tokenizer, place.work(place.warm_up, run.hardware.max_num_seqs)))
+    warm_up = place.work(place.warm_up, run.hardware.max_num_seqs)
+    loop.run_until_complete(_sample(engine, tokenizer, warm_up, RequestOutputKind.FINAL_ONLY))
     for task in options.do:
         work = place.work(task.workload, run.hardware.max_num_seqs)
 
-        def once(_scratch: Path, work: Work = work) -> Measured:
-            return loop.run_until_complete(_sample(engine, tokenizer, work))
+        def once(_scratch: Path, work: Work, kind: RequestOutputKind) -> Measured:
+            return loop.run_until_complete(_sample(engine, tokenizer, work, kind))
 
         prompt_tokens = len(_render(tokenizer, work)[0])
         described = about_work(place, work, task, prompt_tokens, run.hardware.max_num_seqs) | about
-        take_turns(task, dict.fromkeys(task.ways, once), described, work.tokens, options.output, console)
+        ways: dict[str, Callable[[Path], Measured]] = {
+            name: partial(once, work=work, kind=_WAYS[name]) for name in task.ways
+        }
+        take_turns(task, ways, described, work.tokens, options.output, console)
     engine.shutdown()
     loop.run_until_complete(asyncio.sleep(0))  # its tasks learn that they are cancelled
 
@@ -60,12 +69,12 @@ async def _load(run: RunConfig) -> Any:
     return AsyncLLM.from_engine_args(AsyncEngineArgs(**_engine_kwargs(run.model, run.hardware)))
 
 
-async def _sample(engine: Any, tokenizer: Any, work: Work) -> Measured:
+async def _sample(engine: Any, tokenizer: Any, work: Work, kind: RequestOutputKind) -> Measured:
     await engine.reset_prefix_cache()
     start = time.monotonic()
     prompts = _render(tokenizer, work)
     pairs = zip(prompts, sampling_params(work), strict=True)
-    counts = await asyncio.gather(*(_one(engine, str(row), *pair) for row, pair in enumerate(pairs)))
+    counts = await asyncio.gather(*(_one(engine, str(row), *pair, kind) for row, pair in enumerate(pairs)))
     return Measured(sum(counts), time.monotonic() - start)
 
 
@@ -75,13 +84,13 @@ def _render(tokenizer: Any, work: Work) -> list[list[int]]:
     return [tokenizer.encode(text, add_special_tokens=False) for text in texts]
 
 
-async def _one(engine: Any, name: str, token_ids: list[int], params: SamplingParams) -> int:
+async def _one(engine: Any, name: str, token_ids: list[int], params: SamplingParams, kind: RequestOutputKind) -> int:
     """Tokens of all samples of one prompt."""
-    params.output_kind = RequestOutputKind.FINAL_ONLY
-    tokens = 0
+    params.output_kind = kind
+    tokens: dict[int, int] = {}  # of each sample, as the last output with it says
     async for output in engine.generate({"prompt_token_ids": token_ids}, params, name):
-        tokens += sum(len(sample.token_ids) for sample in output.outputs)
-    return tokens
+        tokens |= {sample.index: len(sample.token_ids) for sample in output.outputs}
+    return sum(tokens.values())
 
 
 if __name__ == "__main__":

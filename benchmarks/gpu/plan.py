@@ -40,10 +40,14 @@ def _replicas(shape: str, per_gpu: int, seconds: int, workload: str, *counts: in
     )
 
 
+_DEFAULT_GRAPHS = ("~hardware.engine_kwargs.compilation_config",)
+_ASYNC = "equal:async_llm,async_stream:1"
+
 PLAN = (
     Step("limits", 20, "benchmarks.gpu.limits", ()),
     _throughput("8b", 480, "equal:ours,one_call:2", "tail:ours,one_call:2", "tail:chunked:1"),
     _throughput("8b-async", 200, "equal:async_llm:2", module="asynchronous"),
+    _throughput("8b-async_graphs_512", 190, _ASYNC, tuned=_DEFAULT_GRAPHS, module="asynchronous"),
     _engine("8b-single_gpu", 135, "--do", "equal:ours:1", "hardware=single_gpu"),
     _engine(
         "0.5b", 290, "--do", "equal:ours,one_call:2", "--do", "tail:ours,one_call:2", "--profile", "hardware=throughput"
@@ -59,7 +63,7 @@ PLAN = (
     _engine("8b-fp8", 125, "--do", "equal:ours:1", "hardware=fp8", "model.quantization=fp8"),
     _engine("0.5b-invariance", 190, "--do", "waves:ours:1", "hardware=single_gpu", module="benchmarks.gpu.invariance"),
     _throughput("0.5b-async", 130, "equal:async_llm:2", module="asynchronous"),
-    _tuned("graphs_512", "~hardware.engine_kwargs.compilation_config"),
+    _tuned("graphs_512", *_DEFAULT_GRAPHS),
     _tuned("seqs_1536", *_at_a_time(1536)),
     _tuned("tokens_16384", "hardware.max_num_batched_tokens=16384"),
     _tuned("seqs_768", *_at_a_time(768)),

@@ -1,6 +1,7 @@
 """What the tests on a GPU share. None of them runs in `make test`: python -m pytest -m gpu (about seven minutes)."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from rollout import saved
 from rollout.compose import compose_run
 from rollout.config import RunConfig
 from rollout.devices import gpu_names, installed_gpus
+from rollout.engine import release
 from rollout.lock import locked
 from rollout.run import execute, preflight
 from tests.conftest import chat, write_input
@@ -21,6 +23,13 @@ needs_gpu = pytest.mark.skipif(GPUS == 0, reason="no NVIDIA GPU is visible here"
 needs_two_gpus = pytest.mark.skipif(GPUS < 2, reason=f"needs two GPUs, {GPUS} visible")
 
 ROWS = [{"prompt": chat(f"question {number % 7} " + "and " * (number % 5))} for number in range(24)]
+
+
+@pytest.fixture(autouse=True)
+def free_gpu() -> Iterator[None]:
+    """No engine of one test is left for the next, whose own processes would find no memory."""
+    yield
+    release()
 
 
 def write_model(folder: Path, **changes: Any) -> Path:

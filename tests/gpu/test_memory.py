@@ -3,12 +3,10 @@
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rollout.engine import release
 from rollout.errors import UserError
 from tests.commands import run_command
 from tests.conftest import write_input
@@ -34,12 +32,6 @@ held = torch.empty(free - min(free // 2, 10 << 30), dtype=torch.uint8, device="c
 print("holding", flush=True)
 sys.stdin.read()
 """
-
-
-@pytest.fixture(autouse=True)
-def free_gpu() -> Iterator[None]:
-    yield
-    release()
 
 
 def share_of_gpu(gib: float) -> str:

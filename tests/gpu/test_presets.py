@@ -1,20 +1,12 @@
 """Every hardware preset starts and samples."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rollout.engine import release
 from tests.gpu.conftest import assert_complete, needs_gpu, needs_two_gpus, rows_of, write_model
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
-
-
-@pytest.fixture(autouse=True)
-def free_gpu() -> Iterator[None]:
-    yield
-    release()
 
 
 @pytest.mark.parametrize("preset", ["single_gpu", "throughput", "low_mem", "debug", "fp8"])

@@ -1,21 +1,13 @@
 """Several engines: on one GPU, and on a GPU each."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from rollout.engine import release
 from tests.gpu.conftest import assert_complete, needs_gpu, needs_two_gpus, rows_of, write_model
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
-
-
-@pytest.fixture(autouse=True)
-def free_gpu() -> Iterator[None]:
-    yield
-    release()
 
 
 def gpus(run_dir: Path) -> list[str]:
