@@ -103,6 +103,7 @@ class Driver:
         self._check_errors = error_limit(run, table.num_rows)
         self._wait = max(_WAIT_SECONDS, replicas.count / _MOST_ASKED)
         self._kv_cache_bytes: int | None = None
+        self._holder = (session.run_dir / LOCK).read_text(encoding="utf-8")
         self._workers = [_Worker(self._job(index)) for index in range(replicas.count)]
 
     def run(self) -> Snapshot:
@@ -159,7 +160,8 @@ class Driver:
         ready = self._workers[0].ready
         self._kv_cache_bytes = ready.kv_cache_bytes if ready else None
         for index in range(1, self._replicas.count):
-            self._workers[index].job = self._job(index)
+            worker = self._workers[index]
+            worker.job = dataclasses.replace(worker.job, run=one_engine(self._session.run, self._kv_cache_bytes))
             self._start(index)
 
     def _shares_gpus(self) -> bool:
@@ -172,7 +174,7 @@ class Driver:
             run_dir=session.run_dir.absolute(),
             index=index,
             writer=writer_name(index),
-            holder=(session.run_dir / LOCK).read_text(encoding="utf-8"),
+            holder=self._holder,
             first=_first_prompt(session) if index == 0 else None,
         )
 
@@ -215,8 +217,8 @@ class Driver:
         if not self._shares_gpus() or not isinstance(error, UserError):
             return error
         key = f"hardware.replicas_per_gpu={self._session.run.hardware.replicas_per_gpu}"
-        lines = (f"{key}: each engine has that part of the memory; lower it, or: {line}" for line in error.problems)
-        return UserError(*lines)
+        part = f"{key}: each engine has that part of the memory; lower it, or: "
+        return UserError(*(part * ("gpu_memory_utilization" in line) + line for line in error.problems))
 
     def _count(self, worker: _Worker, outcome: Outcome, times: int = 1) -> None:
         worker.count(outcome, times)

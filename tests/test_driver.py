@@ -50,6 +50,9 @@ class Scripted:
     def answers(self, seconds: float) -> Iterator[tuple[int, Report | Gone]]:
         asked, self._asked = self._asked, []
         for index, tasks in asked:
+            if self._death.startswith("refused: "):
+                yield index, Report(None, [], 0, NOTHING, UserError(self._death.removeprefix("refused: ")))
+                continue
             samples = [done(task.prompt.row_id, sample) for task in tasks for sample in task.sample_indices]
             outcomes = [Outcome(each.row_id, each.sample_idx, 3, 5, None) for each in samples]
             dies = bool(samples) and index == 0 and self.replaced == 0
@@ -119,3 +122,25 @@ def test_a_replica_that_may_not_be_started_again_ends_the_run_with_the_command_t
     (line,) = refusal.value.problems
     assert line.startswith("engine.max_restarts=0: replica 0 died once more (its engine died); see ")
     assert "python -m rollout.resume " in line
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (
+            "hardware.gpu_memory_utilization=0.45: the weights of m leave no memory for samples; raise it",
+            "hardware.replicas_per_gpu=2: each engine has that part of the memory; lower it, or: "
+            "hardware.gpu_memory_utilization=0.45: the weights of m leave no memory for samples; raise it",
+        ),
+        (
+            "sampling.max_tokens=9000: the context holds 8192 tokens; lower it",
+            "sampling.max_tokens=9000: the context holds 8192 tokens; lower it",
+        ),
+    ],
+)
+def test_memory_that_does_not_suffice_on_a_shared_gpu_is_explained_by_the_sharing(
+    line: str, shown: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError) as refusal:
+        driven(tmp_path, f"refused: {line}", "hardware.device=cuda", "hardware.replicas_per_gpu=2")
+    assert refusal.value.problems == (shown,)

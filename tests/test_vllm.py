@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -44,7 +45,6 @@ def tiny(folder: Path, *overrides: str) -> RunConfig:
     """A config of the tiny model. Configs with equal model and hardware share an engine."""
     return compose_run(
         f"model.path={folder / 'model'}",
-        "model.load_format=dummy",
         "hardware=cpu",
         "hardware.env.VLLM_CPU_KVCACHE_SPACE='1'",
         "tracking=disabled",
@@ -76,6 +76,7 @@ def test_prompts_have_the_tokens_and_greedy_responses_the_text_of_vllms_own_chat
         assert row["responses"] == [output.outputs[0].text]
         assert row["finish_reasons"] == [output.outputs[0].finish_reason]
         assert row["num_generated_tokens"] == [len(output.outputs[0].token_ids)]
+    assert len({tuple(row["responses"]) for row in rows}) > 12  # of 24 prompts, which decide what comes
 
 
 def test_a_row_that_vllm_cannot_sample_costs_only_itself(folder: Path) -> None:
@@ -137,22 +138,25 @@ def test_same_seed_same_bytes_whatever_the_limit_and_the_number_at_a_time(folder
             "model.chat_template={folder}/broken.jinja",
             "model.chat_template={folder}/broken.jinja: Expected an expression",
         ),
-        ("model.load_format=auto", "model.path={folder}/model: has a config but no weights"),
+        ("model.path={folder}/bare", "model.path={folder}/bare: has a config but no weights"),
         ("model.path=Qwen/Qwen3-8B", "model.path=Qwen/Qwen3-8B: cannot be fetched from the hub"),
         ("hardware.max_num_batched_tokens=9", "hardware.max_num_batched_tokens=9: smaller than the context of 256"),
     ],
 )
 def test_an_engine_that_cannot_start_says_the_cure_in_one_line(
-    override: str, line: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    override: str, line: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     (folder / "broken.jinja").write_text("{% for %}")
-    override, name = override.format(folder=folder), override.split("=")[0]
+    shutil.copytree(
+        folder / "model", folder / "bare", ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True
+    )
+    override, name = override.format(folder=folder), tmp_path.name
     with pytest.raises(UserError) as refusal:
         rows_of_run(folder, name, override)
     (problem,) = refusal.value.problems
     assert problem.startswith(line.format(folder=folder))
-    if "template" not in name:  # which is our own finding
+    if "template" not in override:  # which is our own finding
         assert problem.endswith(f"(all of vLLM's output: {folder / name / 'rollout.log'})")
 
 

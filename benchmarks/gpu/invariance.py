@@ -3,8 +3,7 @@
     python -m benchmarks.gpu.invariance --output FOLDER --tokenizer FOLDER --shape 0.5b --do waves:run:1 [OVERRIDE ...]
 
 Once without and once with `hardware.batch_invariant=true`: a whole run, then `rollout.verify` of a part of its rows on
-the same engine, so that every sample meets another batch. Random weights are a hard case: with no token clearly ahead
-of the others, every rounding difference can change the next one.
+the same engine, so that every sample meets another batch. The weights are random, and saved: see `write_weights`.
 """
 
 from benchmarks.contenders import one_call
@@ -26,7 +25,7 @@ def main() -> None:
         folder = options.output / name
         folder.mkdir()
         overrides = [*options.overrides, f"hardware.batch_invariant={str(invariant).lower()}"]
-        place = Place(options.shape, options.tokenizer, folder, overrides)
+        place = Place(options.shape, options.tokenizer, folder, overrides, weights=True)
         found = {"shape": options.shape, "batch_invariant": invariant} | _measure(place, task.workload)
         write(options.output / f"{name}.json", found)
         print(found)

@@ -10,7 +10,7 @@ from tempfile import gettempdir
 from typing import Any
 
 from benchmarks.contenders import Work, work_of, write_questions
-from benchmarks.gpu.shapes import SHAPES, write_model
+from benchmarks.gpu.shapes import SHAPES, write_model, write_weights
 from benchmarks.gpu.workloads import named
 from rollout.compose import compose_run
 from rollout.config import RunConfig
@@ -20,12 +20,16 @@ from rollout.vllm_engine import VLLMEngine
 
 @dataclass(frozen=True)
 class Place:
-    """Where a step finds the tokenizer, keeps its inputs and runs, and which shape and overrides it is about."""
+    """Where a step finds the tokenizer, keeps its inputs and runs, and which shape and overrides it is about.
+
+    With `weights`, the model has some on the disk; else vLLM makes `dummy` ones.
+    """
 
     shape: str
     tokenizer: Path
     folder: Path
     overrides: Sequence[str]
+    weights: bool = False
 
     @property
     def warm_up(self) -> str:
@@ -35,10 +39,13 @@ class Place:
     def run(self, *more: str) -> RunConfig:
         """The config of a run on this shape, with random weights and responses that end at their length only."""
         # always the same folder: its name is in the key of vLLM's cache of compiled code
-        model = write_model(Path(gettempdir()) / f"model-{self.shape}", SHAPES[self.shape], self.tokenizer)
+        model = Path(gettempdir()) / f"model-{self.shape}{'-weights' if self.weights else ''}"
+        write_model(model, SHAPES[self.shape], self.tokenizer)
+        if self.weights and not list(model.glob("*.safetensors")):
+            write_weights(model)
         return compose_run(
             f"model.path={model}",
-            "model.load_format=dummy",
+            f"model.load_format={'auto' if self.weights else 'dummy'}",
             "sampling.extra={ignore_eos: true}",
             "tracking=disabled",
             *self.overrides,

@@ -52,26 +52,28 @@ PLAN = (
     _engine(
         "0.5b", 290, "--do", "equal:ours,one_call:2", "--do", "tail:ours,one_call:2", "--profile", "hardware=throughput"
     ),
+    _throughput("8b-one_engine", 120, "equal:ours:1"),
     _throughput("0.5b-one_engine", 200, "equal:one_call,ours:2"),
     _replicas("0.5b", 8, 240, "replicas", 8, 4, 2, 1, 8),
     _replicas("8b", 2, 200, "equal", 2, 1),
     _replicas("8b", 4, 250, "equal", 4),
-    _throughput("8b-card", 450, "card:run:1", module="card"),
-    Step("suite", 300, "pytest", ("-m", "gpu", "-k", "not a_preset", "-q", "-ra", "--durations=0", "tests/gpu")),
+    _throughput("8b-card", 540, "card:run:1", module="card"),
+    Step("suite", 700, "pytest", ("-m", "gpu", "-k", "not a_preset", "-q", "-ra", "--durations=0", "tests/gpu")),
     _engine("8b-low_mem", 95, "--do", "waves:ours:1", "hardware=low_mem"),
     _engine("8b-debug", 65, "--do", "waves:ours:1", "hardware=debug"),
     _engine("8b-fp8", 125, "--do", "equal:ours:1", "hardware=fp8", "model.quantization=fp8"),
-    _engine("0.5b-invariance", 190, "--do", "waves:ours:1", "hardware=single_gpu", module="benchmarks.gpu.invariance"),
+    _engine("0.5b-invariance", 240, "--do", "waves:ours:1", "hardware=single_gpu", module="benchmarks.gpu.invariance"),
     _throughput("0.5b-async", 130, "equal:async_llm:2", module="asynchronous"),
     _tuned("graphs_512", *_DEFAULT_GRAPHS),
     _tuned("seqs_1536", *_at_a_time(1536)),
-    _tuned("tokens_16384", "hardware.max_num_batched_tokens=16384"),
+    _tuned("tokens_8192", "hardware.max_num_batched_tokens=8192"),
+    _tuned("tokens_32768", "hardware.max_num_batched_tokens=32768"),
     _tuned("seqs_768", *_at_a_time(768)),
     _tuned("no_prefix_caching", "hardware.enable_prefix_caching=false"),
     _engine("8b-dual_gpu", 180, "--do", "equal:ours:2", "hardware=dual_gpu", gpus=2),
     Step("suite-two_gpus", 110, "pytest", ("-m", "gpu", "-k", "two_gpus", "-q", "-ra", "tests/gpu"), gpus=2),
 )
-"""A step called after a shape alone is what the other engines of that shape are compared with."""
+"""A step called after a shape alone, or its `one_engine`, is what the other engines of that shape are compared with."""
 
 _ON_A_CPU = (
     "hardware=cpu",

@@ -92,13 +92,14 @@ def _ratios(results: list[Result]) -> str:
 
 
 def _between_steps(results: list[Result]) -> str:
-    """Ours in the step called after the shape, against the same workload on other engines, by medians."""
+    """Ours in the step called after the shape, or in its `one_engine`, against other engines, by medians."""
     groups = _grouped(results, "shape", "workload", "step", "way")
     speeds = {key: median(one["tok_s"] for one in group) for key, group in groups}
     rows = []
     for (shape, workload, step, way), speed in speeds.items():
-        reference = speeds.get((shape, workload, shape, "ours"))
-        if step == shape or reference is None:
+        references = ((shape, workload, whose, "ours") for whose in (shape, f"{shape}-one_engine"))
+        reference = next((speeds[key] for key in references if key in speeds), None)
+        if step in (shape, f"{shape}-one_engine") or reference is None:
             continue
         asked = "1.15" if shape == "8b" and step in ("8b-async", "8b-single_gpu") else ""
         ratio = f"{reference / speed:.3f}"

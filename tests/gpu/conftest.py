@@ -1,6 +1,5 @@
 """What the tests on a GPU share. None of them runs in `make test`: python -m pytest -m gpu (about seven minutes)."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,18 +32,14 @@ def free_gpu() -> Iterator[None]:
 
 
 def write_model(folder: Path, **changes: Any) -> Path:
-    """The tiny model with heads of a size that every attention kernel has, and `changes` to its config.json."""
-    write_tiny_model(folder)
-    config = json.loads((folder / "config.json").read_text())
-    changes = {"hidden_size": 256, "head_dim": 64, "bos_token_id": 0, "dtype": "bfloat16"} | changes
-    (folder / "config.json").write_text(json.dumps(config | changes))
-    return folder
+    """The tiny model with heads of a size that every attention kernel has, and `changes` to its config."""
+    return write_tiny_model(folder, **{"hidden_size": 256, "head_dim": 64, "dtype": "bfloat16"} | changes)
 
 
 def arguments(model: Path, source: Path, *overrides: str) -> tuple[str, ...]:
-    """Of a run over `source` on a model with random weights."""
-    shown = (f"model.path={model}", "model.load_format=dummy", f"data.path={source}")
-    return (*shown, "tracking=disabled", "sampling.n_samples=3", "sampling.max_tokens=24", *overrides)
+    """Of a run of `model` over `source`."""
+    shown = (f"model.path={model}", f"data.path={source}", "tracking=disabled")
+    return (*shown, "sampling.n_samples=3", "sampling.max_tokens=24", *overrides)
 
 
 def rows_of(folder: Path, name: str, model: Path, *overrides: str) -> list[dict[str, Any]]:

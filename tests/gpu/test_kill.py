@@ -38,7 +38,7 @@ def journal(run_dir: Path) -> list[dict[str, object]]:
 @pytest.mark.skipif(0 < compute_capability() < 9, reason="batch-invariant kernels need compute capability 9.0")
 def test_killed_and_resumed_then_verified_to_the_last_character(tmp_path: Path) -> None:
     """Batch-invariant kernels make the comparison exact: the killed, resumed and verified samples met other batches."""
-    model, source = write_model(tmp_path / "model"), write_input(tmp_path / "input.parquet", ROWS * 10)
+    model, source = write_model(tmp_path / "model"), write_input(tmp_path / "input.parquet", ROWS * 4)
     asked = arguments(
         model,
         source,
@@ -46,9 +46,9 @@ def test_killed_and_resumed_then_verified_to_the_last_character(tmp_path: Path) 
         "hardware.gpu_memory_utilization=0.6",  # the resume cannot start unless the killed engine's memory is free
         "hardware.batch_invariant=true",
         "hardware.max_num_seqs=16",
-        "sampling.max_tokens=200",
+        "sampling.max_tokens=150",
         "store.flush_seconds=0.2",
-        "store.flush_samples=50",
+        "store.flush_samples=20",
     )
     process = subprocess.Popen(command(*asked, "hydra.run.dir=run"), cwd=tmp_path, stdout=subprocess.DEVNULL)
     while len(list(tmp_path.glob("run/samples/part-*"))) < 2:
@@ -57,12 +57,12 @@ def test_killed_and_resumed_then_verified_to_the_last_character(tmp_path: Path) 
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     durable = journal(tmp_path / "run")
-    assert 0 < len(durable) < 720
+    assert 0 < len(durable) < 288
 
     resumed = resume("run", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     after = journal(tmp_path / "run")
-    assert len({(row["row_id"], row["sample_idx"]) for row in after}) == len(after) == 720
+    assert len({(row["row_id"], row["sample_idx"]) for row in after}) == len(after) == 288
     assert all(row in after for row in durable)
     found = verify(tmp_path / "run", ["rows=24"])
     assert found.samples == 72
