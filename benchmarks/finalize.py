@@ -10,13 +10,13 @@ one and a half times as long as `--characters`.
 import argparse
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.memory import peak_mib
 from benchmarks.pipeline import write_prompts
 from rollout.config import DataConfig, StoreConfig
 from rollout.finalize import OUTPUT, finalize
@@ -83,7 +83,7 @@ def measure(folder: Path, n_samples: int) -> dict[str, float]:
     start = time.monotonic()
     finalize(folder, table, n_samples, {})
     seconds = time.monotonic() - start
-    return {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"seconds": seconds, "peak_mib": peak_mib()}
 
 
 if __name__ == "__main__":

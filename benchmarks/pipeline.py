@@ -8,7 +8,6 @@ from the first row read to rollouts.parquet, and the process's peak memory.
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -19,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
+from benchmarks.memory import peak_mib
 from rollout.knobs import build
 from rollout.run import execute, preflight
 
@@ -72,7 +72,7 @@ def measure(samples: int, n_samples: int) -> dict[str, float]:
         execute(run, table, run_dir)
         seconds = time.monotonic() - start
         assert pq.read_metadata(run_dir / "rollouts.parquet").num_rows == samples // n_samples
-    return {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"seconds": seconds, "peak_mib": peak_mib()}
 
 
 def write_prompts(path: Path, rows: int) -> None:

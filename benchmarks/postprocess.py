@@ -3,18 +3,19 @@
     python -m benchmarks.make_rollouts big.parquet
     python -m benchmarks.postprocess big.parquet [repeats]
 
-Every measurement is a process of its own, whose peak is what the kernel counted (ru_maxrss). The two ways to flatten
+Every measurement is a process of its own, whose peak is what the kernel counted. The two ways to flatten
 take turns; ratios are of medians.
 """
 
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from benchmarks.memory import peak_mib
 
 LISTS = ["responses", "finish_reasons", "num_generated_tokens", "seeds"]
 
@@ -64,8 +65,7 @@ def measure(way: str, rollouts: Path) -> tuple[float, float]:
 def _do(way: str, rollouts: Path) -> None:
     with tempfile.TemporaryDirectory(dir=rollouts.parent) as folder:
         WAYS[way](rollouts, Path(folder))
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    print(_since_start(), usage.ru_maxrss / 1024)
+    print(_since_start(), peak_mib())
 
 
 def _since_start() -> float:

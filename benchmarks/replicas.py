@@ -9,13 +9,13 @@ processes share this machine's cores), the same per second of the driver's own C
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.memory import peak_mib
 from benchmarks.pipeline import write_prompts
 from rollout.compose import compose_run
 from rollout.engine import release
@@ -56,8 +56,7 @@ def measure(replicas: int, samples: int, n_samples: int) -> dict[str, float]:
         seconds = _run(folder / "run", replicas, samples, n_samples)
         cpu = time.process_time() - cpu
         release()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak}
+    return {"seconds": seconds, "cpu_seconds": cpu, "peak_mib": peak_mib()}
 
 
 def _run(folder: Path, replicas: int, samples: int, n_samples: int) -> float:
