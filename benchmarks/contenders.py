@@ -60,9 +60,10 @@ class Measured:
         return self.tokens / self.seconds
 
 
-def write_questions(path: Path, rows: int) -> None:
-    """An input file of short questions, no two of them equal."""
-    pq.write_table(pa.table({"prompt": [f"Tell a story about the number {number}." for number in range(rows)]}), path)
+def write_questions(path: Path, rows: int, words: int = 0) -> None:
+    """An input file of short questions, no two of them equal, each followed by so many more words."""
+    texts = [f"Tell a story about the number {number}." + f" It is {number}." * (words // 3) for number in range(rows)]
+    pq.write_table(pa.table({"prompt": texts}), path)
 
 
 def work_of(run: RunConfig, lengths: Sequence[int]) -> Work:

@@ -1,6 +1,8 @@
 """The benchmark's own arithmetic, and that what it asks for can be asked for."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from statistics import median
 
@@ -15,6 +17,8 @@ from benchmarks.gpu.table import markdown
 from benchmarks.gpu.workloads import WORKLOADS, long_tailed
 from rollout.compose import compose_run
 from rollout.knobs import check
+
+ROOT = Path(__file__).parents[1]
 
 
 def test_the_long_tailed_workload_has_the_median_and_the_tail_it_is_called_after() -> None:
@@ -73,6 +77,21 @@ def test_every_step_asks_for_a_config_that_there_is(step: Step) -> None:
     tasks = [word.split(":") for word in step.arguments if word.count(":") == 2]
     assert tasks
     assert {workload for workload, _, _ in tasks} <= set(WORKLOADS)
+
+
+def test_the_steps_of_tests_select_every_test_on_a_gpu_but_those_of_presets_that_have_steps_of_their_own() -> None:
+    def selected(*arguments: str) -> list[str]:
+        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments]
+        printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        return [line for line in printed.splitlines() if "::" in line]
+
+    chosen = [
+        name
+        for step in PLAN
+        if step.module == "pytest"
+        for name in selected(*(word for word in step.arguments if word != "-vv"))
+    ]
+    assert sorted(chosen) == sorted(selected("-m", "gpu", "-k", "not a_preset", "tests/gpu"))
 
 
 def test_ratios_are_taken_repeat_by_repeat(tmp_path: Path) -> None:

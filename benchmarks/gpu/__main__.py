@@ -1,6 +1,6 @@
 """Everything that is measured on a GPU, in steps of one engine each, and a table of it all.
 
-    python -m benchmarks.gpu --output FOLDER --tokenizer FOLDER [--gpus 0,1] [--deadline 560] [--steps 8b,suite]
+    python -m benchmarks.gpu --output FOLDER --tokenizer FOLDER [--gpus 0,1] [--deadline 560] [--steps 8b,tests-kill]
 
 Models are built here: real shapes, random weights, the tokenizer from a folder that holds tokenizer.json,
 tokenizer_config.json, chat_template.jinja and generation_config.json. Every GPU takes the next step of the plan that
@@ -141,10 +141,12 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--tokenizer", type=Path, help="folder of tokenizer.json and its companions")
     parser.add_argument("--gpus", default="0", help="which to use, for example 0,1")
     parser.add_argument("--deadline", type=float, default=560, help="seconds until everything has ended")
-    parser.add_argument("--steps", type=lambda text: text.split(","), help="only these, for example 8b,suite")
+    parser.add_argument("--steps", type=lambda text: text.split(","), help="only these, for example 8b,tests-kill")
     parser.add_argument("--tiny", action="store_true", help="a tiny shape on the CPU")
     parser.add_argument("--list", action="store_true", help="show the plan")
     options = parser.parse_args()
+    if unknown := set(options.steps or ()) - {step.name for step in PLAN}:
+        parser.error(f"--steps: there is no {', '.join(sorted(unknown))}; see --list")
     if not options.list and options.tokenizer is None:
         parser.error("--tokenizer is missing")
     return options

@@ -41,7 +41,7 @@ class Place:
         # always the same folder: its name is in the key of vLLM's cache of compiled code
         model = Path(gettempdir()) / f"model-{self.shape}{'-weights' if self.weights else ''}"
         write_model(model, SHAPES[self.shape], self.tokenizer)
-        if self.weights and not list(model.glob("*.safetensors")):
+        if self.weights and not (model / "model.safetensors").exists():
             write_weights(model)
         return compose_run(
             f"model.path={model}",
@@ -56,7 +56,7 @@ class Place:
         """The named workload as the input of a run."""
         chosen = named(workload, max_num_seqs)
         source, lengths = self.folder / f"{workload}.parquet", chosen.lengths()
-        write_questions(source, len(lengths))
+        write_questions(source, len(lengths), chosen.prompt_words)
         run = self.run(
             f"data.path={source}", f"sampling.n_samples={chosen.n_samples}", f"sampling.max_tokens={max(lengths)}"
         )

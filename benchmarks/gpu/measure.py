@@ -48,10 +48,6 @@ def main() -> None:
         release()
 
 
-def _on(engine: VLLMEngine, work: Work, name: str) -> Callable[[Path], Measured]:
-    return partial(WAYS[name], work, engine)
-
-
 def _prompt_tokens(work: Work, engine: VLLMEngine) -> int:
     """Tokens of the first prompt; the others have as many, give or take a digit."""
     return len(engine.render(next(iter(read_prompts(work.table, work.run.data))).messages).token_ids)

@@ -28,8 +28,13 @@ def _at_a_time(number: int) -> tuple[str, ...]:
     return (f"hardware.max_num_seqs={number}", f"{graphs}={number}")
 
 
-def _tuned(name: str, *overrides: str) -> Step:
-    return _throughput(f"8b-{name}", 120, "equal:ours:1", tuned=overrides)
+def _tuned(name: str, workload: str, *overrides: str) -> Step:
+    return _throughput(f"8b-{name}", 180, f"{workload}:ours:1", tuned=overrides)
+
+
+def _tests(name: str, seconds: int, keyword: str, gpus: int = 1) -> Step:
+    words = ("-m", "gpu", "-k", keyword, "-vv", "--durations=0", "tests/gpu")
+    return Step(f"tests-{name}", seconds, "pytest", words, gpus)
 
 
 def _replicas(shape: str, per_gpu: int, seconds: int, workload: str, *counts: int) -> Step:
@@ -43,35 +48,39 @@ def _replicas(shape: str, per_gpu: int, seconds: int, workload: str, *counts: in
 _DEFAULT_GRAPHS = ("~hardware.engine_kwargs.compilation_config",)
 _ASYNC = "equal:async_llm,async_stream:1"
 
+_EXACT = ("hardware=single_gpu", "sampling.top_p=1")
+
 PLAN = (
     Step("limits", 20, "benchmarks.gpu.limits", ()),
     _throughput("8b", 480, "equal:ours,one_call:2", "tail:ours,one_call:2", "tail:chunked:1"),
-    _throughput("8b-async", 200, "equal:async_llm:2", module="asynchronous"),
-    _throughput("8b-async_graphs_512", 190, _ASYNC, tuned=_DEFAULT_GRAPHS, module="asynchronous"),
-    _engine("8b-single_gpu", 135, "--do", "equal:ours:1", "hardware=single_gpu"),
+    _throughput("8b-async", 210, "equal:async_llm:2", module="asynchronous"),
+    _throughput("8b-async_graphs_512", 220, _ASYNC, tuned=_DEFAULT_GRAPHS, module="asynchronous"),
+    _engine("8b-single_gpu", 160, "--do", "equal:ours:1", "hardware=single_gpu"),
     _engine(
         "0.5b", 290, "--do", "equal:ours,one_call:2", "--do", "tail:ours,one_call:2", "--profile", "hardware=throughput"
     ),
-    _throughput("8b-one_engine", 120, "equal:ours:1"),
+    _throughput("8b-one_engine", 210, "equal:ours:1", "long_prompts:ours:1"),
     _throughput("0.5b-one_engine", 200, "equal:one_call,ours:2"),
     _replicas("0.5b", 8, 240, "replicas", 8, 4, 2, 1, 8),
-    _replicas("8b", 2, 200, "equal", 2, 1),
-    _replicas("8b", 4, 250, "equal", 4),
+    _replicas("8b", 2, 290, "equal", 2, 1),
+    _replicas("8b", 4, 320, "equal", 4),
     _throughput("8b-card", 540, "card:run:1", module="card"),
-    Step("suite", 700, "pytest", ("-m", "gpu", "-k", "not a_preset", "-q", "-ra", "--durations=0", "tests/gpu")),
+    _tests("kill", 260, "killed"),
+    _tests("replicas", 200, "share_a_gpu"),
+    _tests("memory", 300, "test_memory and not sweep"),
+    _tests("sweep", 130, "sweep"),
     _engine("8b-low_mem", 95, "--do", "waves:ours:1", "hardware=low_mem"),
     _engine("8b-debug", 65, "--do", "waves:ours:1", "hardware=debug"),
     _engine("8b-fp8", 125, "--do", "equal:ours:1", "hardware=fp8", "model.quantization=fp8"),
-    _engine("0.5b-invariance", 240, "--do", "waves:ours:1", "hardware=single_gpu", module="benchmarks.gpu.invariance"),
+    _engine("0.5b-invariance", 280, "--do", "exact:run:1", *_EXACT, module="benchmarks.gpu.invariance"),
     _throughput("0.5b-async", 130, "equal:async_llm:2", module="asynchronous"),
-    _tuned("graphs_512", *_DEFAULT_GRAPHS),
-    _tuned("seqs_1536", *_at_a_time(1536)),
-    _tuned("tokens_8192", "hardware.max_num_batched_tokens=8192"),
-    _tuned("tokens_32768", "hardware.max_num_batched_tokens=32768"),
-    _tuned("seqs_768", *_at_a_time(768)),
-    _tuned("no_prefix_caching", "hardware.enable_prefix_caching=false"),
+    _tuned("graphs_512", "equal", *_DEFAULT_GRAPHS),
+    _tuned("no_prefix_caching", "long_prompts", "hardware.enable_prefix_caching=false"),
+    _tuned("tokens_8192", "long_prompts", "hardware.max_num_batched_tokens=8192"),
+    _tuned("seqs_1536", "equal", *_at_a_time(1536)),
+    _tuned("seqs_768", "equal", *_at_a_time(768)),
     _engine("8b-dual_gpu", 180, "--do", "equal:ours:2", "hardware=dual_gpu", gpus=2),
-    Step("suite-two_gpus", 110, "pytest", ("-m", "gpu", "-k", "two_gpus", "-q", "-ra", "tests/gpu"), gpus=2),
+    _tests("two_gpus", 110, "two_gpus or every_gpu", gpus=2),
 )
 """A step called after a shape alone, or its `one_engine`, is what the other engines of that shape are compared with."""
 

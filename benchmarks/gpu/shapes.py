@@ -88,4 +88,6 @@ def write_weights(folder: Path) -> None:
     torch.manual_seed(0)
     model = LlamaForCausalLM(config)
     torch.nn.init.normal_(model.lm_head.weight, std=6 / math.sqrt(config.hidden_size))
-    model.to(torch.bfloat16).save_pretrained(folder)
+    partial = folder / "unfinished"
+    model.to(torch.bfloat16).save_pretrained(partial)
+    (partial / "model.safetensors").rename(folder / "model.safetensors")

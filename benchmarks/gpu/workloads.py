@@ -15,6 +15,8 @@ class Workload:
     n_samples: int = 8
     tail: int = 1
     """The longest response, as a multiple of the median; 1 makes all equal."""
+    prompt_words: int = 0
+    """How much longer than a short question each prompt is."""
 
     def lengths(self) -> list[int]:
         """Tokens of a response, for each prompt; the samples of one prompt are equally long.
@@ -39,12 +41,16 @@ def long_tailed(count: int, median: int, tail: int) -> list[int]:
 WORKLOADS = {
     "equal": Workload(prompts=256, tokens=512),
     "tail": Workload(prompts=384, tokens=128, tail=20),
+    "long_prompts": Workload(prompts=128, tokens=256, prompt_words=1000),
+    "exact": Workload(prompts=256, tokens=256),
     "card": Workload(prompts=1000, tokens=1000),
     "replicas": Workload(prompts=512, tokens=512),
     "waves": Workload(prompts=0, tokens=256),
     "warm_up": Workload(prompts=256, tokens=16, tail=8),
     "tiny_equal": Workload(prompts=6, tokens=8, n_samples=2),
     "tiny_tail": Workload(prompts=12, tokens=4, n_samples=2, tail=10),
+    "tiny_long_prompts": Workload(prompts=6, tokens=8, n_samples=2, prompt_words=50),
+    "tiny_exact": Workload(prompts=32, tokens=8, n_samples=2),
     "tiny_card": Workload(prompts=5, tokens=8, n_samples=2),
     "tiny_replicas": Workload(prompts=12, tokens=8, n_samples=2),
     "tiny_waves": Workload(prompts=0, tokens=6, n_samples=2),

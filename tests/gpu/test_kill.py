@@ -1,9 +1,6 @@
 """SIGKILL in the middle of a run on a GPU: nothing durable is lost, the memory comes back, a resume completes it."""
 
-import os
-import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +12,7 @@ from rollout.verify.__main__ import verify
 from tests.commands import command, resume
 from tests.conftest import write_input
 from tests.gpu.conftest import GPUS, ROWS, arguments, needs_gpu, write_model
+from tests.processes import wait_until
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
 
@@ -37,7 +35,10 @@ def journal(run_dir: Path) -> list[dict[str, object]]:
 
 @pytest.mark.skipif(0 < compute_capability() < 9, reason="batch-invariant kernels need compute capability 9.0")
 def test_killed_and_resumed_then_verified_to_the_last_character(tmp_path: Path) -> None:
-    """Batch-invariant kernels make the comparison exact: the killed, resumed and verified samples met other batches."""
+    """Batch-invariant kernels make the comparison exact, though the samples that are verified meet larger batches.
+
+    With top_p=1: below, vLLM cuts off the tail in another way when fewer than 8 samples run at a time.
+    """
     model, source = write_model(tmp_path / "model"), write_input(tmp_path / "input.parquet", ROWS * 4)
     asked = arguments(
         model,
@@ -47,15 +48,18 @@ def test_killed_and_resumed_then_verified_to_the_last_character(tmp_path: Path) 
         "hardware.batch_invariant=true",
         "hardware.max_num_seqs=16",
         "sampling.max_tokens=150",
+        "sampling.top_p=1",
         "store.flush_seconds=0.2",
         "store.flush_samples=20",
     )
     process = subprocess.Popen(command(*asked, "hydra.run.dir=run"), cwd=tmp_path, stdout=subprocess.DEVNULL)
-    while len(list(tmp_path.glob("run/samples/part-*"))) < 2:
+    try:
+        wait_until(lambda: process.poll() is not None or len(list(tmp_path.glob("run/samples/part-*"))) > 1, 180)
         assert process.poll() is None
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    finally:
+        process.kill()
+        process.wait()
+        print(*(log.read_text()[-3000:] for log in tmp_path.glob("run/*.log")))  # which pytest shows should it fail
     durable = journal(tmp_path / "run")
     assert 0 < len(durable) < 288
 
@@ -64,6 +68,6 @@ def test_killed_and_resumed_then_verified_to_the_last_character(tmp_path: Path) 
     after = journal(tmp_path / "run")
     assert len({(row["row_id"], row["sample_idx"]) for row in after}) == len(after) == 288
     assert all(row in after for row in durable)
-    found = verify(tmp_path / "run", ["rows=24"])
+    found = verify(tmp_path / "run", ["rows=24", "hardware.max_num_seqs=64"])
     assert found.samples == 72
     assert found.differences == []
