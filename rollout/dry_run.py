@@ -4,11 +4,16 @@ from collections.abc import Iterator
 
 from rollout.config import HardwareConfig, RunConfig
 from rollout.prompts import read_prompts, shard_in_words
+from rollout.records import Outcome
+from rollout.session import error_limit
 from rollout.tables import Table
 
 
 def show_plan(run: RunConfig, table: Table) -> None:
-    """Print the plan of `run` on `table`. Reads the whole input, to count the rows that cannot be sampled."""
+    """Print the plan of `run` on `table`. Reads the whole input, to count the rows that cannot be sampled.
+
+    Raises UserError, after the plan, where there are more of them than the run allows.
+    """
     n_samples, max_tokens = run.sampling.n_samples, run.sampling.max_tokens
     bad = [prompt for prompt in read_prompts(table, run.data) if prompt.error is not None]
     print(f"input     {table.path}: {table.num_rows:,} rows, columns {', '.join(table.schema.names)}")
@@ -17,11 +22,14 @@ def show_plan(run: RunConfig, table: Table) -> None:
     print(f"prompts   {table.num_rows - len(bad):,} usable, {len(bad):,} not")
     for prompt in bad[:5]:
         print(f"          row {prompt.row_id}: {prompt.error}")
-    samples = n_samples * table.num_rows
+    samples = n_samples * (table.num_rows - len(bad))
     print(f"samples   {samples:,} ({n_samples} per row), at most {samples * max_tokens:,} tokens")
     print(f"model     {run.model.path}")
     print(f"sampling  temperature {run.sampling.temperature}, top_p {run.sampling.top_p}, seed {run.sampling.seed}")
     print(f"hardware  {', '.join(_hardware(run.hardware))}")
+    check = error_limit(run, table.num_rows)
+    for prompt in bad:
+        check(Outcome(prompt.row_id, sample_idx=0, num_prompt_tokens=None, num_generated_tokens=0, error=prompt.error))
 
 
 def _hardware(hardware: HardwareConfig) -> Iterator[str]:

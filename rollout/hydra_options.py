@@ -10,6 +10,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 
 from rollout.compose import conf_dir
 from rollout.errors import UserError
+from rollout.manifest import MANIFEST
 
 _ONE_OF = ("run", "cfg", "multirun", "shell_completion", "info")
 _REPLAY = "`python -m rollout.replay RUN_DIR`"
@@ -30,6 +31,17 @@ def check(arguments: list[str]) -> None:
     if not options.shell_completion:  # whose overrides are unfinished words
         for override in OverridesParser.create().parse_overrides(options.overrides):
             _check_preset(override)
+            _check_folder(override, options.multirun)
+
+
+def _check_folder(override: Override, is_sweep: bool) -> None:
+    """A sweep has a folder of its own, with one for each job in it."""
+    if not is_sweep or override.is_delete():
+        return
+    if override.key_or_group == "hydra.run.dir":
+        raise UserError(f"hydra.run.dir={override.value()}: a sweep does not use it; set hydra.sweep.dir")
+    if override.key_or_group == "hydra.sweep.dir" and (Path(str(override.value())) / MANIFEST).exists():
+        raise UserError(f"hydra.sweep.dir={override.value()}: the folder of a run; choose another one")
 
 
 def _check_preset(override: Override) -> None:

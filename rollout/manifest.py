@@ -31,6 +31,11 @@ def read(run_dir: Path) -> dict[str, Any]:
             _ = manifest[key]
         is_newer = manifest["schema_version"] > SCHEMA_VERSION
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if (run_dir / "multirun.yaml").exists():  # which Hydra writes
+            raise UserError(
+                f"{run_dir}: a sweep's folder; give the sweep's command again with hydra.sweep.dir={run_dir}, or the "
+                "folder of one of its jobs"
+            ) from error
         raise UserError(
             f"{run_dir}: not a run folder (no readable {MANIFEST} in it); give the folder of a run"
         ) from error

@@ -187,7 +187,7 @@ def error_limit(run: RunConfig, num_rows: int) -> Callable[[Sample | Outcome], N
             )
         if len(bad_rows) > limit * num_rows:
             raise UserError(
-                f"data.max_error_fraction={limit}: {len(bad_rows)} of {num_rows} rows cannot be sampled, "
+                f"data.max_error_fraction={limit}: {len(bad_rows)} of {num_rows} rows cannot be sampled so far, "
                 f"the last is row {sample.row_id} ({sample.error}); mend the input or raise the limit"
             )
 

@@ -71,12 +71,13 @@ def job(run_dir: Path, config: DictConfig, do: Callable[[], None]) -> float | No
         note["status"] = "done"
     except Interrupted as error:
         note |= {"status": "interrupted", "error": str(error)}
+        print(f"the sweep goes on with its own command and hydra.sweep.dir={sweep_dir}", file=sys.stderr)
         raise
     except Exception as error:
         note |= {"status": "failed", "error": _explained(error)}
         _print_failure(note, error)
         if before.get("status") == "done" and isinstance(error, UserError):  # the folder keeps the job it has
-            note = before | {"started": note["started"], "refused": note["error"]}
+            note = before | {"started": note["started"], "refused": note["error"], "asked": note["overrides"]}
         if config.objective is not None:
             raise
     finally:
@@ -100,7 +101,7 @@ def _print_failure(note: dict[str, Any], error: Exception) -> None:
 
 
 def _title(note: dict[str, Any]) -> str:
-    return f"{note['num']} ({' '.join(note['overrides'])})"
+    return f"{note['num']} ({' '.join(note.get('asked', note['overrides']))})"
 
 
 def _write_comparison(sweep_dir: Path, num_rows: int) -> None:
@@ -129,8 +130,9 @@ def conclude() -> None:
     for note in failed:
         how, why = ("refused", note["refused"]) if "refused" in note else (note["status"], note["error"])
         print(f"error: job {_title(note)}: {how}: {why}", file=sys.stderr)
-    if failed:
+    if any("refused" not in note for note in failed):
         print("run the same command with the same hydra.sweep.dir to do what is not done", file=sys.stderr)
+    if failed:
         sys.exit(1)
 
 

@@ -68,7 +68,9 @@ class VLLMEngine:
             raise UserError(f"sampling: vLLM refuses these parameters: {error}") from error
         shown = {name: getattr(params, name) for name in self._params if name not in _OURS_IN_SAMPLING_PARAMS}
         default = SamplingParams()
-        return ", ".join(f"{name}={value}" for name, value in shown.items() if value != getattr(default, name))
+        always = ("max_tokens", "temperature")
+        told = {name: value for name, value in shown.items() if name in always or value != getattr(default, name)}
+        return ", ".join(f"{name}={value}" for name, value in told.items())
 
     def render(self, messages: list[Message]) -> Rendered:
         try:

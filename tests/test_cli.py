@@ -175,13 +175,15 @@ def test_every_problem_is_reported_at_once(inputs: Path) -> None:
 
 def test_dry_run_tells_the_plan_and_the_bad_rows_and_writes_nothing(tmp_path: Path) -> None:
     write_input(tmp_path / "input.parquet", [{"prompt": chat("a")}, {"prompt": None}, {"prompt": chat(" ")}])
-    result = run_command(
-        "dry_run=true", "data.path=input.parquet", "sampling.n_samples=4", "hardware=cpu", cwd=tmp_path
-    )
+    plan = ("dry_run=true", "data.path=input.parquet", "sampling.n_samples=4", "hardware=cpu")
+    result = run_command(*plan, "data.max_error_fraction=0.7", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "1 usable, 2 not" in result.stdout
     assert "row 1: the prompt is null" in result.stdout
-    assert "12 (4 per row)" in result.stdout
+    assert "4 (4 per row)" in result.stdout
+    too_many = run_command(*plan, cwd=tmp_path)
+    assert too_many.returncode == 1
+    assert too_many.stderr.startswith("error: data.max_error_fraction=0.1: 1 of 3 rows cannot be sampled so far")
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["input.parquet"]
 
 
@@ -211,8 +213,8 @@ def test_too_many_bad_rows_fail_the_run_and_say_which(tmp_path: Path) -> None:
     result = run_command(*ECHO, "data.path=input.parquet", "hydra.run.dir=run", cwd=tmp_path)
     assert result.returncode == 1
     assert result.stderr == (
-        "error: data.max_error_fraction=0.1: 1 of 6 rows cannot be sampled, the last is row 5 (the prompt is null); "
-        "mend the input or raise the limit\n"
+        "error: data.max_error_fraction=0.1: 1 of 6 rows cannot be sampled so far, the last is row 5 (the prompt is "
+        "null); mend the input or raise the limit\n"
     )
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
 

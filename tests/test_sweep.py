@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from tests.commands import ECHO, run_command
+from tests.commands import ECHO, resume, run_command
 
 SIX = ("-m", *ECHO, "data.limit=3", "sampling.temperature=0.3,0.7,1.0", "sampling.n_samples=1,2")
 
@@ -111,6 +111,30 @@ def test_a_folder_with_other_jobs_is_refused_job_by_job(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "sampling.temperature=0.4: this run was made with 0.3" in result.stderr
     assert "sampling.n_samples=2: this run has 8; give that many or more" in result.stderr
+    assert "error: job 0 (" in result.stderr
+    assert "temperature=0.3" not in result.stderr  # but what was asked for now
+    assert "run the same command" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("hydra.sweep.dir=run", "hydra.sweep.dir=run: the folder of a run; choose another one"),
+        ("hydra.run.dir=there", "hydra.run.dir=there: a sweep does not use it; set hydra.sweep.dir"),
+    ],
+)
+def test_a_sweep_does_not_write_into_a_run(override: str, line: str, tmp_path: Path) -> None:
+    assert run_command(*ECHO, "data.limit=2", "hydra.run.dir=run", cwd=tmp_path).returncode == 0
+    before = sorted(tmp_path.rglob("*"))
+    result = run_command("-m", *ECHO, "data.limit=2", "sampling.seed=1,2", override, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (1, f"error: {line}\n")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_resume_of_a_sweep_says_how_a_sweep_goes_on(sweep_dir: Path) -> None:
+    result = resume(str(sweep_dir), cwd=sweep_dir.parent)
+    assert result.returncode == 1
+    assert f"a sweep's folder; give the sweep's command again with hydra.sweep.dir={sweep_dir}" in result.stderr
 
 
 def test_what_nobody_foresaw_keeps_its_traceback_and_stops_no_other_job(tmp_path: Path) -> None:

@@ -150,6 +150,8 @@ def _export_problems(config: ExportConfig, data: DataConfig, given: Given, has_s
     path = (given.output_dir or Path()) / Path(config.file).expanduser()
     if config.file in _TAKEN or path.resolve() == given.source.resolve():
         yield f"postprocess.export.file={config.file}: is a file that is read or written otherwise; choose another name"
+    elif config.file.startswith(("/", "~")) and path.exists():
+        yield f"postprocess.export.file={config.file}: is there already; delete it or choose another name"
     for name in config.columns or []:
         if name not in given.schema.names:
             yield f"postprocess.export.columns={name}: no such column, {did_you_mean(name, given.schema.names)}"

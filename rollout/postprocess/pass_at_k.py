@@ -16,15 +16,15 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - comb(n - c, k) / comb(n, k)
 
 
-def majority_at_k(answers: Sequence[str | None], passed: Sequence[bool], k: int) -> float | None:
+def majority_at_k(answers: Sequence[str | None], passed: Sequence[bool], k: int) -> float:
     """Whether the most frequent answer among the first `k` samples passes: 1.0 or 0.0.
 
     Several most frequent answers count by the share of them that pass, as if one were drawn at random. Samples without
-    an answer do not vote; None where there is no vote. Self-consistency, Wang et al. 2022 (arXiv:2203.11171).
+    an answer do not vote, and no vote at all is a wrong one. Self-consistency, Wang et al. 2022 (arXiv:2203.11171).
     """
     votes = Counter(answer for answer in answers[:k] if answer is not None)
     if not votes:
-        return None
+        return 0.0
     most = max(votes.values())
     is_right = {answer: right for answer, right in zip(answers[:k], passed[:k], strict=True) if answer is not None}
     elected = [answer for answer, count in votes.items() if count == most]

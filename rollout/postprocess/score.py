@@ -1,5 +1,7 @@
 """Score every response against the ground truth: `scores.parquet`, which the later steps read beside the responses."""
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +20,17 @@ from rollout.postprocess.source import Source
 from rollout.records import FLAT_FIELDS, SCORE_FIELDS
 from rollout.tables import write_parquet
 
+log = logging.getLogger(__name__)
+
 SCORES = "scores.parquet"
 _KEY = (pa.field("row_id", pa.int64(), nullable=False), pa.field("sample_idx", pa.int32(), nullable=False))
 _CHECKSUM = pa.field("response_crc32", pa.int64())
 SCHEMA = pa.schema([*_KEY, *SCORE_FIELDS, _CHECKSUM])
+
+_SHOWN = 3
+"""Reasons why responses have no score, on screen; `score_error` has all."""
+
+_DISTINCT = 1000  # that are counted, for a scorer that names its row in each
 
 _OURS = {column.name for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
 
@@ -30,20 +39,33 @@ def score_responses(source: Source, output_dir: Path, score: ScoreConfig) -> dic
     """Write `scores.parquet`: SCHEMA, one row per response of `source`, in its order.
 
     Returns how many responses were `scored`, how many not although they are there (`unscored`), and how many `failed`.
+    Raises UserError, and writes nothing, when there were reasons not to score every one.
     """
     counts = {"scored": 0, "unscored": 0, "failed": 0}
-    with scoring(score) as score_all:
+    reasons = Counter[str]()
 
-        def batches() -> Iterator[pa.RecordBatch]:
+    def batches() -> Iterator[pa.RecordBatch]:
+        with scoring(score) as score_all:
             for batch in source.batches():
                 scores = _scores(batch, score, score_all)
                 failed = batch.column("response").null_count
                 counts["failed"] += failed
                 counts["unscored"] += scores.column("score").null_count - failed
                 counts["scored"] += batch.num_rows - scores.column("score").null_count
+                for reason in scores.column("score_error").drop_null().to_pylist():
+                    if reason in reasons or len(reasons) < _DISTINCT:
+                        reasons[reason] += 1
                 yield scores
+        if not counts["scored"] and reasons:  # before the scores that are there are replaced by none
+            reason, times = reasons.most_common(1)[0]
+            raise UserError(
+                f"postprocess.score.scorer={score.scorer}: no response could be scored, {times:,} of them because: "
+                f"{reason}; mend that"
+            )
 
-        write_parquet(output_dir / SCORES, SCHEMA, batches())
+    write_parquet(output_dir / SCORES, SCHEMA, batches())
+    for reason, times in reasons.most_common(_SHOWN):
+        log.warning("score: %d without a score: %s", times, reason)
     return counts
 
 

@@ -50,6 +50,7 @@ class ScoreCounts:
         """(scored responses, those that pass) -> rows"""
         self._votes: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
         """k -> (sum of majority@k, rows)"""
+        self._has_answers = False
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count a batch that has the columns of SCORE_FIELDS."""
@@ -71,13 +72,10 @@ class ScoreCounts:
             self._values[rounded] += int(count)
 
     def _vote(self, answers: list[str | None], passed: list[bool]) -> None:
-        if not any(answer is not None for answer in answers):
-            return
+        self._has_answers |= any(answer is not None for answer in answers)
         for k in ks([len(answers)]):
-            share = majority_at_k(answers, passed, k)
-            if share is not None:
-                self._votes[k][0] += share
-                self._votes[k][1] += 1
+            self._votes[k][0] += majority_at_k(answers, passed, k)
+            self._votes[k][1] += 1
 
     def summary(self) -> ScoreSummary | None:
         """The numbers; None where there was nothing to score."""
@@ -86,6 +84,7 @@ class ScoreCounts:
             return None
         passed = sum(c * rows for (_, c), rows in self._rows.items())
         pass_at = {k: self._pass_at(k) for k in ks(n for n, _ in self._rows)}
+        votes = self._votes if self._has_answers else {}  # not every scorer gives answers
         values = np.array([*self._values], np.float64)
         rates = np.array([c / n for n, c in self._rows])
         return ScoreSummary(
@@ -94,7 +93,7 @@ class ScoreCounts:
             mean=self._sum / scored if scored else None,
             pass_rate=passed / scored if scored else None,
             pass_at_k={str(k): share for k, share in pass_at.items()},
-            majority_at_k={str(k): total / rows for k, (total, rows) in sorted(self._votes.items()) if k in pass_at},
+            majority_at_k={str(k): total / rows for k, (total, rows) in sorted(votes.items()) if k in pass_at},
             histogram=_histogram(values, [*self._values.values()], values.min(initial=0.0), values.max(initial=1.0)),
             row_pass_rates=_histogram(rates, [*self._rows.values()], 0.0, 1.0),
             pass_score=self._pass_score,

@@ -11,7 +11,7 @@ import pytest
 
 from rollout.postprocess.__main__ import postprocess
 from tests.commands import ECHO, command, run_command
-from tests.conftest import Rollout, chat
+from tests.conftest import Rollout, chat, write_input
 from tests.postprocess.tables import answered, read, write_rollouts
 
 OWN = "tests.postprocess.own_scorers"
@@ -295,6 +295,17 @@ def test_a_mistake_is_one_line_that_names_the_key(
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     assert line in error
+
+
+def test_an_export_outside_the_run_replaces_no_file(tmp_path: Path) -> None:
+    assert run_command(*ECHO, "data.limit=3", "hydra.run.dir=run", cwd=tmp_path).returncode == 0
+    precious = write_input(tmp_path / "precious.parquet", [{"prompt": "mine"}])
+    before = precious.read_bytes()
+    arguments = ("run_dir=run", "steps=[export]", f"export.file={precious}")
+    refused = run_command(*arguments, cwd=tmp_path, module="rollout.postprocess")
+    assert refused.returncode == 1
+    assert refused.stderr == f"error: export.file={precious}: is there already; delete it or choose another name\n"
+    assert precious.read_bytes() == before
 
 
 def test_the_command_works_on_the_run_of_another_command(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -97,6 +98,26 @@ def test_scores_stand_beside_the_responses_for_the_steps_that_follow(tmp_path: P
     assert [row["score"] for batch in source.batches() for row in batch.to_pylist()] == [row["score"] for row in found]
 
 
+def test_a_scorer_that_never_works_is_an_error_with_its_reason_and_replaces_no_scores(tmp_path: Path) -> None:
+    source = source_of(tmp_path, [answered("raise", "raise", "text")])
+    score_responses(source, tmp_path, ScoreConfig("regex", pattern="a"))
+    before = (tmp_path / "scores.parquet").read_bytes()
+    with pytest.raises(UserError, match="no response could be scored, 2 of them because: RuntimeError: no idea; mend"):
+        score_responses(source, tmp_path, ScoreConfig(f"{OWN}:misbehaving"))
+    assert (tmp_path / "scores.parquet").read_bytes() == before
+    assert len(list(tmp_path.glob("*scores*"))) == 1
+
+
+def test_a_row_without_an_answer_counts_as_wrong_in_majority_at_k(tmp_path: Path) -> None:
+    rows = [answered("I do not know.")] * 3 + [answered("It is 4")]
+    rows = [replace(row, answer="4") for row in rows]
+    score_responses(source_of(tmp_path, rows), tmp_path, ScoreConfig("numeric_match", "answer"))
+    source = with_scores(source_of(tmp_path, rows), tmp_path / "scores.parquet")
+    found = analyze(source, tmp_path, AnalyzeConfig(), ScoreConfig()).scores
+    assert found is not None
+    assert found.majority_at_k == found.pass_at_k == {"1": 0.25}
+
+
 def test_scores_of_other_responses_are_refused(tmp_path: Path) -> None:
     score_responses(source_of(tmp_path, [answered("1", "2")]), tmp_path, ScoreConfig("regex", pattern="1"))
     for other in (answered("1", "2", "3"), answered("1", "3")):
@@ -169,11 +190,11 @@ def test_pass_at_k_is_the_share_of_all_draws_with_a_pass(n: int, c: int, k: int)
         (["4", "5", "5"], [True, False, False], 3, 0.0),
         (["4", "5", "5"], [True, False, False], 2, 0.5),
         (["4", None, None], [True, False, False], 3, 1.0),
-        ([None, None, "4"], [False, False, True], 2, None),
+        ([None, None, "4"], [False, False, True], 2, 0.0),
     ],
 )
 def test_majority_at_k_is_whether_the_most_frequent_of_the_first_answers_passes(
-    answers: list[str | None], passed: list[bool], k: int, expected: float | None
+    answers: list[str | None], passed: list[bool], k: int, expected: float
 ) -> None:
     assert majority_at_k(answers, passed, k) == expected
 
