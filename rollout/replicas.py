@@ -218,7 +218,7 @@ class Driver:
             return error
         key = f"hardware.replicas_per_gpu={self._session.run.hardware.replicas_per_gpu}"
         part = f"{key}: each engine has that part of the memory; lower it, or: "
-        return UserError(*(part * ("gpu_memory_utilization" in line) + line for line in error.problems))
+        return UserError(*(part + line if "gpu_memory_utilization" in line else line for line in error.problems))
 
     def _count(self, worker: _Worker, outcome: Outcome, times: int = 1) -> None:
         worker.count(outcome, times)

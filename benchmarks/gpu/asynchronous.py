@@ -47,12 +47,12 @@ def main() -> None:
     write(options.output / "engine.json", {"shape": options.shape, "overrides": options.overrides} | about)
     warm_up = place.work(place.warm_up, run.hardware.max_num_seqs)
     loop.run_until_complete(_sample(engine, tokenizer, warm_up, RequestOutputKind.FINAL_ONLY))
+
+    def once(_scratch: Path, work: Work, kind: RequestOutputKind) -> Measured:
+        return loop.run_until_complete(_sample(engine, tokenizer, work, kind))
+
     for task in options.do:
         work = place.work(task.workload, run.hardware.max_num_seqs)
-
-        def once(_scratch: Path, work: Work, kind: RequestOutputKind) -> Measured:
-            return loop.run_until_complete(_sample(engine, tokenizer, work, kind))
-
         prompt_tokens = len(_render(tokenizer, work)[0])
         described = about_work(place, work, task, prompt_tokens, run.hardware.max_num_seqs) | about
         ways: dict[str, Callable[[Path], Measured]] = {

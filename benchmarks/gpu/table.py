@@ -97,9 +97,10 @@ def _between_steps(results: list[Result]) -> str:
     speeds = {key: median(one["tok_s"] for one in group) for key, group in groups}
     rows = []
     for (shape, workload, step, way), speed in speeds.items():
-        references = ((shape, workload, whose, "ours") for whose in (shape, f"{shape}-one_engine"))
-        reference = next((speeds[key] for key in references if key in speeds), None)
-        if step in (shape, f"{shape}-one_engine") or reference is None:
+        references = (shape, f"{shape}-one_engine")
+        keys = ((shape, workload, name, "ours") for name in references)
+        reference = next((speeds[key] for key in keys if key in speeds), None)
+        if step in references or reference is None:
             continue
         asked = "1.15" if shape == "8b" and step in ("8b-async", "8b-async_graphs_512", "8b-single_gpu") else ""
         ratio = f"{reference / speed:.3f}"

@@ -142,15 +142,15 @@ def _rules_without_scores(rules: FilterConfig) -> Iterator[str]:
 def _export_problems(config: ExportConfig, data: DataConfig, given: Given, has_scores: bool) -> Iterator[str]:
     if not config.file.endswith(SUFFIXES) or Path(config.file).name in SUFFIXES:
         yield f"postprocess.export.file={config.file}: must end in {', '.join(SUFFIXES)}"
-    folder = Path(config.file).expanduser().parent
-    if config.file.startswith(("/", "~")) and not folder.is_dir():
+    folder, is_absolute = Path(config.file).expanduser().parent, config.file.startswith(("/", "~"))
+    if is_absolute and not folder.is_dir():
         yield f"postprocess.export.file={config.file}: there is no folder {folder}; make it first"
-    elif not config.file.startswith(("/", "~")) and folder != Path():
+    elif not is_absolute and folder != Path():
         yield f"postprocess.export.file={config.file}: give a plain file name, or an absolute path"
     path = (given.output_dir or Path()) / Path(config.file).expanduser()
     if config.file in _TAKEN or path.resolve() == given.source.resolve():
         yield f"postprocess.export.file={config.file}: is a file that is read or written otherwise; choose another name"
-    elif config.file.startswith(("/", "~")) and path.exists():
+    elif is_absolute and path.exists():
         yield f"postprocess.export.file={config.file}: is there already; delete it or choose another name"
     for name in config.columns or []:
         if name not in given.schema.names:
