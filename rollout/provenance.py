@@ -24,7 +24,7 @@ _LEVELS = {
     ),
     "seeded": (
         "Every sample has a seed of its own. A GPU's rounding depends on what is computed together, so a replay gives "
-        "many responses again, and others that part ways after some tokens."
+        "responses that begin alike; the longer they are, the more of them part ways somewhere."
     ),
 }
 
