@@ -95,7 +95,7 @@ class SamplingConfig:
     min_tokens: int = _knob(0, ge=0)
     """No end before this many tokens."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Any other field of vLLM's SamplingParams; an unknown one is refused by name."""
+    """Any other field of vLLM's SamplingParams; unknown ones, and those for log-probabilities, are refused by name."""
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from rollout.config import RunConfig
 from rollout.errors import PromptError
 
 
@@ -12,6 +13,17 @@ class Fitted:
     token_ids: list[int]
     max_tokens: int
     removed: list[int]
+
+
+def context_problem(run: RunConfig, max_model_len: int) -> str | None:
+    """Why no prompt at all fits into a context of `max_model_len` tokens beside the response that `run` asks for."""
+    max_tokens = run.sampling.max_tokens
+    if max_tokens < max_model_len or run.data.too_long == "reduce_max_tokens":
+        return None
+    return (
+        f"sampling.max_tokens={max_tokens}: the context holds {max_model_len} tokens, prompt included; lower it, or "
+        "set data.too_long=reduce_max_tokens"
+    )
 
 
 def fit(token_ids: list[int], max_tokens: int, max_model_len: int, too_long: str, bos_token_id: int | None) -> Fitted:

@@ -95,6 +95,18 @@ def value_problems(key: str, value: Any, limits: Mapping[str, Any]) -> Iterator[
             yield f"{key}={word}: choose from {', '.join(limits['choices'])}"
 
 
+_NOT_KEPT = {
+    "logprobs",
+    "prompt_logprobs",
+    "logprob_token_ids",
+    "prompt_logprob_token_ids",
+    "prompt_logprob_start",
+    "flat_logprobs",
+    "detokenize",
+}
+"""Fields of vLLM's SamplingParams about what a run does not keep: they cost time, and nobody sees what they give."""
+
+
 def _cross_field_problems(run: RunConfig) -> Iterator[str]:
     data, sampling, hardware = run.data, run.sampling, run.hardware
     if data.shard_index >= data.num_shards >= 1:
@@ -109,6 +121,11 @@ def _cross_field_problems(run: RunConfig) -> Iterator[str]:
         )
     if sampling.min_tokens > sampling.max_tokens:
         yield f"sampling.min_tokens={sampling.min_tokens}: more than max_tokens={sampling.max_tokens}; lower it"
+    for name in sorted(_NOT_KEPT & sampling.extra.keys()):
+        yield (
+            f"sampling.extra.{name}={sampling.extra[name]}: of a response only the text and the number of tokens are "
+            "kept; leave it out"
+        )
     if hardware.device == "cpu" and hardware.tensor_parallel_size * hardware.pipeline_parallel_size > 1:
         yield f"hardware.tensor_parallel_size={hardware.tensor_parallel_size}: device=cpu runs one process; set it to 1"
     if hardware.device == "cpu" and hardware.replicas is None:

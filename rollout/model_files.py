@@ -1,6 +1,7 @@
 """What a model consists of, for run.json: hashes of config, tokenizer and template, the hub's commit, its shape."""
 
 import json
+import re
 from contextlib import suppress
 from functools import cache
 from hashlib import blake2b
@@ -45,18 +46,38 @@ def describe(model: ModelConfig) -> dict[str, Any]:
 
 
 def shape(folder: Path) -> dict[str, int] | None:
-    """The sizes that the model's config.json gives, by name: hidden_size, num_hidden_layers, ...
+    """The sizes that the model's config.json gives, by name: hidden_size, num_hidden_layers, ...; None for none."""
+    sizes = _language_config(folder)
+    return {name: sizes[name] for name in _SHAPE if isinstance(sizes.get(name), int)} or None
 
-    A model that reads more than text has those of its language part under `text_config`. None where the file cannot be
-    read or gives none: what is wrong with it, the engine says in better words.
+
+def context_length(model: ModelConfig) -> int | None:
+    """Most tokens that prompt and response may have together, as far as it is known before loading.
+
+    `model.max_model_len`, or the model's `max_position_embeddings`, of which vLLM takes no more unless a scaled rotary
+    embedding stretches it (Llama 3's is counted already). None where only loading can tell.
+    """
+    if model.max_model_len is not None:
+        return model.max_model_len
+    folder = models.local_folder(model.path, model.revision)
+    config = {} if folder is None else _language_config(folder)
+    length = config.get("max_position_embeddings")
+    rope = json.dumps([config.get("rope_scaling"), config.get("rope_parameters")])
+    is_scaled = set(re.findall(r'"(?:rope_)?type": "(\w+)"', rope)) - {"default", "llama3"}
+    return length if isinstance(length, int) and not is_scaled else None
+
+
+def _language_config(folder: Path) -> dict[str, Any]:
+    """A model's config.json; of one that reads more than text, with its language part (`text_config`) over the rest.
+
+    Empty where it cannot be read: what is wrong with it, the engine says in better words.
     """
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
         inner = config.get("text_config") or {}
-        sizes = config | {name: size for name, size in inner.items() if size is not None}
+        return dict(config | {name: value for name, value in inner.items() if value is not None})
     except (OSError, ValueError, AttributeError, TypeError):
-        return None
-    return {name: sizes[name] for name in _SHAPE if isinstance(sizes.get(name), int)} or None
+        return {}
 
 
 def folder_hash(folder: Path) -> str:

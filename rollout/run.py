@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Console
 from rich.text import Text
 
@@ -16,8 +18,10 @@ from rollout.digest import differences, digest
 from rollout.errors import UserError
 from rollout.files import disk_full_explained
 from rollout.finalize import OUTPUT, finalize
+from rollout.fit import context_problem
 from rollout.interrupt import Interrupted, stop_on_signal
 from rollout.lineage import note_differences
+from rollout.model_files import context_length
 from rollout.postprocess import RESULTS, Analysis, check, outputs, run_steps
 from rollout.postprocess.source import flat_schema, open_source
 from rollout.progress import Snapshot
@@ -38,7 +42,7 @@ def preflight(run: RunConfig) -> Table:
     """Open the input and check what can be checked without loading anything. Raises UserError with every problem."""
     problems = [*knobs.check(run), *devices.check_ray(run.hardware)]
     if run.engine.kind == "vllm":
-        problems += [*models.check(run.model), *devices.check(run.hardware)]
+        problems += [*models.check(run.model), *_context_problems(run), *devices.check(run.hardware)]
     try:
         table = open_input(run.data)
     except UserError as error:
@@ -47,6 +51,13 @@ def preflight(run: RunConfig) -> Table:
     if problems:
         raise UserError(*problems)
     return table
+
+
+def _context_problems(run: RunConfig) -> Iterator[str]:
+    """Loading would find the same, a minute or more later."""
+    known = None if "hf_overrides" in run.hardware.engine_kwargs else context_length(run.model)
+    if known is not None and (problem := context_problem(run, known)):
+        yield problem
 
 
 def refuse_used(run: RunConfig, run_dir: Path) -> None:
@@ -87,12 +98,22 @@ def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, 
     config_before = before["config"]
     return (
         before["status"] == "done"
-        and all((run_dir / name).exists() for name in _results(run))
+        and all(_is_whole(run_dir / name) for name in _results(run))
         and config_before["sampling"]["n_samples"] == run.sampling.n_samples
         and config_before["data"]["limit"] == run.data.limit
         and config_before["postprocess"] == dataclasses.asdict(run.postprocess)
         and finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row).num_owed == 0
     )
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a result is there, and if it is a Parquet file, has an end that can be read."""
+    try:
+        if path.suffix == ".parquet":
+            pq.read_metadata(path)
+    except (OSError, pa.ArrowInvalid):
+        return False
+    return path.exists()
 
 
 def _results(run: RunConfig) -> list[str]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rollout.config import RunConfig
 from rollout.engine import Engine, EngineSpec, EngineStats, acquire, release
 from rollout.errors import EngineDied, PromptError, UserError
+from rollout.fit import context_problem
 from rollout.generate import generate, requests
 from rollout.interrupt import StopRequest
 from rollout.lineage import note_model
@@ -87,11 +88,8 @@ def load(run: RunConfig, log_file: Path, about_engine: dict[str, Any]) -> Engine
     about_engine["reused"] = loaded.reused
     log.info("engine %s", "reused" if loaded.reused else f"ready after {duration(loaded.seconds)}")
     engine, sampling = loaded.engine, run.sampling
-    if sampling.max_tokens >= engine.max_model_len and run.data.too_long != "reduce_max_tokens":
-        raise UserError(
-            f"sampling.max_tokens={sampling.max_tokens}: the context holds {engine.max_model_len} tokens, prompt "
-            "included; lower it, or set data.too_long=reduce_max_tokens"
-        )
+    if problem := context_problem(run, engine.max_model_len):
+        raise UserError(problem)
     log.info("sampling: n_samples=%d, %s, seed=%d", sampling.n_samples, engine.use(sampling), sampling.seed)
     return engine
 

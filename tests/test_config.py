@@ -164,6 +164,7 @@ def owner(key: str) -> str:
         "sampling.frequency_penalty=-2.1",
         "sampling.frequency_penalty=2.1",
         "sampling.min_tokens=-1",
+        "sampling.extra.logprobs=3",
         "hardware.device=tpu",
         "hardware.tensor_parallel_size=0",
         "hardware.pipeline_parallel_size=0",
@@ -323,4 +324,4 @@ def test_the_command_line_cannot_add_a_key(override: str) -> None:
 
 @pytest.mark.parametrize("plus", ["", "+"])
 def test_the_free_form_dictionaries_take_any_key(plus: str) -> None:
-    assert composed("hardware=cpu", f"{plus}sampling.extra.logprobs=3").sampling.extra == {"logprobs": 3}
+    assert composed("hardware=cpu", f"{plus}sampling.extra.ignore_eos=true").sampling.extra == {"ignore_eos": True}

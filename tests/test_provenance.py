@@ -173,6 +173,30 @@ def test_a_config_that_is_no_json_has_no_shape(tmp_path: Path) -> None:
     assert model_files.shape(tmp_path) is None
 
 
+@pytest.mark.parametrize(
+    ("config", "context"),
+    [
+        ({"max_position_embeddings": 4096}, 4096),
+        ({"max_position_embeddings": 512, "text_config": {"max_position_embeddings": 8192}}, 8192),
+        ({"max_position_embeddings": 4096, "rope_parameters": {"rope_type": "default", "rope_theta": 1e4}}, 4096),
+        ({"max_position_embeddings": 131072, "rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, 131072),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "linear", "factor": 4.0}}, None),
+        ({"max_position_embeddings": 4096, "rope_parameters": {"full": {"rope_type": "dynamic"}}}, None),
+        ({}, None),
+    ],
+)
+def test_the_context_is_known_before_loading_unless_something_stretches_it(
+    config: Any, context: int | None, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert model_files.context_length(ModelConfig(str(tmp_path))) == context
+    assert model_files.context_length(ModelConfig(str(tmp_path), max_model_len=100)) == 100
+
+
+def test_the_context_of_a_model_that_is_not_here_is_unknown() -> None:
+    assert model_files.context_length(ModelConfig("./nowhere")) is None
+
+
 @pytest.mark.parametrize("change", ["config.json", "tokenizer_config.json", "model.safetensors"])
 def test_the_hash_of_a_model_changes_with_its_files_and_not_with_its_place(change: str, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "a", "{{ x }}", in_a_file=True)

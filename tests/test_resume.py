@@ -330,6 +330,16 @@ def test_a_result_that_was_deleted_is_written_again_from_the_journal(folder: Pat
     assert len(journal(folder)) == 400 * 8
 
 
+@pytest.mark.parametrize("name", ["rollouts.parquet", "flat.parquet"])
+def test_a_result_whose_end_is_missing_is_written_again(name: str, folder: Path) -> None:
+    assert start(folder).returncode == 0
+    damaged = folder / "run" / name
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-20])
+    assert resume("run", cwd=folder).returncode == 0
+    assert damaged.read_bytes() == content
+
+
 def test_a_top_up_leaves_no_table_of_the_smaller_run(folder: Path) -> None:
     assert start(folder, "sampling.n_samples=2").returncode == 0
     assert resume("run", "sampling.n_samples=3", "postprocess=none", cwd=folder).returncode == 0

@@ -79,6 +79,27 @@ def test_prompts_have_the_tokens_and_greedy_responses_the_text_of_vllms_own_chat
     assert len({tuple(row["responses"]) for row in rows}) > 12  # of 24 prompts, which decide what comes
 
 
+def test_a_last_message_is_continued_when_asked_for(folder: Path) -> None:
+    begun = [*chat("count"), {"role": "assistant", "content": "one two"}]
+    continued = "model.chat_template_kwargs={add_generation_prompt: false, continue_final_message: true}"
+    rows_of_run(folder, "continued", continued, rows=[{"prompt": begun}])
+    log = (folder / "continued/rollout.log").read_text()
+    assert "(row 0): '<s><user>count\\n<assistant>one two'" in log
+
+
+def test_a_template_of_one_line_gives_a_base_model_the_text_as_it_is(folder: Path) -> None:
+    (folder / "raw.jinja").write_text("{{ bos_token }}{{ messages[0]['content'] }}")
+    rows_of_run(folder, "raw", f"model.chat_template={folder / 'raw.jinja'}", rows=[{"prompt": "def quick("}])
+    assert "(row 0): '<s>def quick('" in (folder / "raw/rollout.log").read_text()
+
+
+def test_a_context_that_the_config_tells_is_compared_before_loading(folder: Path) -> None:
+    run = tiny(folder, "sampling.max_tokens=256")
+    with pytest.raises(UserError, match=r"sampling\.max_tokens=256: the context holds 256 tokens"):
+        preflight(run)
+    assert preflight(tiny(folder, "sampling.max_tokens=256", "data.too_long=reduce_max_tokens")).num_rows
+
+
 def test_a_row_that_vllm_cannot_sample_costs_only_itself(folder: Path) -> None:
     prompts = [chat("good"), chat("too long " * 200), [{"role": "robot", "content": "hi"}], chat("good")]
     rows = rows_of_run(folder, "bad", "data.max_error_fraction=1", rows=[{"prompt": prompt} for prompt in prompts])
@@ -99,7 +120,7 @@ def test_the_samples_of_a_prompt_differ_and_equal_prompts_have_samples_of_their_
         ("sampling.extra.max_new_tokens=3", "sampling.extra.max_new_tokens: vLLM has no such argument, did you mean"),
         ("sampling.extra.temperature=1", "sampling.extra.temperature: this project sets it"),
         ("sampling.extra.n=2", "sampling.extra.n: this project sets it"),
-        ("sampling.extra.logprobs=-5", "sampling: vLLM refuses these parameters"),
+        ("sampling.extra.thinking_token_budget=-5", "sampling: vLLM refuses these parameters"),
     ],
 )
 def test_sampling_parameters_that_vllm_does_not_have_are_refused(folder: Path, override: str, message: str) -> None:
