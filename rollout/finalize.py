@@ -1,12 +1,13 @@
 """Merge the journal into `rollouts.parquet`: one row per input row, in input order, in bounded memory.
 
 Shards are sorted by (row_id, sample_idx) and overlap only where samples were being generated at the same time, so the
-merge walks the input once and holds just the shards that overlap the rows in hand. The same journal gives the same
-bytes.
+merge walks the input once, some 2,000 samples at a time, and holds just the row groups of shards that overlap the rows
+in hand. The same samples give the same bytes, however they came into the journal.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,14 @@ from rollout.tables import BATCH_BYTES, Table
 
 OUTPUT = "rollouts.parquet"
 
+_STEP = 2048
+"""Samples that are put in order at a time."""
+
+_WIDE_SCHEMA = pa.schema(
+    [column.with_type(pa.large_string()) if column.type == pa.string() else column for column in SAMPLE_SCHEMA]
+)
+"""Arrow puts the chunks of a column together before it takes from them, and a `string` array ends at 2 GiB."""
+
 
 def finalize(run_dir: Path, table: Table, n_samples: int, metadata: dict[str, str]) -> dict[str, int]:
     """Write `rollouts.parquet` from the journal and the input; `metadata` goes to its footer.
@@ -34,19 +43,57 @@ def finalize(run_dir: Path, table: Table, n_samples: int, metadata: dict[str, st
     row_id, totals = table.first_row, Counter[str]()
     with replacing(run_dir / OUTPUT) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for batch in table.batches():
-            samples = journal.rows_below(row_id + batch.num_rows)
-            samples = samples.filter(pc.less(samples.column("sample_idx"), n_samples))
-            positions = _positions(samples, row_id, batch.num_rows, n_samples)
-            num_bytes = pc.sum(pc.binary_length(samples.column("response")).take(positions)).as_py() or 0
-            for start, stop in pieces(batch.num_rows, num_bytes):
-                chosen = samples.take(positions[start * n_samples : stop * n_samples])
-                columns = _rollout_columns(chosen, row_id + start, n_samples)
-                inputs = batch.slice(start, stop - start).columns
-                written = pa.RecordBatch.from_arrays([*inputs, *columns], schema=schema)
-                writer.write_batch(written)
-                totals.update(_totals(written))
+            for group in row_groups(_answered(batch, row_id, journal, n_samples, schema)):
+                writer.write_batch(group)
+                totals.update(_totals(group))
             row_id += batch.num_rows
     return dict(totals)
+
+
+def _answered(
+    batch: pa.RecordBatch, first_row: int, journal: "_JournalReader", n_samples: int, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """The rows of `batch`, of which `first_row` is the first one's row_id, with their samples, a few rows at a time."""
+    num_rows = max(1, _STEP // n_samples)
+    for row_id in range(first_row, first_row + batch.num_rows, num_rows):
+        rows = batch.slice(row_id - first_row, num_rows)
+        samples = journal.rows_below(row_id + rows.num_rows).cast(_WIDE_SCHEMA)
+        samples = samples.filter(pc.less(samples.column("sample_idx"), n_samples))
+        positions = _positions(samples, row_id, rows.num_rows, n_samples)
+        num_bytes = pc.sum(pc.binary_length(samples.column("response")).take(positions)).as_py() or 0
+        for start, stop in _pieces(rows.num_rows, num_bytes):
+            chosen = samples.take(positions[start * n_samples : stop * n_samples]).cast(SAMPLE_SCHEMA)
+            columns = _rollout_columns(chosen, row_id + start, n_samples)
+            yield pa.RecordBatch.from_arrays([*rows.slice(start, stop - start).columns, *columns], schema=schema)
+
+
+def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The rows of `batches` in as few batches as there can be with at most BATCH_BYTES of responses, or a single row.
+
+    Where the cuts are depends on the responses alone, not on how the rows were batched before.
+    """
+    held, held_bytes = list[pa.RecordBatch](), 0
+    for batch in batches:
+        start = 0
+        for row, num_bytes in enumerate(_bytes_of_rows(batch)):
+            if held_bytes and held_bytes + num_bytes > BATCH_BYTES:
+                yield _as_one([*held, batch.slice(start, row - start)])
+                held, held_bytes, start = [], 0, row
+            held_bytes += num_bytes
+        held.append(batch.slice(start))
+    if held:
+        yield _as_one(held)
+
+
+def _bytes_of_rows(batch: pa.RecordBatch) -> list[int]:
+    responses = batch.column("responses")
+    sizes = iter(pc.binary_length(responses.flatten()).to_pylist())
+    return [sum(size or 0 for size in islice(sizes, count)) for count in pc.list_value_length(responses).to_pylist()]
+
+
+def _as_one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return batch
 
 
 class _JournalReader:
@@ -89,12 +136,8 @@ def _totals(written: pa.RecordBatch) -> dict[str, int]:
     }
 
 
-def pieces(num_rows: int, num_bytes: int) -> Iterator[tuple[int, int]]:
-    """Split the rows of a batch, as (first, last + 1), so that no piece has much more than BATCH_BYTES of responses.
-
-    By `num_bytes`, the size of all of them, alone, so that the same samples give the same file however they came into
-    the journal.
-    """
+def _pieces(num_rows: int, num_bytes: int) -> Iterator[tuple[int, int]]:
+    """Split rows with `num_bytes` of responses, as (first, last + 1), so that none has much more than BATCH_BYTES."""
     rows = max(1, num_rows * BATCH_BYTES // max(num_bytes, BATCH_BYTES))
     for start in range(0, num_rows, rows):
         yield start, min(start + rows, num_rows)

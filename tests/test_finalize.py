@@ -282,7 +282,7 @@ def test_a_write_that_fails_leaves_no_partial_file_and_loses_no_sample(tmp_path:
     assert merged(tmp_path, questions(tmp_path, 1), 2) == [expected_row(0, 2)]
 
 
-def test_rows_with_too_much_text_for_one_array_are_written_in_pieces(
+def test_row_groups_are_cut_by_the_size_of_their_responses_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     samples = [answer(row, index, "x" * (100 * row)) for row in range(50) for index in range(2)]
@@ -290,5 +290,29 @@ def test_rows_with_too_much_text_for_one_array_are_written_in_pieces(
     table = questions(tmp_path, 50)
     whole = merged(tmp_path, table, 2)
     monkeypatch.setattr("rollout.finalize.BATCH_BYTES", 5_000)
-    assert merged(tmp_path, table, 2) == whole
-    assert pq.read_metadata(tmp_path / OUTPUT).num_row_groups > 20
+    files = set()
+    for step in (2, 14, 2048):
+        monkeypatch.setattr("rollout.finalize._STEP", step)
+        assert merged(tmp_path, table, 2) == whole
+        files.add((tmp_path / OUTPUT).read_bytes())
+    (_one_file,) = files
+    about = pq.read_metadata(tmp_path / OUTPUT)
+    sizes = [about.row_group(number).num_rows for number in range(about.num_row_groups)]
+    # row N has 200 * N bytes: the first 7 have 4,200, the next 3 4,800, two pairs follow, and then each is alone
+    assert sizes == [7, 3, 2, 2, *[1] * 36]
+
+
+@pytest.mark.slow
+def test_responses_of_more_than_an_arrow_array_can_hold(tmp_path: Path) -> None:
+    """2.25 GB in 2,048 samples; a `string` array ends at 2 GiB."""
+    writer, text = journal(tmp_path), "long " * 220_000
+    for row in range(32):
+        for index in range(64):
+            writer.add(answer(row, index, f"{row}-{index} {text}"))
+    writer.flush()
+    about = pq.ParquetFile(finalized(tmp_path, questions(tmp_path, 32), 64))
+    assert about.metadata.num_rows == 32
+    for group in range(about.num_row_groups):
+        for row in about.read_row_group(group).to_pylist():
+            assert [text[:6].split()[0] for text in row["responses"]] == [f"{row['row_id']}-{n}" for n in range(64)]
+            assert {len(text) for text in row["responses"]} <= {1_100_000 + extra for extra in range(4, 7)}

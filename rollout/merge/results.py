@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rollout.errors import UserError
-from rollout.finalize import OUTPUT, pieces
+from rollout.finalize import OUTPUT, row_groups
 from rollout.merge.shards import Shard
 from rollout.records import ROLLOUT_FIELDS
 from rollout.screen import resume_command
@@ -76,10 +75,8 @@ def _as_json(digest: dict[str, Any]) -> str:
 
 def _batches(tables: list[Table], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     for rows in _regrouped(_in_order(tables), _batch_rows(tables)):
-        num_bytes = pc.sum(pc.binary_length(pc.list_flatten(rows.column("responses")))).as_py() or 0
-        for start, stop in pieces(rows.num_rows, num_bytes):
-            (batch,) = rows.slice(start, stop - start).combine_chunks().to_batches()
-            yield conform(batch, schema)
+        for group in row_groups(rows.to_batches()):
+            yield conform(group, schema)
 
 
 def _in_order(tables: list[Table]) -> Iterator[pa.RecordBatch]:
