@@ -105,9 +105,13 @@ def _title(note: dict[str, Any]) -> str:
 
 
 def _write_comparison(sweep_dir: Path, num_rows: int) -> None:
+    """A job that is done is done, whatever keeps it from being compared with the others."""
     from rollout.sweep_table import write_comparison  # reads tables, which most commands need not load
 
-    write_comparison(sweep_dir, notes(sweep_dir), num_rows)
+    try:
+        write_comparison(sweep_dir, notes(sweep_dir), num_rows)
+    except Exception as error:
+        print(f"warning: sweep.csv and sweep.html are not up to date: {_explained(error)}", file=sys.stderr)
 
 
 def notes(sweep_dir: Path) -> list[dict[str, Any]]:

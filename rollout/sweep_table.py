@@ -5,6 +5,7 @@ import json
 import sys
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,7 +18,7 @@ from rollout.pages import write_page
 from rollout.pages.content import Row
 from rollout.pages.sweep_content import Job, Sweep, SweepRow
 from rollout.postprocess.report import typed_command
-from rollout.postprocess.sample_rows import sample_rows
+from rollout.postprocess.sample_rows import PAGE_BYTES, sample_rows
 from rollout.postprocess.score import SCORES, with_scores
 from rollout.postprocess.source import open_source
 from rollout.screen import short
@@ -29,11 +30,11 @@ HTML = "sweep.html"
 def write_comparison(sweep_dir: Path, notes: list[dict[str, Any]], num_rows: int) -> None:
     """Write sweep.csv and sweep.html from the `notes` of the jobs and what the jobs' own folders hold.
 
-    The page compares the first `num_rows` rows of every job.
+    The page compares the first `num_rows` rows of every job, or as many as its share of a page holds. Several processes
+    may do this at the same time: each writes in a folder of its own, and the last one's files stay.
     """
     jobs = [_job(note, sweep_dir) for note in notes]
     parameters = _swept(jobs)
-    _write_csv(sweep_dir, jobs, parameters)
     content: Sweep = {
         "title": short(sweep_dir),
         "command": typed_command([sys.executable, *sys.argv]),
@@ -43,11 +44,16 @@ def write_comparison(sweep_dir: Path, notes: list[dict[str, Any]], num_rows: int
     }
     for scores in filter(None, (_json(Path(note["run_dir"]) / "analysis.json").get("scores") for note in notes)):
         content["pass_score"] = scores["pass_score"]
-    write_page(sweep_dir / HTML, "sweep.html", content)
+    with TemporaryDirectory(prefix=".comparison-", dir=sweep_dir) as name:
+        folder = Path(name)
+        _write_csv(folder / CSV, jobs, parameters)
+        write_page(folder / HTML, "sweep.html", content)
+        for file in (CSV, HTML):
+            (folder / file).replace(sweep_dir / file)
 
 
-def _write_csv(sweep_dir: Path, jobs: list[Job], parameters: list[str]) -> None:
-    with replacing(sweep_dir / CSV) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+def _write_csv(path: Path, jobs: list[Job], parameters: list[str]) -> None:
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         metrics = list(dict.fromkeys(name for job in jobs for name in job["metrics"]))
         writer = csv.writer(file)
         writer.writerow(["num", "status", "run_dir", *parameters, *metrics, "engine", "error"])
@@ -66,22 +72,26 @@ def _swept(jobs: list[Job]) -> list[str]:
 def _rows(notes: list[dict[str, Any]], num_rows: int) -> list[SweepRow]:
     """The first rows of the finished jobs, with what each job answered; a job may have other rows than another."""
     rows: dict[tuple[int, str], SweepRow] = {}
-    for note in notes:
-        for row in _rows_of(Path(note["run_dir"]), num_rows) if note["status"] == "done" else ():
+    done = [note for note in notes if note["status"] == "done"]
+    for note in done:
+        for row in _rows_of(Path(note["run_dir"]), num_rows, PAGE_BYTES // len(done)):
             empty = SweepRow(row_id=row["row_id"], prompt=row["prompt"], ground_truth=row["ground_truth"], responses={})
             shared = rows.setdefault((row["row_id"], json.dumps(row["prompt"])), empty)
             shared["responses"][str(note["num"])] = row["responses"]
     return [rows[key] for key in sorted(rows)]
 
 
-def _rows_of(run_dir: Path, num_rows: int) -> list[Row]:
+def _rows_of(run_dir: Path, num_rows: int, most_bytes: int) -> list[Row]:
     config = _json(run_dir / "run.json")["config"]
     data, truth = DataConfig(**config["data"]), config["postprocess"]["score"]["ground_truth"]
-    source = open_source(run_dir / OUTPUT, "run_dir")
+    try:
+        source = open_source(run_dir / OUTPUT, "run_dir")
+    except UserError:  # it was deleted, or moved
+        return []
     with suppress(UserError):  # scores of what a filter had left
         if (run_dir / SCORES).exists():
-            return sample_rows(with_scores(source, run_dir / SCORES), range(num_rows), data, truth)
-    return sample_rows(source, range(num_rows), data, truth)
+            return sample_rows(with_scores(source, run_dir / SCORES), range(num_rows), data, truth, most_bytes)
+    return sample_rows(source, range(num_rows), data, truth, most_bytes)
 
 
 def _job(note: dict[str, Any], sweep_dir: Path) -> Job:

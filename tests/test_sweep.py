@@ -2,12 +2,16 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
+from rollout.sweep import notes
+from rollout.sweep_table import write_comparison
 from tests.commands import ECHO, resume, run_command
 
 SIX = ("-m", *ECHO, "data.limit=3", "sampling.temperature=0.3,0.7,1.0", "sampling.n_samples=1,2")
@@ -188,3 +192,42 @@ def test_a_dry_run_of_a_sweep_shows_every_plan_and_writes_no_table(tmp_path: Pat
     assert result.returncode == 0
     assert result.stdout.count("sampling  temperature") == 6
     assert not (tmp_path / "s" / "sweep.csv").exists()
+
+
+def test_a_result_that_is_gone_is_made_again_and_blames_no_other_job(tmp_path: Path) -> None:
+    command = ("-m", *ECHO, "data.limit=3", "sampling.seed=1,2", "hydra.sweep.dir=s")
+    assert run_command(*command, cwd=tmp_path).returncode == 0
+    (tmp_path / "s/1/rollouts.parquet").unlink()
+    again = run_command(*command, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "s/0: done already" in again.stdout
+    assert (tmp_path / "s/1/rollouts.parquet").exists()
+
+
+def test_jobs_that_end_together_may_all_write_the_comparison(sweep_dir: Path) -> None:
+    """Each writes files of its own before it replaces the common ones."""
+    program = (
+        "import sys; from pathlib import Path; from rollout.sweep import notes; "
+        "from rollout.sweep_table import write_comparison; folder = Path(sys.argv[1]); "
+        "[write_comparison(folder, notes(folder), 2) for _ in range(20)]"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", program, str(sweep_dir)]) for _ in range(3)]
+    assert [writer.wait() for writer in writers] == [0, 0, 0]
+    assert len(table(sweep_dir)) == 6
+    assert not list(sweep_dir.glob(".comparison-*"))
+
+
+def test_the_page_stays_small_however_many_jobs_there_are(sweep_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rollout.sweep_table.PAGE_BYTES", 6 * 400)
+    write_comparison(sweep_dir, notes(sweep_dir), 3)
+    page = (sweep_dir / "sweep.html").read_text(encoding="utf-8")
+    shown = json.loads(page.partition('<script type="application/json" id="content">')[2].partition("</script>")[0])
+    assert len(shown["rows"]) < 3
+    assert len(shown["jobs"]) == 6
+
+
+def test_a_comparison_that_cannot_be_written_fails_no_job(tmp_path: Path) -> None:
+    (tmp_path / "s/sweep.csv").mkdir(parents=True)
+    result = run_command("-m", *ECHO, "data.limit=3", "sampling.seed=1,2", "hydra.sweep.dir=s", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "warning: sweep.csv and sweep.html are not up to date: " in result.stderr

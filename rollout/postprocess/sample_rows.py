@@ -17,13 +17,17 @@ from rollout.postprocess.source import Source, row_slices
 from rollout.prompts import parse_chat, with_system_prompt
 from rollout.records import FLAT_FIELDS, SCORE_FIELDS
 
+PAGE_BYTES = 30 << 20
+"""Of all rows of a page that a browser opens at once."""
+
 _MOST_CHARACTERS = 20_000  # of one text
-_MOST_BYTES = 30 << 20  # of all rows: a page that a browser opens at once
 _OURS = {column.name for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
 
 
-def sample_rows(source: Source, positions: Sequence[int], data: DataConfig, ground_truth: str | None) -> list[Row]:
-    """The rows of `source` at these ascending positions, as many as a page can hold.
+def sample_rows(
+    source: Source, positions: Sequence[int], data: DataConfig, ground_truth: str | None, most_bytes: int = PAGE_BYTES
+) -> list[Row]:
+    """The rows of `source` at these ascending positions, as many as `most_bytes` of JSON hold.
 
     `ground_truth` is the path to their right answers. Reads no further than the last position.
     """
@@ -35,7 +39,7 @@ def sample_rows(source: Source, positions: Sequence[int], data: DataConfig, grou
             start, stop = slices[position]
             row = _row(batch.slice(start, stop - start), data, ground_truth)
             size += len(json.dumps(row))
-            if size > _MOST_BYTES:
+            if size > most_bytes:
                 return rows
             rows.append(row)
         first += len(slices)
