@@ -115,7 +115,7 @@ def ours(work: Work, engine: VLLMEngine, scratch: Path) -> Measured:
     with (scratch / "screen.txt").open("w") as sink, _lengths_of(work, engine):
         start = time.monotonic()
         session = Session(run, table, scratch, Console(file=sink), Tracker(scratch, run.tracking, {}), StopRequest())
-        sample_all(session, engine, Progress(table.num_rows * run.sampling.n_samples, 0))
+        sample_all(session, engine, Progress(table.num_rows * run.sampling.n_samples, 0), set())
         totals = finalize(scratch, table, run.sampling.n_samples, {})
         seconds = time.monotonic() - start
     written = pq.read_table(scratch / "rollouts.parquet", columns=["num_generated_tokens"]).column(0)

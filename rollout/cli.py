@@ -47,6 +47,8 @@ _MACHINE_SAYS_NO = {
 
 def main() -> None:
     """The command. Exit code 0, 1 after a mistake or a failed run, 130 after Ctrl-C, 143 after SIGTERM."""
+    if (folder := str(Path.cwd())) not in sys.path:  # as with `python -m`: a scorer of the user's is looked for there
+        sys.path.insert(0, folder)
     with one_line_errors():
         run_dir, arguments = hydra_options.saved_run(sys.argv[1:])
         launch(arguments, run_dir)
@@ -93,14 +95,14 @@ def _run(cfg: DictConfig, run_dir: Path, replay_of: dict[str, Any] | None, is_of
         from rollout.run import execute, preflight, refuse_used, to_continue
         from rollout.screen import short
 
-        table = preflight(run)
+        goes_on = is_of_sweep and (run_dir / MANIFEST).exists()
+        table = preflight(run, run_dir if goes_on else None)
         if run.dry_run:
             from rollout.dry_run import show_plan
 
             show_plan(run, table)
             _remove_if_ours(run_dir)
             return
-        goes_on = is_of_sweep and (run_dir / MANIFEST).exists()
         if not goes_on:
             refuse_used(run, run_dir)
     _at_end.callback(release)

@@ -48,6 +48,16 @@ def check(run: RunConfig) -> Iterator[str]:
     yield from _cross_field_problems(run)
 
 
+def doubts(run: RunConfig) -> Iterator[str]:
+    """What may be as it is, and yet is seldom meant: one line each."""
+    for text in run.sampling.stop:
+        if re.search(r"\\[nrt]", text):
+            yield (
+                f"sampling.stop={text}: a backslash and a letter, not a line break or tab; in a shell those are "
+                "$'sampling.stop=[\"\\n\"]'"
+            )
+
+
 def check_values(node: Any, prefix: str = "") -> Iterator[str]:
     """Values out of range in the dataclass `node`, whose keys begin with `prefix`: one line for each problem."""
     for key, knob in knobs(node, prefix):

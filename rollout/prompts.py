@@ -1,5 +1,6 @@
 """The input: a table with a column of chats -> Prompt, one per row, streamed, bad rows included."""
 
+import re
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -11,6 +12,9 @@ from rollout.config import DataConfig
 from rollout.errors import PromptError, UserError, did_you_mean
 from rollout.records import RESERVED_COLUMNS, Message, Prompt
 from rollout.tables import Table, load_json, open_table, select
+
+_IN_PYTHON = re.compile(r"""\s*\[\s*\{\s*'(?:role|content)'\s*:""")
+"""How a chat begins that was written as `str(chat)`, for one by pandas to a CSV file."""
 
 
 def open_input(data: DataConfig) -> Table:
@@ -38,7 +42,8 @@ def read_prompts(table: Table, data: DataConfig) -> Iterator[Prompt]:
             try:
                 if row_id in table.bad_rows:
                     raise PromptError(table.bad_rows[row_id])
-                yield Prompt(row_id, with_system_prompt(parse_chat(value), data.system_prompt))
+                chat = with_system_prompt(parse_chat(value), data.system_prompt)
+                yield Prompt(row_id, [_only_text(message, number) for number, message in enumerate(chat)])
             except PromptError as error:
                 yield Prompt(row_id, [], str(error))
             row_id += 1
@@ -59,7 +64,11 @@ def parse_chat(value: Any) -> list[Message]:
     if value is None:
         raise PromptError("the prompt is null")
     if isinstance(value, str):
+        if _IN_PYTHON.match(value):
+            raise PromptError("the prompt is a chat in Python's notation; write it with json.dumps, or as a list")
         value = _chat_in_json(value) or [{"role": "user", "content": value}]
+    if not isinstance(value, list):
+        raise PromptError(f"the prompt is a {type(value).__name__}, neither text nor a list of messages")
     messages = [_message(turn, number) for number, turn in enumerate(value)]
     if all(_is_blank(message["content"]) for message in messages):
         raise PromptError("the prompt is empty")
@@ -71,6 +80,20 @@ def with_system_prompt(messages: list[Message], system_prompt: str | None) -> li
     if system_prompt is None or messages[0]["role"] == "system":
         return messages
     return [{"role": "system", "content": system_prompt}, *messages]
+
+
+def _only_text(message: Message, number: int) -> Message:
+    """`message` with a content in parts put together, as vLLM does for templates that read text.
+
+    Raises PromptError for a part that is no text: tokens are all that the engine is given.
+    """
+    if not isinstance(parts := message["content"], list):
+        return message
+    for part in parts:
+        if not (isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("text"), str))):
+            kind = part.get("type", "no text") if isinstance(part, dict) else type(part).__name__
+            raise PromptError(f"message {number} has a part that is {kind}; only text can be sampled")
+    return message | {"content": "\n".join(part if isinstance(part, str) else part["text"] for part in parts)}
 
 
 def _chat_in_json(text: str) -> list[Any] | None:

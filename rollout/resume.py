@@ -33,7 +33,7 @@ def resume(run_dir: Path, overrides: list[str]) -> None:
 
     with locked(run_dir):
         run = saved.load(run_dir, overrides)
-        table = preflight(run)
+        table = preflight(run, run_dir)
         if run.dry_run:
             show_plan(run, table)
             return

@@ -38,8 +38,11 @@ from rollout.wandb_run import identity
 log = logging.getLogger(__name__)
 
 
-def preflight(run: RunConfig) -> Table:
-    """Open the input and check what can be checked without loading anything. Raises UserError with every problem."""
+def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
+    """Open the input and check what can be checked without loading anything. Raises UserError with every problem.
+
+    `run_dir` is the folder of a run that goes on.
+    """
     problems = [*knobs.check(run), *devices.check_ray(run.hardware)]
     if run.engine.kind == "vllm":
         problems += [*models.check(run.model), *_context_problems(run), *devices.check(run.hardware)]
@@ -47,7 +50,9 @@ def preflight(run: RunConfig) -> Table:
         table = open_input(run.data)
     except UserError as error:
         raise UserError(*problems, *error.problems) from error
-    problems += check.problems(run.postprocess, run.data, check.Given(flat_schema(table.schema), table.path))
+    written = None if run_dir is None else check.exported(manifest.read(run_dir))
+    given = check.Given(flat_schema(table.schema), table.path, written=written)
+    problems += check.problems(run.postprocess, run.data, given)
     if problems:
         raise UserError(*problems)
     return table
@@ -148,6 +153,8 @@ def execute(
         tracked(run_dir, run.tracking, record) as tracker,
     ):
         log.info("run folder: %s", short(run_dir))
+        for doubt in knobs.doubts(run):
+            log.warning("%s", doubt)
         if run.data.num_shards > 1:
             log.info("%s", shard_in_words(table, run.data))
         note_differences(record)
@@ -179,7 +186,9 @@ def _interruption_explained(run_dir: Path, console: Console) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        console.print(Text(f"{error}: stopped in order. Continue with\n  {resume_command(run_dir)}"), soft_wrap=True)
+        begun = (run_dir / manifest.MANIFEST).exists()
+        cure = f"Continue with\n  {resume_command(run_dir)}" if begun else "Nothing was begun; give the command again."
+        console.print(Text(f"{error}: stopped in order. {cure}"), soft_wrap=True)
         raise
 
 

@@ -51,14 +51,14 @@ def generate_owed(session: Session, done: Finished, record: dict[str, Any]) -> S
     """
     run, run_dir = session.run, session.run_dir
     record["engine"] = {"reused": False, "restarts": 0}
-    progress = Progress(done.num_owed, done.num_done)
+    progress, failed = Progress(done.num_owed, done.num_done), set[tuple[int, int]]()
     while True:
         with timed(record, "load"):
             engine = load(run, run_dir / LOG, record["engine"])
         note_model(run_dir, run.model, record)
         try:
             with timed(record, "generate"):
-                return sample_all(session, engine, progress)
+                return sample_all(session, engine, progress, failed)
         except EngineDied as error:
             session.stop.raise_if_requested()  # Ctrl-C in a terminal reaches the engine's own process too
             release()
@@ -94,8 +94,11 @@ def load(run: RunConfig, log_file: Path, about_engine: dict[str, Any]) -> Engine
     return engine
 
 
-def sample_all(session: Session, engine: Engine, progress: Progress) -> Snapshot:
+def sample_all(session: Session, engine: Engine, progress: Progress, failed: set[tuple[int, int]]) -> Snapshot:
     """Generate every sample that the session's journal does not hold. Returns the final numbers.
+
+    Samples in `failed`, by (row_id, sample_idx), have failed in this session: they are not tried again in it, when an
+    engine that died was started anew. What fails here is added.
 
     Raises EngineDied, Interrupted and UserError (too many bad rows), each after a flush of the journal.
     """
@@ -104,10 +107,16 @@ def sample_all(session: Session, engine: Engine, progress: Progress) -> Snapshot
     done = finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row)
     journal = Journal(run_dir, run.store)
     check_errors = error_limit(run, table.num_rows)
-    feed = requests(read_prompts(table, run.data), engine, run.sampling, done.owed, run.data.too_long)
+
+    def owed(row_id: int) -> list[int]:
+        return [index for index in done.owed(row_id) if (row_id, index) not in failed]
+
+    feed = requests(read_prompts(table, run.data), engine, run.sampling, owed, run.data.too_long)
 
     def keep(sample: Sample) -> None:
         journal.add(sample)
+        if sample.error is not None:
+            failed.add((sample.row_id, sample.sample_idx))
         progress.count(sample)
         check_errors(sample)
 

@@ -71,7 +71,7 @@ class Journal:
         ]
         table = pa.Table.from_arrays(columns, schema=SAMPLE_SCHEMA)
         with replacing(self._folder / f"{self._prefix}{self._next_shard:06d}.parquet") as partial:
-            pq.write_table(table, partial, compression="zstd", row_group_size=_ROW_GROUP)
+            pq.write_table(table, partial, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
         self._next_shard += 1
         self.num_durable += len(self._pending)
         self._pending.clear()
@@ -149,10 +149,10 @@ def read_shard(path: Path, columns: list[str] | None = None, group: int | None =
     """A shard's samples, or those of one of its row groups. Raises UserError for one that cannot be read."""
     try:
         if group is None:
-            return pq.read_table(path, columns=columns, schema=SAMPLE_SCHEMA)
-        with pq.ParquetFile(path) as file:
+            return pq.read_table(path, columns=columns, schema=SAMPLE_SCHEMA, page_checksum_verification=True)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             return file.read_row_group(group, columns=columns)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException, ValueError) as error:
         raise UserError(
             f"{path}: damaged ({str(error).splitlines()[0]}); delete it, and its samples will be generated again"
         ) from error

@@ -195,8 +195,10 @@ def _sampling_kwargs(sampling: SamplingConfig) -> dict[str, Any]:
     extra = dict(sampling.extra)
     known = set(inspect.signature(SamplingParams).parameters)
     _refuse("sampling.extra", extra, known, set(ours) | _OURS_IN_SAMPLING_PARAMS)
-    if isinstance(extra.get("structured_outputs"), dict):
-        extra["structured_outputs"] = StructuredOutputsParams(**extra["structured_outputs"])
+    if isinstance(structured := extra.get("structured_outputs"), dict):
+        known = set(inspect.signature(StructuredOutputsParams).parameters)
+        _refuse("sampling.extra.structured_outputs", structured, known, set())
+        extra["structured_outputs"] = StructuredOutputsParams(**structured)
     return ours | extra
 
 
@@ -220,4 +222,6 @@ def _template_kwargs(model: ModelConfig, tokenizer: Any) -> dict[str, Any]:
             f"model.path={model.path}: its tokenizer has no chat template; set model.chat_template=FILE.jinja"
         )
     chosen = {} if template is None else {"chat_template": template}
-    return {"tokenize": False, "add_generation_prompt": True, **chosen, **model.chat_template_kwargs}
+    own = model.chat_template_kwargs
+    begins_a_turn = not own.get("continue_final_message", False)
+    return {"tokenize": False, "add_generation_prompt": begins_a_turn, **chosen, **own}

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rollout import config
 from rollout.compose import conf_dir
 from rollout.config import RunConfig
-from rollout.knobs import build, check, knobs
+from rollout.knobs import build, check, doubts, knobs
 from tests.conftest import composed
 
 CONF = Path(conf_dir())
@@ -23,6 +23,9 @@ DEFAULTS = {key: knob.value for key, knob in knobs()}
 
 def built(*dotlist: str) -> RunConfig:
     return build(OmegaConf.from_dotlist(list(dotlist)))
+
+
+BREAK = "in a shell those are $'sampling.stop=[\"\\n\"]'"
 
 
 def problems(*dotlist: str) -> list[str]:
@@ -325,3 +328,11 @@ def test_the_command_line_cannot_add_a_key(override: str) -> None:
 @pytest.mark.parametrize("plus", ["", "+"])
 def test_the_free_form_dictionaries_take_any_key(plus: str) -> None:
     assert composed("hardware=cpu", f"{plus}sampling.extra.ignore_eos=true").sampling.extra == {"ignore_eos": True}
+
+
+@pytest.mark.parametrize(("stop", "doubtful"), [(r"\n\n", True), (r"END\t", True), ("\n\n", False), (r"\end", False)])
+def test_a_backslash_that_a_shell_has_left_in_a_stop_text_is_doubted(stop: str, doubtful: bool) -> None:
+    run = RunConfig()
+    run.sampling.stop = [stop]
+    lines = [f"sampling.stop={stop}: a backslash and a letter, not a line break or tab; " + BREAK] * doubtful
+    assert list(doubts(run)) == lines

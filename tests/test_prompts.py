@@ -82,6 +82,9 @@ def test_a_chat_is_a_list_or_json_or_plain_text(cell: Any, messages: list[Any]) 
         ('[{"role": "user"}]', "message 0 has no content"),
         ([None], "message 0 is not {role, content} but NoneType"),
         ([*chat("hi"), "hi"], "message 1 is not {role, content} but str"),
+        (5, "the prompt is a int, neither text nor a list of messages"),
+        (str(chat("hi")), "the prompt is a chat in Python's notation; write it with json.dumps, or as a list"),
+        ("[{'content': 'hi'}]", "the prompt is a chat in Python's notation; write it with json.dumps, or as a list"),
     ],
 )
 def test_a_cell_that_holds_no_chat_says_why(cell: Any, reason: str) -> None:
@@ -126,6 +129,19 @@ def test_fields_that_only_other_rows_have_are_not_in_a_chat(tmp_path: Path) -> N
     prompts = read_all(write_input(tmp_path / "input.parquet", [{"prompt": messages} for messages in chats]))
     assert prompts[0].messages == chat("hi")
     assert prompts[1].messages[1] == {"role": "assistant", "content": "", "tool_calls": [CALL]}
+
+
+def test_a_content_in_parts_is_put_together_and_what_is_no_text_costs_its_row(tmp_path: Path) -> None:
+    image = {"type": "image_url", "image_url": {"url": "file:a.png"}}
+    text = {"type": "text", "text": "What is this?"}
+    cells = [[text, {"type": "text", "text": "Be brief."}], ["What?"], [image, text], [text, {"type": "input_audio"}]]
+    rows = [{"prompt": json.dumps([{"role": "user", "content": cell}])} for cell in cells]
+    two, one, *bad = read_all(write_input(tmp_path / "input.parquet", rows))
+    assert (two.messages, one.messages) == (chat("What is this?\nBe brief."), chat("What?"))
+    assert [prompt.error for prompt in bad] == [
+        "message 0 has a part that is image_url; only text can be sampled",
+        "message 0 has a part that is input_audio; only text can be sampled",
+    ]
 
 
 def test_knobs_of_the_input_reach_the_prompts(tmp_path: Path) -> None:

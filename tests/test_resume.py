@@ -2,10 +2,12 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from rollout.errors import UserError
+from rollout.store import read_shard
 from tests.commands import ECHO, command, resume, run_command
 from tests.conftest import chat, write_input
 
@@ -328,6 +332,31 @@ def test_a_result_that_was_deleted_is_written_again_from_the_journal(folder: Pat
         assert resume("run", cwd=folder).returncode == 0
         assert (folder / "run" / name).read_bytes() == content
     assert len(journal(folder)) == 400 * 8
+
+
+def test_what_has_failed_is_not_tried_again_when_the_engine_is_started_again(folder: Path) -> None:
+    refusing = ("engine.echo.refuse_word=7", "data.max_error_fraction=1", "engine.echo.die_after=900")
+    result = start(folder, "sampling.n_samples=4", *refusing)
+    assert result.returncode == 0, result.stderr
+    said = manifest(folder)
+    assert said["engine"]["restarts"] == 1
+    assert said["totals"]["failed"] == 4
+    assert said["throughput"]["samples"] == said["totals"]["samples"] == 1600
+
+
+def test_one_flipped_bit_in_a_shard_is_seen(folder: Path) -> None:
+    assert start(folder, "data.limit=20").returncode == 0
+    (shard,) = folder.glob("run/samples/part-*.parquet")
+    whole = shard.read_bytes()
+    end_of_pages = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    expected = read_shard(shard)
+    for place in random.Random(0).sample(range(4, end_of_pages), 200):
+        shard.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with suppress(UserError):  # other bits say nothing about the samples
+            assert read_shard(shard).equals(expected)
+    shard.write_bytes(whole[:100] + bytes([whole[100] ^ 4]) + whole[101:])
+    with pytest.raises(UserError, match="damaged"):
+        read_shard(shard)
 
 
 @pytest.mark.parametrize("name", ["rollouts.parquet", "flat.parquet"])

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rollout.config import EchoConfig, HardwareConfig
 from rollout.echo_engine import EchoEngine
 from rollout.errors import UserError
 from rollout.generate import sample_seed
+from rollout.interrupt import Interrupted
 from rollout.prompts import parse_chat
 from rollout.records import ROLLOUT_FIELDS, Request
 from rollout.screen import screen
@@ -197,3 +199,16 @@ def test_what_a_library_prints_goes_to_the_log_alone(tmp_path: Path, capfd: pyte
     os.write(1, b"afterwards\n")
     assert capfd.readouterr().out == "from us\nafterwards\n"
     assert (tmp_path / "rollout.log").read_text() == "from C++\nfrom another process\n"
+
+
+def test_what_is_stopped_before_it_has_begun_is_not_to_be_resumed(
+    rollout: Rollout, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise Interrupted(signal.SIGINT)
+
+    monkeypatch.setattr("rollout.run.digest", interrupted)  # which reads the whole input
+    with pytest.raises(Interrupted):
+        rollout([{"prompt": "hi"}])
+    assert not (tmp_path / "run/run.json").exists()
+    assert "SIGINT: stopped in order. Nothing was begun; give the command again." in capfd.readouterr().out

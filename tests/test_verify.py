@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -145,6 +146,14 @@ def test_a_mistake_is_one_line(arguments: list[str], message: str, original: Pat
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: {message}")
+
+
+def test_a_scorer_of_the_run_is_not_needed(copy: Path) -> None:
+    config = copy / "run/.hydra/config.yaml"
+    scored = "steps: [score]\n  score:\n    scorer: nowhere:score\n"
+    config.write_text(re.sub(r"(?m)^postprocess:\n(?: .*\n)*", f"postprocess:\n  {scored}", config.read_text()))
+    assert "nowhere:score" in config.read_text()
+    assert verify("run", cwd=copy).returncode == 0
 
 
 def test_a_run_without_a_readable_result_is_one_line(copy: Path) -> None:

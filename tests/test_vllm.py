@@ -81,7 +81,7 @@ def test_prompts_have_the_tokens_and_greedy_responses_the_text_of_vllms_own_chat
 
 def test_a_last_message_is_continued_when_asked_for(folder: Path) -> None:
     begun = [*chat("count"), {"role": "assistant", "content": "one two"}]
-    continued = "model.chat_template_kwargs={add_generation_prompt: false, continue_final_message: true}"
+    continued = "model.chat_template_kwargs={continue_final_message: true}"
     rows_of_run(folder, "continued", continued, rows=[{"prompt": begun}])
     log = (folder / "continued/rollout.log").read_text()
     assert "(row 0): '<s><user>count\\n<assistant>one two'" in log
@@ -119,6 +119,7 @@ def test_the_samples_of_a_prompt_differ_and_equal_prompts_have_samples_of_their_
     [
         ("sampling.extra.max_new_tokens=3", "sampling.extra.max_new_tokens: vLLM has no such argument, did you mean"),
         ("sampling.extra.temperature=1", "sampling.extra.temperature: this project sets it"),
+        ("sampling.extra.structured_outputs={regx: a}", "structured_outputs.regx: vLLM has no such argument, did you"),
         ("sampling.extra.n=2", "sampling.extra.n: this project sets it"),
         ("sampling.extra.thinking_token_budget=-5", "sampling: vLLM refuses these parameters"),
     ],

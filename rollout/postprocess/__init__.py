@@ -1,8 +1,11 @@
 """The second stage: rollouts.parquet -> tables and numbers people look at. One step per file, each streamed."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pyarrow.parquet as pq
 
 from rollout.config import DataConfig, PostprocessConfig
 from rollout.postprocess.analyze import ANALYSIS, Analysis, analyze
@@ -40,16 +43,19 @@ def run_steps(
 ) -> Analysis | None:
     """Run `config.steps` in order on `source`, writing to `output_dir`. Returns the analysis, if made.
 
-    `about` is the content of run.json, for the report. Raises UserError for data that a step cannot work on; what can
-    be known before is found by `check.problems`.
+    `about` is the content of run.json, for the report and the export. Raises UserError for data that a step cannot work
+    on; what can be known before is found by `check.problems`.
     """
     analysis: Analysis | None = None
+    of_template = {} if about is None else about["config"]["model"]["chat_template_kwargs"]
+    continued = bool(of_template.get("continue_final_message"))
     for step in config.steps:
         match step:
             case "flatten":
                 flatten(source, output_dir)
             case "score":
                 _log_counts("score", score_responses(source, output_dir, config.score))
+                _remove_outdated(output_dir, config)
                 source = with_scores(source, output_dir / SCORES)
             case "filter":
                 _log_counts("filter", filter_responses(source, output_dir, config.filter))
@@ -57,10 +63,21 @@ def run_steps(
             case "analyze":
                 analysis = analyze(source, output_dir, config.analyze, config.score)
             case "export":
-                _log_counts("export", {config.export.format: export(source, output_dir, config.export, data)})
+                _log_counts(
+                    "export", {config.export.format: export(source, output_dir, config.export, data, bool(continued))}
+                )
             case "report":
                 report(source, output_dir, config, data, about)
     return analysis
+
+
+def _remove_outdated(output_dir: Path, config: PostprocessConfig) -> None:
+    """Once there are new scores, delete results of an earlier command that show others."""
+    before_score = replace(config, steps=config.steps[: config.steps.index("score")])
+    for name in set(RESULTS) - {SCORES, *outputs(before_score)}:
+        path = output_dir / name
+        if name != FLAT or (path.exists() and "score" in pq.read_schema(path).names):
+            path.unlink(missing_ok=True)
 
 
 def _log_counts(step: str, counts: dict[str, int]) -> None:

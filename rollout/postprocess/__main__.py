@@ -102,7 +102,6 @@ def _of_file(path: Path, output_dir: Path, overrides: list[str]) -> None:
 def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, about: dict[str, Any] | None) -> None:
     from rollout.postprocess import check, outputs, run_steps
     from rollout.postprocess.analyze import ANALYSIS
-    from rollout.postprocess.report import REPORT
     from rollout.postprocess.score import SCORES, with_scores
     from rollout.postprocess.source import open_source
     from rollout.screen import plain_screen, short
@@ -113,13 +112,11 @@ def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, about: di
     if "score" not in config.steps and (output_dir / SCORES).exists():
         source = with_scores(source, output_dir / SCORES)
     has_scores, has_analysis = "score" in source.schema.names, (output_dir / ANALYSIS).exists()
-    given = check.Given(source.schema, path, output_dir, has_scores, has_analysis)
+    written = None if about is None else check.exported(about)
+    given = check.Given(source.schema, path, output_dir, has_scores, has_analysis, written)
     if problems := [*check_values(config, _GROUP), *check.problems(config, run.data, given)]:
         raise UserError(*problems)
     output_dir.mkdir(parents=True, exist_ok=True)
-    if "score" in config.steps:
-        for name in (ANALYSIS, REPORT):
-            (output_dir / name).unlink(missing_ok=True)  # they show other scores
     with plain_screen() as console:
         analysis = run_steps(source, output_dir, config, run.data, about)
         if analysis is not None:

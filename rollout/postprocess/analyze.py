@@ -1,7 +1,6 @@
 """The numbers that say whether a run is worth using: lengths, how responses ended, repetition, scores, errors."""
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from rollout.postprocess.distribution import Distribution, ValueCounts
 from rollout.postprocess.filter import repeats
 from rollout.postprocess.repetition import is_looping
 from rollout.postprocess.score_summary import ScoreCounts, ScoreSummary
+from rollout.postprocess.scorers import as_text
 from rollout.postprocess.source import Source
 
 ANALYSIS = "analysis.json"
@@ -74,13 +74,9 @@ def analyze(source: Source, output_dir: Path, config: AnalyzeConfig, score: Scor
 def _by_value(batch: pa.RecordBatch, path: str | None) -> Iterator[tuple[str, pa.RecordBatch]]:
     if path is None:
         return
-    values = pa.array([_group_name(value) for value in values_at(batch, path)], pa.string())
+    values = pa.array([as_text(value) for value in values_at(batch, path)], pa.string())
     for value in values.unique():
         yield value.as_py(), batch.filter(pc.equal(values, value))
-
-
-def _group_name(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 class _Counts:

@@ -23,23 +23,41 @@ def chat_type(prompt: pa.DataType) -> pa.DataType:
     return pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 
 
-def messages(batch: pa.RecordBatch, data: DataConfig, extra: list[pa.Field]) -> list[dict[str, Any]]:
-    """One record per response: `messages` is the chat with the response as the assistant's turn."""
+MADE = {
+    "responses": frozenset[str](),
+    "messages": frozenset({"messages", "row_id", "sample_idx"}),
+    "preference": frozenset(
+        {"prompt", "chosen", "rejected", "chosen_score", "rejected_score", "row_id"}
+        | {"chosen_sample_idx", "rejected_sample_idx"}
+    ),
+}
+"""What a record has of itself in each `export.format`: no input column can have these names there."""
+
+
+def messages(
+    batch: pa.RecordBatch, data: DataConfig, extra: list[pa.Field], continued: bool = False
+) -> list[dict[str, Any]]:
+    """One record per response: `messages` is the chat with the response as the assistant's turn.
+
+    Where the responses have `continued` a last message of the assistant, that message and the response are one turn.
+    """
     return [
         {"messages": [*chat, _turn(row)], "row_id": row["row_id"], "sample_idx": row["sample_idx"]} | _extra(row, extra)
-        for chat, rows in _chats(batch, data, extra)
+        for chat, rows in _chats(batch, data, extra, continued)
         for row in rows
     ]
 
 
-def preferences(batch: pa.RecordBatch, data: DataConfig, extra: list[pa.Field]) -> list[dict[str, Any]]:
+def preferences(
+    batch: pa.RecordBatch, data: DataConfig, extra: list[pa.Field], continued: bool = False
+) -> list[dict[str, Any]]:
     """One record per row whose scores differ: its best response is `chosen`, its worst `rejected`; of equals the first.
 
     The conversational form with an explicit prompt that TRL's DPOTrainer documents, with scores and sample numbers
     beside it.
     """
     records = []
-    for chat, rows in _chats(batch, data, extra):
+    for chat, rows in _chats(batch, data, extra, continued):
         scored = [row for row in rows if row["score"] is not None]
         if not scored:
             continue
@@ -62,7 +80,7 @@ def _extra(row: dict[str, Any], extra: list[pa.Field]) -> dict[str, Any]:
 
 
 def _chats(
-    batch: pa.RecordBatch, data: DataConfig, extra: list[pa.Field]
+    batch: pa.RecordBatch, data: DataConfig, extra: list[pa.Field], continued: bool
 ) -> Iterator[tuple[list[Message], list[dict[str, Any]]]]:
     """For every input row in `batch` its chat and its responses; rows whose prompt is no chat are left out."""
     wanted = ["row_id", "sample_idx", "response", *(column.name for column in extra)]
@@ -75,4 +93,7 @@ def _chats(
             chat = parse_chat(prompts[start].as_py())
         except PromptError:
             continue
-        yield with_system_prompt(chat, data.system_prompt), rows[start:stop]
+        chat, answers = with_system_prompt(chat, data.system_prompt), rows[start:stop]
+        if continued and chat[-1]["role"] == "assistant" and isinstance(begun := chat[-1]["content"], str):
+            chat, answers = chat[:-1], [row | {"response": begun + row["response"]} for row in answers]
+        yield chat, answers

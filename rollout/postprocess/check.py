@@ -5,12 +5,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from rollout.config import DataConfig, ExportConfig, FilterConfig, PostprocessConfig, ScoreConfig
 from rollout.errors import UserError, did_you_mean
 from rollout.finalize import OUTPUT
+from rollout.postprocess.chats import MADE
 from rollout.postprocess.column_path import path_problem
 from rollout.postprocess.export import SUFFIXES
 from rollout.postprocess.filter import DROPPED, KEPT
@@ -34,6 +36,14 @@ class Given:
     """None for a folder that is not there yet."""
     scores: bool = False
     analysis: bool = False
+    written: str | None = None
+    """The `export.file` that the run itself has written, which may be written again."""
+
+
+def exported(about: dict[str, Any]) -> str | None:
+    """The `export.file` of the run whose run.json says `about`, if it had one."""
+    config = about["config"]["postprocess"]
+    return config["export"]["file"] if "export" in config["steps"] else None
 
 
 def problems(config: PostprocessConfig, data: DataConfig, given: Given) -> Iterator[str]:
@@ -150,10 +160,12 @@ def _export_problems(config: ExportConfig, data: DataConfig, given: Given, has_s
     path = (given.output_dir or Path()) / Path(config.file).expanduser()
     if config.file in _TAKEN or path.resolve() == given.source.resolve():
         yield f"postprocess.export.file={config.file}: is a file that is read or written otherwise; choose another name"
-    elif is_absolute and path.exists():
+    elif is_absolute and path.exists() and config.file != given.written:
         yield f"postprocess.export.file={config.file}: is there already; delete it or choose another name"
     for name in config.columns or []:
-        if name not in given.schema.names:
+        if name in MADE[config.format]:
+            yield f"postprocess.export.columns={name}: format={config.format} writes a field of that name; leave it out"
+        elif name not in given.schema.names:
             yield f"postprocess.export.columns={name}: no such column, {did_you_mean(name, given.schema.names)}"
     if config.format == "preference" and not has_scores:
         yield "postprocess.export.format=preference: no scores; put score before export in postprocess.steps"

@@ -23,14 +23,15 @@ SUFFIXES = (*(kind + end for kind in (".jsonl", ".csv") for end in _COMPRESSION)
 _KEY = [pa.field("row_id", pa.int64()), pa.field("sample_idx", pa.int32())]
 
 
-def export(source: Source, output_dir: Path, config: ExportConfig, data: DataConfig) -> int:
+def export(source: Source, output_dir: Path, config: ExportConfig, data: DataConfig, continued: bool = False) -> int:
     """Write `export.file` and return how many records it has: responses, chats or pairs.
 
-    `messages` and `preference` leave failed samples out, and rows whose prompt is no chat. Raises UserError for a chat
-    that the format of the file cannot hold.
+    `messages` and `preference` leave failed samples out, and rows whose prompt is no chat; with `continued`, a last
+    message of the assistant and the response are one turn. Raises UserError for a chat that the format of the file
+    cannot hold.
     """
     path = output_dir / Path(config.file).expanduser()
-    schema, records = _records(source, config, data)
+    schema, records = _records(source, config, data, continued)
     if path.suffix == ".parquet":
         return write_parquet(path, schema, _as_batches(schema, records, path))
     suffix = max((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), key=len)
@@ -42,7 +43,9 @@ def export(source: Source, output_dir: Path, config: ExportConfig, data: DataCon
         return _write_jsonl(stream, records)
 
 
-def _records(source: Source, config: ExportConfig, data: DataConfig) -> tuple[pa.Schema, Iterator[Records]]:
+def _records(
+    source: Source, config: ExportConfig, data: DataConfig, continued: bool
+) -> tuple[pa.Schema, Iterator[Records]]:
     """The schema of the file, and what to write: Arrow batches, or lists of plain records where chats are made."""
     if config.format == "responses":
         schema = source.schema
@@ -54,12 +57,12 @@ def _records(source: Source, config: ExportConfig, data: DataConfig) -> tuple[pa
     extra = [source.schema.field(name) for name in config.columns or []]
     if config.format == "messages":
         schema = pa.schema([pa.field("messages", kind), *_KEY, *extra])
-        return schema, (messages(batch, data, extra) for batch in source.batches())
+        return schema, (messages(batch, data, extra, continued) for batch in source.batches())
     sides = [pa.field(name, kind) for name in ("prompt", "chosen", "rejected")]
     scores = [pa.field(f"{side}_score", pa.float64()) for side in ("chosen", "rejected")]
     samples = [pa.field(f"{side}_sample_idx", pa.int32()) for side in ("chosen", "rejected")]
     schema = pa.schema([*sides, *scores, _KEY[0], *samples, *extra])
-    return schema, (preferences(batch, data, extra) for batch in source.batches())
+    return schema, (preferences(batch, data, extra, continued) for batch in source.batches())
 
 
 def _write_jsonl(stream: pa.NativeFile, records: Iterator[Records]) -> int:

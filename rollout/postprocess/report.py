@@ -82,7 +82,10 @@ def typed_command(command: list[str]) -> str:
 
     `command` is what Python was started with: `-m` and a module, or a script, which may be a module's file.
     """
-    _, script, *arguments = command
+    _, *words = command
+    while words[0] in ("-X", "-W") or (words[0].startswith("-") and words[0] != "-m"):
+        words = words[2 if words[0] in ("-X", "-W") else 1 :]  # Python's own options
+    script, *arguments = words
     if script == "-m":
         return shlex.join(["python", script, *arguments])
     module = "rollout" if Path(script).stem in ("__main__", "rollout") else f"rollout.{Path(script).stem}"

@@ -129,7 +129,9 @@ def _own(function: Callable[[str, Any, Row], Any], response: str, ground_truth: 
 
 
 def as_text(value: Any) -> str:
-    """A ground truth as people write it: 42, even where a null in the column has made 42.0 of it."""
+    """A ground truth as people write it: 42, even where a null in the column has made 42.0 of it; lists as JSON."""
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if value is None or isinstance(value, bool | list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)

@@ -119,12 +119,17 @@ def _score_chunk(chunk: Sequence[Item]) -> list[Scored]:
 
 
 def _score_one(response: str, ground_truth: Any, row: dict[str, Any]) -> Scored:
-    signal.setitimer(signal.ITIMER_REAL, _timeout)
     try:
-        return _storable(_scorer(response, ground_truth, row))
-    except _TimeUp:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, _timeout)
+            return _storable(_scorer(response, ground_truth, row))
+        except (
+            Exception,
+            SystemExit,
+            KeyboardInterrupt,
+        ) as error:  # by contract its errors belong to the response
+            return _storable(Scored(None, error=f"{type(error).__name__}: {error}"))
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    except _TimeUp:  # it may come as late as in the lines that handle another error
         return Scored(None, error=_late(_timeout))
-    except (Exception, SystemExit, KeyboardInterrupt) as error:  # by contract: what it raises belongs to the response
-        return _storable(Scored(None, error=f"{type(error).__name__}: {error}"))
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)

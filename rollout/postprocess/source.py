@@ -65,15 +65,30 @@ def _flat(table: Table, key: str) -> Source:
     has_scores = {column.name for column in SCORE_FIELDS} <= set(table.schema.names)
     if not has_scores:
         _refuse_clash(table, key, SCORE_FIELDS)
+    ours = {column.name: column for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
     missing = [column for column in FLAT_FIELDS if column.name not in table.schema.names]
-    schema = pa.schema([*table.schema, *missing])
+    schema = pa.schema([*(ours.get(column.name, column) for column in table.schema), *missing])
 
     def complete() -> Iterator[pa.RecordBatch]:
         for batch in table.batches():
+            columns = [_typed(array, schema.field(place), table.path) for place, array in enumerate(batch.columns)]
             nulls = [pa.nulls(batch.num_rows, column.type) for column in missing]
-            yield pa.RecordBatch.from_arrays([*batch.columns, *nulls], schema=schema)
+            yield pa.RecordBatch.from_arrays([*columns, *nulls], schema=schema)
 
     return Source(table.path, schema, lambda: _whole_rows(_ascending(complete(), table.path, strictly=False)))
+
+
+def _typed(array: pa.Array, field: pa.Field, path: Path) -> pa.Array:
+    """`array` as the type of `field`: in a CSV file all is text. Raises UserError for what cannot be that."""
+    try:
+        typed = array.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserError(
+            f"{path}: column {field.name} holds {array.type}, not {field.type} ({error}); mend it"
+        ) from error
+    if typed.null_count and not field.nullable:
+        raise UserError(f"{path}: column {field.name} has nulls; every response needs one, mend it")
+    return typed
 
 
 def _refuse_clash(table: Table, key: str, ours: Iterable[pa.Field], but: Iterable[str] = ()) -> None:
@@ -113,12 +128,18 @@ def _listed(table: Table, key: str) -> Source:
     schema = flat_schema(inputs)
 
     def batches() -> Iterator[pa.RecordBatch]:
-        row = 0
+        row = unreadable = 0
         for batch in _ascending(table.batches(), table.path, strictly=True) if is_ours else table.batches():
             row_ids = batch.column("row_id") if is_ours else pa.array(np.arange(row, row + batch.num_rows))
             for start, stop in _pieces(batch):
-                yield _explode(batch.slice(start, stop - start), row_ids.slice(start, stop - start), schema, table.path)
+                part = _explode(
+                    batch.slice(start, stop - start), row_ids.slice(start, stop - start), schema, table.path
+                )
+                unreadable += pc.sum(pc.equal(part.column("error"), _NO_LIST)).as_py() or 0
+                yield part
             row += batch.num_rows
+        if row and unreadable == row:
+            raise UserError(f"{table.path}: {_NO_LIST} in any of {row:,} rows; write them with json.dumps, or as lists")
 
     return Source(table.path, schema, batches)
 
@@ -201,6 +222,7 @@ def _as_lists(column: pa.Array) -> tuple[pa.Array, pa.Array]:
 
 
 _NONE = "the row has no responses"
+_NO_LIST = "responses: not a JSON list of texts"
 
 
 def _parse(text: str | None) -> list[str | None] | str:
@@ -213,7 +235,7 @@ def _parse(text: str | None) -> list[str | None] | str:
         value = None
     if isinstance(value, list) and all(item is None or isinstance(item, str) for item in value):
         return value or _NONE
-    return "responses: not a JSON list of texts"
+    return _NO_LIST
 
 
 def _pieces(batch: pa.RecordBatch) -> Iterator[tuple[int, int]]:

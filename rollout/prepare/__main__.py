@@ -11,6 +11,7 @@ import shlex
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from hashlib import blake2b
 from pathlib import Path
 
@@ -179,10 +180,17 @@ def _output_problems(source: Path, output: Path, overwrite: bool) -> Iterator[st
         yield f"output={output}: is a folder; choose another name"
     elif not folder.is_dir():
         yield f"output={output}: there is no folder {short(folder)}; make it, or choose another"
-    elif output.resolve() == source.resolve() or (source.is_dir() and source.resolve() in output.resolve().parents):
+    elif _is_read(output, source):
         yield f"output={output}: is the input, or inside it; choose another name"
     elif output.exists() and not overwrite:
         yield f"output={output}: is there already; choose another name, or set overwrite=true"
+
+
+def _is_read(output: Path, source: Path) -> bool:
+    """Whether `source`, a file, a folder or a pattern of names, takes in `output`."""
+    read, written = source.resolve(), output.resolve()
+    is_of_pattern = written.parent == read.parent and fnmatch(written.name, read.name)
+    return written == read or is_of_pattern or (source.is_dir() and read in written.parents)
 
 
 def _report_lines(report: Report, config: PrepareConfig) -> Iterator[str]:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from rollout import lineage, manifest, saved
 from rollout.cli import one_line_errors
-from rollout.config import RunConfig
+from rollout.config import PostprocessConfig, RunConfig
 from rollout.errors import UserError
 from rollout.screen import screen, short
 from rollout.tables import Table, open_table
@@ -55,7 +55,7 @@ def verify(run_dir: Path, arguments: list[str]) -> Comparison:
     before = manifest.read(run_dir)
     asked, overrides = _parse(arguments)
     run, recorded = saved.load(run_dir, overrides), _open_result(run_dir)
-
+    run.postprocess = PostprocessConfig(steps=[])  # nothing of it happens here, so nothing of it can be missing
     table = preflight(run)
     if table.num_rows != recorded.num_rows:
         raise UserError(

@@ -28,11 +28,19 @@ def with_numpy(response: str, ground_truth: Any, row: dict[str, Any]) -> Any:
     return np.array(["a"])[0] == response
 
 
+class _Slow(Exception):
+    def __str__(self) -> str:
+        time.sleep(60)
+        return "at last"
+
+
 def misbehaving(response: str, ground_truth: Any, row: dict[str, Any]) -> Any:
     """Does what the response says, as nothing that is graded should be able to."""
     match response:
         case "raise":
             raise RuntimeError("no idea")
+        case "raise slowly":
+            raise _Slow
         case "text":
             return "1.0"
         case "infinite":

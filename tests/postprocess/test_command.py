@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,10 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rollout.config import DataConfig, ExportConfig
+from rollout.errors import UserError
 from rollout.postprocess.__main__ import postprocess
-from tests.commands import ECHO, command, run_command
+from rollout.postprocess.export import export
+from tests.commands import ECHO, command, resume, run_command, verify
 from tests.conftest import Rollout, chat, write_input
-from tests.postprocess.tables import answered, read, write_rollouts
+from tests.postprocess.tables import answered, read, source_of, write_rollouts
 
 OWN = "tests.postprocess.own_scorers"
 
@@ -159,6 +163,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(pa.table({"responses": [["a", "b"]], "seeds": [[1]]}), folder / "uneven.parquet")
     pq.write_table(pa.table({"responses": [["a"]], "row_id": [1]}), folder / "clash.parquet")
     pq.write_table(pa.table({"responses": [["a"]], "score": [1.0]}), folder / "scored.parquet")
+    flat = {"sample_idx": [0, 1], "response": ["a", "b"]}
+    pq.write_table(pa.table({"row_id": ["zero", "one"], **flat}), folder / "texts.parquet")
+    pq.write_table(pa.table({"row_id": [0, None], **flat}), folder / "nulls.parquet")
+    (folder / "repr.csv").write_text("prompt,responses\na,\"['b']\"\nc,\"['d', 'e']\"\n")
     (folder / "broken.py").write_text("raise RuntimeError('not today')\n")
     return folder
 
@@ -255,6 +263,20 @@ MISTAKES = [
         "input=uneven.parquet",
         "uneven.parquet: the lists in seeds are not as long as those in responses; write it again",
     ),
+    ("input=texts.parquet", "texts.parquet: column row_id holds string, not int64 ("),
+    ("input=nulls.parquet", "nulls.parquet: column row_id has nulls; every response needs one, mend it"),
+    (
+        "input=repr.csv",
+        "repr.csv: responses: not a JSON list of texts in any of 2 rows; write them with json.dumps, or as lists",
+    ),
+    (
+        "input=rollouts.parquet steps=[export] export.format=messages export.columns=[messages]",
+        "export.columns=messages: format=messages writes a field of that name; leave it out",
+    ),
+    (
+        "input=rollouts.parquet steps=[export] export.format=messages export.columns=[row_id]",
+        "export.columns=row_id: format=messages writes a field of that name; leave it out",
+    ),
     ("input=clash.parquet", "input=clash.parquet: column row_id is one of ours; rename it"),
     (
         "input=rollouts.parquet steps=[analyze,filter,report]",
@@ -306,6 +328,59 @@ def test_an_export_outside_the_run_replaces_no_file(tmp_path: Path) -> None:
     assert refused.returncode == 1
     assert refused.stderr == f"error: export.file={precious}: is there already; delete it or choose another name\n"
     assert precious.read_bytes() == before
+
+
+def test_an_export_outside_the_run_is_no_obstacle_to_what_comes_after_it(tmp_path: Path) -> None:
+    """Not to the same command on the run, a resume for more samples, a resume with nothing to do, or a verification."""
+    exporting = ("postprocess.steps=[export]", f"postprocess.export.file={tmp_path}/out.jsonl")
+    assert run_command(*ECHO, *exporting, "data.limit=3", "hydra.run.dir=run", cwd=tmp_path).returncode == 0
+    again = run_command("run_dir=run", cwd=tmp_path, module="rollout.postprocess")
+    assert again.returncode == 0, again.stderr
+    assert resume("run", "sampling.n_samples=9", cwd=tmp_path).returncode == 0
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3 * 9
+    assert resume("run", cwd=tmp_path).stdout == "run: nothing to do, the run is complete\n"
+    assert verify("run", cwd=tmp_path).returncode == 0
+
+
+def test_a_flat_csv_is_read_as_it_was_exported(tmp_path: Path) -> None:
+    source = source_of(tmp_path, [answered("a", None), answered("", "b, c")])
+    export(source, tmp_path, ExportConfig("flat.csv"), DataConfig())
+    result = run_command(
+        "input=flat.csv", "steps=[flatten]", "output_dir=o", cwd=tmp_path, module="rollout.postprocess"
+    )
+    assert result.returncode == 0, result.stderr
+    ours = ("row_id", "sample_idx", "response", "num_generated_tokens", "error")
+    expected = [{name: row[name] for name in ours} for row in pa.Table.from_batches(source.batches()).to_pylist()]
+    assert [{name: row[name] for name in ours} for row in read(tmp_path / "o/flat.parquet")] == expected
+
+
+def test_new_scores_take_away_what_shows_the_old_ones_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_rollouts(tmp_path, [answered("4", "5")])
+    own = "tests.postprocess.own_scorers"
+
+    def done(*arguments: str) -> set[str]:
+        postprocess(["input=rollouts.parquet", "output_dir=o", *arguments])
+        return {path.name for path in (tmp_path / "o").iterdir()}
+
+    monkeypatch.chdir(tmp_path)
+    assert done("steps=[flatten,analyze]") == {"flat.parquet", "analysis.json"}
+    filtered = {"flat.parquet", "scores.parquet", "filtered.parquet", "filtered.dropped.parquet"}
+    assert done("steps=[score,filter]", f"score.scorer={own}:undecided") == filtered
+    with pytest.raises(UserError):
+        done("steps=[score]", f"score.scorer={own}:contains")
+    assert done("steps=[flatten]") == filtered  # failing has taken nothing away
+    assert done("steps=[score]", f"score.scorer={own}:with_answer") == {"scores.parquet"}
+
+
+def test_a_scorer_in_the_current_folder_is_found_by_the_console_script_too(tmp_path: Path) -> None:
+    (tmp_path / "graders.py").write_text("def one(response, ground_truth, row):\n    return 1\n")
+    script = Path(sys.executable).with_name("rollout")
+    scored = ("postprocess.steps=[score]", "postprocess.score.scorer=graders:one", "data.limit=2", "hydra.run.dir=run")
+    result = subprocess.run([script, *ECHO, *scored], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert {row["score"] for row in read(tmp_path / "run/scores.parquet")} == {1.0}
 
 
 def test_the_command_works_on_the_run_of_another_command(tmp_path: Path) -> None:

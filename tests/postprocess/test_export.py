@@ -92,6 +92,27 @@ def test_the_best_response_is_chosen_over_the_worst_and_rows_of_one_score_are_le
     ]
 
 
+def test_a_response_that_continues_the_last_message_is_one_turn_with_it(tmp_path: Path) -> None:
+    begun = [*chat("Colors?"), {"role": "assistant", "content": "Sure! Here"}]
+    table = pa.table(
+        {"prompt": [begun, chat("Hi")], "answer": ["4", "4"], "responses": [[" is 4", " are 5"], ["4", "5"]]}
+    )
+    pq.write_table(table, tmp_path / "input.parquet")
+    source = open_source(tmp_path / "input.parquet")
+    export(source, tmp_path, ExportConfig("sft.jsonl", "messages"), DATA, continued=True)
+    turns = [record["messages"] for record in lines(tmp_path / "sft.jsonl")]
+    assert turns[:3] == [
+        [*chat("Colors?"), {"role": "assistant", "content": "Sure! Here is 4"}],
+        [*chat("Colors?"), {"role": "assistant", "content": "Sure! Here are 5"}],
+        [*chat("Hi"), {"role": "assistant", "content": "4"}],
+    ]
+    score_responses(source, tmp_path, ScoreConfig("numeric_match", "answer"))
+    scored = with_scores(source, tmp_path / "scores.parquet")
+    export(scored, tmp_path, ExportConfig("pairs.jsonl", "preference"), DATA, continued=True)
+    pair = lines(tmp_path / "pairs.jsonl")[0]
+    assert (pair["prompt"], pair["chosen"][0]["content"]) == (chat("Colors?"), "Sure! Here is 4")
+
+
 def test_text_is_written_as_it_is_and_what_json_lacks_in_a_form_it_has(tmp_path: Path) -> None:
     columns = {
         "when": [datetime(2026, 11, 23, 4, 5, 6)],

@@ -23,6 +23,7 @@ def content_of(run_dir: Path) -> dict[str, Any]:
     [
         (["/usr/bin/python3", "-m", "rollout", "sampling.n_samples=2"], "python -m rollout sampling.n_samples=2"),
         (["python", "-m", "rollout.replay", "a b", "-m", "x=1,2"], "python -m rollout.replay 'a b' -m x=1,2"),
+        (["python", "-u", "-X", "dev", "-m", "rollout", "x=1"], "python -m rollout x=1"),
         (["python", "/x/bin/rollout", "data.limit=3"], "python -m rollout data.limit=3"),
         (["python", "/x/rollout/__main__.py", "-m", "x=1,2"], "python -m rollout -m x=1,2"),
         (["python", "/x/rollout/replay.py", "run"], "python -m rollout.replay run"),

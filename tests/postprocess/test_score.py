@@ -3,6 +3,8 @@
 import itertools
 import statistics
 from dataclasses import replace
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -44,6 +46,10 @@ OWN = "tests.postprocess.own_scorers"
         ("numeric_match", "5-3", "3", 1),
         ("numeric_match", "1e999999999", "1", 0),
         ("numeric_match", "none", "3", 0),
+        ("exact_match", "1.50", Decimal("1.50"), 1),
+        ("exact_match", "2024-01-01", date(2024, 1, 1), 1),
+        ("exact_match", "true", True, 1),
+        ("exact_match", '["a"]', ["a"], 1),
         ("math", r"so \boxed{\frac{1}{2}}", "0.5", 1),
         ("math", r"thus $x = \frac{2}{4}$", r"\frac{1}{2}", 1),
         ("math", r"\boxed{(x+1)^2}", r"x^2 + 2x + 1", 1),
@@ -159,6 +165,13 @@ def test_a_scorer_that_raises_hangs_or_dies_costs_one_score_each(tmp_path: Path)
         "hang and catch everything": "timed out after 0.5 s",
         "die": "the scorer ended its process (exit code 7)",
     }
+
+
+def test_a_limit_that_is_reached_while_an_error_is_handled_costs_one_score(tmp_path: Path) -> None:
+    source = source_of(tmp_path, [answered("fine", "raise slowly", "fine")])
+    config = ScoreConfig(f"{OWN}:misbehaving", timeout=0.5, workers=1)
+    assert score_responses(source, tmp_path, config) == {"scored": 2, "unscored": 1, "failed": 0}
+    assert [row["score_error"] for row in read(tmp_path / "scores.parquet")] == [None, "timed out after 0.5 s", None]
 
 
 def test_the_ground_truth_may_lie_in_a_struct_or_in_json(tmp_path: Path) -> None:

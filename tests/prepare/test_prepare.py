@@ -295,6 +295,11 @@ OF_QUESTIONS = ["input=questions.csv", "output=o.parquet"]
             "input=there.parquet: not a readable .parquet file (Parquet magic bytes not found in footer. Either the "
             "file is corrupted or this is not a parquet file); write it again",
         ]),
+        (["input=th*.parquet", "output=there.parquet", "overwrite=true"], [
+            "output=there.parquet: is the input, or inside it; choose another name",
+            "input=there.parquet: not a readable .parquet file (Parquet magic bytes not found in footer. Either the "
+            "file is corrupted or this is not a parquet file); write it again",
+        ]),
     ],
 )  # fmt: skip
 def test_a_mistake_ends_in_one_line_and_changes_nothing(
