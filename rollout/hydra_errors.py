@@ -26,7 +26,9 @@ def explain(error: Exception) -> str:
         return f"{group}={preset}: no such preset; choose from {', '.join(sorted(error.options))}"
     if isinstance(error, OverrideParseException):
         reason = str(error).replace(f"Error parsing override '{error.override}'", "").strip().splitlines()[0]
-        return f"{error.override}: cannot be read ({reason}); write key=value, and quote a text as in 'key=\"a, b\"'"
+        key, _, value = error.override.partition("=")
+        quoted = f'{key}="{value}"' if value and not set(value) & set("\"'\\") else 'key="a, b"'
+        return f"{error.override}: cannot be read ({reason}); write key=value, and quote a text as in '{quoted}'"
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException):
         is_unknown = re.match(r"Key .* (is )?not in ", str(cause))

@@ -109,6 +109,11 @@ BAD_COMMANDS = [
     (["sampling.temperature=0"], "sampling.n_samples=8: temperature=0 makes every sample of a prompt the same"),
     (["postprocess.steps=[flaten]"], "postprocess.steps=flaten: choose from flatten, score, filter, analyze"),
     (["nonsense"], "nonsense: cannot be read"),
+    (
+        ["data.path=a=1.parquet"],
+        "data.path=a=1.parquet: cannot be read (mismatched input '=' expecting <EOF>); write key=value, and quote "
+        """a text as in 'data.path="a=1.parquet"'""",
+    ),
     (["data.path=none.parquet"], "data.path=none.parquet: no such file"),
     (
         ["data.path=question.parquet"],
