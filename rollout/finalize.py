@@ -1,8 +1,8 @@
 """Merge the journal into `rollouts.parquet`: one row per input row, in input order, in bounded memory.
 
 Shards are sorted by (row_id, sample_idx) and overlap only where samples were being generated at the same time, so the
-merge walks the input once, some 2,000 samples at a time, and holds just the row groups of shards that overlap the rows
-in hand. The same samples give the same bytes, however they came into the journal.
+merge walks the input once, a few thousand samples at a time, and holds just the row groups of shards that overlap the
+rows in hand. The same samples give the same bytes, however they came into the journal.
 """
 
 from collections import Counter
@@ -23,8 +23,9 @@ from rollout.tables import BATCH_BYTES, Table
 
 OUTPUT = "rollouts.parquet"
 
-_STEP = 2048
-"""Samples that are put in order at a time."""
+_STEP_SAMPLES = 8192
+_STEP_BYTES = 64 << 20
+"""Most samples that are put in order at a time, and about how large they may be."""
 
 _WIDE_SCHEMA = pa.schema(
     [column.with_type(pa.large_string()) if column.type == pa.string() else column for column in SAMPLE_SCHEMA]
@@ -54,7 +55,7 @@ def _answered(
     batch: pa.RecordBatch, first_row: int, journal: "_JournalReader", n_samples: int, schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     """The rows of `batch`, of which `first_row` is the first one's row_id, with their samples, a few rows at a time."""
-    num_rows = max(1, _STEP // n_samples)
+    num_rows = max(1, journal.step // n_samples)
     for row_id in range(first_row, first_row + batch.num_rows, num_rows):
         rows = batch.slice(row_id - first_row, num_rows)
         samples = journal.rows_below(row_id + rows.num_rows).cast(_WIDE_SCHEMA)
@@ -100,12 +101,17 @@ class _JournalReader:
     """Reads the journal once, in row order, a row group of a shard when its first row comes up."""
 
     def __init__(self, run_dir: Path) -> None:
-        first_rows = {
-            (path, group): metadata.row_group(group).column(0).statistics.min
+        groups = {
+            (path, number): metadata.row_group(number)
             for path in shards(run_dir)
             for metadata in [pq.read_metadata(path)]
-            for group in range(metadata.num_row_groups)
+            for number in range(metadata.num_row_groups)
         }
+        first_rows = {place: group.column(0).statistics.min for place, group in groups.items()}
+        num_bytes = sum(group.total_byte_size for group in groups.values())
+        num_samples = sum(group.num_rows for group in groups.values())
+        self.step = min(_STEP_SAMPLES, _STEP_BYTES * num_samples // num_bytes) if num_bytes else _STEP_SAMPLES
+        """Samples to put in order at a time."""
         self._closed = sorted(first_rows.items(), key=lambda item: item[1], reverse=True)
         self._open: dict[tuple[Path, int], pa.Table] = {}
 

@@ -292,7 +292,7 @@ def test_row_groups_are_cut_by_the_size_of_their_responses_alone(
     monkeypatch.setattr("rollout.finalize.BATCH_BYTES", 5_000)
     files = set()
     for step in (2, 14, 2048):
-        monkeypatch.setattr("rollout.finalize._STEP", step)
+        monkeypatch.setattr("rollout.finalize._STEP_SAMPLES", step)
         assert merged(tmp_path, table, 2) == whole
         files.add((tmp_path / OUTPUT).read_bytes())
     (_one_file,) = files
@@ -303,8 +303,9 @@ def test_row_groups_are_cut_by_the_size_of_their_responses_alone(
 
 
 @pytest.mark.slow
-def test_responses_of_more_than_an_arrow_array_can_hold(tmp_path: Path) -> None:
-    """2.25 GB in 2,048 samples; a `string` array ends at 2 GiB."""
+def test_responses_of_more_than_an_arrow_array_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """2.25 GB in one step of 2,048 samples, as where those before them were short; a `string` array ends at 2 GiB."""
+    monkeypatch.setattr("rollout.finalize._STEP_BYTES", 1 << 40)
     writer, text = journal(tmp_path), "long " * 220_000
     for row in range(32):
         for index in range(64):
