@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from rollout.files import replacing
 from rollout.records import ROLLOUT_FIELDS, SAMPLE_SCHEMA
 from rollout.store import read_shard, shards
-from rollout.tables import BATCH_BYTES, Table
+from rollout.tables import BATCH_BYTES, Table, joined
 
 OUTPUT = "rollouts.parquet"
 
@@ -78,12 +78,12 @@ def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         start = 0
         for row, num_bytes in enumerate(_bytes_of_rows(batch)):
             if held_bytes and held_bytes + num_bytes > BATCH_BYTES:
-                yield _as_one([*held, batch.slice(start, row - start)])
+                yield joined([*held, batch.slice(start, row - start)])
                 held, held_bytes, start = [], 0, row
             held_bytes += num_bytes
         held.append(batch.slice(start))
     if held:
-        yield _as_one(held)
+        yield joined(held)
 
 
 def _bytes_of_rows(batch: pa.RecordBatch) -> list[int]:
@@ -92,24 +92,18 @@ def _bytes_of_rows(batch: pa.RecordBatch) -> list[int]:
     return [sum(size or 0 for size in islice(sizes, count)) for count in pc.list_value_length(responses).to_pylist()]
 
 
-def _as_one(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
-    return batch
-
-
 class _JournalReader:
     """Reads the journal once, in row order, a row group of a shard when its first row comes up."""
 
     def __init__(self, run_dir: Path) -> None:
-        groups = {
-            (path, number): metadata.row_group(number)
-            for path in shards(run_dir)
-            for metadata in [pq.read_metadata(path)]
-            for number in range(metadata.num_row_groups)
-        }
-        first_rows = {place: group.column(0).statistics.min for place, group in groups.items()}
-        num_bytes = sum(group.total_byte_size for group in groups.values())
-        num_samples = sum(group.num_rows for group in groups.values())
+        first_rows, num_samples, num_bytes = dict[tuple[Path, int], int](), 0, 0
+        for path in shards(run_dir):
+            metadata = pq.read_metadata(path)
+            num_samples += metadata.num_rows
+            for number in range(metadata.num_row_groups):
+                group = metadata.row_group(number)
+                first_rows[path, number] = group.column(0).statistics.min
+                num_bytes += group.total_byte_size
         self.step = min(_STEP_SAMPLES, _STEP_BYTES * num_samples // num_bytes) if num_bytes else _STEP_SAMPLES
         """Samples to put in order at a time."""
         self._closed = sorted(first_rows.items(), key=lambda item: item[1], reverse=True)

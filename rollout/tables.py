@@ -128,6 +128,14 @@ def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
     return num_rows
 
 
+def joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """The rows of one or more batches of one schema as one."""
+    if len(batches) == 1:
+        return batches[0]
+    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return batch
+
+
 def load_json(text: str) -> Any:
     """`json.loads` for text that ends up in Arrow. Raises ValueError for whatever is wrong with it.
 

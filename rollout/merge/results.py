@@ -75,7 +75,7 @@ def _as_json(digest: dict[str, Any]) -> str:
 
 def _batches(tables: list[Table], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     for rows in _regrouped(_in_order(tables), _batch_rows(tables)):
-        for group in row_groups(rows.to_batches()):
+        for group in row_groups(rows):
             yield conform(group, schema)
 
 
@@ -104,7 +104,7 @@ def _batch_rows(tables: list[Table]) -> int:
     return max(1, min(BATCH_ROWS, BATCH_BYTES * sum(table.num_rows for table in tables) // max(1, num_bytes)))
 
 
-def _regrouped(batches: Iterator[pa.RecordBatch], num_rows: int) -> Iterator[pa.Table]:
+def _regrouped(batches: Iterator[pa.RecordBatch], num_rows: int) -> Iterator[list[pa.RecordBatch]]:
     """The same rows, `num_rows` at a time."""
     held, count = list[pa.RecordBatch](), 0
     for batch in batches:
@@ -114,7 +114,7 @@ def _regrouped(batches: Iterator[pa.RecordBatch], num_rows: int) -> Iterator[pa.
             count += part.num_rows
             batch = batch.slice(part.num_rows)
             if count == num_rows:
-                yield pa.Table.from_batches(held)
+                yield held
                 held, count = [], 0
     if held:
-        yield pa.Table.from_batches(held)
+        yield held

@@ -63,9 +63,8 @@ def run_steps(
             case "analyze":
                 analysis = analyze(source, output_dir, config.analyze, config.score)
             case "export":
-                _log_counts(
-                    "export", {config.export.format: export(source, output_dir, config.export, data, bool(continued))}
-                )
+                count = export(source, output_dir, config.export, data, continued)
+                _log_counts("export", {config.export.format: count})
             case "report":
                 report(source, output_dir, config, data, about)
     return analysis

@@ -123,11 +123,7 @@ def _score_one(response: str, ground_truth: Any, row: dict[str, Any]) -> Scored:
         try:
             signal.setitimer(signal.ITIMER_REAL, _timeout)
             return _storable(_scorer(response, ground_truth, row))
-        except (
-            Exception,
-            SystemExit,
-            KeyboardInterrupt,
-        ) as error:  # by contract its errors belong to the response
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # by contract they belong to the response
             return _storable(Scored(None, error=f"{type(error).__name__}: {error}"))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)

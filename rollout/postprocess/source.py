@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from rollout.errors import UserError
 from rollout.records import FLAT_FIELDS, ROLLOUT_COLUMNS, SCORE_FIELDS
-from rollout.tables import BATCH_BYTES, Table, load_json, open_table
+from rollout.tables import BATCH_BYTES, Table, joined, load_json, open_table
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -254,18 +254,11 @@ def _whole_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         row_ids = batch.column("row_id").to_numpy(zero_copy_only=False)
         cut = int(np.flatnonzero(row_ids != row_ids[-1])[-1]) + 1 if (row_ids != row_ids[-1]).any() else 0
         if cut:
-            yield _joined([*held, batch.slice(0, cut)])
+            yield joined([*held, batch.slice(0, cut)])
             held = []
         elif held and held[-1].column("row_id")[-1].as_py() != row_ids[0]:
-            yield _joined(held)
+            yield joined(held)
             held = []
         held.append(batch.slice(cut))
     if held:
-        yield _joined(held)
-
-
-def _joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    if len(batches) == 1:
-        return batches[0]
-    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
-    return batch
+        yield joined(held)
