@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,7 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout import hydra_options, lineage, saved, sweep
+from rollout import hydra_options, lineage, saved, sweep, trust
 from rollout.compose import conf_dir, register
 from rollout.config import RunConfig
 from rollout.errors import UserError
@@ -50,23 +50,32 @@ def main() -> None:
     if (folder := str(Path.cwd())) not in sys.path:  # as with `python -m`: a scorer of the user's is looked for there
         sys.path.insert(0, folder)
     with one_line_errors():
-        run_dir, arguments = hydra_options.saved_run(sys.argv[1:])
-        launch(arguments, run_dir)
+        trusted, arguments = trust.asked(sys.argv[1:])
+        run_dir, arguments = hydra_options.saved_run(arguments)
+        launch(arguments, run_dir, trusted)
 
 
-def launch(arguments: list[str], replayed: Path | None = None) -> None:
-    """Run what `arguments` ask for, a job or a sweep; from the saved config of the run in `replayed`, if any."""
+def launch(arguments: list[str], replayed: Path | None = None, trusted: bool = False) -> None:
+    """Run what `arguments` ask for, a job or a sweep; from the saved config of the run in `replayed`, if any.
+
+    What of that config is not used without trust is refused unless `trusted`.
+    """
     # without this Hydra prints its own, longer version of an error and exits before we can explain it
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     register()
     arguments = sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))  # argparse wants options first
     hydra_options.check(arguments)
     replay_of = None if replayed is None else lineage.origin(replayed)
-    if replayed is not None:
-        saved.offer(replayed)
+    before = None if replayed is None else saved.offer(replayed)
+    if replayed is not None and before is not None and not trusted:
+        trust.refuse_before_sweep(before, [word for word in arguments if not word.startswith("-")], replayed)
+
+    def check(run: RunConfig) -> None:
+        if replayed is not None and before is not None and not trusted:
+            trust.refuse(run, before, HydraConfig.get().overrides.task, replayed)
 
     def job(cfg: DictConfig) -> float | None:
-        return _job(cfg, replay_of)
+        return _job(cfg, check, replay_of)
 
     sys.argv[1:] = arguments
     name = "config" if replayed is None else saved.NAME
@@ -75,28 +84,38 @@ def launch(arguments: list[str], replayed: Path | None = None) -> None:
         sweep.conclude()
 
 
-def _job(cfg: DictConfig, replay_of: dict[str, Any] | None) -> float | None:
+def _job(cfg: DictConfig, check: Callable[[RunConfig], None], replay_of: dict[str, Any] | None) -> float | None:
     """Do one job. Returns the sweep's objective; a job that is no sweep's has none."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
+
+    def config() -> RunConfig:
+        run = _built(cfg)
+        check(run)
+        return run
+
     if HydraConfig.get().mode != RunMode.MULTIRUN or cfg.dry_run:
         try:
-            _run(cfg, run_dir, replay_of)
+            _run(config, run_dir, replay_of)
         except UserError as error:
             _exit_with(*error.problems)  # here, because Hydra would print every override before letting it through
         return None
-    return sweep.job(run_dir, cfg.sweep, lambda: _run(cfg, run_dir, replay_of, is_of_sweep=True))
+    return sweep.job(run_dir, cfg.sweep, lambda: _run(config, run_dir, replay_of, is_of_sweep=True))
 
 
-def _run(cfg: DictConfig, run_dir: Path, replay_of: dict[str, Any] | None, is_of_sweep: bool = False) -> None:
+def _run(
+    config: Callable[[], RunConfig], run_dir: Path, replay_of: dict[str, Any] | None, is_of_sweep: bool = False
+) -> None:
     with _nothing_left_behind(run_dir):
-        run = _built(cfg)
+        run = config()
         from rollout.engine import release
         from rollout.lock import locked
         from rollout.run import execute, preflight, refuse_used, to_continue
         from rollout.screen import short
 
         goes_on = is_of_sweep and (run_dir / MANIFEST).exists()
-        table = preflight(run, run_dir if goes_on else None)
+        table = preflight(run, run_dir)
+        if is_of_sweep:
+            sweep.refuse_as_input(table.path)
         if run.dry_run:
             from rollout.dry_run import show_plan
 

@@ -127,8 +127,7 @@ class HardwareConfig:
     kv_cache_dtype: str = "auto"
     """Number format of the KV cache; fp8 holds twice the samples and changes them."""
     batch_invariant: bool = False
-    """Ask vLLM for kernels whose result does not depend on what else is in the batch: slower, and a replay on the same
-    GPU model and vLLM version gives the same samples."""
+    """Ask vLLM for kernels whose result does not depend on what else is in the batch: slower, and exact in a replay."""
     engine_kwargs: dict[str, Any] = field(default_factory=dict)
     """Any other argument of vLLM's engine; an unknown one is refused by name."""
     env: dict[str, str] = field(default_factory=dict)
@@ -138,8 +137,8 @@ class HardwareConfig:
 @dataclass
 class ScoreConfig:
     scorer: str | None = None
-    """How a response is scored: `exact_match`, `numeric_match` (the last number), `regex`, `math` (the math-verify
-    library), or a function of yours as `module:function`; see `rollout.postprocess.scorers`."""
+    """`exact_match`, `numeric_match` (the last number), `regex`, `math` (the math-verify library), or a function of
+    yours as `module:function`; see `rollout.postprocess.scorers`."""
     ground_truth: str | None = None
     """Column of the right answers; a dotted path leads into structs and JSON, as in reward_model.ground_truth."""
     pattern: str | None = None
@@ -186,8 +185,7 @@ class AnalyzeConfig:
 @dataclass
 class ExportConfig:
     file: str = "export.jsonl"
-    """Where to write, in the output folder unless absolute: .jsonl, .csv or .parquet; .jsonl.gz, .jsonl.zst, .csv.gz
-    and .csv.zst are compressed."""
+    """Where to write, in the output folder unless absolute: .jsonl, .csv, each also with .gz or .zst, or .parquet."""
     format: str = _knob("responses", choices=("responses", "messages", "preference"))
     """One line per response; the chat with the response as its last turn; or the chat with its best and its worst
     response by score (`chosen`, `rejected`)."""
@@ -208,8 +206,9 @@ STEPS = ("flatten", "score", "filter", "analyze", "export", "report")
 @dataclass
 class PostprocessConfig:
     steps: list[str] = _knob(["flatten", "analyze", "report"], choices=STEPS)
-    """What is done with the responses, in this order. Steps after `score` see the scores, steps after `filter` only
-    what it kept."""
+    """In this order; steps after `score` see the scores, steps after `filter` only what it kept."""
+    overwrite: bool = False
+    """Replace files that have an output's name and that were not written here before. An input is never replaced."""
     score: ScoreConfig = field(default_factory=ScoreConfig)
     """The `score` step."""
     filter: FilterConfig = field(default_factory=FilterConfig)
@@ -274,6 +273,8 @@ class EngineConfig:
     """`echo` answers without a model; it exists for tests."""
     max_restarts: int = _knob(2, ge=0)
     """How often an engine that died is started again before the run fails."""
+    load_timeout: float | None = _knob(3600.0, gt=0.0)
+    """Seconds that loading an engine may take; one that takes longer is ended. null: any number."""
     echo: EchoConfig = field(default_factory=EchoConfig)
     """Knobs of the echo engine."""
 
@@ -281,8 +282,7 @@ class EngineConfig:
 @dataclass
 class SweepConfig:
     objective: str | None = None
-    """What a job returns to an optimizing sweeper: a number of run.json or analysis.json, for example
-    throughput.output_tok_s, score.mean or truncated_fraction."""
+    """What a job returns to an optimizing sweeper: a number of run.json or analysis.json, as score.mean."""
     rows: int = _knob(20, ge=0)
     """Rows of each job to compare in sweep.html: the first ones."""
 

@@ -47,6 +47,16 @@ def _named(word: str, gpus: list[list[str]]) -> str:
     return next((name for name, uuid, _ in gpus if uuid.startswith(word)), word)
 
 
+def multicast_is_off() -> bool:
+    """Whether whoever runs this machine has switched NVLink multicast off, in the variables that programs have for it.
+
+    FlashInfer's fused all-reduce, vLLM's default for several GPUs, has none and would use it all the same; where it
+    does not work that ends in "an illegal memory access".
+    """
+    switches = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
+    return any(os.environ.get(name) == value for name, value in switches.items())
+
+
 def default_hardware() -> str:
     """The hardware preset for this machine: `single_gpu` where there is a GPU, else `cpu`."""
     return "single_gpu" if gpu_names() else "cpu"

@@ -6,12 +6,13 @@ Of hardware only what changes the arithmetic is in it; the rest decides how fast
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+from rollout import content
 from rollout.config import RunConfig
 from rollout.knobs import knobs
 from rollout.model_files import folder_hash
@@ -20,9 +21,30 @@ from rollout.tables import Table
 
 _NOT_SAMPLES = {"n_samples"}  # of sampling
 
+ENGINE_KWARGS = "hardware.engine_kwargs"
+
+_MEMORY_ONLY = {"kv_cache_memory_bytes", "max_cudagraph_capture_size", "cudagraph_capture_sizes"}
+"""Arguments of vLLM's engine that decide how much memory it takes and how fast it is, as all of `hardware` does."""
+
+_MADE_LATER = {content.MODEL, content.TOKENIZER, ENGINE_KWARGS}
+"""Keys that older digests lack although they had a value, which nobody knows any more."""
+
+_SUPERSEDED = {content.MODEL: ("model.path", "model.revision"), content.TOKENIZER: ("model.tokenizer",)}
+"""What need not be compared where contents are known: names and sizes, and the name of a commit."""
+
+
+class Unknown:
+    """Stands for the value of a key in a digest that was made before there was such a key."""
+
+
+UNKNOWN = Unknown()
+
 
 def digest(run: RunConfig, table: Table) -> dict[str, Any]:
-    """Config key -> what must be the same when the run goes on. Reads the whole input file."""
+    """Config key -> what must be the same when the run goes on. Reads the whole input file.
+
+    The content of the model is added once it is known, see `rollout.content`.
+    """
     sampling = dataclasses.asdict(run.sampling)
     values = {
         "model.path": _identity(run.model.path),
@@ -36,6 +58,7 @@ def digest(run: RunConfig, table: Table) -> dict[str, Any]:
         "hardware.dtype": run.hardware.dtype,
         "hardware.kv_cache_dtype": run.hardware.kv_cache_dtype,
         "hardware.batch_invariant": run.hardware.batch_invariant,
+        ENGINE_KWARGS: _without_memory(run.hardware.engine_kwargs),
         **{f"sampling.{name}": value for name, value in sampling.items() if name not in _NOT_SAMPLES},
         "data.path": _file_hash(str(table.path)),
         "data.prompt_key": run.data.prompt_key,
@@ -53,15 +76,56 @@ def digest(run: RunConfig, table: Table) -> dict[str, Any]:
 def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     """One line for each key that differs, with both values."""
     for key, (then, here) in aligned(before, now):
-        if then != here:
+        if UNKNOWN in (then, here) or then == here:
+            continue
+        if key == ENGINE_KWARGS:
+            yield from _different_arguments(then, here)
+        elif key in _SUPERSEDED:
+            yield _different_content(key, then, here)
+        else:
             yield f"{key}={here}: this run was made with {then}; leave it as it was, or start a new run for it"
 
 
 def aligned(*digests: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
-    """(key, its value in each of `digests`), by key. A run older than a key was made with its default."""
-    defaults = {key: knob.value for key, knob in knobs()}
-    for key in sorted(set().union(*digests)):
+    """(key, its value in each of `digests`), by key.
+
+    A run older than a key was made with its default, or with something that is UNKNOWN. What the contents of the models
+    tell better, if all of them are known, is left out.
+    """
+    defaults = {key: knob.value for key, knob in knobs()} | dict.fromkeys(_MADE_LATER, UNKNOWN)
+    told_better = {old for key, keys in _SUPERSEDED.items() if all(key in digest for digest in digests) for old in keys}
+    for key in sorted(set().union(*digests) - told_better):
         yield key, [digest.get(key, defaults.get(key)) for digest in digests]
+
+
+def is_older(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether `before` was made when contents of models were not part of a digest."""
+    return any(key in now and key not in before for key in _MADE_LATER)
+
+
+def _different_arguments(then: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    for name in sorted({*then, *here}):
+        if then.get(name) != here.get(name):
+            yield (
+                f"{ENGINE_KWARGS}.{name}={here.get(name)}: this run was made with {then.get(name)}; leave it as it "
+                "was, or start a new run for it"
+            )
+
+
+def _different_content(key: str, then: str, here: str) -> str:
+    kind, _, commit = then.partition(":")
+    cure = f"set model.revision={commit}" if kind == "commit" else "give the model that it was made with"
+    return (
+        f"{'model.path' if key == content.MODEL else 'model.tokenizer'}: the files there are {here}, and this run was "
+        f"made with {then}; {cure}, or start a new run for it"
+    )
+
+
+def _without_memory(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without what only decides about memory, and without what holds nothing else."""
+    kept = {name: value for name, value in values.items() if name not in _MEMORY_ONLY}
+    nested = {name: _without_memory(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
+    return {name: value for name, value in nested.items() if value != {} or kept[name] == {}}
 
 
 def _identity(model: str) -> str:

@@ -9,8 +9,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
-from rollout import watchdog
+from rollout import devices, watchdog
 from rollout.config import EngineConfig, HardwareConfig, ModelConfig, RunConfig, SamplingConfig
+from rollout.content import stamps
 from rollout.records import Message, Request, Sample
 
 
@@ -96,7 +97,8 @@ class EngineSpec:
         return cls(run.model, run.hardware, run.engine)
 
     def key(self) -> str:
-        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+        """Equal for equal specs, as long as nobody puts other files in the model's folder."""
+        return json.dumps([dataclasses.asdict(self), stamps(self.model.path)], sort_keys=True, default=vars)
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ def release() -> None:
 def _set_environment(hardware: HardwareConfig) -> None:
     """Until `release`: vLLM reads its switches whenever it needs them, not only when it starts."""
     defaults = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
+    if hardware.tensor_parallel_size > 1 and devices.multicast_is_off():
+        defaults.setdefault("VLLM_ALLREDUCE_USE_SYMM_MEM", os.environ.get("VLLM_ALLREDUCE_USE_SYMM_MEM", "0"))
     asked = {"VLLM_BATCH_INVARIANT": "1"} if hardware.batch_invariant else {}
     for name, value in (defaults | hardware.env | asked).items():
         _environment.callback(_restore, name, os.environ.get(name))

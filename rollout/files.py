@@ -20,7 +20,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The temporary name begins with a dot, which every dataset reader ignores. When the body raises, nothing is left.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = partial_of(path)
+    if partial.is_symlink():  # nobody writes through a link that lies there
+        partial.unlink()
     try:
         yield partial
         _sync(partial)
@@ -28,6 +30,11 @@ def replacing(path: Path) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def partial_of(path: Path) -> Path:
+    """The temporary name of a file that is being written."""
+    return path.with_name(f".{path.name}.partial")
 
 
 @contextmanager
@@ -39,6 +46,14 @@ def disk_full_explained(where: str, cure: str) -> Iterator[None]:
         if error.errno not in DISK_FULL:
             raise
         raise UserError(f"{where}: the disk is full ({error.strerror or error}); {cure}") from error
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Whether two paths name one file: also through links, and where the file does not exist yet."""
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one.resolve() == other.resolve()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rollout.config import RunConfig
+from rollout.config import RunConfig, SamplingConfig
 from rollout.errors import PromptError
 
 
@@ -26,13 +26,20 @@ def context_problem(run: RunConfig, max_model_len: int) -> str | None:
     )
 
 
-def fit(token_ids: list[int], max_tokens: int, max_model_len: int, too_long: str, bos_token_id: int | None) -> Fitted:
-    """Apply `too_long` where prompt and `max_tokens` together exceed `max_model_len`.
+def fit(
+    token_ids: list[int],
+    sampling: SamplingConfig,
+    max_model_len: int,
+    too_long: str,
+    bos_token_id: int | None,
+) -> Fitted:
+    """Apply `too_long` where prompt and `sampling.max_tokens` together exceed `max_model_len`.
 
     `truncate_left` cuts the oldest tokens, behind the beginning-of-sequence token, and keeps the newest: the generation
     prompt, unless `max_tokens` leaves less room than that. `reduce_max_tokens` leaves the response what is left. Raises
-    PromptError for `error` and for a prompt that leaves no room for a single token.
+    PromptError for `error`, and for a prompt that leaves no room for a single token or for `sampling.min_tokens`.
     """
+    max_tokens = sampling.max_tokens
     if len(token_ids) + max_tokens <= max_model_len:
         return Fitted(token_ids, max_tokens, [])
     if too_long == "truncate_left":
@@ -42,7 +49,12 @@ def fit(token_ids: list[int], max_tokens: int, max_model_len: int, too_long: str
         if cut < len(token_ids):
             return Fitted(token_ids[:kept_first] + token_ids[cut:], max_tokens, token_ids[kept_first:cut])
     elif too_long == "reduce_max_tokens" and len(token_ids) < max_model_len:
-        return Fitted(token_ids, max_model_len - len(token_ids), [])
+        room = max_model_len - len(token_ids)
+        if room < sampling.min_tokens:  # vLLM refuses such a request
+            raise PromptError(
+                f"sampling.min_tokens={sampling.min_tokens}, but the prompt leaves room for {room} tokens"
+            )
+        return Fitted(token_ids, room, [])
     raise PromptError(
         f"the prompt has {len(token_ids)} tokens and sampling.max_tokens is {max_tokens}; "
         f"the context holds {max_model_len}"

@@ -59,7 +59,7 @@ def requests(
             if prompt.error is not None:
                 raise PromptError(prompt.error)
             token_ids = engine.render(prompt.messages).token_ids
-            ready = fit(token_ids, sampling.max_tokens, engine.max_model_len, too_long, engine.bos_token_id)
+            ready = fit(token_ids, sampling, engine.max_model_len, too_long, engine.bos_token_id)
         except PromptError as error:
             yield from (failed_sample(prompt.row_id, index, seed, str(error)) for index, seed in seeds.items())
         else:

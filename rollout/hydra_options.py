@@ -1,6 +1,8 @@
 """Hydra's own command-line options: those that do harm or end in a traceback are refused, a saved run is recognised."""
 
 import argparse
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +13,11 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 from rollout.compose import conf_dir
 from rollout.errors import UserError
 from rollout.manifest import MANIFEST
+from rollout.sweep import CSV, HTML, JOBS
 
 _ONE_OF = ("run", "cfg", "multirun", "shell_completion", "info")
+_OF_A_SWEEP = ("multirun.yaml", CSV, HTML)
+"""Files that a sweep writes to its folder, beside one for each job in JOBS."""
 _REPLAY = "`python -m rollout.replay RUN_DIR`"
 
 
@@ -40,8 +45,24 @@ def _check_folder(override: Override, is_sweep: bool) -> None:
         return
     if override.key_or_group == "hydra.run.dir":
         raise UserError(f"hydra.run.dir={override.value()}: a sweep does not use it; set hydra.sweep.dir")
-    if override.key_or_group == "hydra.sweep.dir" and (Path(str(override.value())) / MANIFEST).exists():
-        raise UserError(f"hydra.sweep.dir={override.value()}: the folder of a run; choose another one")
+    if override.key_or_group == "hydra.sweep.dir":
+        folder = Path(str(override.value()))
+        if (folder / MANIFEST).exists():
+            raise UserError(f"hydra.sweep.dir={folder}: the folder of a run; choose another one")
+        if found := _of_somebody_else(folder):
+            raise UserError(f"hydra.sweep.dir={folder}: {found} already exists there; choose another folder")
+
+
+def _of_somebody_else(folder: Path) -> str | None:
+    """A file that a sweep in `folder` would replace and that none has written."""
+    for path in (folder / JOBS).glob("*.json"):
+        try:
+            if not {"num", "run_dir", "overrides", "status"} <= json.loads(path.read_text(encoding="utf-8")).keys():
+                return f"{JOBS}/{path.name}"
+        except (OSError, ValueError, AttributeError):
+            return f"{JOBS}/{path.name}"
+    found = [] if (folder / JOBS).is_dir() else [name for name in _OF_A_SWEEP if os.path.lexists(folder / name)]
+    return found[0] if found else None
 
 
 def _check_preset(override: Override) -> None:
@@ -70,7 +91,7 @@ def saved_run(arguments: list[str]) -> tuple[Path | None, list[str]]:
     parser.add_argument("--config-name", "-cn")
     options, others = parser.parse_known_args(arguments)
     folder = Path(options.config_path or "").absolute()
-    if folder.name != ".hydra":
+    if folder.name != ".hydra" and (folder := folder.resolve()).name != ".hydra":
         return None, arguments
     if options.config_name not in (None, "config", "config.yaml"):
         raise UserError(f"--config-name={options.config_name}: holds no run's config; leave it out")

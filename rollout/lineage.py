@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rollout import manifest
+from rollout import digest, manifest
 from rollout.config import ModelConfig
+from rollout.content import MODEL
 from rollout.errors import UserError
 from rollout.files import write_json
 from rollout.model_files import describe
@@ -44,8 +45,14 @@ def note_differences(record: dict[str, Any]) -> None:
             log.warning("not as in the replayed run: %s", line)
 
 
-def note_model(run_dir: Path, model: ModelConfig, record: dict[str, Any]) -> None:
-    """Once the model is loaded its files are here, whatever `record` knew of them before: bring run.json up to date."""
+def note_model(run_dir: Path, model: ModelConfig, content: dict[str, str], record: dict[str, Any]) -> None:
+    """Once the model is loaded its files are here, whatever `record` knew of them before: bring run.json up to date.
+
+    `content` is what `rollout.content` says of them. Raises UserError where the run was made with another model.
+    """
+    if problems := [*digest.differences(record["digest"], record["digest"] | content)]:
+        raise UserError(*problems)
+    record["digest"] |= content
     record["provenance"]["model"] = describe(model)
     note_differences(record)
     write_json(run_dir / manifest.MANIFEST, record)
@@ -57,6 +64,8 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     Both are contents of run.json, of which `digest` and `provenance` are read.
     """
     facts_before, facts_now = _facts(before), _facts(now)
+    if facts_before["model content"] and facts_now["model content"]:
+        del facts_before["model files"]  # names and sizes
     for name, value in facts_before.items():
         other = facts_now.get(name)
         if value is not None and other is not None and value != other:
@@ -65,7 +74,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
 
 def _facts(run: dict[str, Any]) -> dict[str, str | None]:
     """What a sample depends on beside the config; None where it was not recorded."""
-    provenance, digest = run["provenance"], run["digest"]
+    provenance, of_digest = run["provenance"], run["digest"]
     packages, model, git = provenance["packages"], provenance.get("model") or {}, provenance["git"]
     return {
         **{name: packages.get(name, "not installed") for name in _SAMPLING_PACKAGES},
@@ -76,5 +85,6 @@ def _facts(run: dict[str, Any]) -> dict[str, str | None]:
         "model files": None if model.get("commit") else model.get("files"),
         "tokenizer files": model.get("tokenizer_files"),
         "chat template": model.get("chat_template"),
-        "input content": digest.get("data.path"),
+        "model content": of_digest.get(MODEL),
+        "input content": of_digest.get("data.path"),
     }

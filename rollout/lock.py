@@ -43,9 +43,19 @@ def locked(run_dir: Path) -> Iterator[None]:
         yield
 
 
+def is_of_a_run(run_dir: Path) -> bool:
+    """Whether a run has held `run_dir`, be it that nothing else came of it."""
+    return _read(run_dir) is not None
+
+
 def _holder(run_dir: Path) -> str:
+    """Who has the lock; it may not have written yet who it is."""
+    return _read(run_dir) or "another process"
+
+
+def _read(run_dir: Path) -> str | None:
     try:
         holder = json.loads((run_dir / LOCK).read_text(encoding="utf-8"))
         return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (ValueError, KeyError):  # it has the lock and has not written yet who it is
-        return "another process"
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -17,7 +17,7 @@ from rollout.records import SCHEMA_VERSION
 
 MANIFEST = "run.json"
 
-_RESERVE = ".reserve"  # space given back when the disk is full, so that run.json can still say `failed`
+RESERVE = ".reserve"  # space given back when the disk is full, so that run.json can still say `failed`
 _RESERVE_BYTES = 256 * 1024
 _SESSION_KEYS = ("status", "started", "ended", "error", "engine", "seconds", "throughput", "provenance")
 
@@ -78,7 +78,7 @@ def recorded(
         "wandb": before.get("wandb") or wandb,
         "sessions": _earlier_sessions(before),
     }
-    (run_dir / _RESERVE).write_bytes(b"\0" * _RESERVE_BYTES)
+    (run_dir / RESERVE).write_bytes(b"\0" * _RESERVE_BYTES)
     write_json(run_dir / MANIFEST, manifest)
     try:
         yield manifest
@@ -93,7 +93,7 @@ def recorded(
 
 
 def _close(run_dir: Path, manifest: dict[str, Any]) -> None:
-    (run_dir / _RESERVE).unlink(missing_ok=True)
+    (run_dir / RESERVE).unlink(missing_ok=True)
     manifest["ended"] = _now()
     write_json(run_dir / MANIFEST, manifest)
 

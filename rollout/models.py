@@ -66,7 +66,7 @@ def with_absolute_paths(model: ModelConfig) -> ModelConfig:
 def local_folder(path: str, revision: str | None) -> Path | None:
     """Where the files of a model or tokenizer are on this machine; None where they are not, or not yet."""
     if path.startswith("embedded:"):
-        return _cache_folder() if _is_unpacked() else None
+        return _embedded_folder() if _is_unpacked() else None
     if is_local(path):
         folder = Path(path).expanduser()
         return folder if folder.is_dir() else None
@@ -104,18 +104,22 @@ def _packed_file() -> Path | None:
     return Path(str(distribution.locate_file(f"{_EMBEDDED_FOLDER}/{_EMBEDDED_FILE}")))
 
 
-def _cache_folder() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "rollout" / "SmolLM2-135M-Instruct"
+def cache_folder() -> Path:
+    """Where this program keeps what it would otherwise have to make again."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rollout"
+
+
+def _embedded_folder() -> Path:
+    return cache_folder() / "SmolLM2-135M-Instruct"
 
 
 def _is_unpacked() -> bool:
-    return (_cache_folder() / "config.json").is_file()
+    return (_embedded_folder() / "config.json").is_file()
 
 
 def _unpacked() -> Path:
     """The embedded model's folder. It appears under its name only once it is complete."""
-    folder = _cache_folder()
+    folder = _embedded_folder()
     if _is_unpacked():
         return folder
     packed = _packed_file()

@@ -100,5 +100,7 @@ def _git_state() -> dict[str, Any] | None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    result = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=True)
+    # a repository's own fsmonitor is a program, and the folder may be somebody else's
+    command = ["git", "-c", "core.fsmonitor=false", *arguments]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10, check=True)
     return result.stdout.strip()

@@ -9,9 +9,10 @@ was recorded, a warning names both.
 import sys
 from pathlib import Path
 
+from rollout import trust
 from rollout.cli import launch, one_line_errors
 
-USAGE = "usage: python -m rollout.replay RUN_DIR [sampling.seed=1] [hardware=...] [any override] [-m]"
+USAGE = "usage: python -m rollout.replay RUN_DIR [sampling.seed=1] [hardware=...] [any override] [-m] [trust=true]"
 
 
 def main() -> None:
@@ -20,7 +21,8 @@ def main() -> None:
         print(__doc__ + "\n" + USAGE)
         sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 1)
     with one_line_errors():
-        launch(sys.argv[2:], Path(sys.argv[1]))
+        trusted, arguments = trust.asked(sys.argv[2:])
+        launch(arguments, Path(sys.argv[1]), trusted)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from rollout.prompts import read_prompts
 from rollout.records import Outcome, Prompt
 from rollout.replica import LOGS, Gone, Job, Ready, Report
 from rollout.screen import duration, resume_command, short
-from rollout.session import FIRST_PROMPT, Session, error_limit, model_name, published, timed
+from rollout.session import FIRST_PROMPT, Session, error_limit, model_content, model_name, published, timed
 from rollout.store import Finished, finished, outcomes_of, writer_name
 
 log = logging.getLogger(__name__)
@@ -112,9 +112,11 @@ class Driver:
         Raises Interrupted and UserError; what has finished is durable then.
         """
         try:
-            with timed(self._record, "load"), self._session.stop.deferred():
-                self._load_first()
-            note_model(self._session.run_dir, self._session.run.model, self._record)
+            run = self._session.run
+            with timed(self._record, "load"), model_content(run) as content:
+                with self._session.stop.deferred():
+                    self._load_first()
+                note_model(self._session.run_dir, run.model, content(), self._record)
             with timed(self._record, "generate"), published(self._session, self._progress, self._stats) as look:
                 self._load_others()
                 while not self._dispatcher.is_done:

@@ -7,10 +7,13 @@ Continues a run that was killed, interrupted or failed, with the same seeds; add
 import sys
 from pathlib import Path
 
-from rollout import manifest, saved
+from rollout import manifest, saved, trust
 from rollout.cli import one_line_errors
 
-USAGE = "usage: python -m rollout.resume RUN_DIR [sampling.n_samples=16] [hardware=...] [any key that may change]"
+USAGE = (
+    "usage: python -m rollout.resume RUN_DIR [sampling.n_samples=16] [hardware=...] [any key that may change] "
+    "[trust=true]"
+)
 
 
 def main() -> None:
@@ -19,12 +22,18 @@ def main() -> None:
         print(__doc__ + "\n" + USAGE)
         sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 1)
     with one_line_errors():
-        resume(Path(sys.argv[1]), sys.argv[2:])
+        trusted, overrides = trust.asked(sys.argv[2:])
+        resume(Path(sys.argv[1]), overrides, trusted)
 
 
-def resume(run_dir: Path, overrides: list[str]) -> None:
-    """Finish the run in `run_dir`. Raises UserError when it is another experiment now, or not a run."""
+def resume(run_dir: Path, overrides: list[str], trusted: bool = False) -> None:
+    """Finish the run in `run_dir`.
+
+    Raises UserError when it is another experiment now, not a run, or not `trusted` although it needs it.
+    """
     manifest.read(run_dir)  # before a lock is made in a folder that is none
+    if not trusted:
+        trust.refuse_links(run_dir)
 
     from rollout.dry_run import show_plan
     from rollout.engine import release
@@ -32,7 +41,7 @@ def resume(run_dir: Path, overrides: list[str]) -> None:
     from rollout.run import execute, preflight, to_continue
 
     with locked(run_dir):
-        run = saved.load(run_dir, overrides)
+        run = saved.load(run_dir, overrides, trusted)
         table = preflight(run, run_dir)
         if run.dry_run:
             show_plan(run, table)

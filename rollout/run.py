@@ -2,6 +2,8 @@
 
 import dataclasses
 import logging
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,22 +14,26 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.text import Text
 
-from rollout import devices, knobs, manifest, models, provenance
+from rollout import devices, knobs, manifest, models, provenance, saved
 from rollout.config import RunConfig
-from rollout.digest import differences, digest
+from rollout.content import MODEL, TOKENIZER, content_of
+from rollout.digest import differences, digest, is_older
 from rollout.errors import UserError
 from rollout.files import disk_full_explained
 from rollout.finalize import OUTPUT, finalize
 from rollout.fit import context_problem
 from rollout.interrupt import Interrupted, stop_on_signal
 from rollout.lineage import note_differences
+from rollout.lock import LOCK, is_of_a_run
 from rollout.model_files import context_length
 from rollout.postprocess import RESULTS, Analysis, check, outputs, run_steps
+from rollout.postprocess.outputs import WRITTEN, claim, files_read, own, remove_own
+from rollout.postprocess.outputs import problems as output_problems
 from rollout.postprocess.source import flat_schema, open_source
-from rollout.progress import Snapshot
+from rollout.progress import METRICS, Snapshot
 from rollout.prompts import open_input, shard_in_words
 from rollout.replicas import generate_on_replicas
-from rollout.screen import resume_command, screen, short
+from rollout.screen import byte_progress, resume_command, screen, short
 from rollout.session import LOG, Session, generate_owed, timed
 from rollout.store import JOURNAL, finished, remove_partial_files
 from rollout.summary import preview, show_summary
@@ -41,7 +47,7 @@ log = logging.getLogger(__name__)
 def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
     """Open the input and check what can be checked without loading anything. Raises UserError with every problem.
 
-    `run_dir` is the folder of a run that goes on.
+    `run_dir` is where the results go; None where there will be none.
     """
     problems = [*knobs.check(run), *devices.check_ray(run.hardware)]
     if run.engine.kind == "vllm":
@@ -50,9 +56,11 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
         table = open_input(run.data)
     except UserError as error:
         raise UserError(*problems, *error.problems) from error
-    written = None if run_dir is None else check.exported(manifest.read(run_dir))
-    given = check.Given(flat_schema(table.schema), table.path, written=written)
-    problems += check.problems(run.postprocess, run.data, given)
+    problems += check.problems(run.postprocess, run.data, check.Given(flat_schema(table.schema)))
+    if run_dir is not None:
+        before = manifest.read(run_dir) if (run_dir / manifest.MANIFEST).exists() else None
+        own_files, inputs = own(run_dir, before), [table.path, *files_read(run)]
+        problems += output_problems(run.postprocess, run_dir, "hydra.run.dir", inputs, own_files)
     if problems:
         raise UserError(*problems)
     return table
@@ -66,14 +74,18 @@ def _context_problems(run: RunConfig) -> Iterator[str]:
 
 
 def refuse_used(run: RunConfig, run_dir: Path) -> None:
-    """Raise UserError for a folder that holds a run already, or anything that a run would overwrite."""
+    """Raise UserError for a folder that holds a run already, or anything that a run would overwrite or add to."""
     if (run_dir / manifest.MANIFEST).exists() or (run_dir / JOURNAL).exists():
         raise UserError(
             f"hydra.run.dir={short(run_dir)}: holds a run already; continue it with `{resume_command(run_dir)}`, "
             "or choose another folder"
         )
-    if found := [name for name in (OUTPUT, *RESULTS, *_results(run)) if (run_dir / name).exists()]:
-        raise UserError(f"hydra.run.dir={short(run_dir)}: {found[0]} is there already; choose another folder")
+    # a run that failed before it began has left its own
+    kept = [] if is_of_a_run(run_dir) else [LOCK, LOG, METRICS, manifest.RESERVE, *map(str, saved.FILES)]
+    results = [] if run.postprocess.overwrite else [*RESULTS, *outputs(run.postprocess)]
+    names = [OUTPUT, *(name for name in results if not Path(name).is_absolute()), *kept]
+    if found := [name for name in names if os.path.lexists(run_dir / name)]:
+        raise UserError(f"hydra.run.dir={short(run_dir)}: {found[0]} already exists there; choose another folder")
 
 
 def to_continue(run: RunConfig, table: Table, run_dir: Path) -> dict[str, Any] | None:
@@ -82,9 +94,21 @@ def to_continue(run: RunConfig, table: Table, run_dir: Path) -> dict[str, Any] |
     Raises UserError when it is another experiment, or larger.
     """
     before, now = manifest.read(run_dir), digest(run, table)
+    with byte_progress("comparing the model's files with the run's") as report:
+        now |= content_of(run.model, report) if run.engine.kind == "vllm" else {}
     if problems := [*differences(before["digest"], now), *_shrunk(before["config"], run)]:
         raise UserError(*problems)
+    if is_older(before["digest"], now):
+        print(_OLDER, file=sys.stderr)
+    # of a hub model that is to be downloaded again the content is compared once it is here
+    now = {key: value for key, value in before["digest"].items() if key in (MODEL, TOKENIZER)} | now
     return None if _is_complete(run, table, run_dir, before) else now
+
+
+_OLDER = (
+    "warning: this run was made by an older version, which did not record the content of the model's files and "
+    "hardware.engine_kwargs: they are not compared"
+)
 
 
 def _shrunk(before: dict[str, Any], run: RunConfig) -> Iterator[str]:
@@ -106,9 +130,14 @@ def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, 
         and all(_is_whole(run_dir / name) for name in _results(run))
         and config_before["sampling"]["n_samples"] == run.sampling.n_samples
         and config_before["data"]["limit"] == run.data.limit
-        and config_before["postprocess"] == dataclasses.asdict(run.postprocess)
+        and _asked(config_before["postprocess"]) == _asked(dataclasses.asdict(run.postprocess))
         and finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row).num_owed == 0
     )
+
+
+def _asked(postprocess: dict[str, Any]) -> dict[str, Any]:
+    """What decides the results."""
+    return {key: value for key, value in postprocess.items() if key != "overwrite"}
 
 
 def _is_whole(path: Path) -> bool:
@@ -152,13 +181,16 @@ def execute(
         ) as record,
         tracked(run_dir, run.tracking, record) as tracker,
     ):
+        if not record["sessions"]:
+            claim(run_dir, outputs(run.postprocess))
         log.info("run folder: %s", short(run_dir))
         for doubt in knobs.doubts(run):
             log.warning("%s", doubt)
         if run.data.num_shards > 1:
             log.info("%s", shard_in_words(table, run.data))
         note_differences(record)
-        remove_partial_files(run_dir)
+        written = [manifest.MANIFEST, *map(str, saved.FILES), OUTPUT, WRITTEN, *own(run_dir, record)]
+        remove_partial_files(run_dir, written)
         done = finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row)
         if done.num_owed:
             generation = generate_on_replicas if devices.is_distributed(run.hardware) else generate_owed
@@ -176,8 +208,7 @@ def execute(
 
 
 def _postprocess(run: RunConfig, run_dir: Path, record: dict[str, Any]) -> Analysis | None:
-    for name in RESULTS:
-        (run_dir / name).unlink(missing_ok=True)  # made from fewer samples
+    remove_own(run_dir, RESULTS, record, files_read(run))  # made from fewer samples
     return run_steps(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, record | {"status": "done"})
 
 

@@ -4,6 +4,7 @@ The file is data: read as plain YAML onto the schema, nothing in it resolved, in
 """
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout import models
+from rollout import models, trust
 from rollout.compose import conf_dir, register
 from rollout.config import RunConfig
 from rollout.errors import UserError
@@ -22,6 +23,9 @@ from rollout.hydra_errors import explain
 from rollout.knobs import build, literal
 
 CONFIG = Path(".hydra") / "config.yaml"
+
+FILES = (CONFIG, CONFIG.with_name("hydra.yaml"), CONFIG.with_name("overrides.yaml"))
+"""What a run keeps of its command; the last two as Hydra would."""
 
 NAME = "saved"
 """What Hydra knows a saved config by: the primary config, and in every group the option with the run's values."""
@@ -60,14 +64,15 @@ def read(run_dir: Path) -> RunConfig:
         raise UserError(f"{path}: {explain(error)} (restore it, its values are in run.json)") from error
 
 
-def offer(run_dir: Path) -> None:
-    """Give Hydra the saved config as the primary config NAME.
+def offer(run_dir: Path) -> RunConfig:
+    """Give Hydra the saved config as the primary config NAME, and return it.
 
     It is `conf/config.yaml`, Hydra's settings included, with the run's values as the option NAME of every group: so
     `group=preset` replaces a whole group and `group.key=value` changes one value, as on the command line of a new run.
     """
     register()
-    values = literal(dataclasses.asdict(read(run_dir)))
+    run = read(run_dir)
+    values = literal(dataclasses.asdict(run))
     primary: Any = OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / "config.yaml"))
     groups = {group for entry in primary["defaults"] if isinstance(entry, dict) for group in entry} & values.keys()
     store = ConfigStore.instance()
@@ -77,12 +82,30 @@ def offer(run_dir: Path) -> None:
     defaults = [dict.fromkeys(entry, NAME) if groups & set(entry) else entry for entry in primary["defaults"]]
     first = defaults.index("schema") + 1
     store.store(name=NAME, node=primary | {"defaults": [*defaults[:first], "saved_rest", *defaults[first:]]})
+    return run
 
 
-def load(run_dir: Path, overrides: list[str]) -> RunConfig:
-    """The saved config, changed by `overrides`. Raises UserError like `read`, and what Hydra raises about overrides."""
+def load(
+    run_dir: Path, overrides: list[str], trusted: bool = False, groups: Collection[str] | None = None
+) -> RunConfig:
+    """The saved config, changed by `overrides`.
+
+    `groups` are those that are going to be used, None all; what in them needs `trusted` is refused without, see
+    `rollout.trust`. Raises UserError like `read`, and what Hydra raises about overrides.
+    """
     if about_hydra := [word for word in overrides if word.lstrip("+~").startswith("hydra")]:
         raise UserError(f"{about_hydra[0]}: the run's folder stays; leave it out, or see `python -m rollout.replay`")
-    offer(run_dir)
+    before = offer(run_dir)
     with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
-        return build(hydra.compose(NAME, overrides))
+        run = build(hydra.compose(NAME, overrides))
+    if not trusted:
+        trust.refuse(run, before, overrides, run_dir, groups)
+    return run
+
+
+def needs_trust(run_dir: Path) -> bool:
+    """Whether a session of the run in `run_dir` is refused without trust."""
+    try:
+        return any(trust.links(run_dir)) or any(trust.concerns(read(run_dir)))
+    except UserError:  # no run, or none that can be continued as it is
+        return False

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import IO, TextIO, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
 from rollout.progress import Snapshot
 
 log = logging.getLogger(__name__)
+
+_UNSEEN_SECONDS = 0.5  # work that is done sooner needs no progress line
 
 
 @contextmanager
@@ -169,6 +171,27 @@ def _rates(now: Snapshot) -> str:
     return f"{now.output_tok_s_now:,.0f} tok/s now, {now.output_tok_s:,.0f} overall  ETA {eta}{failed}"
 
 
+@contextmanager
+def byte_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that shows how many bytes of how many are done, once it has taken a moment."""
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task, began, shown = None, time.monotonic(), False
+
+        def report(done: int, total: int) -> None:
+            nonlocal task, shown
+            if time.monotonic() - began < _UNSEEN_SECONDS:
+                return
+            if not (shown or console.is_terminal):
+                console.print(f"{title} ({total / 1e9:.1f} GB) ...", markup=False, soft_wrap=True)
+            shown = True
+            task = bar.add_task(title, total=total) if task is None else task
+            bar.update(task, completed=done)
+
+        yield report
+
+
 def duration(seconds: float) -> str:
     """Seconds as 8.5s, 1m05s or 2h03m."""
     if seconds < 60:
@@ -184,12 +207,19 @@ def short(path: Path) -> str:
 
 def resume_command(run_dir: Path) -> str:
     """What to type to continue the run in `run_dir`."""
-    return f"python -m rollout.resume {shlex.quote(short(run_dir))}"
+    return f"python -m rollout.resume {_folder(run_dir)}"
 
 
 def replay_command(run_dir: Path) -> str:
     """What to type to repeat the run in `run_dir` in a new folder."""
-    return f"python -m rollout.replay {shlex.quote(short(run_dir))}"
+    return f"python -m rollout.replay {_folder(run_dir)}"
+
+
+def _folder(run_dir: Path) -> str:
+    """As an argument, with `trust=true` behind it where the run's own config is refused without."""
+    from rollout import saved, trust  # imports Hydra, which a replica has no use for
+
+    return shlex.quote(short(run_dir)) + (f" {trust.OVERRIDE}" if saved.needs_trust(run_dir) else "")
 
 
 def show_table(console: Console, title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -11,17 +11,19 @@ from typing import Any
 from rich.console import Console
 
 from rollout.config import RunConfig
+from rollout.content import content_beside
 from rollout.engine import Engine, EngineSpec, EngineStats, acquire, release
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.fit import context_problem
 from rollout.generate import generate, requests
 from rollout.interrupt import StopRequest
 from rollout.lineage import note_model
+from rollout.loading import supervised
 from rollout.progress import Progress, Snapshot
 from rollout.prompts import read_prompts
 from rollout.records import Outcome, Sample
 from rollout.screen import duration, progress_view, resume_command, short
-from rollout.startup import advice
+from rollout.startup import advice, failed_process
 from rollout.store import Finished, Journal, finished
 from rollout.tables import Table
 from rollout.tracking import Tracker, metrics_file
@@ -53,9 +55,9 @@ def generate_owed(session: Session, done: Finished, record: dict[str, Any]) -> S
     record["engine"] = {"reused": False, "restarts": 0}
     progress, failed = Progress(done.num_owed, done.num_done), set[tuple[int, int]]()
     while True:
-        with timed(record, "load"):
+        with timed(record, "load"), model_content(run) as content:
             engine = load(run, run_dir / LOG, record["engine"])
-        note_model(run_dir, run.model, record)
+            note_model(run_dir, run.model, content(), record)
         try:
             with timed(record, "generate"):
                 return sample_all(session, engine, progress, failed)
@@ -71,17 +73,33 @@ def generate_owed(session: Session, done: Finished, record: dict[str, Any]) -> S
             log.warning("the engine died (%s), starting it again", error)
 
 
+@contextmanager
+def model_content(run: RunConfig) -> Iterator[Callable[[], dict[str, str]]]:
+    """The content of the run's model, found while the body loads the engine; the echo engine has none."""
+    if run.engine.kind != "vllm":
+        yield dict
+        return
+    with content_beside(run.model) as content:
+        yield content
+
+
 def load(run: RunConfig, log_file: Path, about_engine: dict[str, Any]) -> Engine:
     """The engine, ready to sample. Raises UserError, built from what vLLM wrote to `log_file`, when it cannot start."""
     log.info("loading %s ...", model_name(run))
     log_begin = log_file.stat().st_size
+    limit = run.engine.load_timeout
     try:
-        loaded = acquire(EngineSpec.of(run))
+        with supervised(log_file, limit) as loading:
+            loaded = acquire(EngineSpec.of(run))
     except UserError:
         raise
     except Exception as error:
         printed = log_file.read_bytes()[log_begin:].decode("utf-8", "replace")
-        if (line := advice(run, f"{error}\n{printed}")) is None:
+        if loading.timed_out:
+            line: str | None = f"engine.load_timeout={limit:g}: the engine was not ready by then; raise it if it may be"
+        else:
+            line = advice(run, f"{error}\n{printed}") or failed_process(run, str(error), printed)
+        if line is None:
             error.add_note(f"All of vLLM's output: {short(log_file)}")
             raise
         raise UserError(f"{line} (all of vLLM's output: {short(log_file)})") from error

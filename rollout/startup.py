@@ -18,6 +18,23 @@ def advice(run: RunConfig, text: str) -> str | None:
     return None
 
 
+def failed_process(run: RunConfig, error: str, text: str) -> str | None:
+    """The line about one of vLLM's own processes that failed for no reason known to `advice`, or None.
+
+    `error` is what vLLM raised here, `text` what its processes wrote: the last error in it that says something.
+    """
+    if not re.search(r"Engine core initialization failed|WorkerProc initialization failed", error):
+        return None
+    reasons = [match[0].strip() for match in _ERROR.finditer(text) if not _SAYS_NOTHING.search(match[0])]
+    reasons = reasons or _DIED.findall(text) or ["one of its processes was killed or ended by itself"]
+    return f"hardware, model: vLLM cannot start {run.model.path}: {reasons[-1]}"
+
+
+_ERROR = re.compile(r"[\w.]*(?:Error|Exception): ?\S.*|Fatal Python error: .*")
+_SAYS_NOTHING = re.compile(r"See (?:root cause above|stack trace)|RuntimeError: cancelled")
+_DIED = re.compile(r"Worker proc \S+ died unexpectedly \(exit code: -?\d+\)")
+
+
 def _too_little_free(run: RunConfig, found: re.Match[str]) -> str:
     free, total = float(found[1]), float(found[2])
     return (

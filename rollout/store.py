@@ -7,7 +7,7 @@ for each, with file names of its own: part-WRITER-NUMBER.parquet.
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from rollout.config import StoreConfig
 from rollout.errors import UserError
-from rollout.files import replacing
+from rollout.files import partial_of, replacing
 from rollout.records import SAMPLE_SCHEMA, Outcome, Sample
 
 JOURNAL = "samples"
@@ -117,11 +117,10 @@ def finished(run_dir: Path, num_rows: int, n_samples: int, first_row: int = 0, f
     return Finished(mask, first_row)
 
 
-def remove_partial_files(run_dir: Path) -> None:
-    """Delete what a killed process was writing: complete files never have these names."""
-    for folder in (run_dir, run_dir / JOURNAL):
-        for path in folder.glob(".*.partial"):
-            path.unlink()
+def remove_partial_files(run_dir: Path, names: Iterable[str]) -> None:
+    """Delete what a killed process was writing: files of the journal, and those with one of `names`."""
+    for path in (*(run_dir / JOURNAL).glob(".*.partial"), *(partial_of(run_dir / name) for name in names)):
+        path.unlink(missing_ok=True)
 
 
 def shards(run_dir: Path) -> list[Path]:

@@ -19,10 +19,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from rollout.errors import UserError, did_you_mean
-from rollout.files import write_json
+from rollout.files import same_file, write_json
 from rollout.interrupt import Interrupted
 
 JOBS = "jobs"
+CSV = "sweep.csv"
+HTML = "sweep.html"
 
 _started: list[Path] = []
 """The folder of the sweep that this process has started, if it has, and since when."""
@@ -84,6 +86,14 @@ def job(run_dir: Path, config: DictConfig, do: Callable[[], None]) -> float | No
         write_json(path, note)
         _write_comparison(sweep_dir, config.rows)
     return None if config.objective is None else _objective(run_dir, config.objective)
+
+
+def refuse_as_input(path: Path) -> None:
+    """Raise UserError for an input that the sweep's own table or page would replace."""
+    folder = Path(HydraConfig.get().sweep.dir)
+    for name in (CSV, HTML):
+        if same_file(path, folder / name):
+            raise UserError(f"hydra.sweep.dir={folder}: {name} in it is the input; choose another folder")
 
 
 def _now() -> str:

@@ -22,9 +22,7 @@ from rollout.postprocess.sample_rows import PAGE_BYTES, sample_rows
 from rollout.postprocess.score import SCORES, with_scores
 from rollout.postprocess.source import open_source
 from rollout.screen import short
-
-CSV = "sweep.csv"
-HTML = "sweep.html"
+from rollout.sweep import CSV, HTML
 
 
 def write_comparison(sweep_dir: Path, notes: list[dict[str, Any]], num_rows: int) -> None:

@@ -7,6 +7,7 @@ fast as one with n=8, and each can be stored, seeded and resumed by itself.
 import copy
 import gc
 import inspect
+import logging
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -18,11 +19,13 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from rollout import models, vllm_worker
+from rollout import devices, models, vllm_worker
 from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
 from rollout.engine import EngineStats, Rendered
 from rollout.errors import EngineDied, PromptError, UserError, did_you_mean
 from rollout.records import Message, Request, Sample
+
+log = logging.getLogger(__name__)
 
 _OURS_IN_SAMPLING_PARAMS = {"n", "seed", "output_kind"}
 """Fields that the generation stage sets itself: one request per sample, a seed of its own, one output at its end."""
@@ -64,8 +67,10 @@ class VLLMEngine:
         try:
             self._params = _sampling_kwargs(sampling)
             params = SamplingParams(**self._params)
-        except _refusals() as error:
-            raise UserError(f"sampling: vLLM refuses these parameters: {error}") from error
+        except UserError:
+            raise
+        except Exception as error:  # a ValueError, a TypeError or one of vLLM's own, by its version
+            raise UserError(f"sampling: vLLM refuses these parameters: {_refusal(error)}") from error
         shown = {name: getattr(params, name) for name in self._params if name not in _OURS_IN_SAMPLING_PARAMS}
         default = SamplingParams()
         always = ("max_tokens", "temperature")
@@ -88,14 +93,14 @@ class VLLMEngine:
 
     def add(self, request: Request) -> None:
         key = f"{request.row_id}:{request.sample_idx}"
-        # vLLM changes the params object it is given, so every request gets its own
-        params = SamplingParams(**self._params | {"max_tokens": request.max_tokens, "seed": request.seed})
         try:
+            # vLLM changes the params object it is given, so every request gets its own
+            params = SamplingParams(**self._params | {"max_tokens": request.max_tokens, "seed": request.seed})
             self._engine.add_request(key, {"prompt_token_ids": request.prompt_token_ids}, params)
         except EngineDeadError as error:
             raise EngineDied(str(error)) from error
-        except _refusals() as error:
-            raise PromptError(str(error)) from error
+        except Exception as error:  # whatever it is, vLLM says it of this request, and the others can go on
+            raise PromptError(_refusal(error)) from error
         self._unfinished[key] = request
 
     def step(self) -> list[Sample]:
@@ -141,12 +146,13 @@ class VLLMEngine:
         )
 
 
-def _refusals() -> tuple[type[Exception], ...]:
-    """What vLLM raises about one request: ValueError up to 0.26, its own error tree since."""
-    import vllm.exceptions
+def _refusal(error: Exception) -> str:
+    """Why vLLM refuses something: its words, with the kind of error where that is none of those it writes reasons in.
 
-    named = getattr(vllm.exceptions, "VLLMValidationError", ValueError)
-    return (ValueError, TypeError, named)
+    Those are ValueError up to 0.26, and VLLMValidationError since.
+    """
+    is_said = isinstance(error, ValueError) or type(error).__name__ == "VLLMValidationError"
+    return str(error) if is_said else f"{type(error).__name__}: {error}"
 
 
 def _engine_kwargs(model: ModelConfig, hardware: HardwareConfig) -> dict[str, Any]:
@@ -173,7 +179,24 @@ def _engine_kwargs(model: ModelConfig, hardware: HardwareConfig) -> dict[str, An
     }
     known = set(inspect.signature(EngineArgs).parameters)
     _refuse("hardware.engine_kwargs", hardware.engine_kwargs, known, set(ours))
-    return {key: value for key, value in ours.items() if value is not None} | hardware.engine_kwargs
+    engine_kwargs = hardware.engine_kwargs
+    if hardware.tensor_parallel_size > 1 and devices.multicast_is_off():
+        log.info("NVLink multicast is switched off on this machine: no fused all-reduce, which needs it")
+        engine_kwargs = _with_defaults(engine_kwargs, _NO_FUSED_ALL_REDUCE)
+    return {key: value for key, value in ours.items() if value is not None} | engine_kwargs
+
+
+_NO_FUSED_ALL_REDUCE = {"compilation_config": {"pass_config": {"fuse_allreduce_rms": False}}}
+
+
+def _with_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
+    """`values`, and of `defaults` what they do not say, in dictionaries within them too."""
+    both = {
+        name: _with_defaults(values[name], default)
+        for name, default in defaults.items()
+        if isinstance(default, dict) and isinstance(values.get(name), dict)
+    }
+    return defaults | values | both
 
 
 def _sampling_kwargs(sampling: SamplingConfig) -> dict[str, Any]:

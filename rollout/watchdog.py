@@ -10,7 +10,9 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 _POLL_SECONDS = 1.0  # how often to look which processes there are
@@ -39,33 +41,66 @@ def start() -> None:
 
 def children_named(name: str, parent: int) -> list[int]:
     """The ids of the processes called `name` that the process `parent` has started itself."""
-    return [pid for pid, (called, started_by, _) in _processes().items() if called == name and started_by == parent]
+    return [pid for pid, process in processes().items() if process.name == name and process.parent == parent]
 
 
-def _watch(parent: int) -> None:
-    seen: dict[int, str] = {}  # process id -> when it was started, which tells it from a later one of that id
-    while not select.select([0], [], [], _POLL_SECONDS)[0]:
-        seen |= _descendants(parent)
-    alive = _processes()
-    for pid, started in seen.items():
-        if pid in alive and alive[pid][2] == started and not alive[pid][0].startswith(_SPARED):
-            with suppress(ProcessLookupError):  # it ended with one that was killed before it
-                os.kill(pid, signal.SIGKILL)
+@dataclass(frozen=True)
+class Process:
+    """What /proc says of one."""
+
+    name: str
+    parent: int
+    started: str
+    """In clock ticks since the machine's start: tells a process from a later one with the same id."""
+    is_dead: bool
+    """Whether it has ended and only waits for its parent to take note."""
 
 
-def _descendants(parent: int) -> dict[int, str]:
-    """The processes that `parent` and its children have started, without this one."""
-    processes = _processes()
-    family = {parent}
-    while True:
-        children = {pid for pid, (_, ppid, _) in processes.items() if ppid in family} - {os.getpid()}
-        if children <= family:
-            return {pid: processes[pid][2] for pid in family - {parent}}
-        family |= children
+class Family:
+    """The processes that one has started, and those that these have started, also once their parents are gone.
+
+    Only what is there when `look` is called becomes known.
+    """
+
+    def __init__(self, parent: int, without: Collection[int] = ()) -> None:
+        """`without` are ids of processes that do not count, nor what they start."""
+        self._parent, self._without = parent, frozenset(without)
+        self.members: dict[int, Process] = {}
+
+    def look(self) -> None:
+        """Find the new members."""
+        there = processes()
+        known = {pid for pid, member in self.members.items() if _is_same(there.get(pid), member)} | {self._parent}
+        while True:
+            new = {pid for pid, process in there.items() if process.parent in known} - known - self._without
+            if not new:
+                return
+            self.members |= {pid: there[pid] for pid in new}
+            known |= new
+
+    def alive(self) -> dict[int, Process]:
+        """The members that have not ended."""
+        there = processes()
+        return {
+            pid: there[pid]
+            for pid, member in self.members.items()
+            if _is_same(there.get(pid), member) and not there[pid].is_dead
+        }
+
+    def kill(self) -> None:
+        """End all members but those of W&B."""
+        for pid, process in self.alive().items():
+            if not process.name.startswith(_SPARED):
+                with suppress(ProcessLookupError):  # it ended with one that was killed before it
+                    os.kill(pid, signal.SIGKILL)
 
 
-def _processes() -> dict[int, tuple[str, int, str]]:
-    """Process id -> name, parent's id, start time, out of /proc (see proc(5): fields 2, 4 and 22 of stat)."""
+def _is_same(process: Process | None, member: Process) -> bool:
+    return process is not None and process.started == member.started
+
+
+def processes() -> dict[int, Process]:
+    """Process id -> what is known of it, out of /proc (see proc(5): fields 2, 3, 4 and 22 of stat)."""
     found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -74,8 +109,15 @@ def _processes() -> dict[int, tuple[str, int, str]]:
             except OSError:  # it has ended meanwhile
                 continue
             fields = rest.split()
-            found[int(entry.name)] = (name, int(fields[1]), fields[19])
+            found[int(entry.name)] = Process(name, int(fields[1]), fields[19], fields[0] in "ZX")
     return found
+
+
+def _watch(parent: int) -> None:
+    family = Family(parent, without=[os.getpid()])
+    while not select.select([0], [], [], _POLL_SECONDS)[0]:
+        family.look()
+    family.kill()
 
 
 if __name__ == "__main__":

@@ -10,14 +10,15 @@ REPLICA = "ray::Replica"
 
 def family(parent: int, name: str = "") -> dict[int, str]:
     """Process id -> start time of what `parent` and its children have started, of those whose name begins so."""
-    processes = watchdog._processes()
-    return {pid: since for pid, since in watchdog._descendants(parent).items() if processes[pid][0].startswith(name)}
+    members = watchdog.Family(parent)
+    members.look()
+    return {pid: process.started for pid, process in members.members.items() if process.name.startswith(name)}
 
 
 def alive(members: dict[int, str]) -> list[str]:
     """The names of those that still run."""
-    there = watchdog._processes()
-    return [there[pid][0] for pid, since in members.items() if pid in there and there[pid][2] == since]
+    there = watchdog.processes()
+    return [there[pid].name for pid, since in members.items() if pid in there and there[pid].started == since]
 
 
 def wait_until(happened: Callable[[], object], seconds: float) -> None:

@@ -287,7 +287,7 @@ def test_a_folder_with_results_in_it_is_not_written_to(tmp_path: Path) -> None:
     write_input(tmp_path / "rollouts.parquet", [{"prompt": "a"}])
     result = run_command(*ECHO, "data.path=rollouts.parquet", "hydra.run.dir=.", cwd=tmp_path)
     assert result.returncode == 1
-    assert "rollouts.parquet is there already" in result.stderr
+    assert "rollouts.parquet already exists there" in result.stderr
     assert pd.read_parquet(tmp_path / "rollouts.parquet").columns.tolist() == ["prompt"]
 
 

@@ -238,7 +238,7 @@ def test_what_is_known_of_a_hub_model_only_once_it_is_loaded_is_noted_then(
     (tmp_path / "models--owner--name/refs").mkdir()
     (tmp_path / "models--owner--name/refs/main").write_text("new")
     (tmp_path / "again").mkdir()
-    lineage.note_model(tmp_path / "again", model, record)
+    lineage.note_model(tmp_path / "again", model, {}, record)
     assert manifest(tmp_path / "again")["replay_of"]["differences"] == ["model commit old -> new"]
     assert manifest(tmp_path / "again")["provenance"]["model"]["commit"] == "new"
 

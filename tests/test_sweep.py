@@ -142,7 +142,7 @@ def test_a_resume_of_a_sweep_says_how_a_sweep_goes_on(sweep_dir: Path) -> None:
 
 
 def test_what_nobody_foresaw_keeps_its_traceback_and_stops_no_other_job(tmp_path: Path) -> None:
-    (tmp_path / "s" / "0" / "metrics.jsonl").mkdir(parents=True)
+    (tmp_path / "s" / "0" / ".run.json.partial").mkdir(parents=True)
     command = ("-m", *ECHO, "data.limit=2", "sampling.temperature=0.5,0.6", "hydra.sweep.dir=s")
     result = run_command(*command, cwd=tmp_path)
     assert result.returncode == 1
@@ -227,7 +227,8 @@ def test_the_page_stays_small_however_many_jobs_there_are(sweep_dir: Path, monke
 
 
 def test_a_comparison_that_cannot_be_written_fails_no_job(tmp_path: Path) -> None:
-    (tmp_path / "s/sweep.csv").mkdir(parents=True)
+    (tmp_path / "s/jobs").mkdir(parents=True)
+    (tmp_path / "s/sweep.csv").mkdir()
     result = run_command("-m", *ECHO, "data.limit=3", "sampling.seed=1,2", "hydra.sweep.dir=s", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "warning: sweep.csv and sweep.html are not up to date: " in result.stderr

@@ -18,12 +18,14 @@ from rollout import lineage, saved
 from rollout.compose import compose_run
 from rollout.config import RunConfig
 from rollout.engine import EngineSpec, acquire, release
-from rollout.errors import UserError
+from rollout.errors import PromptError, UserError
 from rollout.prompts import parse_chat
-from rollout.run import execute, preflight
+from rollout.records import Request
+from rollout.run import execute, preflight, to_continue
 from rollout.verify.__main__ import verify
 from rollout.vllm_engine import VLLMEngine
 from tests.conftest import chat, write_input
+from tests.test_content import flip_a_bit
 from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.slow
@@ -107,6 +109,44 @@ def test_a_row_that_vllm_cannot_sample_costs_only_itself(folder: Path) -> None:
     assert rows[1]["error"].endswith("tokens and sampling.max_tokens is 24; the context holds 256")
     assert "unknown role robot" in rows[2]["error"]
     assert all(text is not None for row in (rows[0], rows[3]) for text in row["responses"])
+
+
+def test_what_vllm_refuses_when_a_request_is_built_costs_only_that_request(folder: Path) -> None:
+    engine = acquire(EngineSpec.of(tiny(folder))).engine
+    engine.use(tiny(folder, "sampling.min_tokens=20").sampling)
+    token_ids = engine.render(chat("good")).token_ids
+    with pytest.raises(PromptError, match="min_tokens"):
+        engine.add(Request(0, 0, 1, token_ids, max_tokens=10))
+    engine.add(Request(1, 0, 1, token_ids, max_tokens=24))
+    samples = [sample for _ in range(40) for sample in engine.step()]
+    assert [(sample.row_id, sample.error) for sample in samples] == [(1, None)]
+
+
+def test_a_checkpoint_of_the_same_shape_is_another_model(
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows_of_run(folder, "checkpoint", "sampling.n_samples=1")
+    copy = Path(shutil.copytree(folder / "model", tmp_path / "copy"))
+
+    def goes_on(*overrides: str) -> bool:
+        run = saved.load(folder / "checkpoint", [f"model.path={copy}", "sampling.n_samples=2", *overrides])
+        return to_continue(run, preflight(run), folder / "checkpoint") is not None
+
+    assert goes_on()
+    assert goes_on("hardware.engine_kwargs.kv_cache_memory_bytes=99")
+    with pytest.raises(UserError, match=r"hardware\.engine_kwargs\.seed=7: this run was made with None"):
+        goes_on("hardware.engine_kwargs.seed=7")
+
+    flip_a_bit(copy / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.path: the files there are blake3:.*was made with blake3:"):
+        goes_on()
+
+    about = json.loads((folder / "checkpoint/run.json").read_text())
+    del about["digest"]["model.content"], about["digest"]["hardware.engine_kwargs"]  # as before there were these keys
+    (folder / "checkpoint/run.json").write_text(json.dumps(about))
+    capsys.readouterr()
+    assert goes_on()
+    assert capsys.readouterr().err.count("warning: this run was made by an older version") == 1
 
 
 def test_the_samples_of_a_prompt_differ_and_equal_prompts_have_samples_of_their_own(folder: Path) -> None:

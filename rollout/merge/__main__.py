@@ -5,6 +5,7 @@ holds runs, such as a sweep's, stands for those. Writes FOLDER/rollouts.parquet,
 whole input would have, and FOLDER/merge.json, which says what was merged. The runs stay as they are.
 """
 
+import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from rollout import trust
 from rollout.cli import one_line_errors
 from rollout.errors import UserError, did_you_mean
 from rollout.files import disk_full_explained, write_json
@@ -34,7 +36,8 @@ def main() -> None:
         print(f"{__doc__}\n{USAGE}")
         sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 1)
     with one_line_errors(), stop_on_signal():
-        folders, output = _parse(sys.argv[1:])
+        _, arguments = trust.asked(sys.argv[1:])  # it reads data only, so trust makes no difference
+        folders, output = _parse(arguments)
         shards = merge(folders, output)
         for line in _report_lines(shards, output):
             print(line)
@@ -85,9 +88,16 @@ def _output_problems(output: Path) -> Iterator[str]:
     if output.exists() and not output.is_dir():
         yield f"output={output}: is a file; choose a folder"
     elif output.is_dir():
-        leftovers = {MERGED, f".{MERGED}.partial", f".{OUTPUT}.partial"}
+        leftovers = {f".{MERGED}.partial", f".{OUTPUT}.partial", *([MERGED] if _is_of_a_merge(output / MERGED) else [])}
         if found := sorted({path.name for path in output.iterdir()} - leftovers):
             yield f"output={output}: has {found[0]} in it already; choose another folder"
+
+
+def _is_of_a_merge(path: Path) -> bool:
+    try:
+        return bool({"merged", "shards"} <= json.loads(path.read_text(encoding="utf-8")).keys())
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _description(shards: list[Shard]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout import lineage
-from rollout.digest import aligned
+from rollout.digest import UNKNOWN, aligned
 from rollout.finalize import OUTPUT
 from rollout.manifest import MANIFEST, read
 from rollout.screen import resume_command, short
@@ -92,8 +92,8 @@ def _unfinished(shard: Shard) -> Iterator[str]:
 def _differing(shards: list[Shard]) -> Iterator[str]:
     """One line for each value that some shards were made with and most of the others were not."""
     for key, values in aligned(*(shard.facts for shard in shards)):
-        texts = [str(value) for value in values]
-        usual, *others = dict(Counter(texts).most_common())
+        texts = [None if value is UNKNOWN else str(value) for value in values]
+        usual, *others = dict(Counter(text for text in texts if text is not None).most_common())
         for text in others if key != "data.shard_index" else ():
             odd = named([shard for shard, own in zip(shards, texts, strict=True) if own == text])
             yield f"{key}={text}: in {odd}, and {usual} in others; {_cure(key)}"

@@ -5,37 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.config import DataConfig, PostprocessConfig
-from rollout.postprocess.analyze import ANALYSIS, Analysis, analyze
+from rollout.postprocess.analyze import Analysis, analyze
 from rollout.postprocess.distribution import Distribution
 from rollout.postprocess.export import export
-from rollout.postprocess.filter import DROPPED, KEPT, filter_responses, only_kept
+from rollout.postprocess.filter import filter_responses, only_kept
 from rollout.postprocess.flatten import FLAT, flatten
-from rollout.postprocess.report import REPORT, report
+from rollout.postprocess.outputs import RESULTS, claim, outputs, remove_own
+from rollout.postprocess.report import report
 from rollout.postprocess.score import SCORES, score_responses, with_scores
 from rollout.postprocess.source import Source
 
 __all__ = ["RESULTS", "Analysis", "Distribution", "outputs", "run_steps"]
 
-RESULTS = (FLAT, SCORES, KEPT, DROPPED, ANALYSIS, REPORT)
-"""What the steps write, but for `export`, whose file the user names."""
-
 log = logging.getLogger(__name__)
-
-
-def outputs(config: PostprocessConfig) -> list[str]:
-    """The files that the steps of `config` write, relative to the output folder unless `export.file` is absolute."""
-    files = {
-        "flatten": [FLAT],
-        "score": [SCORES],
-        "filter": [KEPT, DROPPED],
-        "analyze": [ANALYSIS],
-        "export": [str(Path(config.export.file).expanduser())],
-        "report": [REPORT],
-    }
-    return [name for step in config.steps for name in files[step]]
 
 
 def run_steps(
@@ -46,6 +32,7 @@ def run_steps(
     `about` is the content of run.json, for the report and the export. Raises UserError for data that a step cannot work
     on; what can be known before is found by `check.problems`.
     """
+    claim(output_dir, outputs(config), about)
     analysis: Analysis | None = None
     of_template = {} if about is None else about["config"]["model"]["chat_template_kwargs"]
     continued = bool(of_template.get("continue_final_message"))
@@ -55,7 +42,7 @@ def run_steps(
                 flatten(source, output_dir)
             case "score":
                 _log_counts("score", score_responses(source, output_dir, config.score))
-                _remove_outdated(output_dir, config)
+                _remove_outdated(source.path, output_dir, config, about)
                 source = with_scores(source, output_dir / SCORES)
             case "filter":
                 _log_counts("filter", filter_responses(source, output_dir, config.filter))
@@ -70,13 +57,20 @@ def run_steps(
     return analysis
 
 
-def _remove_outdated(output_dir: Path, config: PostprocessConfig) -> None:
+def _remove_outdated(source: Path, output_dir: Path, config: PostprocessConfig, about: dict[str, Any] | None) -> None:
     """Once there are new scores, delete results of an earlier command that show others."""
     before_score = replace(config, steps=config.steps[: config.steps.index("score")])
-    for name in set(RESULTS) - {SCORES, *outputs(before_score)}:
-        path = output_dir / name
-        if name != FLAT or (path.exists() and "score" in pq.read_schema(path).names):
-            path.unlink(missing_ok=True)
+    outdated = set(RESULTS) - {SCORES, *outputs(before_score)}
+    if not _shows_scores(output_dir / FLAT):
+        outdated.discard(FLAT)
+    remove_own(output_dir, outdated, about, [source])
+
+
+def _shows_scores(flat: Path) -> bool:
+    try:
+        return "score" in pq.read_schema(flat).names
+    except (OSError, pa.ArrowInvalid):  # there is none, or none of ours
+        return False
 
 
 def _log_counts(step: str, counts: dict[str, int]) -> None:

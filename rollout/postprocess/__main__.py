@@ -17,7 +17,7 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout import manifest, saved
+from rollout import manifest, saved, trust
 from rollout.cli import one_line_errors
 from rollout.compose import compose_run
 from rollout.config import RunConfig
@@ -52,13 +52,14 @@ def _as_typed(problem: str) -> str:
 
 def postprocess(arguments: list[str]) -> None:
     """Run the steps that `arguments` ask for. Raises UserError for arguments, files or columns that cannot serve."""
+    trusted, arguments = trust.asked(arguments)
     own, overrides = split(arguments)
     if ("run_dir" in own) == ("input" in own):
         raise UserError("give run_dir=RUN_DIR or input=FILE.parquet: one of the two")
     if "run_dir" in own:
         if "output_dir" in own:
             raise UserError(f"output_dir={own['output_dir']}: the results of a run go to its folder; leave it out")
-        _of_run(Path(own["run_dir"]).expanduser(), overrides)
+        _of_run(Path(own["run_dir"]).expanduser(), overrides, trusted)
     else:
         path = Path(own["input"]).expanduser()
         output_dir = own.get("output_dir")
@@ -81,14 +82,16 @@ def split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     return own, overrides
 
 
-def _of_run(run_dir: Path, overrides: list[str]) -> None:
+def _of_run(run_dir: Path, overrides: list[str], trusted: bool) -> None:
     manifest.read(run_dir)  # before a lock is made in a folder that is none
+    if not trusted:
+        trust.refuse_links(run_dir)
 
     from rollout.finalize import OUTPUT
     from rollout.lock import locked
     from rollout.screen import resume_command
 
-    run = saved.load(run_dir, overrides)
+    run = saved.load(run_dir, overrides, trusted, ("postprocess",))
     if not (run_dir / OUTPUT).exists():
         raise UserError(f"run_dir={run_dir}: has no {OUTPUT} yet; finish the run with `{resume_command(run_dir)}`")
     with locked(run_dir):
@@ -102,6 +105,8 @@ def _of_file(path: Path, output_dir: Path, overrides: list[str]) -> None:
 def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, about: dict[str, Any] | None) -> None:
     from rollout.postprocess import check, outputs, run_steps
     from rollout.postprocess.analyze import ANALYSIS
+    from rollout.postprocess.outputs import files_read, own
+    from rollout.postprocess.outputs import problems as output_problems
     from rollout.postprocess.score import SCORES, with_scores
     from rollout.postprocess.source import open_source
     from rollout.screen import plain_screen, short
@@ -112,9 +117,13 @@ def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, about: di
     if "score" not in config.steps and (output_dir / SCORES).exists():
         source = with_scores(source, output_dir / SCORES)
     has_scores, has_analysis = "score" in source.schema.names, (output_dir / ANALYSIS).exists()
-    written = None if about is None else check.exported(about)
-    given = check.Given(source.schema, path, output_dir, has_scores, has_analysis, written)
-    if problems := [*check_values(config, _GROUP), *check.problems(config, run.data, given)]:
+    given = check.Given(source.schema, has_scores, has_analysis)
+    inputs = [path] if about is None else [path, *files_read(run)]
+    if problems := [
+        *check_values(config, _GROUP),
+        *check.problems(config, run.data, given),
+        *output_problems(config, output_dir, key if about else "output_dir", inputs, own(output_dir, about)),
+    ]:
         raise UserError(*problems)
     output_dir.mkdir(parents=True, exist_ok=True)
     with plain_screen() as console:

@@ -5,24 +5,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
 from rollout.config import DataConfig, ExportConfig, FilterConfig, PostprocessConfig, ScoreConfig
 from rollout.errors import UserError, did_you_mean
-from rollout.finalize import OUTPUT
 from rollout.postprocess.chats import MADE
 from rollout.postprocess.column_path import path_problem
 from rollout.postprocess.export import SUFFIXES
-from rollout.postprocess.filter import DROPPED, KEPT
-from rollout.postprocess.flatten import FLAT
-from rollout.postprocess.score import SCORES
 from rollout.postprocess.scorers import BUILT_IN, scorer_of
-from rollout.progress import METRICS
-
-_TAKEN = {OUTPUT, METRICS, FLAT, SCORES, KEPT, DROPPED}
-"""Names in a run folder that `export.file` could have by its suffix."""
 
 
 @dataclass(frozen=True)
@@ -30,20 +21,8 @@ class Given:
     """What the steps start from: the columns of the responses, and what earlier steps have left."""
 
     schema: pa.Schema
-    source: Path
-    """The file they come from."""
-    output_dir: Path | None = None
-    """None for a folder that is not there yet."""
     scores: bool = False
     analysis: bool = False
-    written: str | None = None
-    """The `export.file` that the run itself has written, which may be written again."""
-
-
-def exported(about: dict[str, Any]) -> str | None:
-    """The `export.file` of the run whose run.json says `about`, if it had one."""
-    config = about["config"]["postprocess"]
-    return config["export"]["file"] if "export" in config["steps"] else None
 
 
 def problems(config: PostprocessConfig, data: DataConfig, given: Given) -> Iterator[str]:
@@ -157,11 +136,6 @@ def _export_problems(config: ExportConfig, data: DataConfig, given: Given, has_s
         yield f"postprocess.export.file={config.file}: there is no folder {folder}; make it first"
     elif not is_absolute and folder != Path():
         yield f"postprocess.export.file={config.file}: give a plain file name, or an absolute path"
-    path = (given.output_dir or Path()) / Path(config.file).expanduser()
-    if config.file in _TAKEN or path.resolve() == given.source.resolve():
-        yield f"postprocess.export.file={config.file}: is a file that is read or written otherwise; choose another name"
-    elif is_absolute and path.exists() and config.file != given.written:
-        yield f"postprocess.export.file={config.file}: is there already; delete it or choose another name"
     for name in config.columns or []:
         if name in MADE[config.format]:
             yield f"postprocess.export.columns={name}: format={config.format} writes a field of that name; leave it out"

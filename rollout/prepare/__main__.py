@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from rollout.cli import one_line_errors
 from rollout.config import PrepareConfig
 from rollout.errors import UserError
-from rollout.files import disk_full_explained, replacing
+from rollout.files import disk_full_explained, replacing, same_file
 from rollout.interrupt import stop_on_signal
 from rollout.prepare.arguments import parse, usage
 from rollout.prepare.chat_rows import CHATS_AS_JSON, PROMPT, Plan, Refusal, plan_for, read_chats
@@ -187,10 +187,14 @@ def _output_problems(source: Path, output: Path, overwrite: bool) -> Iterator[st
 
 
 def _is_read(output: Path, source: Path) -> bool:
-    """Whether `source`, a file, a folder or a pattern of names, takes in `output`."""
+    """Whether `source`, a file, a folder or a pattern of names, takes in `output`, by whatever name."""
     read, written = source.resolve(), output.resolve()
-    is_of_pattern = written.parent == read.parent and fnmatch(written.name, read.name)
-    return written == read or is_of_pattern or (source.is_dir() and read in written.parents)
+    if written == read or (source.is_dir() and read in written.parents):
+        return True
+    if written.parent == read.parent and fnmatch(written.name, read.name):
+        return True
+    files = source.rglob("*") if source.is_dir() else [source] if source.exists() else source.parent.glob(source.name)
+    return any(same_file(output, file) for file in files)
 
 
 def _report_lines(report: Report, config: PrepareConfig) -> Iterator[str]:

@@ -17,19 +17,23 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from rollout import lineage, manifest, saved
+from rollout import lineage, manifest, saved, trust
 from rollout.cli import one_line_errors
 from rollout.config import PostprocessConfig, RunConfig
 from rollout.errors import UserError
-from rollout.screen import screen, short
+from rollout.screen import resume_command, screen, short
 from rollout.tables import Table, open_table
 from rollout.verify.compare import Comparison
 
 log = logging.getLogger("rollout.verify")  # whose __name__ is __main__ when it is the command
 
-USAGE = "usage: python -m rollout.verify RUN_DIR [rows=32 | rows=all] [hardware=...] [data.path=...] [model.path=...]"
+USAGE = (
+    "usage: python -m rollout.verify RUN_DIR [rows=32 | rows=all] [hardware=...] [data.path=...] [model.path=...] "
+    "[trust=true]"
+)
 
 _ROWS = 32
+_USED = ("model", "hardware")  # groups of the config
 _MAY_CHANGE = ("data.path", "model.path", "model.tokenizer", "model.chat_template")
 """Beside `hardware`, what leaves the experiment as it is: the input and the model may have moved."""
 
@@ -40,21 +44,23 @@ def main() -> None:
         print(__doc__ + "\n" + USAGE)
         sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 1)
     with one_line_errors():
-        found = verify(Path(sys.argv[1]), sys.argv[2:])
+        trusted, arguments = trust.asked(sys.argv[2:])
+        found = verify(Path(sys.argv[1]), arguments, trusted)
         sys.exit(0 if found.matches == found.samples else 1)
 
 
-def verify(run_dir: Path, arguments: list[str]) -> Comparison:
+def verify(run_dir: Path, arguments: list[str], trusted: bool = False) -> Comparison:
     """Generate rows of the run in `run_dir` again, print how they compare, and return the same.
 
-    Raises UserError when there is no result, the input is not the run's, or the engine cannot start.
+    Raises UserError when there is no result, the input is not the run's, the engine cannot start, or the model or the
+    hardware needs to be `trusted`.
     """
     from rollout.engine import release
     from rollout.run import preflight
 
     before = manifest.read(run_dir)
     asked, overrides = _parse(arguments)
-    run, recorded = saved.load(run_dir, overrides), _open_result(run_dir)
+    run, recorded = saved.load(run_dir, overrides, trusted, _USED), _open_result(run_dir)
     run.postprocess = PostprocessConfig(steps=[])  # nothing of it happens here, so nothing of it can be missing
     table = preflight(run)
     if table.num_rows != recorded.num_rows:
@@ -92,12 +98,10 @@ def _open_result(run_dir: Path) -> Table:
 
     path = run_dir / "rollouts.parquet"
     if not path.exists():
-        raise UserError(f"{path}: there is no result yet; finish the run with `python -m rollout.resume {run_dir}`")
+        raise UserError(f"{path}: there is no result yet; finish the run with `{resume_command(run_dir)}`")
     result = open_table(path, "rollouts.parquet")
     if missing := set(COMPARED) - set(result.schema.names):
-        raise UserError(
-            f"{path}: has no column {sorted(missing)[0]}; delete it and `python -m rollout.resume {run_dir}`"
-        )
+        raise UserError(f"{path}: has no column {sorted(missing)[0]}; delete it and `{resume_command(run_dir)}`")
     return result
 
 
@@ -119,6 +123,7 @@ def _compare(
     run_dir: Path, run: RunConfig, table: Table, recorded: Table, rows: int, before: dict[str, Any], scratch: Path
 ) -> Comparison:
     from rollout import provenance
+    from rollout.content import content_of
     from rollout.digest import digest
     from rollout.interrupt import stop_on_signal
     from rollout.session import LOG
@@ -126,7 +131,8 @@ def _compare(
 
     with stop_on_signal() as stop, screen(scratch / LOG) as console:
         log.info("verifying %s: %d of %d rows", short(run_dir), rows, table.num_rows)
-        now = {"digest": digest(run, table), "provenance": provenance.collect(run.model)}
+        content = content_of(run.model) if run.engine.kind == "vllm" else {}
+        now = {"digest": digest(run, table) | content, "provenance": provenance.collect(run.model)}
         for line in lineage.differences(before, now):
             log.warning("not as in the run: %s", line)
         found = regenerate(run, table, recorded, rows, scratch, console, stop)

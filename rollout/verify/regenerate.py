@@ -17,7 +17,7 @@ from rollout.interrupt import StopRequest
 from rollout.progress import Progress
 from rollout.prompts import read_prompts
 from rollout.records import Prompt, Sample
-from rollout.screen import progress_view
+from rollout.screen import progress_view, resume_command
 from rollout.session import LOG, every, load
 from rollout.tables import Table
 from rollout.verify.compare import Comparison, difference
@@ -49,7 +49,7 @@ def regenerate(
                 if len(row["responses"] or []) != run.sampling.n_samples:
                     raise UserError(
                         f"{recorded.path}: row {prompt.row_id} has not the run's {run.sampling.n_samples} responses; "
-                        "delete the file and `python -m rollout.resume` the run, which writes it again"
+                        f"delete the file and `{resume_command(recorded.path.parent)}`, which writes it again"
                     )
                 waiting[prompt.row_id] = row
                 yield prompt

@@ -36,13 +36,13 @@ OWN = "tests.postprocess.own_scorers"
 def test_only_the_steps_named_are_run(steps: str, files: list[str], tmp_path: Path) -> None:
     path = write_rollouts(tmp_path, [answered("a", None)])
     postprocess([f"input={path}", f"steps={steps}", f"output_dir={tmp_path / 'output'}"])
-    assert sorted(file.name for file in (tmp_path / "output").iterdir()) == files
+    assert sorted(file.name for file in (tmp_path / "output").glob("[!.]*")) == files
 
 
 def test_without_an_output_dir_the_results_lie_beside_the_file(tmp_path: Path) -> None:
     path = write_rollouts(tmp_path, [answered("a", "b")])
     postprocess([f"input={path}"])
-    written = sorted(file.name for file in (tmp_path / "rollouts-postprocess").iterdir())
+    written = sorted(file.name for file in (tmp_path / "rollouts-postprocess").glob("[!.]*"))
     assert written == ["analysis.json", "flat.parquet", "report.html"]
 
 
@@ -284,11 +284,11 @@ MISTAKES = [
     ),
     (
         "input=rollouts.parquet output_dir=. steps=[export] export.file=rollouts.parquet",
-        "export.file=rollouts.parquet: is a file that is read or written otherwise; choose another name",
+        "export.file=rollouts.parquet: is the input rollouts.parquet, which is never written over; choose another name",
     ),
     (
         "input=rollouts.parquet output_dir=. steps=[export] export.file=flat.parquet",
-        "export.file=flat.parquet: is a file that is read or written otherwise; choose another name",
+        "export.file=flat.parquet: is a file that is written otherwise; choose another name",
     ),
     ("input=rollouts.parquet steps=[export] export.file=.jsonl", "export.file=.jsonl: must end in"),
     ("input=scored.parquet", "input=scored.parquet: column score is one of ours; rename it"),
@@ -326,7 +326,10 @@ def test_an_export_outside_the_run_replaces_no_file(tmp_path: Path) -> None:
     arguments = ("run_dir=run", "steps=[export]", f"export.file={precious}")
     refused = run_command(*arguments, cwd=tmp_path, module="rollout.postprocess")
     assert refused.returncode == 1
-    assert refused.stderr == f"error: export.file={precious}: is there already; delete it or choose another name\n"
+    assert refused.stderr == (
+        f"error: export.file={precious}: already exists and was not written by this; choose another name, or set "
+        "overwrite=true to replace it\n"
+    )
     assert precious.read_bytes() == before
 
 
@@ -334,11 +337,11 @@ def test_an_export_outside_the_run_is_no_obstacle_to_what_comes_after_it(tmp_pat
     """Not to the same command on the run, a resume for more samples, a resume with nothing to do, or a verification."""
     exporting = ("postprocess.steps=[export]", f"postprocess.export.file={tmp_path}/out.jsonl")
     assert run_command(*ECHO, *exporting, "data.limit=3", "hydra.run.dir=run", cwd=tmp_path).returncode == 0
-    again = run_command("run_dir=run", cwd=tmp_path, module="rollout.postprocess")
+    again = run_command("run_dir=run", "trust=true", cwd=tmp_path, module="rollout.postprocess")
     assert again.returncode == 0, again.stderr
-    assert resume("run", "sampling.n_samples=9", cwd=tmp_path).returncode == 0
+    assert resume("run", "sampling.n_samples=9", "trust=true", cwd=tmp_path).returncode == 0
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3 * 9
-    assert resume("run", cwd=tmp_path).stdout == "run: nothing to do, the run is complete\n"
+    assert resume("run", "trust=true", cwd=tmp_path).stdout == "run: nothing to do, the run is complete\n"
     assert verify("run", cwd=tmp_path).returncode == 0
 
 
@@ -362,7 +365,7 @@ def test_new_scores_take_away_what_shows_the_old_ones_and_nothing_else(
 
     def done(*arguments: str) -> set[str]:
         postprocess(["input=rollouts.parquet", "output_dir=o", *arguments])
-        return {path.name for path in (tmp_path / "o").iterdir()}
+        return {path.name for path in (tmp_path / "o").glob("[!.]*")}
 
     monkeypatch.chdir(tmp_path)
     assert done("steps=[flatten,analyze]") == {"flat.parquet", "analysis.json"}

@@ -1,0 +1,100 @@
+"""What post-processing writes, and which files it may replace: those it wrote itself, and never an input.
+
+A folder keeps the names of what was written to it in WRITTEN. A run folder without that list is older than the list;
+there every file with the name of a result is the run's.
+"""
+
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rollout.config import PostprocessConfig, RunConfig
+from rollout.files import same_file, write_json
+from rollout.finalize import OUTPUT
+from rollout.postprocess.analyze import ANALYSIS
+from rollout.postprocess.filter import DROPPED, KEPT
+from rollout.postprocess.flatten import FLAT
+from rollout.postprocess.report import REPORT
+from rollout.postprocess.score import SCORES
+from rollout.progress import METRICS
+from rollout.screen import short
+
+_OTHERS = {OUTPUT, METRICS, FLAT, SCORES, KEPT, DROPPED}
+"""Names in a run folder that `export.file` could have by its suffix."""
+
+RESULTS = (FLAT, SCORES, KEPT, DROPPED, ANALYSIS, REPORT)
+"""What the steps write, but for `export`, whose file the user names."""
+
+WRITTEN = ".postprocess.json"
+
+
+def outputs(config: PostprocessConfig) -> list[str]:
+    """The files that the steps of `config` write, relative to the output folder unless `export.file` is absolute."""
+    files = {
+        "flatten": [FLAT],
+        "score": [SCORES],
+        "filter": [KEPT, DROPPED],
+        "analyze": [ANALYSIS],
+        "export": [_expanded(config.export.file)],
+        "report": [REPORT],
+    }
+    return [name for step in config.steps for name in files.get(step, ())]
+
+
+def own(folder: Path, about: dict[str, Any] | None = None) -> set[str]:
+    """Names of the files that post-processing has written to `folder`, and paths of those it wrote elsewhere.
+
+    `about` is the content of run.json where `folder` is a run's.
+    """
+    try:
+        names = set(json.loads((folder / WRITTEN).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        names = set() if about is None else set(RESULTS)
+    if about is not None and "export" in about["config"]["postprocess"]["steps"]:
+        names.add(_expanded(about["config"]["postprocess"]["export"]["file"]))
+    return names
+
+
+def claim(folder: Path, names: Iterable[str], about: dict[str, Any] | None = None) -> None:
+    """Note that `names` are going to be written to `folder`, beside what was before; `about` as in `own`."""
+    write_json(folder / WRITTEN, {"files": sorted({*own(folder, about), *names})})
+
+
+def files_read(run: RunConfig) -> list[Path]:
+    """The files that a run reads: its input, and the chat template."""
+    return [Path(path).expanduser() for path in (run.data.path, run.model.chat_template) if path is not None]
+
+
+def remove_own(folder: Path, names: Collection[str], about: dict[str, Any] | None, inputs: Iterable[Path]) -> None:
+    """Delete those of `names` that post-processing wrote to `folder`, unless they are read."""
+    for name in own(folder, about) & set(names):
+        if not any(same_file(folder / name, path) for path in inputs):
+            (folder / name).unlink(missing_ok=True)
+
+
+def problems(
+    config: PostprocessConfig, folder: Path, key: str, inputs: Collection[Path], own_files: Collection[str]
+) -> Iterator[str]:
+    """A line for each output that would replace an input, or a file that is not one of `own_files` of `folder`.
+
+    `key` is what the user chose the folder with.
+    """
+    for name in outputs(config):
+        path, is_export = folder / name, name == _expanded(config.export.file)
+        chosen = f"postprocess.export.file={name}:" if is_export else f"{key}={short(folder)}: {name} there"
+        cure = "choose another name" if is_export else "choose another folder"
+        if read := next((source for source in inputs if same_file(path, source)), None):
+            yield f"{chosen} is the input {short(read)}, which is never written over; {cure}"
+        elif is_export and path.name in _OTHERS and same_file(path.parent, folder):
+            yield f"{chosen} is a file that is written otherwise; {cure}"
+        elif os.path.lexists(path) and name not in own_files and not config.overwrite:
+            yield (
+                f"{chosen} already exists and was not written by this; {cure}, or set postprocess.overwrite=true to "
+                "replace it"
+            )
+
+
+def _expanded(file: str) -> str:
+    return str(Path(file).expanduser())
