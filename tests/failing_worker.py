@@ -12,7 +12,6 @@ import time
 from typing import Any
 
 import torch
-import triton
 from vllm.platforms import current_platform
 
 if current_platform.is_cpu():
@@ -38,7 +37,7 @@ def _fail(how: str) -> None:
         print("ERROR WorkerProc hit an exception.\nRuntimeError: a worker failed", flush=True)
         time.sleep(600)
     if how == "breaks its GPU":
-        _access_illegal_memory()
+        _break_the_gpu()
     if how == "raises and does not end":  # as one that waits for another GPU in its clean-up
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -46,14 +45,9 @@ def _fail(how: str) -> None:
     raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
 
-def _access_illegal_memory() -> None:
-    """Which every later call on this GPU then fails with: CUDA's errors of this kind stay."""
-
-    @triton.jit  # type: ignore[untyped-decorator]
-    def write_far_away(pointer: Any) -> None:
-        triton.language.store(pointer + (1 << 42), 1.0)
-
-    write_far_away[(1,)](torch.zeros(1, device="cuda"))
+def _break_the_gpu() -> None:
+    """Look up a row that is not there: a device-side assert, which every later call on this GPU then fails with."""
+    torch.zeros(4, device="cuda").gather(0, torch.tensor([1 << 40], device="cuda"))
     torch.cuda.synchronize()
 
 
