@@ -9,10 +9,11 @@ import ctypes
 import logging
 import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,7 @@ _ENGINE = "VLLM::"  # how the names of vLLM's processes begin
 _LOOK_SECONDS = 0.25
 _GRACE_SECONDS = 8.0  # from vLLM's failure until its processes are killed: they write why, and vLLM gives them 5 s
 _END_SECONDS = 16.0  # from vLLM's failure until this process ends, if it still waits
+_EXIT_SECONDS = 5.0  # that this process has to end by itself after a failed start
 _LEAVE_SECONDS = 2.0  # that the processes of an engine have to end by themselves once it is given up
 
 
@@ -66,6 +68,7 @@ def supervised(log_file: Path, limit: float | None) -> Iterator[Loading]:
     except BaseException:
         _stop(loading, thread)
         _end(family)
+        threading.Thread(target=_do_not_hang_at_exit, name="exit", daemon=True).start()
         raise
     finally:
         _adopt_orphans(False)
@@ -80,6 +83,16 @@ def _adopt_orphans(wanted: bool) -> None:
 def _stop(loading: Loading, thread: threading.Thread) -> None:
     loading._ended.set()
     thread.join()
+
+
+def _do_not_hang_at_exit() -> None:
+    """What a failed start has left in this process (threads, functions to call at exit) does not outlive it."""
+    threading.main_thread().join()
+    time.sleep(_EXIT_SECONDS)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(1)
 
 
 def _end(family: Family) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from rollout import models, vllm_worker
 from rollout.config import RunConfig
+from rollout.content import content_beside
 from rollout.dispatch import Dispatcher, Task
 from rollout.engine import EngineSpec, EngineStats, current
 from rollout.errors import EngineDied, UserError
@@ -23,7 +24,7 @@ from rollout.prompts import read_prompts
 from rollout.records import Outcome, Prompt
 from rollout.replica import LOGS, Gone, Job, Ready, Report
 from rollout.screen import duration, resume_command, short
-from rollout.session import FIRST_PROMPT, Session, error_limit, model_content, model_name, published, timed
+from rollout.session import FIRST_PROMPT, Session, error_limit, model_name, published, timed
 from rollout.store import Finished, finished, outcomes_of, writer_name
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,7 @@ class Driver:
         """
         try:
             run = self._session.run
-            with timed(self._record, "load"), model_content(run) as content:
+            with timed(self._record, "load"), content_beside(run.model) as content:
                 with self._session.stop.deferred():
                     self._load_first()
                 note_model(self._session.run_dir, run.model, content(), self._record)

@@ -95,7 +95,7 @@ def to_continue(run: RunConfig, table: Table, run_dir: Path) -> dict[str, Any] |
     """
     before, now = manifest.read(run_dir), digest(run, table)
     with byte_progress("comparing the model's files with the run's") as report:
-        now |= content_of(run.model, report) if run.engine.kind == "vllm" else {}
+        now |= content_of(run.model, report)
     if problems := [*differences(before["digest"], now), *_shrunk(before["config"], run)]:
         raise UserError(*problems)
     if is_older(before["digest"], now):

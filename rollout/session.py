@@ -55,7 +55,7 @@ def generate_owed(session: Session, done: Finished, record: dict[str, Any]) -> S
     record["engine"] = {"reused": False, "restarts": 0}
     progress, failed = Progress(done.num_owed, done.num_done), set[tuple[int, int]]()
     while True:
-        with timed(record, "load"), model_content(run) as content:
+        with timed(record, "load"), content_beside(run.model) as content:
             engine = load(run, run_dir / LOG, record["engine"])
             note_model(run_dir, run.model, content(), record)
         try:
@@ -71,16 +71,6 @@ def generate_owed(session: Session, done: Finished, record: dict[str, Any]) -> S
                 ) from error
             record["engine"]["restarts"] += 1
             log.warning("the engine died (%s), starting it again", error)
-
-
-@contextmanager
-def model_content(run: RunConfig) -> Iterator[Callable[[], dict[str, str]]]:
-    """The content of the run's model, found while the body loads the engine; the echo engine has none."""
-    if run.engine.kind != "vllm":
-        yield dict
-        return
-    with content_beside(run.model) as content:
-        yield content
 
 
 def load(run: RunConfig, log_file: Path, about_engine: dict[str, Any]) -> Engine:

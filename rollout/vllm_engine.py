@@ -40,6 +40,7 @@ class VLLMEngine:
         config = self._engine.vllm_config
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
         self.max_model_len: int = config.model_config.max_model_len
+        self._vocab_size: int = config.model_config.get_vocab_size()
         # the engine decodes with its tokenizer while the feeder thread encodes; a fast tokenizer is not made for both
         self._tokenizer = copy.deepcopy(self.llm.get_tokenizer())
         self.bos_token_id: int | None = self._tokenizer.bos_token_id
@@ -86,6 +87,10 @@ class VLLMEngine:
             raise PromptError(f"the chat template refuses it: {type(error).__name__}: {error}") from error
         if not token_ids:
             raise PromptError("the prompt has no tokens")
+        if max(token_ids) >= self._vocab_size:  # vLLM would die of it
+            raise PromptError(
+                f"the prompt has the token {max(token_ids)}, and the model knows {self._vocab_size} tokens"
+            )
         return Rendered(text, token_ids)
 
     def decode(self, token_ids: list[int]) -> str:

@@ -131,8 +131,7 @@ def _compare(
 
     with stop_on_signal() as stop, screen(scratch / LOG) as console:
         log.info("verifying %s: %d of %d rows", short(run_dir), rows, table.num_rows)
-        content = content_of(run.model) if run.engine.kind == "vllm" else {}
-        now = {"digest": digest(run, table) | content, "provenance": provenance.collect(run.model)}
+        now = {"digest": digest(run, table) | content_of(run.model), "provenance": provenance.collect(run.model)}
         for line in lineage.differences(before, now):
             log.warning("not as in the run: %s", line)
         found = regenerate(run, table, recorded, rows, scratch, console, stop)
