@@ -1,7 +1,7 @@
 # make demo   install into .venv, then a real rollout on this machine (no GPU needed)
 # make test   install into .venv, then everything CI runs
 # make check  lint, format and types only
-# make docs   write docs/configuration.md again from rollout/config.py
+# make docs   write docs/configuration.md again from rollout/config/schema.py
 # make lock   solve requirements/cpu.txt again from pyproject.toml
 
 PYTHON ?= python3.11

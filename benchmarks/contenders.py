@@ -19,15 +19,15 @@ from rich.console import Console
 from vllm import SamplingParams
 
 from rollout.config import RunConfig
-from rollout.finalize import finalize
-from rollout.interrupt import StopRequest
-from rollout.progress import Progress
-from rollout.prompts import open_input, read_prompts
+from rollout.data.prompts import open_input, read_prompts
+from rollout.data.tables import Table
+from rollout.engine.vllm_engine import VLLMEngine
+from rollout.generation.session import Session, sample_all
+from rollout.process.signals import StopRequest
 from rollout.records import Request
-from rollout.session import Session, sample_all
-from rollout.tables import Table
-from rollout.tracking import Tracker
-from rollout.vllm_engine import VLLMEngine
+from rollout.store.finalize import finalize
+from rollout.tracking.progress import Progress
+from rollout.tracking.tracker import Tracker
 
 CHUNK = 128
 """Prompts of one call of `chunked`."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from rollout.content import _cache_file, folder_content
+from rollout.engine.content import _cache_file, folder_content
 
 _BLOCK = 64 << 20
 

@@ -19,10 +19,10 @@ from pathlib import Path
 from benchmarks.memory import peak_mib
 from benchmarks.pipeline import write_prompts
 from rollout.config import DataConfig, StoreConfig
-from rollout.finalize import OUTPUT, finalize
-from rollout.prompts import open_input
+from rollout.data.prompts import open_input
 from rollout.records import Sample
-from rollout.store import JOURNAL, Journal, writer_name
+from rollout.store.finalize import OUTPUT, finalize
+from rollout.store.journal import JOURNAL, Journal, writer_name
 
 _WORDS = 5000
 _TEXT_CHARACTERS = 64 << 20  # responses are cut out of this much text

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from rollout.data.tables import write_parquet
 from rollout.records import ROLLOUT_FIELDS
-from rollout.tables import write_parquet
 
 INPUTS = [
     pa.field("prompt", pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))),

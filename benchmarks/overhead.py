@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.contenders import one_call, ours, work_of, write_questions
-from rollout.compose import compose_run
-from rollout.engine import EngineSpec, acquire, release
-from rollout.screen import screen
-from rollout.vllm_engine import VLLMEngine
+from rollout.cli.compose import compose_run
+from rollout.engine.protocol import EngineSpec, acquire, release
+from rollout.engine.vllm_engine import VLLMEngine
+from rollout.terminal.console import screen
 
 
 def main() -> None:

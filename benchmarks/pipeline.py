@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from benchmarks.memory import peak_mib
-from rollout.knobs import build
-from rollout.run import execute, preflight
+from rollout.config.fields import build
+from rollout.lifecycle import execute, preflight
 
 _ROWS_PER_BATCH = 10_000
 

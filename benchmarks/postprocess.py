@@ -25,8 +25,8 @@ def with_steps(*steps: str) -> Callable[[Path, Path], None]:
 
     def do(rollouts: Path, folder: Path) -> None:
         from rollout.config import DataConfig, ExportConfig, FilterConfig, PostprocessConfig
-        from rollout.postprocess import run_steps
         from rollout.postprocess.source import open_source
+        from rollout.postprocess.steps import run_steps
 
         rules = FilterConfig(min_length=100, drop_duplicates=True)
         config = PostprocessConfig(list(steps), filter=rules, export=ExportConfig("export.jsonl.zst"))

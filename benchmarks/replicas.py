@@ -17,10 +17,10 @@ from pathlib import Path
 
 from benchmarks.memory import peak_mib
 from benchmarks.pipeline import write_prompts
-from rollout.compose import compose_run
-from rollout.engine import release
-from rollout.lock import locked
-from rollout.run import execute, preflight
+from rollout.cli.compose import compose_run
+from rollout.engine.protocol import release
+from rollout.lifecycle import execute, preflight
+from rollout.store.lock import locked
 
 
 def main() -> None:

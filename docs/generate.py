@@ -1,4 +1,4 @@
-"""Write `configuration.md` beside this file from the dataclasses in `rollout/config.py`: `make docs`."""
+"""Write `configuration.md` beside this file from the dataclasses in `rollout/config/schema.py`: `make docs`."""
 
 import dataclasses
 import json
@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from rollout.config import RunConfig
-from rollout.knobs import Knob, knobs
+from rollout.config.fields import Knob, knobs
 from rollout.prepare import arguments
 
 HEADER = """\
 # Configuration
 
-Every key, its default and its meaning, made from `rollout/config.py` by `make docs`. Change a key on the command line
+Every key, its default and its meaning, made from `rollout/config/schema.py` by `make docs`. Change a key on the command line
 with `key=value`, a whole group with `group=preset`. `python -m rollout --cfg job` prints what a command would run with.
 """
 

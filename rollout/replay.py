@@ -9,8 +9,8 @@ was recorded, a warning names both.
 import sys
 from pathlib import Path
 
-from rollout import trust
-from rollout.cli import launch, one_line_errors
+from rollout.cli import trust
+from rollout.cli.main import launch, one_line_errors
 
 USAGE = "usage: python -m rollout.replay RUN_DIR [sampling.seed=1] [hardware=...] [any override] [-m] [trust=true]"
 

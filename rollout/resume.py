@@ -7,8 +7,9 @@ Continues a run that was killed, interrupted or failed, with the same seeds; add
 import sys
 from pathlib import Path
 
-from rollout import manifest, saved, trust
-from rollout.cli import one_line_errors
+from rollout.cli import saved_config, trust
+from rollout.cli.main import one_line_errors
+from rollout.store import run_record
 
 USAGE = (
     "usage: python -m rollout.resume RUN_DIR [sampling.n_samples=16] [hardware=...] [any key that may change] "
@@ -31,17 +32,17 @@ def resume(run_dir: Path, overrides: list[str], trusted: bool = False) -> None:
 
     Raises UserError when it is another experiment now, not a run, or not `trusted` although it needs it.
     """
-    manifest.read(run_dir)  # before a lock is made in a folder that is none
+    run_record.read(run_dir)  # before a lock is made in a folder that is none
     if not trusted:
         trust.refuse_links(run_dir)
 
-    from rollout.dry_run import show_plan
-    from rollout.engine import release
-    from rollout.lock import locked
-    from rollout.run import execute, preflight, to_continue
+    from rollout.cli.dry_run import show_plan
+    from rollout.engine.protocol import release
+    from rollout.lifecycle import execute, preflight, to_continue
+    from rollout.store.lock import locked
 
     with locked(run_dir):
-        run = saved.load(run_dir, overrides, trusted)
+        run = saved_config.load(run_dir, overrides, trusted)
         table = preflight(run, run_dir)
         if run.dry_run:
             show_plan(run, table)
@@ -50,7 +51,7 @@ def resume(run_dir: Path, overrides: list[str], trusted: bool = False) -> None:
         if digest_now is None:
             print(f"{run_dir}: nothing to do, the run is complete")
             return
-        saved.save(run, run_dir)
+        saved_config.save(run, run_dir)
         try:
             execute(run, table, run_dir, digest_now=digest_now)
         finally:

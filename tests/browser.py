@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rollout.pages import write_page
+from rollout.pages.write import write_page
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rollout.compose import compose_run
-from rollout.lock import locked
-from rollout.run import execute, preflight
-from rollout.saved import save
+from rollout.cli.compose import compose_run
+from rollout.cli.saved_config import save
+from rollout.lifecycle import execute, preflight
+from rollout.store.lock import locked
 from tests.browser import browser as browser
 from tests.browser import windows as windows
 from tests.commands import ECHO

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from rollout import watchdog
+from rollout.process import watchdog
 
 REPLICA = "ray::Replica"
 

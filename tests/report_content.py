@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rollout.pages.content import Message, Replica, Report, Response, Row, Run
+from rollout.pages.report_content import Message, Replica, Report, Response, Row, Run
 
 HOSTILE = (
     "<script>window.broken = 1</script>",

@@ -3,7 +3,7 @@
 from itertools import product
 from typing import Any
 
-from rollout.pages.content import Message, Response
+from rollout.pages.report_content import Message, Response
 from rollout.pages.sweep_content import Job, Sweep, SweepRow
 from tests.report_content import response
 

@@ -40,7 +40,9 @@ def test_any_module_can_be_imported_first() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-@pytest.mark.parametrize(("package", "module"), [("vllm", "rollout.vllm_engine"), ("ray", "rollout.ray_engine")])
+@pytest.mark.parametrize(
+    ("package", "module"), [("vllm", "rollout.engine.vllm_engine"), ("ray", "rollout.replicas.ray_replicas")]
+)
 def test_only_one_module_imports_what_is_large_and_not_always_there(package: str, module: str) -> None:
     importers = {name for name, path in MODULES.items() if any(m.split(".")[0] == package for m in imports(path))}
     assert importers == {module}
@@ -49,16 +51,20 @@ def test_only_one_module_imports_what_is_large_and_not_always_there(package: str
 
 
 def test_who_samples_what_is_worked_out_without_engines_and_files() -> None:
-    assert ours(imports(PACKAGE / "dispatch.py")) == {"rollout.records"}
+    assert ours(imports(PACKAGE / "replicas/dispatcher.py")) == {"rollout.records"}
 
 
 def test_a_replica_knows_nothing_of_the_driver() -> None:
-    assert not ours(imports(PACKAGE / "replica.py")) & {"rollout.replicas", "rollout.ray_engine", "rollout.run"}
+    assert not ours(imports(PACKAGE / "replicas/worker.py")) & {
+        "rollout.replicas.driver",
+        "rollout.replicas.ray_replicas",
+        "rollout.lifecycle",
+    }
 
 
 def test_only_the_entry_points_import_the_run() -> None:
-    importers = {name for name, path in MODULES.items() if "rollout.run" in imports(path)}
-    assert importers == {"rollout.cli", "rollout.resume", "rollout.verify.__main__"}
+    importers = {name for name, path in MODULES.items() if "rollout.lifecycle" in imports(path)}
+    assert importers == {"rollout.cli.main", "rollout.resume", "rollout.verify.__main__"}
 
 
 @pytest.mark.parametrize("stage", ["tables", "prompts", "generate", "store", "finalize", "progress"])

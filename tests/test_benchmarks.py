@@ -15,8 +15,8 @@ from benchmarks.gpu.plan import PLAN, Step
 from benchmarks.gpu.shapes import SHAPES
 from benchmarks.gpu.table import markdown
 from benchmarks.gpu.workloads import WORKLOADS, long_tailed
-from rollout.compose import compose_run
-from rollout.knobs import check
+from rollout.cli.compose import compose_run
+from rollout.config.fields import check
 
 ROOT = Path(__file__).parents[1]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rollout.compose import compose_run
-from rollout.knobs import check
+from rollout.cli.compose import compose_run
+from rollout.config.fields import check
 from rollout.postprocess.__main__ import split
 
 ROOT = Path(__file__).parent.parent
@@ -45,9 +45,9 @@ def test_every_documented_command_composes_and_its_values_are_in_range(arguments
     assert not problems
 
 
-def tree() -> set[str]:
-    """The paths of the README's annotated file tree."""
-    (block,) = [block for block in code_blocks(README) if "rollout/\n├── __main__.py" in block]
+def tree(page: str) -> set[str]:
+    """The paths of a page's annotated file tree."""
+    (block,) = [block for block in code_blocks(page) if "rollout/\n├── " in block]
     paths, folders = set[str](), dict[int, str]()
     for line in block.splitlines():
         depth = len(re.match(r"[│├└─ ]*", line)[0]) // 4  # type: ignore[index]
@@ -59,15 +59,26 @@ def tree() -> set[str]:
     return paths
 
 
-def test_the_file_tree_lists_what_is_there() -> None:
-    assert not {path for path in tree() if not (ROOT / path).exists()}
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 
 
-def test_the_file_tree_leaves_no_module_out() -> None:
-    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "rollout").rglob("*.py")} - {"rollout/__init__.py"}
-    pages = {str(path.relative_to(ROOT)) for path in (ROOT / "docs").iterdir() if path.is_file()}
-    scripts = {str(path.relative_to(ROOT)) for path in (ROOT / "benchmarks").glob("[!_]*.py")}
-    assert not (modules | pages | scripts) - tree()
+@pytest.mark.parametrize("page", [README, ARCHITECTURE], ids=["README", "architecture"])
+def test_the_file_trees_list_what_is_there(page: str) -> None:
+    assert not {path for path in tree(page) if not (ROOT / path).exists()}
+
+
+def test_the_file_trees_leave_nothing_out() -> None:
+    modules = {path for path in (ROOT / "rollout").rglob("*.py") if path.name != "__init__.py"}
+    packages = {f"{path.parent.relative_to(ROOT)}/" for path in (ROOT / "rollout").rglob("__init__.py")}
+    pages = {path for path in (ROOT / "docs").iterdir() if path.is_file()}
+    assert not packages - tree(README)
+    assert not {str(path.relative_to(ROOT)) for path in pages} - tree(README)
+    assert not {str(path.relative_to(ROOT)) for path in modules} - tree(ARCHITECTURE)
+
+
+def test_the_readmes_file_tree_fits_on_a_screen() -> None:
+    (block,) = [block for block in code_blocks(README) if "rollout/\n├── " in block]
+    assert len(block.splitlines()) <= 40
 
 
 def test_the_table_of_presets_is_the_folder_conf() -> None:

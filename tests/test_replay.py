@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout import saved
+from rollout.cli import saved_config
 from rollout.config import DataConfig, ModelConfig, RunConfig, SamplingConfig
 from tests.commands import ECHO, replay, resume, run_command
 from tests.conftest import chat, write_input
@@ -100,7 +100,7 @@ def test_a_replay_takes_values_and_presets_and_sweeps(original: Path, tmp_path: 
 
 
 def test_a_preset_replaces_its_group_and_an_experiment_changes_what_it_names(original: Path) -> None:
-    run = saved.load(original / "run", ["hardware=low_mem", "experiment=quick_test", "sampling.top_p=0.5"])
+    run = saved_config.load(original / "run", ["hardware=low_mem", "experiment=quick_test", "sampling.top_p=0.5"])
     assert (run.hardware.max_num_seqs, run.hardware.dtype, run.hardware.env) == (64, "auto", {})
     assert (run.data.limit, run.sampling.n_samples, run.sampling.temperature) == (2, 2, 0.4)
     assert run.sampling.top_p == 0.5
@@ -233,15 +233,15 @@ def test_every_text_is_read_back_as_it_was_saved(
         sampling=SamplingConfig(stop=stop, min_p=1e-05),
     )
     folder = tmp_path_factory.mktemp("saved")
-    saved.save(run, folder)
-    assert saved.read(folder) == run
+    saved_config.save(run, folder)
+    assert saved_config.read(folder) == run
 
 
 def test_a_text_that_looks_like_an_interpolation_is_composed_as_it_is(tmp_path: Path) -> None:
     texts = ["${x}", "\\${oc.env:HOME}", "${", "\\\\${y}\\", "1e5"]
     run = RunConfig(data=DataConfig(path="/input.parquet"), sampling=SamplingConfig(stop=texts))
-    saved.save(run, tmp_path)
-    assert saved.load(tmp_path, ["sampling.seed=1"]).sampling == SamplingConfig(stop=texts, seed=1)
+    saved_config.save(run, tmp_path)
+    assert saved_config.load(tmp_path, ["sampling.seed=1"]).sampling == SamplingConfig(stop=texts, seed=1)
 
 
 def broken(copy: Path) -> Iterator[tuple[str, str]]:

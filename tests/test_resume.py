@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.errors import UserError
-from rollout.store import read_shard
+from rollout.store.journal import read_shard
 from tests.commands import ECHO, command, resume, run_command
 from tests.conftest import chat, write_input
 
@@ -86,7 +86,7 @@ def test_a_signal_stops_in_order_and_the_rest_comes_with_resume(
 
 def test_a_second_signal_ends_at_once() -> None:
     stubborn = (
-        "import time\nfrom rollout.interrupt import stop_on_signal\n"
+        "import time\nfrom rollout.process.signals import stop_on_signal\n"
         "with stop_on_signal() as stop, stop.deferred():\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "    while True: time.sleep(1)\n"
     )

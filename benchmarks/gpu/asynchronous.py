@@ -27,11 +27,11 @@ from vllm.v1.engine.async_llm import AsyncLLM
 from benchmarks.contenders import Measured, Work, sampling_params
 from benchmarks.gpu.loading import Place
 from benchmarks.gpu.results import about_work, parse, take_turns, write
-from rollout import watchdog
 from rollout.config import RunConfig
-from rollout.engine import ENVIRONMENT
-from rollout.prompts import read_prompts
-from rollout.vllm_engine import _engine_kwargs
+from rollout.data.prompts import read_prompts
+from rollout.engine.protocol import ENVIRONMENT
+from rollout.engine.vllm_engine import _engine_kwargs
+from rollout.process import watchdog
 
 _WAYS = {"async_llm": RequestOutputKind.FINAL_ONLY, "async_stream": RequestOutputKind.CUMULATIVE}
 

@@ -14,12 +14,12 @@ from typing import Any
 from benchmarks.contenders import one_call, ours
 from benchmarks.gpu.loading import Place, load
 from benchmarks.gpu.results import parse, write
-from rollout.engine import release
-from rollout.finalize import OUTPUT
-from rollout.interrupt import StopRequest
-from rollout.screen import screen
-from rollout.session import LOG
-from rollout.tables import open_table
+from rollout.data.tables import open_table
+from rollout.engine.protocol import release
+from rollout.generation.session import LOG
+from rollout.process.signals import StopRequest
+from rollout.store.finalize import OUTPUT
+from rollout.terminal.console import screen
 from rollout.verify.regenerate import regenerate
 
 _ROWS = (1, 4, 16)

@@ -12,10 +12,10 @@ from typing import Any
 from benchmarks.contenders import Work, work_of, write_questions
 from benchmarks.gpu.shapes import SHAPES, write_model, write_weights
 from benchmarks.gpu.workloads import named
-from rollout.compose import compose_run
+from rollout.cli.compose import compose_run
 from rollout.config import RunConfig
-from rollout.engine import EngineSpec, acquire
-from rollout.vllm_engine import VLLMEngine
+from rollout.engine.protocol import EngineSpec, acquire
+from rollout.engine.vllm_engine import VLLMEngine
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from pathlib import Path
 from benchmarks.contenders import WAYS, Measured, Work, one_call, ours
 from benchmarks.gpu.loading import Place, load
 from benchmarks.gpu.results import about_work, parse, take_turns, write
-from rollout.engine import release
-from rollout.prompts import read_prompts
-from rollout.screen import screen
-from rollout.vllm_engine import VLLMEngine
+from rollout.data.prompts import read_prompts
+from rollout.engine.protocol import release
+from rollout.engine.vllm_engine import VLLMEngine
+from rollout.terminal.console import screen
 
 
 def main() -> None:

@@ -20,17 +20,17 @@ from rich.console import Console
 from benchmarks.contenders import Measured, Work
 from benchmarks.gpu.loading import Place, gpu_memory_mib
 from benchmarks.gpu.results import about_work, parse, take_turns, write
-from rollout.dispatch import Task
-from rollout.finalize import finalize
-from rollout.interrupt import StopRequest
-from rollout.lock import locked
-from rollout.ray_engine import RayReplicas
-from rollout.replica import Gone, Job, Report
-from rollout.replicas import Driver
-from rollout.screen import screen
-from rollout.session import Session
-from rollout.store import finished
-from rollout.tracking import Tracker
+from rollout.generation.session import Session
+from rollout.process.signals import StopRequest
+from rollout.replicas.dispatcher import Task
+from rollout.replicas.driver import Driver
+from rollout.replicas.ray_replicas import RayReplicas
+from rollout.replicas.worker import Gone, Job, Report
+from rollout.store.finalize import finalize
+from rollout.store.journal import finished
+from rollout.store.lock import locked
+from rollout.terminal.console import screen
+from rollout.tracking.tracker import Tracker
 
 _PROMPT_TOKENS = 40  # of one question from `write_questions` in the embedded model's template; for the limit
 

@@ -13,15 +13,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rollout import trust
-from rollout.cli import one_line_errors
+from rollout.cli import trust
+from rollout.cli.main import one_line_errors
 from rollout.errors import UserError, did_you_mean
 from rollout.files import disk_full_explained, write_json
-from rollout.finalize import OUTPUT
-from rollout.interrupt import stop_on_signal
 from rollout.merge.results import open_results, write_merged
 from rollout.merge.shards import Shard, differences, named, problems, shards_in, whole
-from rollout.screen import short
+from rollout.process.signals import stop_on_signal
+from rollout.store.finalize import OUTPUT
+from rollout.terminal.console import short
 
 USAGE = "usage: python -m rollout.merge RUN_DIR RUN_DIR ... output=FOLDER (or the folder that holds the runs)"
 

@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rollout.data.tables import BATCH_BYTES, BATCH_ROWS, Table, conform, open_table, write_parquet
 from rollout.errors import UserError
-from rollout.finalize import OUTPUT, row_groups
 from rollout.merge.shards import Shard
 from rollout.records import ROLLOUT_FIELDS
-from rollout.screen import resume_command
-from rollout.tables import BATCH_BYTES, BATCH_ROWS, Table, conform, open_table, write_parquet
+from rollout.store.finalize import OUTPUT, row_groups
+from rollout.terminal.console import resume_command
 
 _DIGEST = b"rollout.digest"
 

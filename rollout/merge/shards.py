@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rollout import lineage
-from rollout.digest import UNKNOWN, aligned
-from rollout.finalize import OUTPUT
-from rollout.manifest import MANIFEST, read
-from rollout.screen import resume_command, short
+from rollout.store import lineage
+from rollout.store.digest import UNKNOWN, aligned, config_key
+from rollout.store.finalize import OUTPUT
+from rollout.store.run_record import MANIFEST, read
+from rollout.terminal.console import resume_command, short
 
 _NAMED = 3  # folders in one line
 
@@ -96,7 +96,7 @@ def _differing(shards: list[Shard]) -> Iterator[str]:
         usual, *others = dict(Counter(text for text in texts if text is not None).most_common())
         for text in others if key != "data.shard_index" else ():
             odd = named([shard for shard, own in zip(shards, texts, strict=True) if own == text])
-            yield f"{key}={text}: in {odd}, and {usual} in others; {_cure(key)}"
+            yield f"{config_key(key)}={text}: in {odd}, and {usual} in others; {_cure(key)}"
 
 
 def _cure(key: str) -> str:

@@ -5,7 +5,7 @@ Texts are shown as they are, whatever is in them. Numbers are finite; a number t
 
 from typing import NotRequired, TypedDict
 
-from rollout.pages.content import Message, Response
+from rollout.pages.report_content import Message, Response
 
 
 class Job(TypedDict):

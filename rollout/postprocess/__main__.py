@@ -17,14 +17,15 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout import manifest, saved, trust
-from rollout.cli import one_line_errors
-from rollout.compose import compose_run
+from rollout.cli import saved_config, trust
+from rollout.cli.compose import compose_run
+from rollout.cli.hydra_errors import explain
+from rollout.cli.main import one_line_errors
 from rollout.config import RunConfig
+from rollout.config.fields import check_values
 from rollout.errors import UserError
-from rollout.hydra_errors import explain
-from rollout.interrupt import stop_on_signal
-from rollout.knobs import check_values
+from rollout.process.signals import stop_on_signal
+from rollout.store import run_record
 
 _GROUP = "postprocess."
 _OWN = ("run_dir", "input", "output_dir")
@@ -83,19 +84,19 @@ def split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def _of_run(run_dir: Path, overrides: list[str], trusted: bool) -> None:
-    manifest.read(run_dir)  # before a lock is made in a folder that is none
+    run_record.read(run_dir)  # before a lock is made in a folder that is none
     if not trusted:
         trust.refuse_links(run_dir)
 
-    from rollout.finalize import OUTPUT
-    from rollout.lock import locked
-    from rollout.screen import resume_command
+    from rollout.store.finalize import OUTPUT
+    from rollout.store.lock import locked
+    from rollout.terminal.console import resume_command
 
-    run = saved.load(run_dir, overrides, trusted, ("postprocess",))
+    run = saved_config.load(run_dir, overrides, trusted, ("postprocess",))
     if not (run_dir / OUTPUT).exists():
         raise UserError(f"run_dir={run_dir}: has no {OUTPUT} yet; finish the run with `{resume_command(run_dir)}`")
     with locked(run_dir):
-        _run_steps(run, run_dir / OUTPUT, run_dir, "run_dir", manifest.read(run_dir))
+        _run_steps(run, run_dir / OUTPUT, run_dir, "run_dir", run_record.read(run_dir))
 
 
 def _of_file(path: Path, output_dir: Path, overrides: list[str]) -> None:
@@ -103,14 +104,15 @@ def _of_file(path: Path, output_dir: Path, overrides: list[str]) -> None:
 
 
 def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, about: dict[str, Any] | None) -> None:
-    from rollout.postprocess import check, outputs, run_steps
+    from rollout.postprocess import check
     from rollout.postprocess.analyze import ANALYSIS
-    from rollout.postprocess.outputs import files_read, own
+    from rollout.postprocess.outputs import files_read, outputs, own
     from rollout.postprocess.outputs import problems as output_problems
     from rollout.postprocess.score import SCORES, with_scores
     from rollout.postprocess.source import open_source
-    from rollout.screen import plain_screen, short
-    from rollout.summary import show_analysis
+    from rollout.postprocess.steps import run_steps
+    from rollout.terminal.console import plain_screen, short
+    from rollout.terminal.summary import show_analysis
 
     config = run.postprocess
     source = open_source(path, key)

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rollout.config import AnalyzeConfig, ScoreConfig
+from rollout.data.column_path import values_at
 from rollout.files import write_json
-from rollout.postprocess.column_path import values_at
 from rollout.postprocess.distribution import Distribution, ValueCounts
 from rollout.postprocess.filter import repeats
 from rollout.postprocess.repetition import is_looping
-from rollout.postprocess.score_summary import ScoreCounts, ScoreSummary
-from rollout.postprocess.scorers import as_text
 from rollout.postprocess.source import Source
+from rollout.scoring.scorers import as_text
+from rollout.scoring.summary import ScoreCounts, ScoreSummary
 
 ANALYSIS = "analysis.json"
 

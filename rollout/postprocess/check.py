@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 
 from rollout.config import DataConfig, ExportConfig, FilterConfig, PostprocessConfig, ScoreConfig
+from rollout.data.column_path import path_problem
 from rollout.errors import UserError, did_you_mean
 from rollout.postprocess.chats import MADE
-from rollout.postprocess.column_path import path_problem
 from rollout.postprocess.export import SUFFIXES
-from rollout.postprocess.scorers import BUILT_IN, scorer_of
+from rollout.scoring.scorers import BUILT_IN, scorer_of
 
 
 @dataclass(frozen=True)

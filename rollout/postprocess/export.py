@@ -10,11 +10,11 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from rollout.config import DataConfig, ExportConfig
+from rollout.data.tables import write_parquet
 from rollout.errors import UserError
 from rollout.files import replacing
 from rollout.postprocess.chats import Records, chat_type, messages, preferences
 from rollout.postprocess.source import Source
-from rollout.tables import write_parquet
 
 _COMPRESSION = {"": None, ".gz": "gzip", ".zst": "zstd"}
 SUFFIXES = (*(kind + end for kind in (".jsonl", ".csv") for end in _COMPRESSION), ".parquet")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from rollout.data.tables import write_parquet
 from rollout.postprocess.source import Source
-from rollout.tables import write_parquet
 
 FLAT = "flat.parquet"
 

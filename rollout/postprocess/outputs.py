@@ -12,14 +12,14 @@ from typing import Any
 
 from rollout.config import PostprocessConfig, RunConfig
 from rollout.files import same_file, write_json
-from rollout.finalize import OUTPUT
 from rollout.postprocess.analyze import ANALYSIS
 from rollout.postprocess.filter import DROPPED, KEPT
 from rollout.postprocess.flatten import FLAT
 from rollout.postprocess.report import REPORT
 from rollout.postprocess.score import SCORES
-from rollout.progress import METRICS
-from rollout.screen import short
+from rollout.store.finalize import OUTPUT
+from rollout.terminal.console import short
+from rollout.tracking.progress import METRICS
 
 _OTHERS = {OUTPUT, METRICS, FLAT, SCORES, KEPT, DROPPED}
 """Names in a run folder that `export.file` could have by its suffix."""

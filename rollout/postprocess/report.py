@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from rollout.config import DataConfig, PostprocessConfig
-from rollout.pages import write_page
-from rollout.pages.content import Point, Replica, Report, Run
+from rollout.pages.report_content import Point, Replica, Report, Run
+from rollout.pages.write import write_page
 from rollout.postprocess.analyze import ANALYSIS
 from rollout.postprocess.sample_rows import sample_rows
-from rollout.postprocess.scorers import as_text
 from rollout.postprocess.source import Source
-from rollout.progress import METRICS
-from rollout.screen import short
+from rollout.scoring.scorers import as_text
+from rollout.terminal.console import short
+from rollout.tracking.progress import METRICS
 
 REPORT = "report.html"
 

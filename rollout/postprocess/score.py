@@ -12,13 +12,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.config import ScoreConfig
+from rollout.data.column_path import values_at
+from rollout.data.tables import write_parquet
 from rollout.errors import UserError
-from rollout.postprocess.column_path import values_at
-from rollout.postprocess.scorers import BUILT_IN, Scored
-from rollout.postprocess.scoring import Item, scoring
 from rollout.postprocess.source import Source
 from rollout.records import FLAT_FIELDS, SCORE_FIELDS
-from rollout.tables import write_parquet
+from rollout.scoring.scorers import BUILT_IN, Scored
+from rollout.scoring.workers import Item, scoring
 
 log = logging.getLogger(__name__)
 

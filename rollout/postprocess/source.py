@@ -11,9 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rollout.data.tables import BATCH_BYTES, Table, joined, load_json, open_table
 from rollout.errors import UserError
 from rollout.records import FLAT_FIELDS, ROLLOUT_COLUMNS, SCORE_FIELDS
-from rollout.tables import BATCH_BYTES, Table, joined, load_json, open_table
 
 Batches = Iterator[pa.RecordBatch]
 

@@ -1,4 +1,4 @@
-"""`key=value` arguments of a small command -> its dataclass in `config.py`; every mistake at once, in one line each.
+"""`key=value` arguments of a small command -> its dataclass in `config/schema.py`; every mistake at once, in one line each.
 
 For commands that need no presets and no sweeps, and whose texts must be taken as they are typed: Hydra would read a
 template such as `{question}` as a dictionary.
@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
+from rollout.config.fields import value_problems
 from rollout.errors import UserError, did_you_mean
-from rollout.knobs import value_problems
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 

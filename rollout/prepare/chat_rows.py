@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.config import PrepareConfig
+from rollout.data.prompts import parse_chat, prompt_column_problems, with_system_prompt
+from rollout.data.tables import Table, select
 from rollout.errors import PromptError, UserError, did_you_mean
 from rollout.prepare.template import ColumnPath, Template, column_values, parse_template
-from rollout.prompts import parse_chat, prompt_column_problems, with_system_prompt
 from rollout.records import RESERVED_COLUMNS, Message
-from rollout.tables import Table, select
 
 PROMPT = "prompt"
 """The column of chats, called as a run expects it by default."""

@@ -14,8 +14,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from rollout.data.tables import BATCH_ROWS, Table, conform, not_empty, open_parquet, open_table, opened, plain_schema
 from rollout.errors import UserError
-from rollout.tables import BATCH_ROWS, Table, conform, not_empty, open_parquet, open_table, opened, plain_schema
 
 
 def open_source(path: Path, key: str) -> Table:

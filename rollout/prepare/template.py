@@ -13,8 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rollout.data.prompts import without_nulls
 from rollout.errors import PromptError, UserError, did_you_mean
-from rollout.prompts import without_nulls
 
 ColumnPath = tuple[str, ...]
 """A column, and the field of a field of it."""

@@ -17,12 +17,13 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from rollout import lineage, manifest, saved, trust
-from rollout.cli import one_line_errors
+from rollout.cli import saved_config, trust
+from rollout.cli.main import one_line_errors
 from rollout.config import PostprocessConfig, RunConfig
+from rollout.data.tables import Table, open_table
 from rollout.errors import UserError
-from rollout.screen import resume_command, screen, short
-from rollout.tables import Table, open_table
+from rollout.store import lineage, run_record
+from rollout.terminal.console import resume_command, screen, short
 from rollout.verify.compare import Comparison
 
 log = logging.getLogger("rollout.verify")  # whose __name__ is __main__ when it is the command
@@ -55,12 +56,12 @@ def verify(run_dir: Path, arguments: list[str], trusted: bool = False) -> Compar
     Raises UserError when there is no result, the input is not the run's, the engine cannot start, or the model or the
     hardware needs to be `trusted`.
     """
-    from rollout.engine import release
-    from rollout.run import preflight
+    from rollout.engine.protocol import release
+    from rollout.lifecycle import preflight
 
-    before = manifest.read(run_dir)
+    before = run_record.read(run_dir)
     asked, overrides = _parse(arguments)
-    run, recorded = saved.load(run_dir, overrides, trusted, _USED), _open_result(run_dir)
+    run, recorded = saved_config.load(run_dir, overrides, trusted, _USED), _open_result(run_dir)
     run.postprocess = PostprocessConfig(steps=[])  # nothing of it happens here, so nothing of it can be missing
     table = preflight(run)
     if table.num_rows != recorded.num_rows:
@@ -122,11 +123,11 @@ def _scratch_folder() -> Iterator[Path]:
 def _compare(
     run_dir: Path, run: RunConfig, table: Table, recorded: Table, rows: int, before: dict[str, Any], scratch: Path
 ) -> Comparison:
-    from rollout import provenance
-    from rollout.content import content_of
-    from rollout.digest import digest
-    from rollout.interrupt import stop_on_signal
-    from rollout.session import LOG
+    from rollout.engine.content import content_of
+    from rollout.generation.session import LOG
+    from rollout.process.signals import stop_on_signal
+    from rollout.store import provenance
+    from rollout.store.digest import digest
     from rollout.verify.regenerate import regenerate
 
     with stop_on_signal() as stop, screen(scratch / LOG) as console:
@@ -135,7 +136,7 @@ def _compare(
         for line in lineage.differences(before, now):
             log.warning("not as in the run: %s", line)
         found = regenerate(run, table, recorded, rows, scratch, console, stop)
-        _show(console, found, before.get("reproducibility") or provenance.reproducibility(saved.read(run_dir)))
+        _show(console, found, before.get("reproducibility") or provenance.reproducibility(saved_config.read(run_dir)))
     return found
 
 

@@ -11,15 +11,15 @@ from typing import Any
 from rich.console import Console
 
 from rollout.config import RunConfig
+from rollout.data.prompts import read_prompts
+from rollout.data.tables import Table
 from rollout.errors import EngineDied, UserError
-from rollout.generate import generate, requests
-from rollout.interrupt import StopRequest
-from rollout.progress import Progress
-from rollout.prompts import read_prompts
+from rollout.generation.loop import generate, requests
+from rollout.generation.session import LOG, every, load
+from rollout.process.signals import StopRequest
 from rollout.records import Prompt, Sample
-from rollout.screen import progress_view, resume_command
-from rollout.session import LOG, every, load
-from rollout.tables import Table
+from rollout.terminal.console import progress_view, resume_command
+from rollout.tracking.progress import Progress
 from rollout.verify.compare import Comparison, difference
 
 COMPARED = ("responses", "finish_reasons", "num_generated_tokens", "error")

@@ -7,13 +7,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from rollout import saved
-from rollout.compose import compose_run
+from rollout.cli import saved_config
+from rollout.cli.compose import compose_run
 from rollout.config import RunConfig
-from rollout.devices import gpu_names, installed_gpus
-from rollout.engine import release
-from rollout.lock import locked
-from rollout.run import execute, preflight
+from rollout.engine.devices import gpu_names, installed_gpus
+from rollout.engine.protocol import release
+from rollout.lifecycle import execute, preflight
+from rollout.store.lock import locked
 from tests.conftest import chat, write_input
 from tests.tiny_model import write_tiny_model
 
@@ -49,7 +49,7 @@ def rows_of(folder: Path, name: str, model: Path, *overrides: str) -> list[dict[
     table = preflight(run)
     run_dir = folder / name
     with locked(run_dir):
-        saved.save(run, run_dir)
+        saved_config.save(run, run_dir)
         execute(run, table, run_dir)
     written: list[dict[str, Any]] = pq.read_table(run_dir / "rollouts.parquet").to_pylist()
     return written

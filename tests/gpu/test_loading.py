@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout.loading import _FAILED
+from rollout.engine.loading import _FAILED
 from tests.commands import command
 from tests.conftest import write_input
 from tests.gpu.conftest import ROWS, arguments, needs_gpu, needs_two_gpus, write_model

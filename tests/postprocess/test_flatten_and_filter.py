@@ -47,7 +47,7 @@ def test_a_flat_row_that_spans_several_batches_of_the_file_comes_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flat = flatten(source_of(tmp_path, [answered(*"abcdefghij"), answered("k"), answered("l", "m")]), tmp_path)
-    monkeypatch.setattr("rollout.tables.BATCH_ROWS", 4)
+    monkeypatch.setattr("rollout.data.tables.BATCH_ROWS", 4)
     batches = list(open_source(flat).batches())
     assert [sorted(set(batch.column("row_id").to_pylist())) for batch in batches] == [[0, 1], [2]]
     assert [batch.num_rows for batch in batches] == [11, 2]

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from rollout.config import AnalyzeConfig, ScoreConfig
 from rollout.errors import UserError
 from rollout.postprocess.analyze import analyze
-from rollout.postprocess.pass_at_k import ks, majority_at_k, pass_at_k
 from rollout.postprocess.score import SCHEMA, score_responses, with_scores
-from rollout.postprocess.scorers import scorer_of
 from rollout.postprocess.source import open_source
+from rollout.scoring.pass_at_k import ks, majority_at_k, pass_at_k
+from rollout.scoring.scorers import scorer_of
 from tests.postprocess.tables import Row, answered, read, source_of
 
 OWN = "tests.postprocess.own_scorers"

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from rollout.config import PrepareConfig, _knob
+from rollout.config import PrepareConfig
+from rollout.config.schema import _knob
 from rollout.errors import UserError
 from rollout.prepare.arguments import field_docs, parse, usage
 

@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rollout.data.tables import BATCH_ROWS, Table
 from rollout.errors import UserError
 from rollout.prepare.folders import open_source
-from rollout.tables import BATCH_ROWS, Table
 from tests.conftest import write_input
-from tests.test_tables import rows_in
+from tests.data.test_tables import rows_in
 
 ROWS = [{"q": f"question {number}", "meta": {"x": number, "y": None}} for number in range(2 * BATCH_ROWS + 7)]
 

@@ -17,16 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.config import DataConfig, PrepareConfig
+from rollout.data.prompts import open_input, read_prompts
 from rollout.errors import UserError
 from rollout.prepare.__main__ import Report, prepare
 from rollout.prepare.chat_rows import CHATS_AS_JSON
-from rollout.prompts import open_input, read_prompts
 from rollout.records import RESERVED_COLUMNS
 from tests.commands import ECHO, command, run_command
 from tests.conftest import chat, write_input
+from tests.data.test_tables import write_lines
 from tests.prepare.test_folders import write_stream
-from tests.test_run import expected_responses
-from tests.test_tables import write_lines
+from tests.test_lifecycle import expected_responses
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 CALL = {"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "add", "arguments": {"a": 1}}}]}

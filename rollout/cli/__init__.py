@@ -1,0 +1,1 @@
+"""The command line: Hydra composes a config, mistakes become one line."""

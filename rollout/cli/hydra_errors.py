@@ -1,0 +1,56 @@
+"""Hydra's and OmegaConf's errors in one line: the key, its value, the cure."""
+
+import dataclasses
+import re
+
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf.errors import OmegaConfBaseException
+
+from rollout.config import RunConfig
+from rollout.config.fields import knobs
+from rollout.errors import did_you_mean
+
+_KINDS = {
+    "Float": "a number",
+    "Integer": "a whole number",
+    "Boolean": "true or false",
+    "bool": "true or false",
+    "String": "text",
+}
+
+
+def explain(error: Exception) -> str:
+    """One line about an error raised while a config was composed."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, preset = error.missing_cfg_file.rpartition("/")
+        return f"{group}={preset}: no such preset; choose from {', '.join(sorted(error.options))}"
+    if isinstance(error, OverrideParseException):
+        reason = str(error).replace(f"Error parsing override '{error.override}'", "").strip().splitlines()[0]
+        key, _, value = error.override.partition("=")
+        quoted = f'{key}="{value}"' if value and not set(value) & set("\"'\\") else 'key="a, b"'
+        return f"{error.override}: cannot be read ({reason}); write key=value, and quote a text as in '{quoted}'"
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    if isinstance(cause, OmegaConfBaseException):
+        is_unknown = re.match(r"Key .* (is )?not in ", str(cause))
+        return _unknown_key(str(cause.full_key)) if is_unknown else _wrong_value(cause)
+    return " ".join(str(error).split())
+
+
+def _unknown_key(key: str) -> str:
+    if key.startswith("hydra."):
+        return f"{key}: Hydra has no such key; see --hydra-help"
+    group, dot, _ = key.partition(".")
+    known = [name for name, _ in knobs()]
+    siblings = [name for name in known if name.startswith(group + dot)]
+    groups = [field.name for field in dataclasses.fields(RunConfig)]
+    return f"{key}: no such key, {did_you_mean(key, siblings if dot and siblings else groups)}"
+
+
+def _wrong_value(error: OmegaConfBaseException) -> str:
+    message = str(error).splitlines()[0]
+    for pattern in (r"Value '(.*)' of type '.*' could not be converted to (\w+)", r"Value '(.*)' is not a valid (\w+)"):
+        if match := re.match(pattern, message):
+            return f"{error.full_key}={match[1]}: must be {_KINDS.get(match[2], match[2])}"
+    if message.endswith("is not Optional"):
+        return f"{error.full_key}=null: must have a value"
+    return f"{error.full_key}: {message}"

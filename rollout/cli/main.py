@@ -1,0 +1,202 @@
+"""`python -m rollout` and the console script: Hydra composes, `lifecycle.py` runs, mistakes end in one line.
+
+Nothing heavy is imported here: `--help`, tab completion and most mistakes must answer at once.
+"""
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rollout.cli import hydra_options, saved_config, trust
+from rollout.cli.compose import conf_dir, register
+from rollout.cli.hydra_errors import explain
+from rollout.config import RunConfig
+from rollout.config.fields import build
+from rollout.errors import UserError
+from rollout.process.signals import Interrupted
+from rollout.store import lineage
+from rollout.store.run_record import MANIFEST
+from rollout.sweep import jobs
+
+_at_end = ExitStack()
+_STARTED = time.time()
+
+_MACHINE_SAYS_NO = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.EDQUOT,
+}
+"""Errors about a path that its owner can cure, not we."""
+
+
+def main() -> None:
+    """The command. Exit code 0, 1 after a mistake or a failed run, 130 after Ctrl-C, 143 after SIGTERM."""
+    if (folder := str(Path.cwd())) not in sys.path:  # as with `python -m`: a scorer of the user's is looked for there
+        sys.path.insert(0, folder)
+    with one_line_errors():
+        trusted, arguments = trust.asked(sys.argv[1:])
+        run_dir, arguments = hydra_options.saved_run(arguments)
+        launch(arguments, run_dir, trusted)
+
+
+def launch(arguments: list[str], replayed: Path | None = None, trusted: bool = False) -> None:
+    """Run what `arguments` ask for, a job or a sweep; from the saved config of the run in `replayed`, if any.
+
+    What of that config is not used without trust is refused unless `trusted`.
+    """
+    # without this Hydra prints its own, longer version of an error and exits before we can explain it
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    register()
+    arguments = sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))  # argparse wants options first
+    hydra_options.check(arguments)
+    replay_of = None if replayed is None else lineage.origin(replayed)
+    before = None if replayed is None else saved_config.offer(replayed)
+    if replayed is not None and before is not None and not trusted:
+        trust.refuse_before_sweep(before, [word for word in arguments if not word.startswith("-")], replayed)
+
+    def check(run: RunConfig) -> None:
+        if replayed is not None and before is not None and not trusted:
+            trust.refuse(run, before, HydraConfig.get().overrides.task, replayed)
+
+    def job(cfg: DictConfig) -> float | None:
+        return _job(cfg, check, replay_of)
+
+    sys.argv[1:] = arguments
+    name = "config" if replayed is None else saved_config.NAME
+    with _at_end:
+        hydra.main(version_base="1.3", config_path=conf_dir(), config_name=name)(job)()
+        jobs.conclude()
+
+
+def _job(cfg: DictConfig, check: Callable[[RunConfig], None], replay_of: dict[str, Any] | None) -> float | None:
+    """Do one job. Returns the sweep's objective; a job that is no sweep's has none."""
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+
+    def config() -> RunConfig:
+        run = _built(cfg)
+        check(run)
+        return run
+
+    if HydraConfig.get().mode != RunMode.MULTIRUN or cfg.dry_run:
+        try:
+            _run(config, run_dir, replay_of)
+        except UserError as error:
+            _exit_with(*error.problems)  # here, because Hydra would print every override before letting it through
+        return None
+    return jobs.job(run_dir, cfg.sweep, lambda: _run(config, run_dir, replay_of, is_of_sweep=True))
+
+
+def _run(
+    config: Callable[[], RunConfig], run_dir: Path, replay_of: dict[str, Any] | None, is_of_sweep: bool = False
+) -> None:
+    with _nothing_left_behind(run_dir):
+        run = config()
+        from rollout.engine.protocol import release
+        from rollout.lifecycle import execute, preflight, refuse_used, to_continue
+        from rollout.store.lock import locked
+        from rollout.terminal.console import short
+
+        goes_on = is_of_sweep and (run_dir / MANIFEST).exists()
+        table = preflight(run, run_dir)
+        if is_of_sweep:
+            jobs.refuse_as_input(table.path)
+        if run.dry_run:
+            from rollout.cli.dry_run import show_plan
+
+            show_plan(run, table)
+            _remove_if_ours(run_dir)
+            return
+        if not goes_on:
+            refuse_used(run, run_dir)
+    _at_end.callback(release)
+    with locked(run_dir):
+        if not goes_on:
+            refuse_used(run, run_dir)  # once more: another process may have come first
+        digest_now = to_continue(run, table, run_dir) if goes_on else None
+        if goes_on and digest_now is None:
+            print(f"{short(run_dir)}: done already")
+            return
+        saved_config.save(run, run_dir)
+        _save_hydra(run_dir / ".hydra")
+        try:
+            execute(run, table, run_dir, group=jobs.name(), digest_now=digest_now, replay_of=replay_of)
+        except UserError:
+            raise
+        except Exception:
+            release()  # the next job of a sweep must not get an engine in an unknown state
+            raise
+
+
+def _built(cfg: DictConfig) -> RunConfig:
+    try:
+        return build(cfg)
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from error
+
+
+def _save_hydra(folder: Path) -> None:
+    """What Hydra would have saved by itself, had it known that the folder is free."""
+    OmegaConf.save({"hydra": HydraConfig.get()}, folder / "hydra.yaml")
+    OmegaConf.save(HydraConfig.get().overrides.task, folder / "overrides.yaml")
+
+
+@contextmanager
+def _nothing_left_behind(run_dir: Path) -> Iterator[None]:
+    """Hydra has made the run folder by now; remove it again when nothing comes of the run.
+
+    Only an empty folder that is no older than this process: any other was somebody's before.
+    """
+    try:
+        yield
+    except BaseException:
+        _remove_if_ours(run_dir)
+        raise
+
+
+def _remove_if_ours(run_dir: Path) -> None:
+    with suppress(OSError):  # for one, that it is not empty
+        if not run_dir.is_symlink() and run_dir.stat().st_mtime >= _STARTED:
+            run_dir.rmdir()
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Exit with code 1 and one line per problem for a mistake, with 130 or 143 after a signal."""
+    try:
+        yield
+    except UserError as error:
+        _exit_with(*error.problems)
+    except (HydraException, OmegaConfBaseException) as error:
+        _exit_with(explain(error))
+    except OSError as error:
+        if error.errno not in _MACHINE_SAYS_NO or error.filename is None:
+            raise
+        _exit_with(f"{error.filename}: {error.strerror}; choose another path, or change its permissions or free space")
+    except Interrupted as error:
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before the run had begun
+        sys.exit(130)
+
+
+def _exit_with(*problems: str) -> NoReturn:
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    sys.exit(1)

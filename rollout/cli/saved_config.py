@@ -1,0 +1,112 @@
+"""The config that a run folder keeps in `.hydra/config.yaml`: written by a run, read by resume, replay and verify.
+
+The file is data: read as plain YAML onto the schema, nothing in it resolved, instantiated or executed.
+"""
+
+import dataclasses
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rollout.cli import trust
+from rollout.cli.compose import conf_dir, register
+from rollout.cli.hydra_errors import explain
+from rollout.config import RunConfig
+from rollout.config.fields import build, literal
+from rollout.engine import models
+from rollout.errors import UserError
+from rollout.files import replacing
+
+CONFIG = Path(".hydra") / "config.yaml"
+
+FILES = (CONFIG, CONFIG.with_name("hydra.yaml"), CONFIG.with_name("overrides.yaml"))
+"""What a run keeps of its command; the last two as Hydra would."""
+
+NAME = "saved"
+"""What Hydra knows a saved config by: the primary config, and in every group the option with the run's values."""
+
+
+def save(run: RunConfig, run_dir: Path) -> None:
+    """Write the config, resolved, with absolute paths: it must mean the same from another folder."""
+    path = None if run.data.path is None else str(Path(run.data.path).expanduser().absolute())
+    data, model = dataclasses.replace(run.data, path=path), models.with_absolute_paths(run.model)
+    values = dataclasses.asdict(dataclasses.replace(run, data=data, model=model))
+    (run_dir / CONFIG).parent.mkdir(exist_ok=True)
+    with replacing(run_dir / CONFIG) as partial:
+        partial.write_text(_yaml(values), encoding="utf-8")
+
+
+def _yaml(values: dict[str, Any]) -> str:
+    """Text as it is where YAML reads it back so; PyYAML does not escape every character that its reader folds."""
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return text if yaml.safe_load(text) == values else yaml.safe_dump(values, sort_keys=False)
+
+
+def read(run_dir: Path) -> RunConfig:
+    """The config as it was saved. Raises UserError when it is not there, damaged, or not of this schema."""
+    path = run_dir / CONFIG
+    if not path.is_file():
+        raise UserError(f"{run_dir}: not a run folder (no {CONFIG} in it); give the folder of a run")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not YAML any more; restore it, its values are in run.json") from error
+    if not isinstance(values, dict) or not values:
+        raise UserError(f"{path}: holds no config any more; restore it, its values are in run.json")
+    try:
+        return build(OmegaConf.create(literal(values)))
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {explain(error)} (restore it, its values are in run.json)") from error
+
+
+def offer(run_dir: Path) -> RunConfig:
+    """Give Hydra the saved config as the primary config NAME, and return it.
+
+    It is `conf/config.yaml`, Hydra's settings included, with the run's values as the option NAME of every group: so
+    `group=preset` replaces a whole group and `group.key=value` changes one value, as on the command line of a new run.
+    """
+    register()
+    run = read(run_dir)
+    values = literal(dataclasses.asdict(run))
+    primary: Any = OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / "config.yaml"))
+    groups = {group for entry in primary["defaults"] if isinstance(entry, dict) for group in entry} & values.keys()
+    store = ConfigStore.instance()
+    for group in groups:
+        store.store(group=group, name=NAME, node=values.pop(group))
+    store.store(name="saved_rest", node=values)
+    defaults = [dict.fromkeys(entry, NAME) if groups & set(entry) else entry for entry in primary["defaults"]]
+    first = defaults.index("schema") + 1
+    store.store(name=NAME, node=primary | {"defaults": [*defaults[:first], "saved_rest", *defaults[first:]]})
+    return run
+
+
+def load(
+    run_dir: Path, overrides: list[str], trusted: bool = False, groups: Collection[str] | None = None
+) -> RunConfig:
+    """The saved config, changed by `overrides`.
+
+    `groups` are those that are going to be used, None all; what in them needs `trusted` is refused without, see
+    `rollout.cli.trust`. Raises UserError like `read`, and what Hydra raises about overrides.
+    """
+    if about_hydra := [word for word in overrides if word.lstrip("+~").startswith("hydra")]:
+        raise UserError(f"{about_hydra[0]}: the run's folder stays; leave it out, or see `python -m rollout.replay`")
+    before = offer(run_dir)
+    with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
+        run = build(hydra.compose(NAME, overrides))
+    if not trusted:
+        trust.refuse(run, before, overrides, run_dir, groups)
+    return run
+
+
+def needs_trust(run_dir: Path) -> bool:
+    """Whether a session of the run in `run_dir` is refused without trust."""
+    try:
+        return any(trust.links(run_dir)) or any(trust.concerns(read(run_dir)))
+    except UserError:  # no run, or none that can be continued as it is
+        return False

@@ -1,0 +1,330 @@
+"""Every knob: its name, type, default, limits and meaning. The only home of all five.
+
+The string under a field is its documentation. YAML files under `conf/` hold only what differs from the defaults here.
+`fields.py` fills these dataclasses from a composed config and checks their values.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
+
+
+def _knob(default: Any, **limits: Any) -> Any:
+    """A field with limits: `ge`, `gt`, `le`, `lt` bound a number, `choices` lists the words allowed, and
+    `escapes` marks a text in which `rollout.prepare.arguments` reads backslash sequences.
+    """
+    if isinstance(default, (list, dict)):
+        return field(default_factory=default.copy, metadata=limits)
+    return field(default=default, metadata=limits)
+
+
+@dataclass
+class DataConfig:
+    path: str | None = None
+    """Input file: .parquet, .jsonl, .csv or .txt, one chat per row (or line). null: the built-in prompts."""
+    prompt_key: str = "prompt"
+    """Column that holds the chat: a list of {role, content}, the same as a JSON string, or plain text."""
+    limit: int | None = _knob(None, ge=1)
+    """Use only the first rows of the input. null: all."""
+    num_shards: int = _knob(1, ge=1)
+    """Split these rows into this many contiguous blocks of equal size, for job arrays; see `rollout.merge`."""
+    shard_index: int = _knob(0, ge=0)
+    """Which of these blocks this run works on, from 0."""
+    system_prompt: str | None = None
+    """Put before every chat that does not begin with a system message of its own."""
+    drop_columns: list[str] = field(default_factory=list)
+    """Input columns to leave out of the output, for example the `responses` of an earlier run."""
+    too_long: str = _knob("error", choices=("error", "truncate_left", "reduce_max_tokens"))
+    """What to do with a prompt that leaves no room for max_tokens in the context: record an error, cut off its oldest
+    tokens (the text is kept in `truncated_prompt`), or sample a shorter response."""
+    on_error: str = _knob("record", choices=("record", "fail"))
+    """A row that cannot be sampled is recorded with its error, or stops the run."""
+    max_error_fraction: float = _knob(0.1, ge=0.0, le=1.0)
+    """The run stops and fails when more than this share of the rows cannot be sampled."""
+
+
+@dataclass
+class ModelConfig:
+    path: str = EMBEDDED_MODEL
+    """A local folder, a hub id, or the embedded model for trying things out."""
+    revision: str | None = None
+    """Branch, tag or commit of a hub id. null: the default branch."""
+    tokenizer: str | None = None
+    """A tokenizer's folder or hub id. null: the model's own."""
+    max_model_len: int | None = _knob(None, ge=1)
+    """Context length in tokens, prompt and response together. null: the model's own."""
+    quantization: str | None = None
+    """vLLM's quantization method. null: what the model's config says."""
+    load_format: str = "auto"
+    """How vLLM reads the weights; `dummy` makes random ones of the same shape."""
+    trust_remote_code: bool = False
+    """Allow the model's repository to run its own Python code on this machine."""
+    chat_template: str | None = None
+    """A jinja file. null: the tokenizer's own template."""
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Variables for the template, for example {enable_thinking: false}."""
+
+
+@dataclass
+class SamplingConfig:
+    n_samples: int = _knob(8, ge=1, le=100_000)
+    """Responses per prompt."""
+    max_tokens: int = _knob(2048, ge=1)
+    """Longest response, in tokens."""
+    temperature: float = _knob(1.0, ge=0.0, le=2.0)
+    """0 always takes the likeliest token."""
+    top_p: float = _knob(0.95, gt=0.0, le=1.0)
+    """Sample from the likeliest tokens whose probabilities add up to this."""
+    seed: int = _knob(42, ge=0)
+    """Every sample's own seed is a hash of this, its row and its number; see `rollout.generation.loop.sample_seed`."""
+    top_k: int = _knob(0, ge=-1)
+    """Sample from the k likeliest tokens. 0 or -1: from all."""
+    min_p: float = _knob(0.0, ge=0.0, le=1.0)
+    """Leave out tokens less likely than this share of the likeliest one's probability."""
+    repetition_penalty: float = _knob(1.0, gt=0.0)
+    """Above 1: tokens already in the prompt or response become less likely."""
+    presence_penalty: float = _knob(0.0, ge=-2.0, le=2.0)
+    """Above 0: tokens already in the response become less likely."""
+    frequency_penalty: float = _knob(0.0, ge=-2.0, le=2.0)
+    """Above 0: the same, growing with every repetition."""
+    stop: list[str] = field(default_factory=list)
+    """Texts that end a response; not part of it."""
+    stop_token_ids: list[int] = field(default_factory=list)
+    """Token ids that end a response, beside the model's own end token."""
+    min_tokens: int = _knob(0, ge=0)
+    """No end before this many tokens."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Any other field of vLLM's SamplingParams; unknown ones, and those for log-probabilities, are refused by name."""
+
+
+@dataclass
+class HardwareConfig:
+    device: str = _knob("cuda", choices=("cuda", "cpu"))
+    """What the engine runs on."""
+    tensor_parallel_size: int = _knob(1, ge=1)
+    """GPUs that share every layer of one model."""
+    pipeline_parallel_size: int = _knob(1, ge=1)
+    """Groups of GPUs that each hold some of the layers."""
+    replicas: int | None = _knob(1, ge=1)
+    """Copies of the model side by side (through Ray), each on GPUs of its own. null: as many as there are GPUs for."""
+    replicas_per_gpu: int = _knob(1, ge=1, le=32)
+    """Engines that share each GPU and its memory (through Ray); pays for small models, see docs/scaling.md."""
+    ray_address: str | None = None
+    """Ray cluster of the replicas: `auto` for the one this machine is in, or ray://HOST:10001. null: this machine."""
+    gpu_memory_utilization: float = _knob(0.9, gt=0.0, le=1.0)
+    """Share of each GPU's memory that vLLM may take."""
+    max_num_seqs: int = _knob(256, ge=1)
+    """Most samples generated at the same time."""
+    max_num_batched_tokens: int | None = _knob(None, ge=1)
+    """Most tokens in one engine step. null: vLLM decides."""
+    enable_prefix_caching: bool = True
+    """Compute what prompts have in common once; the samples of one prompt share all of it."""
+    enforce_eager: bool = False
+    """No compilation and no CUDA graphs: starts sooner, runs slower."""
+    dtype: str = _knob("auto", choices=("auto", "bfloat16", "float16", "float32"))
+    """Number format of the weights and activations."""
+    kv_cache_dtype: str = "auto"
+    """Number format of the KV cache; fp8 holds twice the samples and changes them."""
+    batch_invariant: bool = False
+    """Ask vLLM for kernels whose result does not depend on what else is in the batch: slower, and exact in a replay."""
+    engine_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Any other argument of vLLM's engine; an unknown one is refused by name."""
+    env: dict[str, str] = field(default_factory=dict)
+    """Environment variables set before the engine starts, for vLLM's own switches."""
+
+
+@dataclass
+class ScoreConfig:
+    scorer: str | None = None
+    """`exact_match`, `numeric_match` (the last number), `regex`, `math` (the math-verify library), or a function of
+    yours as `module:function`; see `rollout.scoring.scorers`."""
+    ground_truth: str | None = None
+    """Column of the right answers; a dotted path leads into structs and JSON, as in reward_model.ground_truth."""
+    pattern: str | None = None
+    """Regular expression of `scorer=regex`. Its last match's first group must equal the ground truth; without a ground
+    truth, a match is enough."""
+    pass_score: float = _knob(1.0, gt=float("-inf"))
+    """A response with at least this score passes; pass@k, majority@k and pass rates count those."""
+    timeout: float = _knob(10.0, gt=0.0)
+    """Seconds that scoring one response may take; after that it has no score."""
+    workers: int | None = _knob(None, ge=1)
+    """Processes that score. null: one per CPU core."""
+
+
+@dataclass
+class FilterConfig:
+    min_length: int | None = _knob(None, ge=0)
+    """Drop responses of fewer characters."""
+    max_length: int | None = _knob(None, ge=0)
+    """Drop responses of more characters."""
+    min_tokens: int | None = _knob(None, ge=0)
+    """Drop responses of fewer tokens."""
+    max_tokens: int | None = _knob(None, ge=0)
+    """Drop responses of more tokens."""
+    finish_reasons: list[str] = field(default_factory=list)
+    """Keep only responses that ended so, for example [stop]. []: any."""
+    drop_errors: bool = True
+    """Drop samples that failed."""
+    drop_duplicates: bool = False
+    """Drop responses equal to an earlier one of the same row."""
+    min_score: float | None = _knob(None, gt=float("-inf"))
+    """Drop responses of a lower score, or of none."""
+    min_pass_rate: float | None = _knob(None, ge=0.0, le=1.0)
+    """Drop all responses of rows of which a smaller share passes: those too hard."""
+    max_pass_rate: float | None = _knob(None, ge=0.0, le=1.0)
+    """Drop all responses of rows of which a larger share passes: those too easy."""
+
+
+@dataclass
+class AnalyzeConfig:
+    by: str | None = None
+    """Column whose values make groups, each analyzed by itself; dotted paths as in score.ground_truth."""
+
+
+@dataclass
+class ExportConfig:
+    file: str = "export.jsonl"
+    """Where to write, in the output folder unless absolute: .jsonl, .csv, each also with .gz or .zst, or .parquet."""
+    format: str = _knob("responses", choices=("responses", "messages", "preference"))
+    """One line per response; the chat with the response as its last turn; or the chat with its best and its worst
+    response by score (`chosen`, `rejected`)."""
+    columns: list[str] | None = None
+    """Columns to write, beside row_id and sample_idx. null: all for `responses`, none for the others."""
+
+
+@dataclass
+class ReportConfig:
+    rows: int = _knob(100, ge=0)
+    """Rows to read in the report, evenly spread over the input."""
+
+
+STEPS = ("flatten", "score", "filter", "analyze", "export", "report")
+"""The steps of post-processing there are."""
+
+
+@dataclass
+class PostprocessConfig:
+    steps: list[str] = _knob(["flatten", "analyze", "report"], choices=STEPS)
+    """In this order; steps after `score` see the scores, steps after `filter` only what it kept."""
+    overwrite: bool = False
+    """Replace files that have an output's name and that were not written here before. An input is never replaced."""
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    """The `score` step."""
+    filter: FilterConfig = field(default_factory=FilterConfig)
+    """Rules of the `filter` step."""
+    analyze: AnalyzeConfig = field(default_factory=AnalyzeConfig)
+    """The `analyze` step."""
+    export: ExportConfig = field(default_factory=ExportConfig)
+    """The `export` step."""
+    report: ReportConfig = field(default_factory=ReportConfig)
+    """The `report` step."""
+
+
+@dataclass
+class TrackingConfig:
+    mode: str = _knob("offline", choices=("online", "offline", "disabled"))
+    """Weights & Biases: online, offline (upload later with `wandb sync`), or not at all."""
+    project: str = "rollout"
+    """W&B project."""
+    entity: str | None = None
+    """W&B team or user. null: the logged-in user's default."""
+    tags: list[str] = field(default_factory=list)
+    """W&B tags."""
+    interval_seconds: float = _knob(5.0, gt=0.0)
+    """Seconds between two lines of metrics.jsonl and two points in W&B."""
+    sample_rows: int = _knob(20, ge=0, le=100)
+    """Rows of the W&B table of samples, one for each sample, at most four samples of a prompt."""
+    artifact: bool = False
+    """Log a W&B artifact that refers to the output files by their path; nothing of them is uploaded."""
+    init_timeout: float = _knob(8.0, gt=0.0, le=600.0)
+    """Seconds to wait for the W&B server before going on offline."""
+    finish_timeout: float = _knob(8.0, gt=0.0, le=600.0)
+    """Seconds to wait, at the end, for what has not been uploaded yet; `wandb sync` uploads the rest."""
+
+
+@dataclass
+class StoreConfig:
+    flush_seconds: float = _knob(30.0, gt=0.0)
+    """At most this many seconds of finished samples are held in memory before they are durable."""
+    flush_samples: int = _knob(2000, ge=1)
+    """At most this many finished samples are held in memory before they are durable."""
+
+
+@dataclass
+class EchoConfig:
+    """Knobs of the engine that only tests use; see `rollout.engine.echo_engine`."""
+
+    max_steps: int = _knob(1, ge=1)
+    """A request finishes after 1 to this many steps, by its seed, so that samples finish out of order."""
+    step_seconds: float = _knob(0.0, ge=0.0)
+    """How long a step takes."""
+    max_model_len: int = _knob(4096, ge=1)
+    """Context length in tokens (one token per word)."""
+    refuse_word: str | None = None
+    """A prompt that contains this word is refused by the engine."""
+    die_after: int | None = _knob(None, ge=0)
+    """The engine dies once it has finished this many samples."""
+
+
+@dataclass
+class EngineConfig:
+    kind: str = _knob("vllm", choices=("vllm", "echo"))
+    """`echo` answers without a model; it exists for tests."""
+    max_restarts: int = _knob(2, ge=0)
+    """How often an engine that died is started again before the run fails."""
+    load_timeout: float | None = _knob(3600.0, gt=0.0)
+    """Seconds that loading an engine may take; one that takes longer is ended. null: any number."""
+    echo: EchoConfig = field(default_factory=EchoConfig)
+    """Knobs of the echo engine."""
+
+
+@dataclass
+class SweepConfig:
+    objective: str | None = None
+    """What a job returns to an optimizing sweeper: a number of run.json or analysis.json, as score.mean."""
+    rows: int = _knob(20, ge=0)
+    """Rows of each job to compare in sweep.html: the first ones."""
+
+
+@dataclass
+class RunConfig:
+    """One run. Groups with presets first, then what rarely changes."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    sweep: SweepConfig = field(default_factory=SweepConfig)
+    dry_run: bool = False
+    """Check the command, the input and the model's files, say what would run, and stop."""
+
+
+@dataclass
+class PrepareConfig:
+    """`python -m rollout.prepare`: data of any form -> an input file. No part of a run's config."""
+
+    input: str
+    """A .parquet, .jsonl, .csv or .txt file (one prompt a line), a folder of Parquet files, a pattern such as
+    'data/train-*.parquet', or a folder that `save_to_disk` of `datasets` wrote."""
+    output: str
+    """The file to write; ends in .parquet."""
+    prompt_key: str = "prompt"
+    """Column that holds the chat or the text, as `data.prompt_key` of a run. Not used with a template."""
+    template: str | None = _knob(None, escapes=True)
+    """One user message made from columns, for example '{question}\\nAnswer with a number.'; {column.field} reaches
+    into structs, {{ and }} are braces, \\n a new line, \\\\ a backslash. A row with a null in it is refused."""
+    system_prompt: str | None = _knob(None, escapes=True)
+    """Put before every chat that does not begin with a system message of its own; \\n as in a template."""
+    keep: list[str] | None = None
+    """Columns to keep beside the prompt. null: all but the prompt_key's own and those whose names a run needs."""
+    drop_duplicates: bool = False
+    """Of rows with exactly the same chat keep the first. Takes about 100 bytes of memory per row."""
+    limit: int | None = _knob(None, ge=1)
+    """Use only the first rows of the input. null: all."""
+    overwrite: bool = False
+    """Replace an output that is there already."""

@@ -1,0 +1,1 @@
+"""Tables of prompts: read as streams, whatever their format."""

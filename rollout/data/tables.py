@@ -1,0 +1,309 @@
+"""Parquet, JSONL, CSV and plain text files as a stream of Arrow batches with one fixed schema.
+
+Never more than one batch of a file is in memory. JSONL, CSV and text are scanned once when opened, to count rows and to
+settle every column's type before the first row is written; Parquet says both in its footer.
+"""
+
+import json
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import accumulate, islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from rollout.data.jsonl_types import ColumnType
+from rollout.errors import UserError
+from rollout.files import replacing
+
+BATCH_ROWS = 1024
+BATCH_BYTES = 256 << 20
+"""No batch is larger than these two, roughly."""
+
+_CSV_BLOCK = 16 << 20  # bytes; also the longest line
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file of rows, or some of them. `batches()` starts again from the first at every call."""
+
+    path: Path
+    schema: pa.Schema
+    num_rows: int
+    batches: Callable[[], Iterator[pa.RecordBatch]]
+    bad_rows: dict[int, str] = field(default_factory=dict)
+    """Rows the file holds but that could not be read, with the reason; every column of such a row is null."""
+    first_row: int = 0
+    """Position in the file of the first row. Row ids, those of `bad_rows` too, are positions in the file."""
+    from_row: Callable[[int], Iterator[pa.RecordBatch]] | None = None
+    """`from_row(n)`: the batches from the file's row n on, where what is before it need not be decoded."""
+
+
+def open_table(path: Path, key: str) -> Table:
+    """Open a file. Raises UserError, naming the config `key`, when that cannot be done or it has no rows."""
+    openers = {".parquet": open_parquet, ".jsonl": _open_jsonl, ".csv": _open_csv, ".txt": _open_text}
+    if not path.exists():
+        raise UserError(f"{key}={path}: no such file; check the path (it is relative to {Path.cwd()})")
+    if path.suffix not in openers or path.is_dir():
+        raise UserError(f"{key}={path}: give a file that ends in {', '.join(openers)}")
+    return not_empty(opened(path, openers[path.suffix], key), key)
+
+
+def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:
+    """`opener(path)`, with what is wrong with the file in a UserError that names the config `key`."""
+    try:
+        table = opener(path)
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{key}={path}: not a readable {path.suffix} file ({reason}); write it again") from error
+    except OSError as error:
+        raise UserError(f"{key}={path}: cannot be read ({error}); check the file and its permissions") from error
+    doubled = sorted({name for name in table.schema.names if table.schema.names.count(name) > 1})
+    if doubled:
+        raise UserError(f"{key}={path}: more than one column is called {', '.join(doubled)}; rename one")
+    return table
+
+
+def not_empty(table: Table, key: str) -> Table:
+    """`table`. Raises UserError, naming the config `key`, when it has no rows."""
+    if table.num_rows == 0:
+        raise UserError(f"{key}={table.path}: has no rows; check what wrote it")
+    return table
+
+
+def select(
+    table: Table,
+    drop_columns: Iterable[str] = (),
+    limit: int | None = None,
+    num_shards: int = 1,
+    shard_index: int = 0,
+) -> Table:
+    """A file's table without some columns and beyond-`limit` rows, and of these rows one shard.
+
+    Shard i of S has the rows from i * N // S up to (i + 1) * N // S: every row is in one shard, and sizes differ by
+    one at most. Raises KeyError for a column that is not there.
+    """
+    dropped = set(drop_columns)
+    if missing := dropped - set(table.schema.names):
+        raise KeyError(", ".join(sorted(missing)))
+    kept = [name for name in table.schema.names if name not in dropped]
+    num_rows = table.num_rows if limit is None else min(limit, table.num_rows)
+    first, end = (index * num_rows // num_shards for index in (shard_index, shard_index + 1))
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        left = end - first
+        for batch in _from_row(table, first):
+            yield batch.select(kept).slice(0, left)
+            left -= batch.num_rows
+            if left <= 0:
+                return
+
+    schema = pa.schema([table.schema.field(name) for name in kept])
+    return Table(table.path, schema, end - first, batches, table.bad_rows, first)
+
+
+def _from_row(table: Table, row: int) -> Iterator[pa.RecordBatch]:
+    return _without_first(table.batches(), row) if table.from_row is None else table.from_row(row)
+
+
+def _without_first(batches: Iterator[pa.RecordBatch], num_rows: int) -> Iterator[pa.RecordBatch]:
+    for batch in batches:
+        if num_rows < batch.num_rows:
+            yield batch.slice(num_rows)
+        num_rows = max(0, num_rows - batch.num_rows)
+
+
+def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
+    """Write `batches` to `path`, complete or not at all. Returns the number of rows."""
+    num_rows = 0
+    with replacing(path) as partial_path, pq.ParquetWriter(partial_path, schema, compression="zstd") as writer:
+        for batch in batches:
+            writer.write_batch(batch)
+            num_rows += batch.num_rows
+    return num_rows
+
+
+def joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """The rows of one or more batches of one schema as one."""
+    if len(batches) == 1:
+        return batches[0]
+    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return batch
+
+
+def load_json(text: str) -> Any:
+    """`json.loads` for text that ends up in Arrow. Raises ValueError for whatever is wrong with it.
+
+    Arrow holds UTF-8 only, and a lone surrogate (half of an escaped pair) has no UTF-8 form: it becomes "?".
+    """
+    try:
+        value = json.loads(text)
+        if "\\ud" in text.lower():
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    return value
+
+
+def open_parquet(path: Path) -> Table:
+    """Open a Parquet file. Raises what pyarrow raises about one that cannot be read."""
+    with pq.ParquetFile(path) as file:
+        schema, num_rows = plain_schema(file.schema_arrow), file.metadata.num_rows
+        groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    # an Arrow array of text holds 2 GiB at most
+    batch_rows = max(1, min(BATCH_ROWS, BATCH_BYTES * num_rows // max(1, sum(g.total_byte_size for g in groups))))
+    batches = partial(_parquet_batches, path, schema, batch_rows)
+    ends = list(accumulate(group.num_rows for group in groups))
+
+    def from_row(row: int) -> Iterator[pa.RecordBatch]:
+        group = bisect_right(ends, row)
+        return _without_first(batches(first_group=group), row - (ends[group - 1] if group else 0))
+
+    return Table(path, schema, num_rows, batches, from_row=from_row)
+
+
+def plain_schema(schema: pa.Schema) -> pa.Schema:
+    """`schema` with plain types, and without pandas' metadata, which describes the columns as they were."""
+    return pa.schema(map(_without_view, schema))
+
+
+def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    """`batch` with its columns, in the same order, cast to the types of `schema`."""
+    columns = [
+        array if array.type == column.type else array.cast(column.type)
+        for array, column in zip(batch.columns, schema, strict=True)
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _without_view(column: pa.Field) -> pa.Field:
+    """Arrow computes little on its newer `view` types, in the column or inside its lists and structs."""
+    return column.with_type(_plain(column.type))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if kind == pa.string_view():
+        return pa.string()
+    if kind == pa.binary_view():
+        return pa.binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([_without_view(kind.field(i)) for i in range(kind.num_fields)])
+    if pa.types.is_list(kind):
+        return pa.list_(_without_view(kind.value_field))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_without_view(kind.value_field))
+    return kind
+
+
+def _parquet_batches(path: Path, schema: pa.Schema, batch_rows: int, first_group: int = 0) -> Iterator[pa.RecordBatch]:
+    # without these two settings one large row group is held in memory whole
+    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+        batches = file.iter_batches(batch_size=batch_rows, row_groups=range(first_group, file.num_row_groups))
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except (OSError, pa.ArrowInvalid) as error:
+                raise UserError(f"{path}: damaged ({str(error).splitlines()[0]}); write it again") from error
+            yield conform(batch, schema)
+
+
+def _open_csv(path: Path) -> Table:
+    """Every column is text: CSV has no types, and guessing them would change what the file says."""
+    with _csv_reader(path, {}) as reader:
+        schema = pa.schema([(name, pa.string()) for name in reader.schema.names])
+    num_rows = sum(batch.num_rows for batch in _csv_batches(path, schema))
+    return Table(path, schema, num_rows, partial(_csv_batches, path, schema))
+
+
+def _csv_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    with _csv_reader(path, {column.name: column.type for column in schema}) as reader:
+        for batch in reader:
+            for start in range(0, batch.num_rows, BATCH_ROWS):
+                yield batch.slice(start, BATCH_ROWS)
+
+
+def _csv_reader(path: Path, types: dict[str, pa.DataType]) -> pa_csv.CSVStreamingReader:
+    return pa_csv.open_csv(
+        path,
+        read_options=pa_csv.ReadOptions(block_size=_CSV_BLOCK),
+        parse_options=pa_csv.ParseOptions(newlines_in_values=True),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False, null_values=[""]
+        ),
+    )
+
+
+def _open_text(path: Path) -> Table:
+    """One prompt a line, in a column `prompt`."""
+    schema, num_rows = pa.schema([("prompt", pa.string())]), sum(map(len, _line_blocks(path)))
+    batches = partial(_text_batches, path, schema)
+    return Table(path, schema, num_rows, batches, from_row=batches)
+
+
+def _text_batches(path: Path, schema: pa.Schema, first_row: int = 0) -> Iterator[pa.RecordBatch]:
+    for lines in _line_blocks(path, first_row):
+        texts = [line.removesuffix("\n").removesuffix("\r") for _, line in lines]
+        yield pa.RecordBatch.from_arrays([pa.array(texts, pa.string())], schema=schema)
+
+
+def _open_jsonl(path: Path) -> Table:
+    """Types are settled over the whole file. A column without one common type becomes text, holding JSON."""
+    columns, num_rows, bad_rows = dict[str, ColumnType](), 0, dict[int, str]()
+    for lines in _line_blocks(path):
+        rows = []
+        for number, line in lines:
+            row = _parse_line(line)
+            if isinstance(row, str):
+                bad_rows[num_rows] = f"line {number}: {row}"
+            else:
+                rows.append(row)
+            num_rows += 1
+        for name in dict.fromkeys(name for row in rows for name in row):
+            columns.setdefault(name, ColumnType()).add([row.get(name) for row in rows])
+    schema = pa.schema([(name, column.type()) for name, column in columns.items()])
+    as_json = frozenset(name for name, column in columns.items() if column.is_mixed())
+    batches = partial(_jsonl_batches, path, schema, as_json)
+    return Table(path, schema, num_rows, batches, bad_rows, from_row=batches)
+
+
+def _jsonl_batches(
+    path: Path, schema: pa.Schema, as_json: frozenset[str], first_row: int = 0
+) -> Iterator[pa.RecordBatch]:
+    for lines in _line_blocks(path, first_row):
+        rows = [row if isinstance(row, dict) else {} for row in (_parse_line(line) for _, line in lines)]
+        arrays = []
+        for column in schema:
+            values = [row.get(column.name) for row in rows]
+            if column.name in as_json:
+                values = [value if value is None or isinstance(value, str) else _dumps(value) for value in values]
+            arrays.append(pa.array(values, column.type))
+        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _line_blocks(path: Path, first_row: int = 0) -> Iterator[list[tuple[int, str]]]:
+    """Lines that are not blank, without the first `first_row` of them, each with its number from 1."""
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        rows = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
+        lines = islice(rows, first_row, None)
+        while block := list(islice(lines, BATCH_ROWS)):
+            yield block
+
+
+def _parse_line(line: str) -> dict[str, Any] | str:
+    """A line's object, or what is wrong with it."""
+    try:
+        row = load_json(line)
+    except ValueError as error:
+        return f"not JSON ({error})"
+    return row if isinstance(row, dict) else f"not a JSON object but {type(row).__name__}"
+
+
+def _dumps(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,85 @@
+"""An engine without a model, for tests of logic: deterministic, fast, and as slow or broken as a test wants it.
+
+A response depends on the prompt's tokens and the request's seed alone, like a real engine's, so that whatever shifts,
+drops or doubles a sample shows in the text.
+"""
+
+import heapq
+import time
+import zlib
+
+from rollout.config import EchoConfig, HardwareConfig, SamplingConfig
+from rollout.engine.protocol import EngineStats, Rendered
+from rollout.errors import EngineDied, PromptError
+from rollout.records import Message, Request, Sample
+
+
+class EchoEngine:
+    """Answers `echo PROMPT_CHECKSUM-SEED` after a number of steps drawn from the seed."""
+
+    def __init__(self, echo: EchoConfig, hardware: HardwareConfig) -> None:
+        self.max_num_seqs = hardware.max_num_seqs
+        self.max_model_len = echo.max_model_len
+        self.bos_token_id: int | None = None
+        self.kv_cache_bytes: int | None = None
+        self._echo = echo
+        self._unfinished: list[tuple[int, int, Request]] = []  # a heap of (step it finishes in, tie-breaker, request)
+        self._added = self._finished = self._steps = self._tokens = 0
+
+    def use(self, sampling: SamplingConfig) -> str:
+        return f"max_tokens={sampling.max_tokens}"
+
+    def render(self, messages: list[Message]) -> Rendered:
+        text = "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+        words = text.split()
+        if self._echo.refuse_word in words:
+            raise PromptError(f"refused: {self._echo.refuse_word}")
+        return Rendered(text, [zlib.crc32(word.encode()) for word in words])
+
+    def decode(self, token_ids: list[int]) -> str:
+        return " ".join(map(str, token_ids))
+
+    def add(self, request: Request) -> None:
+        steps = 1 + request.seed % self._echo.max_steps
+        heapq.heappush(self._unfinished, (self._steps + steps, self._added, request))
+        self._added += 1
+
+    def step(self) -> list[Sample]:
+        if self._echo.step_seconds:
+            time.sleep(self._echo.step_seconds)
+        self._steps += 1
+        samples: list[Sample] = []
+        while self._unfinished and self._unfinished[0][0] <= self._steps and len(samples) < self.max_num_seqs:
+            samples.append(self._answer(heapq.heappop(self._unfinished)[2]))
+        return samples
+
+    def stats(self) -> EngineStats:
+        running = min(len(self._unfinished), self.max_num_seqs)
+        return EngineStats(running, len(self._unfinished) - running, self._tokens)
+
+    def abort(self) -> None:
+        self._unfinished.clear()
+
+    def shutdown(self) -> None:
+        self.abort()
+
+    def _answer(self, request: Request) -> Sample:
+        if self._finished == self._echo.die_after:
+            raise EngineDied("the echo engine died, as engine.echo.die_after asks")
+        self._finished += 1
+        words = 2 + (request.seed >> 16) % 30
+        num_tokens = min(words, request.max_tokens)
+        checksum = zlib.crc32(repr(request.prompt_token_ids).encode())
+        text = " ".join(["echo", f"{checksum:08x}-{request.seed:016x}", *["word"] * (words - 2)][:num_tokens])
+        self._tokens += num_tokens
+        reason = "length" if words > request.max_tokens else "stop"
+        return Sample(
+            request.row_id,
+            request.sample_idx,
+            request.seed,
+            response=text,
+            finish_reason=reason,
+            num_prompt_tokens=len(request.prompt_token_ids),
+            num_generated_tokens=num_tokens,
+            truncated_prompt=request.truncated_prompt,
+        )

@@ -1,0 +1,132 @@
+"""An engine that cannot start ends: what vLLM has started is ended with it, and nobody waits for what will not come.
+
+vLLM's engine core and its workers are processes of their own. When one of them fails, the others may wait for it, or
+hang in their own clean-up, and our process would wait for them. So their log and their lives are watched from a thread:
+once one has failed, the rest get a moment to say so, and are then killed, which vLLM notices at once.
+"""
+
+import ctypes
+import logging
+import os
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rollout.process.watchdog import Family
+
+log = logging.getLogger(__name__)
+
+_FAILED = re.compile(
+    r"EngineCore failed to start|WorkerProc failed to start|WorkerProc hit an exception|"
+    r"Worker proc \S+ died unexpectedly"
+)
+"""What vLLM 0.26 to 0.33 write once the start has failed, whatever becomes of their processes.
+
+With several GPUs that is often nothing: the engine core waits for the answers of its workers in the order of their
+ranks, and rank 0 waits on its GPU, in a collective, for the one that has failed.
+"""
+
+_PR_SET_CHILD_SUBREAPER = 36
+_ENGINE = "VLLM::"  # how the names of vLLM's processes begin
+_LOOK_SECONDS = 0.25
+_GRACE_SECONDS = 8.0  # from vLLM's failure until its processes are killed: they write why, and vLLM gives them 5 s
+_END_SECONDS = 16.0  # from vLLM's failure until this process ends, if it still waits
+_EXIT_SECONDS = 5.0  # that this process has to end by itself after a failed start
+_LEAVE_SECONDS = 2.0  # that the processes of an engine have to end by themselves once it is given up
+
+
+@dataclass
+class Loading:
+    """How it goes."""
+
+    timed_out: bool = False
+    """Whether it took longer than it may."""
+    _failed_at: float | None = None
+    _ended: threading.Event = field(default_factory=threading.Event)
+
+
+@contextmanager
+def supervised(log_file: Path, limit: float | None) -> Iterator[Loading]:
+    """Load an engine in the body, which raises soon after one of the engine's processes has failed.
+
+    `log_file` is where they write to; `limit` is how many seconds loading may take, None for any number. When the body
+    raises, whatever it is, no process that it has started is left.
+    """
+    _adopt_orphans(True)
+    before = Family(os.getpid())
+    before.look()
+    family, loading = Family(os.getpid(), before.members), Loading()
+    thread = threading.Thread(target=_watch, args=(loading, family, log_file, limit), name="loading", daemon=True)
+    thread.start()
+    try:
+        yield loading
+    except BaseException:
+        _stop(loading, thread)
+        _end(family)
+        threading.Thread(target=_do_not_hang_at_exit, name="exit", daemon=True).start()
+        raise
+    finally:
+        _adopt_orphans(False)
+    _stop(loading, thread)
+
+
+def _adopt_orphans(wanted: bool) -> None:
+    """Be the parent of what is left by a process that ends, or not: what has no parent cannot be found (prctl(2))."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
+
+
+def _stop(loading: Loading, thread: threading.Thread) -> None:
+    loading._ended.set()
+    thread.join()
+
+
+def _do_not_hang_at_exit() -> None:
+    """What a failed start has left in this process (threads, functions to call at exit) does not outlive it."""
+    threading.main_thread().join()
+    time.sleep(_EXIT_SECONDS)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(1)
+
+
+def _end(family: Family) -> None:
+    """Wait a little for the family to end, then kill what is left of it."""
+    deadline = time.monotonic() + _LEAVE_SECONDS
+    family.look()
+    while family.alive() and time.monotonic() < deadline:
+        time.sleep(0.05)
+        family.look()
+    family.kill()
+
+
+def _watch(loading: Loading, family: Family, log_file: Path, limit: float | None) -> None:
+    began, position = time.monotonic(), log_file.stat().st_size
+    while not loading._ended.wait(_LOOK_SECONDS):
+        now = time.monotonic()
+        family.look()
+        if loading._failed_at is None:
+            if limit is not None and now - began > limit:
+                loading.timed_out, loading._failed_at = True, now - _GRACE_SECONDS
+            elif _has_failed(family, log_file, position):
+                loading._failed_at = now
+        elif now - loading._failed_at > _END_SECONDS:
+            log.error("the engine failed to start and does not end; see %s", log_file)
+            family.kill()
+            os._exit(1)
+        elif now - loading._failed_at > _GRACE_SECONDS:
+            family.kill()
+
+
+def _has_failed(family: Family, log_file: Path, position: int) -> bool:
+    alive = family.alive()
+    if any(member.name.startswith(_ENGINE) and pid not in alive for pid, member in family.members.items()):
+        return True
+    with log_file.open("rb") as file:
+        file.seek(position)
+        return _FAILED.search(file.read().decode("utf-8", "replace")) is not None

@@ -1,0 +1,112 @@
+"""What a model consists of, for run.json: hashes of config, tokenizer and template, the hub's commit, its shape."""
+
+import json
+import re
+from contextlib import suppress
+from functools import cache
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from rollout.config import ModelConfig
+from rollout.engine import models
+
+_READ = (".json", ".jinja", ".model", ".txt")
+"""Config and tokenizer files, hashed by content. Of every other file, weights above all, name and size count."""
+
+_SHAPE = (
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "intermediate_size",
+    "vocab_size",
+)
+"""The sizes that decide how much work a token is, as Hugging Face's configs call them."""
+
+
+def describe(model: ModelConfig) -> dict[str, Any]:
+    """Path, revision, the hub's commit, hashes of the model's files, the tokenizer's and the chat template's text, and
+    the model's `shape`.
+
+    Looks at what is on this machine: null for what is not, as for a hub model before it has been downloaded.
+    """
+    folder = models.local_folder(model.path, model.revision)
+    tokenizer = folder if model.tokenizer is None else models.local_folder(model.tokenizer, None)
+    is_snapshot = folder is not None and folder.parent.name == "snapshots"
+    return {
+        "path": models.absolute(model.path),
+        "revision": model.revision,
+        "commit": folder.name if folder is not None and is_snapshot else None,
+        "files": None if folder is None else folder_hash(folder),
+        "tokenizer_files": None if tokenizer is None else folder_hash(tokenizer),
+        "chat_template": _hashed(_template(model, tokenizer)),
+        "shape": None if folder is None else shape(folder),
+    }
+
+
+def shape(folder: Path) -> dict[str, int] | None:
+    """The sizes that the model's config.json gives, by name: hidden_size, num_hidden_layers, ...; None for none."""
+    sizes = _language_config(folder)
+    return {name: sizes[name] for name in _SHAPE if isinstance(sizes.get(name), int)} or None
+
+
+def context_length(model: ModelConfig) -> int | None:
+    """Most tokens that prompt and response may have together, as far as it is known before loading.
+
+    `model.max_model_len`, or the model's `max_position_embeddings`, of which vLLM takes no more unless a scaled rotary
+    embedding stretches it (Llama 3's is counted already). None where only loading can tell.
+    """
+    if model.max_model_len is not None:
+        return model.max_model_len
+    folder = models.local_folder(model.path, model.revision)
+    config = {} if folder is None else _language_config(folder)
+    length = config.get("max_position_embeddings")
+    rope = json.dumps([config.get("rope_scaling"), config.get("rope_parameters")])
+    is_scaled = set(re.findall(r'"(?:rope_)?type": "(\w+)"', rope)) - {"default", "llama3"}
+    return length if isinstance(length, int) and not is_scaled else None
+
+
+def _language_config(folder: Path) -> dict[str, Any]:
+    """A model's config.json; of one that reads more than text, with its language part (`text_config`) over the rest.
+
+    Empty where it cannot be read: what is wrong with it, the engine says in better words.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        inner = config.get("text_config") or {}
+        return dict(config | {name: value for name, value in inner.items() if value is not None})
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def folder_hash(folder: Path) -> str:
+    """BLAKE2b over the content of a model's config and tokenizer files and the sizes of all others, wherever it is."""
+    stats = [(path, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
+    return _hash_of(tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats))
+
+
+@cache  # a sweep asks for every job
+def _hash_of(files: tuple[tuple[Path, int, int], ...]) -> str:
+    digest = blake2b(digest_size=16)
+    for path, size, _ in files:
+        digest.update(f"{path.name}:".encode() + (path.read_bytes() if path.suffix in _READ else str(size).encode()))
+    return f"blake2b:{digest.hexdigest()}"
+
+
+def _template(model: ModelConfig, tokenizer: Path | None) -> str | None:
+    """The text of the chat template, found as transformers finds it: a file of its own, else the tokenizer's config."""
+    if model.chat_template is not None:
+        return Path(model.chat_template).expanduser().read_text("utf-8")
+    if tokenizer is None:
+        return None
+    with suppress(OSError):
+        return (tokenizer / "chat_template.jinja").read_text("utf-8")
+    with suppress(OSError, ValueError, AttributeError):  # what is wrong with it, the engine says in better words
+        template = json.loads((tokenizer / "tokenizer_config.json").read_text("utf-8")).get("chat_template")
+        return template if isinstance(template, str | None) else json.dumps(template)
+    return None
+
+
+def _hashed(text: str | None) -> str | None:
+    return None if text is None else f"blake2b:{blake2b(text.encode(), digest_size=16).hexdigest()}"

@@ -1,0 +1,1 @@
+"""The generation stage: prompts in, samples out, the engine never waiting."""

@@ -1,0 +1,174 @@
+"""The generation stage: prompts in, samples out, the engine never waiting.
+
+A feeder thread reads, renders and tokenises ahead. The loop keeps twice as many requests in the engine as it can work
+on and takes every sample as it finishes: no batches, so no sample waits for the slowest of its batch, and neither the
+prompts nor the samples are ever all in memory.
+"""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from itertools import islice
+from typing import TypeAlias
+
+from rollout.config import SamplingConfig
+from rollout.engine.protocol import Engine
+from rollout.errors import PromptError
+from rollout.generation.context import fit
+from rollout.records import Prompt, Request, Sample, failed_sample
+
+WINDOW = 2
+"""Requests held in the engine, as a multiple of max_num_seqs. Measured: more gains nothing."""
+
+_CHUNK = 128  # items per queue entry: handing them over one by one would cost more than making them
+_QUEUE_CHUNKS = 8
+_TAKE_SECONDS = 0.1  # how long to wait for the feed before looking for signals again
+
+Feed: TypeAlias = Iterator[Request | Sample]
+
+
+def sample_seed(seed: int, row_id: int, sample_idx: int) -> int:
+    """The seed of one sample: the first 63 bits of BLAKE2b over "seed:row_id:sample_idx".
+
+    The same on every machine and in every order, and unlike `seed + i` never shared by neighbouring rows.
+    """
+    digest = blake2b(f"{seed}:{row_id}:{sample_idx}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest) >> 1
+
+
+def requests(
+    prompts: Iterable[Prompt],
+    engine: Engine,
+    sampling: SamplingConfig,
+    owed: Callable[[int], list[int]],
+    too_long: str,
+) -> Feed:
+    """What is owed of each prompt, as requests; for a prompt that cannot be sampled, as failed samples.
+
+    `owed(row_id)` gives the sample indices still to be generated, `too_long` is `data.too_long`.
+    """
+    for prompt in prompts:
+        indices = owed(prompt.row_id)
+        if not indices:
+            continue
+        seeds = {index: sample_seed(sampling.seed, prompt.row_id, index) for index in indices}
+        try:
+            if prompt.error is not None:
+                raise PromptError(prompt.error)
+            token_ids = engine.render(prompt.messages).token_ids
+            ready = fit(token_ids, sampling, engine.max_model_len, too_long, engine.bos_token_id)
+        except PromptError as error:
+            yield from (failed_sample(prompt.row_id, index, seed, str(error)) for index, seed in seeds.items())
+        else:
+            cut = engine.decode(ready.removed) if ready.removed else None
+            for index, seed in seeds.items():
+                yield Request(prompt.row_id, index, seed, ready.token_ids, ready.max_tokens, cut)
+
+
+def generate(engine: Engine, feed: Feed, record: Callable[[Sample], None], tick: Callable[[], None]) -> None:
+    """Run `feed` through the engine, read ahead in a thread; see `drain`. What `feed` raises ends the stage too."""
+    with _read_ahead(feed) as source:
+        drain(engine, source, record, tick)
+
+
+def drain(engine: Engine, source: "Source", record: Callable[[Sample], None], tick: Callable[[], None]) -> None:
+    """Run what comes out of `source` through the engine until it ends.
+
+    `record` gets every sample as it finishes, `tick` is called between steps. Whatever the engine or the two callbacks
+    raise ends the stage; requests still in the engine are dropped.
+    """
+    unfinished = 0
+    try:
+        while unfinished or not source.ended:
+            tick()
+            while unfinished < WINDOW * engine.max_num_seqs:
+                item = source.take(wait=unfinished == 0)
+                if item is None:
+                    break
+                if isinstance(item, Request):
+                    unfinished += _submit(engine, item, record)
+                else:
+                    record(item)
+                    tick()  # a long stretch of bad rows must not keep a signal waiting
+            for sample in engine.step() if unfinished else ():
+                unfinished -= 1
+                record(sample)
+    finally:
+        if unfinished:
+            engine.abort()
+
+
+def _submit(engine: Engine, request: Request, record: Callable[[Sample], None]) -> int:
+    """Queue `request`, or record why the engine refuses it; how many requests were queued."""
+    try:
+        engine.add(request)
+    except PromptError as error:
+        record(failed_sample(request.row_id, request.sample_idx, request.seed, str(error)))
+        return 0
+    return 1
+
+
+class Source:
+    """A queue of requests, and of samples that failed before they became one, for the generation loop to take from."""
+
+    def __init__(self, most_chunks: int = 0) -> None:
+        self.chunks: queue.Queue[list[Request | Sample] | BaseException] = queue.Queue(most_chunks)
+        """Lists of items, at most `most_chunks` of them (0: any number). An empty list ends the source; an error is
+        raised where it comes up."""
+        self._ready: deque[Request | Sample] = deque()
+        self._no_more_chunks = False
+
+    @property
+    def ended(self) -> bool:
+        """Whether everything has been taken."""
+        return self._no_more_chunks and not self._ready
+
+    def take(self, wait: bool) -> Request | Sample | None:
+        """The next item, or None when there is none: at once, or with `wait` after a moment.
+
+        Raises what the feed raised.
+        """
+        if not self._ready and not self._no_more_chunks:
+            try:
+                chunk = self.chunks.get(timeout=_TAKE_SECONDS) if wait else self.chunks.get_nowait()
+            except queue.Empty:
+                return None
+            if isinstance(chunk, BaseException):
+                raise chunk
+            self._ready.extend(chunk)
+            self._no_more_chunks = not chunk  # an empty one says so
+        return self._ready.popleft() if self._ready else None
+
+
+@contextmanager
+def _read_ahead(feed: Feed) -> Iterator[Source]:
+    """Run `feed` in a thread, a bounded number of items ahead."""
+    source = Source(_QUEUE_CHUNKS)
+    stopped = threading.Event()
+
+    def put(chunk: list[Request | Sample] | BaseException) -> None:
+        while not stopped.is_set():
+            with suppress(queue.Full):
+                source.chunks.put(chunk, timeout=0.1)
+                return
+
+    def work() -> None:
+        try:
+            while not stopped.is_set():
+                chunk = list(islice(feed, _CHUNK))
+                put(chunk)
+                if not chunk:
+                    return
+        except BaseException as error:  # whatever it is, it must end the run, not only this thread
+            put(error)
+
+    thread = threading.Thread(target=work, name="feeder", daemon=True)
+    thread.start()
+    try:
+        yield source
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,234 @@
+"""One session of the generation stage: the engine, what is owed, and what happens when the engine dies."""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rollout.config import RunConfig
+from rollout.data.prompts import read_prompts
+from rollout.data.tables import Table
+from rollout.engine.content import content_beside
+from rollout.engine.loading import supervised
+from rollout.engine.protocol import Engine, EngineSpec, EngineStats, acquire, release
+from rollout.engine.startup_errors import advice, failed_process
+from rollout.errors import EngineDied, PromptError, UserError
+from rollout.generation.context import context_problem
+from rollout.generation.loop import generate, requests
+from rollout.process.signals import StopRequest
+from rollout.records import Outcome, Sample
+from rollout.store.journal import Finished, Journal, finished
+from rollout.store.lineage import note_model
+from rollout.terminal.console import duration, progress_view, resume_command, short
+from rollout.tracking.progress import Progress, Snapshot
+from rollout.tracking.tracker import Tracker, metrics_file
+
+log = logging.getLogger(__name__)
+
+LOG = "rollout.log"
+FIRST_PROMPT = "first prompt, rendered (row %d): %r"
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the stage works on and whom it tells."""
+
+    run: RunConfig
+    table: Table
+    run_dir: Path
+    console: Console
+    tracker: Tracker
+    stop: StopRequest
+
+
+def generate_owed(session: Session, done: Finished, record: dict[str, Any]) -> Snapshot:
+    """Load the engine and generate what is owed, with an engine that died started again. Returns the final numbers.
+
+    `done` is what the journal holds before. Notes engine and seconds in `record`, the content of run.json.
+    """
+    run, run_dir = session.run, session.run_dir
+    record["engine"] = {"reused": False, "restarts": 0}
+    progress, failed = Progress(done.num_owed, done.num_done), set[tuple[int, int]]()
+    while True:
+        with timed(record, "load"), content_beside(run.model) as content:
+            engine = load(run, run_dir / LOG, record["engine"])
+            note_model(run_dir, run.model, content(), record)
+        try:
+            with timed(record, "generate"):
+                return sample_all(session, engine, progress, failed)
+        except EngineDied as error:
+            session.stop.raise_if_requested()  # Ctrl-C in a terminal reaches the engine's own process too
+            release()
+            if record["engine"]["restarts"] == run.engine.max_restarts:
+                raise UserError(
+                    f"engine.max_restarts={run.engine.max_restarts}: the engine died once more ({error}); "
+                    f"see {short(run_dir / LOG)}, then continue with `{resume_command(run_dir)}`"
+                ) from error
+            record["engine"]["restarts"] += 1
+            log.warning("the engine died (%s), starting it again", error)
+
+
+def load(run: RunConfig, log_file: Path, about_engine: dict[str, Any]) -> Engine:
+    """The engine, ready to sample. Raises UserError, built from what vLLM wrote to `log_file`, when it cannot start."""
+    log.info("loading %s ...", model_name(run))
+    log_begin = log_file.stat().st_size
+    limit = run.engine.load_timeout
+    try:
+        with supervised(log_file, limit) as loading:
+            loaded = acquire(EngineSpec.of(run))
+    except UserError:
+        raise
+    except Exception as error:
+        printed = log_file.read_bytes()[log_begin:].decode("utf-8", "replace")
+        if loading.timed_out:
+            line: str | None = f"engine.load_timeout={limit:g}: the engine was not ready by then; raise it if it may be"
+        else:
+            line = advice(run, f"{error}\n{printed}") or failed_process(run, str(error), printed)
+        if line is None:
+            error.add_note(f"All of vLLM's output: {short(log_file)}")
+            raise
+        raise UserError(f"{line} (all of vLLM's output: {short(log_file)})") from error
+    about_engine["reused"] = loaded.reused
+    log.info("engine %s", "reused" if loaded.reused else f"ready after {duration(loaded.seconds)}")
+    engine, sampling = loaded.engine, run.sampling
+    if problem := context_problem(run, engine.max_model_len):
+        raise UserError(problem)
+    log.info("sampling: n_samples=%d, %s, seed=%d", sampling.n_samples, engine.use(sampling), sampling.seed)
+    return engine
+
+
+def sample_all(session: Session, engine: Engine, progress: Progress, failed: set[tuple[int, int]]) -> Snapshot:
+    """Generate every sample that the session's journal does not hold. Returns the final numbers.
+
+    Samples in `failed`, by (row_id, sample_idx), have failed in this session: they are not tried again in it, when an
+    engine that died was started anew. What fails here is added.
+
+    Raises EngineDied, Interrupted and UserError (too many bad rows), each after a flush of the journal.
+    """
+    run, table, run_dir = session.run, session.table, session.run_dir
+    _log_first_prompt(run, table, engine)
+    done = finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row)
+    journal = Journal(run_dir, run.store)
+    check_errors = error_limit(run, table.num_rows)
+
+    def owed(row_id: int) -> list[int]:
+        return [index for index in done.owed(row_id) if (row_id, index) not in failed]
+
+    feed = requests(read_prompts(table, run.data), engine, run.sampling, owed, run.data.too_long)
+
+    def keep(sample: Sample) -> None:
+        journal.add(sample)
+        if sample.error is not None:
+            failed.add((sample.row_id, sample.sample_idx))
+        progress.count(sample)
+        check_errors(sample)
+
+    with published(session, progress, engine.stats) as look:
+
+        def tick() -> None:
+            look()
+            journal.flush_if_old()
+
+        try:
+            generate(engine, feed, keep, tick)
+        finally:
+            journal.flush()
+    return progress.snapshot()
+
+
+@contextmanager
+def published(session: Session, progress: Progress, stats: Callable[[], EngineStats]) -> Iterator[Callable[[], None]]:
+    """The clock of `progress` runs in the body, which calls the function yielded again and again.
+
+    It shows and records how far the run is, and raises Interrupted once a signal has come; the body is not interrupted
+    anywhere else.
+    """
+    run, stop = session.run, session.stop
+    with metrics_file(session.run_dir) as write_metrics, progress_view(session.console) as show:
+
+        def publish(now: Snapshot) -> None:
+            write_metrics(now)
+            session.tracker.log(now)
+
+        due_to_show, due_to_publish = every(0.5), every(run.tracking.interval_seconds)
+
+        def look() -> None:
+            stop.raise_if_requested()
+            if due_to_show():
+                show(progress.snapshot())
+            if due_to_publish():
+                publish(progress.snapshot())
+
+        with progress.watching(stats):
+            with stop.deferred():
+                yield look
+            stop.raise_if_requested()  # a signal that came with the last samples
+            publish(progress.snapshot())
+
+
+def _log_first_prompt(run: RunConfig, table: Table, engine: Engine) -> None:
+    """What the model really reads, once: a wrong template or a doubled token shows here before hours are spent."""
+    for prompt in read_prompts(table, run.data):
+        if prompt.error is not None:
+            continue
+        with suppress(PromptError):
+            log.info(FIRST_PROMPT, prompt.row_id, engine.render(prompt.messages).text)
+            return
+
+
+def model_name(run: RunConfig) -> str:
+    """What is being loaded, for the log."""
+    return run.model.path if run.engine.kind == "vllm" else "the echo engine"
+
+
+def error_limit(run: RunConfig, num_rows: int) -> Callable[[Sample | Outcome], None]:
+    """A check for every sample: raises UserError at the first bad row, or once too many rows are bad."""
+    bad_rows: set[int] = set()
+    limit = run.data.max_error_fraction
+
+    def check(sample: Sample | Outcome) -> None:
+        if sample.error is None:
+            return
+        bad_rows.add(sample.row_id)
+        if run.data.on_error == "fail":
+            raise UserError(
+                f"data.on_error=fail: row {sample.row_id} cannot be sampled ({sample.error}); mend the row, "
+                "or set data.on_error=record"
+            )
+        if len(bad_rows) > limit * num_rows:
+            raise UserError(
+                f"data.max_error_fraction={limit}: {len(bad_rows)} of {num_rows} rows cannot be sampled so far, "
+                f"the last is row {sample.row_id} ({sample.error}); mend the input or raise the limit"
+            )
+
+    return check
+
+
+@contextmanager
+def timed(record: dict[str, Any], stage: str) -> Iterator[None]:
+    """Note how long the body took, in seconds, beside what the stage took before."""
+    start = time.monotonic()
+    try:
+        yield
+    finally:
+        seconds = record["seconds"].get(stage, 0.0) + time.monotonic() - start
+        record["seconds"][stage] = round(seconds, 3)
+
+
+def every(seconds: float) -> Callable[[], bool]:
+    """A function that is true once per `seconds`, beginning `seconds` from now."""
+    due = time.monotonic() + seconds
+
+    def is_due() -> bool:
+        nonlocal due
+        if (now := time.monotonic()) < due:
+            return False
+        due = now + seconds
+        return True
+
+    return is_due

@@ -1,0 +1,304 @@
+"""The generation stage of one session on several engines: hand out, listen, add up, replace what dies.
+
+What `generation/session.py` is for one engine in this process. Replicas are asked in turn for what is new and given more with the
+same call; nothing is sent to them otherwise, and no response passes through here.
+"""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rollout.config import RunConfig
+from rollout.data.prompts import read_prompts
+from rollout.engine import models, vllm_worker
+from rollout.engine.content import content_beside
+from rollout.engine.protocol import EngineSpec, EngineStats, current
+from rollout.errors import EngineDied, UserError
+from rollout.generation.session import FIRST_PROMPT, Session, error_limit, model_name, published, timed
+from rollout.records import Outcome, Prompt
+from rollout.replicas.dispatcher import Dispatcher, Task
+from rollout.replicas.worker import LOGS, Gone, Job, Ready, Report
+from rollout.store.journal import Finished, finished, outcomes_of, writer_name
+from rollout.store.lineage import note_model
+from rollout.store.lock import LOCK
+from rollout.terminal.console import duration, resume_command, short
+from rollout.tracking.progress import Progress, Snapshot
+
+log = logging.getLogger(__name__)
+
+_WAIT_SECONDS = 0.1  # for a replica's news; between two looks for signals
+_MOST_ASKED = 200  # times per second, all replicas together, while nothing finishes
+_SHARED_SECONDS = 120.0  # for a file that another machine wrote to be seen here; NFS may take 60
+
+
+class Replicas(Protocol):
+    """Engines in other processes, numbered from 0; see `ray_engine.RayReplicas`, which is documented there."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def num_there(self) -> int: ...
+    def start(self, index: int, job: Job) -> None: ...
+    def ask(self, index: int, tasks: list[Task], flush: bool, seconds: float) -> None: ...
+    def answers(self, seconds: float) -> Iterator[tuple[int, Report | Gone]]: ...
+    def replace(self, index: int) -> None: ...
+    def stop(self) -> None: ...
+    def shutdown(self) -> None: ...
+
+
+def generate_on_replicas(session: Session, done: Finished, record: dict[str, Any]) -> Snapshot:
+    """`session.generate_owed` on the engines that `hardware` asks for; `record["engine"]` has an entry for each."""
+    from rollout.replicas.ray_replicas import RayReplicas  # ray takes a second to import
+
+    record["engine"] = {"reused": False, "restarts": 0, "replicas": []}
+    log.info("loading %s ...", model_name(session.run))
+    with timed(record, "load"):
+        if session.run.engine.kind == "vllm":
+            models.resolve(session.run.model.path)  # unpacks the embedded model once, not in every replica
+        key = f"replicas {EngineSpec.of(session.run).key()}"
+        replicas, reused = current(key, lambda: RayReplicas(session.run.hardware))
+    record["engine"]["reused"] = reused
+    driver = Driver(session, replicas, done, record)
+    try:
+        return driver.run()
+    finally:
+        record["engine"] |= driver.about()
+
+
+@dataclass
+class _Worker:
+    """What the driver knows of one replica."""
+
+    job: Job
+    ready: Ready | None = None
+    stats: EngineStats = field(default_factory=lambda: EngineStats(0, 0, 0))
+    samples: int = 0
+    tokens: int = 0
+    """Of the samples that have finished here and are not lost."""
+    tokens_before: int = 0
+    """`tokens` when the engine that is there now began."""
+    restarts: int = 0
+
+    @property
+    def generated_tokens(self) -> int:
+        """Those of samples that have not finished included."""
+        return max(self.tokens, self.tokens_before + self.stats.generated_tokens)
+
+    def count(self, outcome: Outcome, times: int) -> None:
+        """One more sample has finished here, or (-1) is lost."""
+        self.samples += times
+        self.tokens += times * outcome.num_generated_tokens
+
+
+class Driver:
+    """One run on the replicas that are there."""
+
+    def __init__(self, session: Session, replicas: Replicas, done: Finished, record: dict[str, Any]) -> None:
+        run, table = session.run, session.table
+        self._session, self._replicas, self._record = session, replicas, record
+        self._dispatcher = Dispatcher(read_prompts(table, run.data), done.owed, done.num_owed, replicas.count)
+        self._progress = Progress(done.num_owed, done.num_done)
+        self._check_errors = error_limit(run, table.num_rows)
+        self._wait = max(_WAIT_SECONDS, replicas.count / _MOST_ASKED)
+        self._kv_cache_bytes: int | None = None
+        self._holder = (session.run_dir / LOCK).read_text(encoding="utf-8")
+        self._workers = [_Worker(self._job(index)) for index in range(replicas.count)]
+
+    def run(self) -> Snapshot:
+        """Generate everything that is owed. Returns the final numbers.
+
+        Raises Interrupted and UserError; what has finished is durable then.
+        """
+        try:
+            run = self._session.run
+            with timed(self._record, "load"), content_beside(run.model) as content:
+                with self._session.stop.deferred():
+                    self._load_first()
+                note_model(self._session.run_dir, run.model, content(), self._record)
+            with timed(self._record, "generate"), published(self._session, self._progress, self._stats) as look:
+                self._load_others()
+                while not self._dispatcher.is_done:
+                    look()
+                    self._listen()
+        finally:
+            self._replicas.stop()
+        self._await_shards()
+        return self._progress.snapshot()
+
+    def about(self) -> dict[str, Any]:
+        """What run.json says of the engines."""
+        seconds = self._progress.snapshot().elapsed_seconds
+        each = [
+            {
+                "host": worker.ready and worker.ready.host,
+                "gpus": worker.ready and worker.ready.gpus,
+                "load_seconds": worker.ready and round(worker.ready.seconds, 3),
+                "restarts": worker.restarts,
+                "samples": worker.samples,
+                "generated_tokens": worker.generated_tokens,
+                "output_tok_s": round(worker.generated_tokens / seconds, 1) if seconds else None,
+            }
+            for worker in self._workers
+        ]
+        return {"restarts": sum(worker.restarts for worker in self._workers), "replicas": each}
+
+    def _load_first(self) -> None:
+        """Until one engine is ready: it begins, and the others join when they are."""
+        for index in range(1 if self._shares_gpus() else self._replicas.count):
+            self._start(index)
+        while not any(worker.ready for worker in self._workers):
+            self._session.stop.raise_if_requested()
+            self._listen()
+
+    def _load_others(self) -> None:
+        """Where engines share a GPU, give the others as much KV cache as the first one has found to be left.
+
+        vLLM measures that by watching the GPU's memory; engines that load at the same time would see each other.
+        """
+        if not self._shares_gpus():
+            return
+        ready = self._workers[0].ready
+        self._kv_cache_bytes = ready.kv_cache_bytes if ready else None
+        for index in range(1, self._replicas.count):
+            worker = self._workers[index]
+            worker.job = dataclasses.replace(worker.job, run=one_engine(self._session.run, self._kv_cache_bytes))
+            self._start(index)
+
+    def _shares_gpus(self) -> bool:
+        return self._session.run.hardware.replicas_per_gpu > 1
+
+    def _job(self, index: int) -> Job:
+        session = self._session
+        return Job(
+            run=one_engine(session.run, self._kv_cache_bytes),
+            run_dir=session.run_dir.absolute(),
+            index=index,
+            writer=writer_name(index),
+            holder=self._holder,
+            first=_first_prompt(session) if index == 0 else None,
+        )
+
+    def _start(self, index: int) -> None:
+        self._replicas.start(index, self._workers[index].job)
+        self._ask(index)
+
+    def _ask(self, index: int) -> None:
+        ready = self._workers[index].ready
+        tasks = self._dispatcher.take(index, ready.capacity, self._replicas.num_there) if ready else []
+        self._replicas.ask(index, tasks, self._dispatcher.all_finished, self._wait)
+
+    def _listen(self) -> None:
+        for index, answer in self._replicas.answers(_WAIT_SECONDS):
+            if isinstance(answer, Gone):
+                self._replace(index, answer.reason)
+            else:
+                self._take_in(index, answer)
+
+    def _take_in(self, index: int, report: Report) -> None:
+        worker = self._workers[index]
+        if report.ready is not None and worker.ready is None:
+            worker.ready = report.ready
+            self._log_ready(index, report.ready)
+        worker.stats = report.stats
+        self._dispatcher.finished(index, report.outcomes)
+        self._dispatcher.durable(index, report.durable)
+        for outcome in report.outcomes:
+            self._count(worker, outcome)
+            self._check_errors(outcome)
+        if isinstance(report.error, EngineDied):
+            self._replace(index, str(report.error))
+        elif report.error is not None:
+            raise self._explained(report.error)
+        else:
+            self._ask(index)
+
+    def _explained(self, error: Exception) -> Exception:
+        """What a replica says of its part of the GPU, in terms of what the user has set."""
+        if not self._shares_gpus() or not isinstance(error, UserError):
+            return error
+        key = f"hardware.replicas_per_gpu={self._session.run.hardware.replicas_per_gpu}"
+        part = f"{key}: each engine has that part of the memory; lower it, or: "
+        return UserError(*(part + line if "gpu_memory_utilization" in line else line for line in error.problems))
+
+    def _count(self, worker: _Worker, outcome: Outcome, times: int = 1) -> None:
+        worker.count(outcome, times)
+        self._progress.count(outcome, times)
+
+    def _replace(self, index: int, reason: str) -> None:
+        """A replica is gone: owe again what it had not made durable, and start another in its place."""
+        run, run_dir, worker = self._session.run, self._session.run_dir, self._workers[index]
+        self._session.stop.raise_if_requested()  # Ctrl-C in a terminal may have reached the engine too
+        self._replicas.replace(index)
+        lost, found = self._dispatcher.give_back(index, outcomes_of(run_dir, worker.job.writer))
+        for outcome in lost:
+            self._count(worker, outcome, -1)
+        for outcome in found:
+            self._count(worker, outcome)
+        where = short(run_dir / LOGS / f"replica-{index:03d}.log")
+        if worker.restarts == run.engine.max_restarts:
+            raise UserError(
+                f"engine.max_restarts={run.engine.max_restarts}: replica {index} died once more ({reason}); "
+                f"see {where}, then continue with `{resume_command(run_dir)}`"
+            )
+        log.warning("replica %d died (%s), starting it again; see %s", index, reason, where)
+        worker.restarts += 1
+        worker.ready, worker.stats, worker.tokens_before = None, EngineStats(0, 0, 0), worker.tokens
+        worker.job = self._job(index)
+        self._start(index)
+        for outcome in found:
+            self._check_errors(outcome)
+
+    def _log_ready(self, index: int, ready: Ready) -> None:
+        worker, sampling = self._workers[index], self._session.run.sampling
+        took = "reused" if ready.reused else f"ready after {duration(ready.seconds)}"
+        log.info("replica %d on %s%s: %s", index, ready.host, f", GPU {ready.gpus}" if ready.gpus else "", took)
+        if index == 0 and not worker.restarts:
+            log.info("sampling: n_samples=%d, %s, seed=%d", sampling.n_samples, ready.sampling, sampling.seed)
+            if worker.job.first is not None and ready.rendered is not None:
+                log.info(FIRST_PROMPT, worker.job.first.row_id, ready.rendered)
+
+    def _stats(self) -> EngineStats:
+        tokens = tuple(worker.generated_tokens for worker in self._workers)
+        held = map(self._dispatcher.held, range(self._replicas.count))  # known here at once, unlike what engines tell
+        running = sum(min(worker.stats.running, most) for worker, most in zip(self._workers, held, strict=True))
+        waiting = sum(worker.stats.waiting for worker in self._workers) if running else 0
+        return EngineStats(running, waiting, sum(tokens), tokens)
+
+    def _await_shards(self) -> None:
+        """Until this machine sees every sample that the replicas have stored. Raises UserError when it does not."""
+        run, table, run_dir = self._session.run, self._session.table, self._session.run_dir
+        deadline = time.monotonic() + _SHARED_SECONDS
+        while finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row, failed_too=True).num_owed:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"{short(run_dir)}: what other machines wrote does not appear here; check the shared file system, "
+                    f"then `{resume_command(run_dir)}`"
+                )
+            time.sleep(1.0)
+
+
+def one_engine(run: RunConfig, kv_cache_bytes: int | None = None) -> RunConfig:
+    """`run` as one of its replicas does it: an engine in its own process, with its part of the GPU's memory, and paths
+    that mean the same in another folder. `kv_cache_bytes` is the KV cache's size where it need not be measured.
+    """
+    hardware, cache = run.hardware, dict[str, Any]()
+    if kv_cache_bytes is not None:
+        cache = {"kv_cache_memory_bytes": kv_cache_bytes}
+    elif hardware.replicas_per_gpu > 1 and "kv_cache_memory_bytes" not in hardware.engine_kwargs:
+        cache = {"worker_extension_cls": vllm_worker.NAME}
+    share = dataclasses.replace(
+        hardware,
+        replicas=1,
+        replicas_per_gpu=1,
+        ray_address=None,
+        gpu_memory_utilization=hardware.gpu_memory_utilization / hardware.replicas_per_gpu,
+        engine_kwargs=cache | hardware.engine_kwargs,
+    )
+    return dataclasses.replace(run, hardware=share, model=models.with_absolute_paths(run.model))
+
+
+def _first_prompt(session: Session) -> Prompt | None:
+    return next((prompt for prompt in read_prompts(session.table, session.run.data) if prompt.error is None), None)

@@ -1,0 +1,275 @@
+"""One of several engines of a run, in a process of its own: given tasks, it samples, stores and tells what finished.
+
+The same loop and the same journal as in a run with one engine. Prompts are rendered here, and responses stay here: what
+goes back to the driver is how each sample ended, and when it became durable.
+"""
+
+import logging
+import os
+import socket
+import threading
+import time
+import traceback
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+from rollout.config import RunConfig
+from rollout.engine.protocol import Engine, EngineStats, release
+from rollout.errors import EngineDied, PromptError, UserError
+from rollout.files import DISK_FULL
+from rollout.generation.loop import WINDOW, Source, drain, requests
+from rollout.generation.session import every, load
+from rollout.records import Outcome, Prompt, Sample
+from rollout.replicas.dispatcher import Task
+from rollout.store.journal import Journal
+from rollout.store.lock import LOCK
+from rollout.terminal.console import screen
+
+log = logging.getLogger(__name__)
+
+LOGS = "logs"
+"""The folder in a run's folder for what the replicas log: replica-000.log, ..."""
+
+_STATS_SECONDS = 0.2
+_NEWS = 8  # a replica answers early once this fraction (1/8) of max_num_seqs has finished
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, for one replica. `writer` names its journal; `holder` is what the run folder's lock says."""
+
+    run: RunConfig
+    run_dir: Path
+    index: int
+    writer: str
+    holder: str
+    first: Prompt | None = None
+    """A prompt to render for the log."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a replica can do once its engine is there, and what that took."""
+
+    capacity: int
+    """Samples it may hold: those being generated, and as many again waiting."""
+    seconds: float
+    reused: bool
+    sampling: str
+    """What differs from vLLM's own sampling, for the log."""
+    rendered: str | None
+    """`Job.first` as the model reads it."""
+    host: str
+    gpus: str
+    """Of this process, as CUDA numbers them; empty without one."""
+    kv_cache_bytes: int | None
+    """What vLLM took for the KV cache, where that is known."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What has happened in a replica since its last report."""
+
+    ready: Ready | None
+    """None until the engine is there."""
+    outcomes: list[Outcome]
+    """Samples that finished, in this order."""
+    durable: int
+    """Of all that finished, how many more are durable now; in the same order."""
+    stats: EngineStats
+    error: Exception | None
+    """Why it has stopped: a UserError, an OSError of its disk, EngineDied, or RuntimeError with a bug's traceback."""
+
+
+@dataclass(frozen=True)
+class Gone:
+    """What comes instead of a report from a replica whose process has ended."""
+
+    reason: str
+
+
+class Replica:
+    """An engine that lives through the jobs of a sweep, and the one job it works on."""
+
+    def __init__(self) -> None:
+        self._work: _Work | None = None
+        self._last: threading.Thread | None = None
+
+    def start(self, job: Job) -> None:
+        """Begin with a job, in a thread; `exchange` tells how it goes."""
+        self.stop()
+        self._work = _Work(job, after=self._last)
+        self._last = self._work.thread
+        self._last.start()
+
+    def exchange(self, tasks: list[Task], flush: bool, seconds: float) -> Report:
+        """Take more tasks, wait at most `seconds` for news, and tell them. With `flush`, make all durable soon."""
+        assert self._work is not None
+        self._work.give(tasks, flush)
+        return self._work.report(seconds)
+
+    def stop(self) -> None:
+        """End the job: what has finished is made durable, what has not is dropped. The engine stays."""
+        if self._work is not None:
+            self._work.end()
+            self._work = None
+
+    def shutdown(self) -> None:
+        """End the engine."""
+        self.stop()
+        release()
+
+
+class _Stopped(Exception):
+    """The driver wants no more of this job."""
+
+
+@dataclass
+class _Work:
+    """A job, the thread that works on it, and what they share under `_changed`."""
+
+    job: Job
+    after: threading.Thread | None
+    """Of the job before, which may still be loading the engine for that one and this."""
+    thread: threading.Thread = field(init=False)
+    _source: Source = field(default_factory=Source)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _outcomes: list[Outcome] = field(default_factory=list)
+    _told_durable: int = 0
+    _journal: Journal | None = None
+    _engine: Engine | None = None
+    _ready: Ready | None = None
+    _stats: EngineStats = field(default_factory=lambda: EngineStats(0, 0, 0))
+    _error: Exception | None = None
+    _flush: bool = False
+    _stopping: bool = False
+
+    def __post_init__(self) -> None:
+        self.thread = threading.Thread(target=self._run, name="replica", daemon=True)
+
+    def give(self, tasks: list[Task], flush: bool) -> None:
+        """Render the tasks' prompts and queue what comes of them."""
+        self._flush = flush
+        sampling, too_long = self.job.run.sampling, self.job.run.data.too_long
+        for task in tasks:
+            assert self._engine is not None
+            feed = requests([task.prompt], self._engine, sampling, partial(_owed, task), too_long)
+            self._source.chunks.put(list(feed))
+
+    def report(self, seconds: float) -> Report:
+        """Wait for news and collect them."""
+        with self._changed:
+            self._changed.wait_for(self._has_news, seconds)
+            outcomes, self._outcomes = self._outcomes, []
+            durable = self._journal.num_durable if self._journal else 0
+            newly, self._told_durable = durable - self._told_durable, durable
+            return Report(self._ready, outcomes, newly, self._stats, self._error)
+
+    def end(self) -> None:
+        """Stop, and wait until what has finished is durable; an engine that is still being loaded is not waited for."""
+        self._stopping = True
+        if self._ready is not None or self._error is not None:
+            self.thread.join()
+
+    def _has_news(self) -> bool:
+        enough = max(1, self._ready.capacity // (WINDOW * _NEWS)) if self._ready else 1
+        durable = self._journal.num_durable if self._journal else 0
+        return len(self._outcomes) >= enough or durable > self._told_durable or self._error is not None
+
+    def _run(self) -> None:
+        logs = self.job.run_dir / LOGS
+        if self.after is not None:
+            self.after.join()
+            self.after = None
+        if self._stopping:
+            return
+        try:
+            _check_folder(self.job)
+            logs.mkdir(exist_ok=True)
+            with screen(logs / f"replica-{self.job.index:03d}.log"):
+                self._sample(logs / f"replica-{self.job.index:03d}.log")
+        except _Stopped:
+            return
+        except (UserError, EngineDied) as error:
+            self._fail(error)
+        except BaseException as error:  # whatever it is, the driver must hear of it
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                self._fail(error)
+                return
+            where = f"replica {self.job.index} on {socket.gethostname()}"
+            self._fail(RuntimeError(f"{where}:\n{traceback.format_exc()}"))
+
+    def _sample(self, log_file: Path) -> None:
+        run, about, start = self.job.run, {"reused": False}, time.monotonic()
+        engine = load(run, log_file, about)
+        journal = Journal(self.job.run_dir, run.store, self.job.writer)
+        due, tokens_before = every(_STATS_SECONDS), engine.stats().generated_tokens
+        ready = _ready(engine, self.job, time.monotonic() - start, about["reused"])
+
+        def keep(sample: Sample) -> None:
+            outcome = Outcome._make(getattr(sample, name) for name in Outcome._fields)
+            with self._changed:  # told before it can be durable: a report never has more durable than finished
+                self._outcomes.append(outcome)
+                self._changed.notify()
+            journal.add(sample)
+
+        def tick() -> None:
+            if self._stopping:
+                raise _Stopped
+            journal.flush_if_old()
+            if due() or self._flush:
+                stats = engine.stats()
+                self._stats = replace(stats, generated_tokens=stats.generated_tokens - tokens_before)
+            if self._flush:
+                journal.flush()
+                with self._changed:
+                    self._changed.notify()
+
+        with self._changed:
+            self._engine, self._journal, self._ready = engine, journal, ready
+            self._changed.notify()
+        try:
+            drain(engine, self._source, keep, tick)
+        finally:
+            journal.flush()
+
+    def _fail(self, error: Exception) -> None:
+        with self._changed:
+            self._error = error
+            self._changed.notify()
+
+
+def _owed(task: Task, _row_id: int) -> list[int]:
+    return task.sample_indices
+
+
+def _ready(engine: Engine, job: Job, seconds: float, reused: bool) -> Ready:
+    rendered = None
+    if job.first is not None:
+        with suppress(PromptError):
+            rendered = engine.render(job.first.messages).text
+    return Ready(
+        capacity=WINDOW * engine.max_num_seqs,
+        seconds=0.0 if reused else seconds,
+        reused=reused,
+        sampling=engine.use(job.run.sampling),
+        rendered=rendered,
+        host=socket.gethostname(),
+        gpus=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+        kv_cache_bytes=engine.kv_cache_bytes,
+    )
+
+
+def _check_folder(job: Job) -> None:
+    """Raises UserError where this machine does not see the driver's run folder: its lock must say the same here."""
+    try:
+        holder = (job.run_dir / LOCK).read_text(encoding="utf-8")
+    except OSError:
+        holder = ""
+    if holder != job.holder:
+        raise UserError(
+            f"hydra.run.dir={job.run_dir}: {socket.gethostname()} does not see this folder; with ray_address the run "
+            "folder must be on a file system that all machines share"
+        )

@@ -1,0 +1,1 @@
+"""Scores of responses, and what they add up to."""

@@ -1,0 +1,1 @@
+"""What a run folder holds: the journal, run.json, the result."""

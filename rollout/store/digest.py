@@ -1,0 +1,149 @@
+"""What determines a run's samples, key by key, so that a resumed run cannot quietly mix two experiments.
+
+Of hardware only what changes the arithmetic is in it; the rest decides how fast samples come, not which. Nor are
+`sampling.n_samples` and `data.limit`: more samples or rows are added to the ones that are there.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from functools import partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from rollout.config import RunConfig
+from rollout.config.fields import knobs
+from rollout.data.tables import Table
+from rollout.engine import content
+from rollout.engine.model_files import folder_hash
+from rollout.engine.models import is_local
+
+_NOT_SAMPLES = {"n_samples"}  # of sampling
+
+ENGINE_KWARGS = "hardware.engine_kwargs"
+
+_MEMORY_ONLY = {"kv_cache_memory_bytes", "max_cudagraph_capture_size", "cudagraph_capture_sizes"}
+"""Arguments of vLLM's engine that decide how much memory it takes and how fast it is, as all of `hardware` does."""
+
+_MADE_LATER = {content.MODEL, content.TOKENIZER, ENGINE_KWARGS}
+"""Keys that older digests lack although they had a value, which nobody knows any more."""
+
+_SUPERSEDED = {content.MODEL: ("model.path", "model.revision"), content.TOKENIZER: ("model.tokenizer",)}
+"""What need not be compared where contents are known: names and sizes, and the name of a commit."""
+
+
+class Unknown:
+    """Stands for the value of a key in a digest that was made before there was such a key."""
+
+
+UNKNOWN = Unknown()
+
+
+def digest(run: RunConfig, table: Table) -> dict[str, Any]:
+    """Config key -> what must be the same when the run goes on. Reads the whole input file.
+
+    The content of the model is added once it is known, see `rollout.engine.content`.
+    """
+    sampling = dataclasses.asdict(run.sampling)
+    values = {
+        "model.path": _identity(run.model.path),
+        "model.revision": run.model.revision,
+        "model.tokenizer": None if run.model.tokenizer is None else _identity(run.model.tokenizer),
+        "model.quantization": run.model.quantization,
+        "model.max_model_len": run.model.max_model_len,
+        "model.load_format": run.model.load_format,
+        "model.chat_template": _file_hash(run.model.chat_template),
+        "model.chat_template_kwargs": run.model.chat_template_kwargs,
+        "hardware.dtype": run.hardware.dtype,
+        "hardware.kv_cache_dtype": run.hardware.kv_cache_dtype,
+        "hardware.batch_invariant": run.hardware.batch_invariant,
+        ENGINE_KWARGS: _without_memory(run.hardware.engine_kwargs),
+        **{f"sampling.{name}": value for name, value in sampling.items() if name not in _NOT_SAMPLES},
+        "data.path": _file_hash(str(table.path)),
+        "data.prompt_key": run.data.prompt_key,
+        "data.system_prompt": run.data.system_prompt,
+        "data.drop_columns": run.data.drop_columns,
+        "data.too_long": run.data.too_long,
+        "data.num_shards": run.data.num_shards,
+        "data.shard_index": run.data.shard_index,
+        "engine.kind": run.engine.kind,
+    }
+    as_saved: dict[str, Any] = json.loads(json.dumps(values))  # as it comes back from run.json
+    return as_saved
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+    """One line for each key that differs, with both values."""
+    for key, (then, here) in aligned(before, now):
+        if UNKNOWN in (then, here) or then == here:
+            continue
+        if key == ENGINE_KWARGS:
+            yield from _different_arguments(then, here)
+        elif key in _SUPERSEDED:
+            yield _different_content(key, then, here)
+        else:
+            yield f"{key}={here}: this run was made with {then}; leave it as it was, or start a new run for it"
+
+
+def aligned(*digests: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    """(key, its value in each of `digests`), by key.
+
+    A run older than a key was made with its default, or with something that is UNKNOWN. What the contents of the models
+    tell better, if all of them are known, is left out.
+    """
+    defaults = {key: knob.value for key, knob in knobs()} | dict.fromkeys(_MADE_LATER, UNKNOWN)
+    told_better = {old for key, keys in _SUPERSEDED.items() if all(key in digest for digest in digests) for old in keys}
+    for key in sorted(set().union(*digests) - told_better):
+        yield key, [digest.get(key, defaults.get(key)) for digest in digests]
+
+
+def is_older(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    """Whether `before` was made when contents of models were not part of a digest."""
+    return any(key in now and key not in before for key in _MADE_LATER)
+
+
+def config_key(key: str) -> str:
+    """What the user sets to have another value of `key`."""
+    return {content.MODEL: "model.path", content.TOKENIZER: "model.tokenizer"}.get(key, key)
+
+
+def _different_arguments(then: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    for name in sorted({*then, *here}):
+        if then.get(name) != here.get(name):
+            yield (
+                f"{ENGINE_KWARGS}.{name}={here.get(name)}: this run was made with {then.get(name)}; leave it as it "
+                "was, or start a new run for it"
+            )
+
+
+def _different_content(key: str, then: str, here: str) -> str:
+    kind, _, commit = then.partition(":")
+    cure = f"set model.revision={commit}" if kind == "commit" else "give the model that it was made with"
+    return (
+        f"{config_key(key)}: the files there are {here}, and this run was "
+        f"made with {then}; {cure}, or start a new run for it"
+    )
+
+
+def _without_memory(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` without what only decides about memory, and without what holds nothing else."""
+    kept = {name: value for name, value in values.items() if name not in _MEMORY_ONLY}
+    nested = {name: _without_memory(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
+    return {name: value for name, value in nested.items() if value != {} or kept[name] == {}}
+
+
+def _identity(model: str) -> str:
+    """What tells one model from another: the name of a hub or embedded one, the hash of a folder's files."""
+    return folder_hash(Path(model).expanduser()) if is_local(model) else model
+
+
+def _file_hash(path: str | None) -> str | None:
+    """BLAKE2b of a file's bytes, whatever the file is called."""
+    if path is None:
+        return None
+    digest = blake2b(digest_size=16)
+    with Path(path).expanduser().open("rb") as file:
+        for block in iter(partial(file.read, 1 << 20), b""):
+            digest.update(block)
+    return f"blake2b:{digest.hexdigest()}"

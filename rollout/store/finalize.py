@@ -1,0 +1,194 @@
+"""Merge the journal into `rollouts.parquet`: one row per input row, in input order, in bounded memory.
+
+Shards are sorted by (row_id, sample_idx) and overlap only where samples were being generated at the same time, so the
+merge walks the input once, a few thousand samples at a time, and holds just the row groups of shards that overlap the
+rows in hand. The same samples give the same bytes, however they came into the journal.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from rollout.data.tables import BATCH_BYTES, Table, joined
+from rollout.files import replacing
+from rollout.records import ROLLOUT_FIELDS, SAMPLE_SCHEMA
+from rollout.store.journal import read_shard, shards
+
+OUTPUT = "rollouts.parquet"
+
+_STEP_SAMPLES = 8192
+_STEP_BYTES = 64 << 20
+"""Most samples that are put in order at a time, and about how large they may be."""
+
+_WIDE_SCHEMA = pa.schema(
+    [column.with_type(pa.large_string()) if column.type == pa.string() else column for column in SAMPLE_SCHEMA]
+)
+"""Arrow puts the chunks of a column together before it takes from them, and a `string` array ends at 2 GiB."""
+
+
+def finalize(run_dir: Path, table: Table, n_samples: int, metadata: dict[str, str]) -> dict[str, int]:
+    """Write `rollouts.parquet` from the journal and the input; `metadata` goes to its footer.
+
+    Returns its totals: rows, samples, failed samples, prompt tokens (of every row once), generated tokens. Raises
+    RuntimeError when a sample is missing: only a complete journal can be merged.
+    """
+    schema = pa.schema([*table.schema, *ROLLOUT_FIELDS], metadata=metadata)
+    journal = _JournalReader(run_dir)
+    row_id, totals = table.first_row, Counter[str]()
+    with replacing(run_dir / OUTPUT) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+        for batch in table.batches():
+            for group in row_groups(_answered(batch, row_id, journal, n_samples, schema)):
+                writer.write_batch(group)
+                totals.update(_totals(group))
+            row_id += batch.num_rows
+    return dict(totals)
+
+
+def _answered(
+    batch: pa.RecordBatch, first_row: int, journal: "_JournalReader", n_samples: int, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """The rows of `batch`, of which `first_row` is the first one's row_id, with their samples, a few rows at a time."""
+    num_rows = max(1, journal.step // n_samples)
+    for row_id in range(first_row, first_row + batch.num_rows, num_rows):
+        rows = batch.slice(row_id - first_row, num_rows)
+        samples = journal.rows_below(row_id + rows.num_rows).cast(_WIDE_SCHEMA)
+        samples = samples.filter(pc.less(samples.column("sample_idx"), n_samples))
+        positions = _positions(samples, row_id, rows.num_rows, n_samples)
+        num_bytes = pc.sum(pc.binary_length(samples.column("response")).take(positions)).as_py() or 0
+        for start, stop in _pieces(rows.num_rows, num_bytes):
+            chosen = samples.take(positions[start * n_samples : stop * n_samples]).cast(SAMPLE_SCHEMA)
+            columns = _rollout_columns(chosen, row_id + start, n_samples)
+            yield pa.RecordBatch.from_arrays([*rows.slice(start, stop - start).columns, *columns], schema=schema)
+
+
+def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The rows of `batches` in as few batches as there can be with at most BATCH_BYTES of responses, or a single row.
+
+    Where the cuts are depends on the responses alone, not on how the rows were batched before.
+    """
+    held, held_bytes = list[pa.RecordBatch](), 0
+    for batch in batches:
+        start = 0
+        for row, num_bytes in enumerate(_bytes_of_rows(batch)):
+            if held_bytes and held_bytes + num_bytes > BATCH_BYTES:
+                yield joined([*held, batch.slice(start, row - start)])
+                held, held_bytes, start = [], 0, row
+            held_bytes += num_bytes
+        held.append(batch.slice(start))
+    if held:
+        yield joined(held)
+
+
+def _bytes_of_rows(batch: pa.RecordBatch) -> list[int]:
+    responses = batch.column("responses")
+    sizes = iter(pc.binary_length(responses.flatten()).to_pylist())
+    return [sum(size or 0 for size in islice(sizes, count)) for count in pc.list_value_length(responses).to_pylist()]
+
+
+class _JournalReader:
+    """Reads the journal once, in row order, a row group of a shard when its first row comes up."""
+
+    def __init__(self, run_dir: Path) -> None:
+        first_rows, num_samples, num_bytes = dict[tuple[Path, int], int](), 0, 0
+        for path in shards(run_dir):
+            metadata = pq.read_metadata(path)
+            num_samples += metadata.num_rows
+            for number in range(metadata.num_row_groups):
+                group = metadata.row_group(number)
+                first_rows[path, number] = group.column(0).statistics.min
+                num_bytes += group.total_byte_size
+        self.step = min(_STEP_SAMPLES, _STEP_BYTES * num_samples // num_bytes) if num_bytes else _STEP_SAMPLES
+        """Samples to put in order at a time."""
+        self._closed = sorted(first_rows.items(), key=lambda item: item[1], reverse=True)
+        self._open: dict[tuple[Path, int], pa.Table] = {}
+
+    def rows_below(self, row_id: int) -> pa.Table:
+        """The samples of all rows before `row_id` that have not been returned yet, older shards first."""
+        while self._closed and self._closed[-1][1] < row_id:
+            (path, group), _ = self._closed.pop()
+            self._open[path, group] = read_shard(path, group=group)
+        pieces = []
+        for place in sorted(self._open):
+            samples = self._open[place]
+            cut = int(np.searchsorted(samples.column("row_id").to_numpy(), row_id))
+            pieces.append(samples.slice(0, cut))
+            if cut == samples.num_rows:
+                del self._open[place]
+            else:
+                self._open[place] = samples.slice(cut)
+        return pa.concat_tables(pieces) if pieces else SAMPLE_SCHEMA.empty_table()
+
+
+def _totals(written: pa.RecordBatch) -> dict[str, int]:
+    return {
+        "rows": written.num_rows,
+        "samples": len(written.column("responses").values),
+        "failed": written.column("responses").values.null_count,
+        "prompt_tokens": pc.sum(written.column("num_prompt_tokens")).as_py() or 0,
+        "generated_tokens": pc.sum(written.column("num_generated_tokens").values).as_py() or 0,
+    }
+
+
+def _pieces(num_rows: int, num_bytes: int) -> Iterator[tuple[int, int]]:
+    """Split rows with `num_bytes` of responses, as (first, last + 1), so that none has much more than BATCH_BYTES."""
+    rows = max(1, num_rows * BATCH_BYTES // max(num_bytes, BATCH_BYTES))
+    for start in range(0, num_rows, rows):
+        yield start, min(start + rows, num_rows)
+
+
+def _rollout_columns(samples: pa.Table, first_row: int, n_samples: int) -> list[pa.Array]:
+    """The columns of ROLLOUT_FIELDS for the rows from `first_row` on, out of their samples in output order."""
+    num_rows = samples.num_rows // n_samples
+    offsets = pa.array(np.arange(num_rows + 1, dtype=np.int32) * n_samples)
+
+    def lists(name: str) -> pa.Array:
+        return pa.ListArray.from_arrays(offsets, samples.column(name).combine_chunks())
+
+    return [
+        pa.array(np.arange(first_row, first_row + num_rows, dtype=np.int64)),
+        lists("response"),
+        lists("finish_reason"),
+        _num_prompt_tokens(samples.column("num_prompt_tokens"), n_samples),
+        lists("num_generated_tokens"),
+        lists("seed"),
+        _texts(samples.column("error"), num_rows, n_samples),
+        _texts(samples.column("truncated_prompt"), num_rows, n_samples),
+    ]
+
+
+def _positions(samples: pa.Table, first_row: int, num_rows: int, n_samples: int) -> npt.NDArray[np.int64]:
+    """Where in `samples` each (row, sample) stands, in output order.
+
+    A sample that failed first and succeeded later is there twice: the success counts, and of equals the oldest.
+    """
+    slot = (samples.column("row_id").to_numpy() - first_row) * n_samples + samples.column("sample_idx").to_numpy()
+    failed = samples.column("error").is_valid().to_numpy()
+    found = np.full(num_rows * n_samples, -1, dtype=np.int64)
+    for group in (np.flatnonzero(failed)[::-1], np.flatnonzero(~failed)[::-1]):
+        found[slot[group]] = group  # of several writes to one slot the last stays
+    if missing := int((found < 0).sum()):
+        raise RuntimeError(
+            f"{missing} samples of rows {first_row} to {first_row + num_rows - 1} are not in the journal"
+        )
+    return found
+
+
+def _num_prompt_tokens(column: pa.ChunkedArray, n_samples: int) -> pa.Array:
+    """One count per row; null where no sample of the row got as far as being tokenised."""
+    tokens = column.fill_null(-1).to_numpy().reshape(-1, n_samples).max(axis=1)
+    return pa.array(tokens, pa.int32(), mask=tokens < 0)
+
+
+def _texts(column: pa.ChunkedArray, num_rows: int, n_samples: int) -> pa.Array:
+    """One text per row: the different texts of its samples, or null."""
+    texts: list[dict[str, None]] = [{} for _ in range(num_rows)]
+    for position in np.flatnonzero(column.is_valid().to_numpy()):
+        texts[position // n_samples][column[position].as_py()] = None
+    return pa.array(["; ".join(found) if found else None for found in texts], pa.string())

@@ -1,0 +1,232 @@
+"""What a person sees: our lines, one progress bar, a closing table; everybody else's chatter goes to rollout.log."""
+
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TextIO, cast
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
+from rich.table import Table
+from rich.text import Text
+
+from rollout.tracking.progress import Snapshot
+
+log = logging.getLogger(__name__)
+
+_UNSEEN_SECONDS = 0.5  # work that is done sooner needs no progress line
+
+
+@contextmanager
+def screen(log_file: Path) -> Iterator[Console]:
+    """Send file descriptors 1 and 2 to `log_file` and yield a console on what was stdout.
+
+    Redirecting the descriptors also catches what libraries written in C++ and the engine's own processes print, which
+    no logging setting would. Our logger `rollout` writes to both.
+    """
+    _flush()
+    for descriptor in (1, 2):
+        _open_if_closed(descriptor)
+    saved = os.dup(1), os.dup(2)
+    with log_file.open("a", encoding="utf-8") as sink, os.fdopen(os.dup(saved[0]), "w", encoding="utf-8") as terminal:
+        console = Console(file=cast(IO[str], _Terminal(terminal)), highlight=False)
+        handlers = [_ScreenHandler(console), _file_handler(sink)]
+        ours = logging.getLogger("rollout")
+        ours.setLevel(logging.INFO)
+        ours.propagate = False
+        os.dup2(sink.fileno(), 1)
+        os.dup2(sink.fileno(), 2)
+        ours.handlers[:] = handlers
+        try:
+            yield console
+        finally:
+            ours.handlers.clear()
+            _flush()
+            for descriptor, original in zip((1, 2), saved, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
+            with suppress(OSError):
+                terminal.close()
+
+
+@contextmanager
+def plain_screen() -> Iterator[Console]:
+    """Yield a console on stdout that also shows what our logger says; nothing is redirected."""
+    console = Console(highlight=False)
+    ours = logging.getLogger("rollout")
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
+    ours.handlers[:] = [_ScreenHandler(console)]
+    try:
+        yield console
+    finally:
+        ours.handlers.clear()
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError):
+                stream.flush()
+
+
+def _open_if_closed(descriptor: int) -> None:
+    """A program may be started with its output closed."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        null = os.open(os.devnull, os.O_WRONLY)
+        if null != descriptor:
+            os.dup2(null, descriptor)
+            os.close(null)
+
+
+class _Terminal:
+    """What was stdout. Once it cannot be written to (the pipe's reader is gone, say) the run goes on without it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = stream.encoding
+        self._gone = False
+
+    def write(self, text: str) -> int:
+        self._attempt(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        self._attempt(self._stream.flush)
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def _attempt(self, action: Callable[[], object]) -> None:
+        if not self._gone:
+            try:
+                action()
+            except OSError as error:
+                self._gone = True
+                log.warning("the screen is gone (%s), going on without it", error)
+
+
+class _ScreenHandler(logging.Handler):
+    """Log lines above the progress bar; warnings and errors say so."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        style = {"WARNING": "yellow", "ERROR": "red"}.get(record.levelname, "")
+        prefix = f"{record.levelname.lower()}: " if style else ""
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        line = Text.assemble((f"{clock} ", "dim"), (prefix, style), record.getMessage())
+        self._console.print(line, soft_wrap=True)
+
+
+def _file_handler(sink: TextIO) -> logging.Handler:
+    handler = logging.StreamHandler(sink)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler
+
+
+@contextmanager
+def progress_view(console: Console) -> Iterator[Callable[[Snapshot], None]]:
+    """Yield a function that shows a snapshot: as a bar on a terminal, as a log line now and then elsewhere."""
+    if not console.is_terminal:
+        yield _log_lines()
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("samples  {task.description}"))
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(now: Snapshot) -> None:
+            bar.update(task, completed=now.samples_done, total=now.samples_total, description=_rates(now))
+
+        yield show
+
+
+def _log_lines() -> Callable[[Snapshot], None]:
+    next_line = 10.0
+
+    def show(now: Snapshot) -> None:
+        nonlocal next_line
+        if now.elapsed_seconds >= next_line:
+            log.info("%d/%d samples  %s", now.samples_done, now.samples_total, _rates(now))
+            next_line = now.elapsed_seconds + max(10.0, 0.1 * now.elapsed_seconds)  # fewer as a run gets longer
+
+    return show
+
+
+def _rates(now: Snapshot) -> str:
+    eta = "?" if now.eta_seconds is None else duration(now.eta_seconds)
+    failed = f"  {now.samples_failed} failed" if now.samples_failed else ""
+    return f"{now.output_tok_s_now:,.0f} tok/s now, {now.output_tok_s:,.0f} overall  ETA {eta}{failed}"
+
+
+@contextmanager
+def byte_progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that shows how many bytes of how many are done, once it has taken a moment."""
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task, began, shown = None, time.monotonic(), False
+
+        def report(done: int, total: int) -> None:
+            nonlocal task, shown
+            if time.monotonic() - began < _UNSEEN_SECONDS:
+                return
+            if not (shown or console.is_terminal):
+                console.print(f"{title} ({total / 1e9:.1f} GB) ...", markup=False, soft_wrap=True)
+            shown = True
+            task = bar.add_task(title, total=total) if task is None else task
+            bar.update(task, completed=done)
+
+        yield report
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 8.5s, 1m05s or 2h03m."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}m{seconds:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def short(path: Path) -> str:
+    """`path` as a person here would type it: relative to the current folder where it is below it."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def resume_command(run_dir: Path) -> str:
+    """What to type to continue the run in `run_dir`."""
+    return f"python -m rollout.resume {_folder(run_dir)}"
+
+
+def replay_command(run_dir: Path) -> str:
+    """What to type to repeat the run in `run_dir` in a new folder."""
+    return f"python -m rollout.replay {_folder(run_dir)}"
+
+
+def _folder(run_dir: Path) -> str:
+    """As an argument, with `trust=true` behind it where the run's own config is refused without."""
+    from rollout.cli import saved_config, trust  # imports Hydra, which a replica has no use for
+
+    return shlex.quote(short(run_dir)) + (f" {trust.OVERRIDE}" if saved_config.needs_trust(run_dir) else "")
+
+
+def show_table(console: Console, title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A small table; every column but the first is aligned right."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for position, name in enumerate(columns):
+        table.add_column(name, justify="right" if position else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)

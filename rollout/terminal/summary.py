@@ -1,0 +1,162 @@
+"""The end of a run on screen: what came out, how fast, what to look at, where it is."""
+
+import json
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.text import Text
+
+from rollout.postprocess.analyze import Analysis
+from rollout.postprocess.distribution import Distribution
+from rollout.postprocess.report import REPORT
+from rollout.terminal.console import duration, replay_command, short, show_table
+
+_MOST_RATES = 8  # that a line has room for
+_TRUNCATION_WARNING = 0.05  # a few long responses are normal; more than this share cut off is worth a line
+
+
+def preview(rollouts: Path, prompt_key: str, num_rows: int) -> list[list[Any]]:
+    """The first rows that have a response, as [row_id, prompt's last message, first response, finish reason]."""
+    rows: list[list[Any]] = []
+    with pq.ParquetFile(rollouts) as file:
+        for batch in file.iter_batches(num_rows, columns=["row_id", prompt_key, "responses", "finish_reasons"]):
+            for row in batch.to_pylist():
+                if row["responses"][0] is not None and len(rows) < num_rows:
+                    prompt = last_message(row[prompt_key])
+                    rows.append([row["row_id"], prompt, row["responses"][0], row["finish_reasons"][0]])
+            if len(rows) == num_rows:
+                break
+    return rows
+
+
+def show_summary(
+    console: Console, run_dir: Path, manifest: dict[str, Any], analysis: Analysis | None, samples: list[list[Any]]
+) -> None:
+    """Print the closing tables, warnings and paths."""
+    totals = manifest["totals"]
+    console.print()
+    for _, prompt, response, _ in samples[:1]:
+        console.print(Text.assemble(("prompt    ", "bold"), _one_line(prompt)), soft_wrap=True)
+        console.print(Text.assemble(("response  ", "bold"), _one_line(response)), soft_wrap=True)
+        console.print()
+    if analysis is not None:
+        show_analysis(console, analysis)
+    whole = f"{totals['samples']:,} samples of {totals['rows']:,} prompts"
+    if manifest["sessions"]:
+        console.print(f"{whole}, {totals['generated_tokens']:,} tokens", soft_wrap=True)
+        whole = "in this session: "
+        whole += "none" if manifest["throughput"] is None else f"{manifest['throughput']['samples']:,} samples"
+    if manifest["throughput"] is not None:
+        whole += f", {_speed(manifest)}"
+    console.print(whole, soft_wrap=True)
+    if (replicas := _replicas(manifest)) is not None:
+        console.print(replicas, soft_wrap=True)
+    for warning in _warnings(analysis, manifest):
+        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+    console.print(Text(f"results: {short(run_dir / 'rollouts.parquet')}"), soft_wrap=True)
+    if (run_dir / REPORT).exists():
+        console.print(Text(f"report:  {short(run_dir / REPORT)}"), soft_wrap=True)
+    console.print(Text(f"repeat:  {replay_command(run_dir)}"), soft_wrap=True)
+
+
+def show_analysis(console: Console, analysis: Analysis) -> None:
+    """Print the tables of lengths, of how responses ended, and of scores where there are any."""
+    rows = [
+        _distribution_row("characters", analysis.characters),
+        _distribution_row("tokens", analysis.tokens),
+    ]
+    show_table(console, "Response length", ["", "mean", "std", "min", "p50", "p90", "p99", "max"], rows)
+    console.print()
+    counts = {**analysis.finish_reasons, "empty": analysis.empty, "duplicate": analysis.duplicates}
+    counts |= {"looping": analysis.looping, "failed": analysis.failed}
+    share = [[name, f"{count:,}", f"{count / max(1, analysis.samples):.1%}"] for name, count in counts.items()]
+    show_table(console, "Responses", ["", "count", "share"], share)
+    console.print()
+    if analysis.scores is not None:
+        _show_scores(console, analysis)
+
+
+def _show_scores(console: Console, analysis: Analysis) -> None:
+    parts = {"all": analysis, **analysis.groups}
+    scores = {name: part.scores for name, part in parts.items() if part.scores is not None}
+    ks = list(scores["all"].pass_at_k)
+    rows = [
+        [
+            name,
+            f"{part.scored:,}",
+            f"{part.unscored:,}",
+            _share(part.mean),
+            *(_share(part.pass_at_k.get(k)) for k in ks),
+        ]
+        for name, part in scores.items()
+    ]
+    show_table(console, "Scores", ["", "scored", "unscored", "mean", *(f"pass@{k}" for k in ks)], rows)
+    if scores["all"].majority_at_k:
+        text = ", ".join(f"majority@{k} {share:.3f}" for k, share in scores["all"].majority_at_k.items())
+        console.print(text, soft_wrap=True)
+    console.print()
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _speed(manifest: dict[str, Any]) -> str:
+    """What this session of the run generated, and how fast."""
+    throughput, seconds = manifest["throughput"], manifest["seconds"]
+    return (
+        f"{throughput['generated_tokens']:,} tokens in {duration(seconds['generate'])}: "
+        f"[bold]{throughput['output_tok_s']:,.0f} tok/s[/bold] (loading took {duration(seconds['load'])}, not counted)"
+    )
+
+
+def _replicas(manifest: dict[str, Any]) -> str | None:
+    """How fast each of several engines was, or of many the slowest, the median and the fastest."""
+    replicas = (manifest["engine"] or {}).get("replicas", [])
+    if len(replicas) < 2:
+        return None
+    rates = sorted((replica["output_tok_s"] or 0.0 for replica in replicas), reverse=True)
+    if len(rates) > _MOST_RATES:
+        speed = f"{rates[-1]:,.0f} to {rates[0]:,.0f} tok/s, median {median(rates):,.0f}"
+    else:
+        *most, last = (f"{rate:,.0f}" for rate in rates)
+        speed = f"{', '.join(most)} and {last} tok/s"
+    restarts = sum(replica["restarts"] for replica in replicas)
+    again = f", {restarts} {'restart' if restarts == 1 else 'restarts'}" if restarts else ""
+    return f"{len(replicas)} replicas: {speed}{again}"
+
+
+def _distribution_row(name: str, values: Distribution | None) -> list[str]:
+    if values is None:
+        return [name, *["-"] * 7]
+    numbers = (values.mean, values.std, values.min, values.p50, values.p90, values.p99, values.max)
+    return [name, *(f"{number:,.0f}" for number in numbers)]
+
+
+def _warnings(analysis: Analysis | None, manifest: dict[str, Any]) -> list[str]:
+    warnings = []
+    if analysis is not None and analysis.truncated_fraction > _TRUNCATION_WARNING:
+        max_tokens = manifest["config"]["sampling"]["max_tokens"]
+        warnings.append(
+            f"{analysis.truncated_fraction:.0%} of the responses were cut off by sampling.max_tokens={max_tokens}"
+        )
+    if analysis is not None and analysis.errors:
+        reason, count = next(iter(analysis.errors.items()))
+        warnings.append(f"{analysis.rows_with_errors} rows have errors; the most frequent ({count} samples): {reason}")
+    return warnings
+
+
+def last_message(prompt: Any) -> str:
+    """The prompt as a reader knows it: a chat's last message, or the text itself."""
+    if isinstance(prompt, list) and prompt:
+        content = prompt[-1].get("content")
+        return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
+    return str(prompt)
+
+
+def _one_line(text: str, limit: int = 300) -> str:
+    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."

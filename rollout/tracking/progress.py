@@ -1,0 +1,128 @@
+"""How far a run is and how fast: the numbers behind the progress bar, metrics.jsonl and the totals in run.json."""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from rollout.engine.protocol import EngineStats
+from rollout.records import Outcome, Sample
+
+METRICS = "metrics.jsonl"
+"""The file of the numbers over time, in the run's folder."""
+
+_NOW_SECONDS = 10.0  # "now" is the average over this long
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The state of the generation stage at one moment. Rates are in tokens per second and leave loading out."""
+
+    elapsed_seconds: float
+    samples_done: int
+    samples_total: int
+    samples_generated: int
+    samples_failed: int
+    prompt_tokens: int
+    generated_tokens: int
+    output_tok_s: float
+    output_tok_s_now: float
+    eta_seconds: float | None
+    running: int
+    waiting: int
+    replica_tok_s_now: tuple[float, ...] = ()
+    """Of each engine, where there are several."""
+
+
+class Progress:
+    """Counts samples as they finish, beside those that earlier sessions of the run have left.
+
+    Tokens and rates are of this session alone; tokens include those of samples that have not finished.
+    """
+
+    def __init__(self, samples_owed: int, samples_before: int) -> None:
+        self._stats: Callable[[], EngineStats] = lambda: EngineStats(0, 0, 0)
+        self._start: float | None = None  # of the clock, while it runs
+        self._elapsed_before = 0.0
+        self._tokens_before = 0
+        # (elapsed, generated tokens, the same of each replica), for "now"
+        self._recent: deque[tuple[float, int, tuple[int, ...]]] = deque([(0.0, 0, ())])
+        self._total, self._before = samples_owed, samples_before
+        self._done = self._failed = self._prompt_tokens = self._finished_tokens = 0
+        self._lengths = Counter[int]()  # of the finished responses
+
+    @contextmanager
+    def watching(self, stats: Callable[[], EngineStats]) -> Iterator[None]:
+        """The clock runs in the body, where `stats` tells what the engine has generated; once for each engine."""
+        self._stats, self._start = stats, time.monotonic()
+        self._tokens_before = stats().generated_tokens - self._finished_tokens
+        try:
+            yield
+        finally:
+            self._elapsed_before, self._start = self._elapsed(), None
+
+    def count(self, sample: Sample | Outcome, times: int = 1) -> None:
+        """One more sample is finished; with `times=-1`, one that was counted is lost."""
+        self._done += times
+        self._failed += times * (sample.error is not None)
+        self._prompt_tokens += times * (sample.num_prompt_tokens or 0)
+        self._finished_tokens += times * sample.num_generated_tokens
+        if sample.error is None:
+            self._lengths[sample.num_generated_tokens] += times
+
+    def snapshot(self) -> Snapshot:
+        """Ask the engine (about a millisecond) and add everything up."""
+        stats, elapsed = self._stats(), self._elapsed()
+        generated = max(stats.generated_tokens - self._tokens_before, self._finished_tokens)
+        self._recent.append((elapsed, generated, stats.tokens_of_replicas))
+        while len(self._recent) > 2 and elapsed - self._recent[1][0] >= _NOW_SECONDS:
+            self._recent.popleft()
+        then, generated_then, of_replicas_then = self._recent[0]
+        overall = generated / elapsed if elapsed else 0.0
+        now = (generated - generated_then) / (elapsed - then) if elapsed > then else overall
+        return Snapshot(
+            elapsed_seconds=elapsed,
+            samples_done=self._before + self._done,
+            samples_total=self._before + self._total,
+            samples_generated=self._done,
+            samples_failed=self._failed,
+            prompt_tokens=self._prompt_tokens,
+            generated_tokens=generated,
+            output_tok_s=overall,
+            output_tok_s_now=now,
+            eta_seconds=self._eta(generated - self._finished_tokens, stats.running, overall, now),
+            running=stats.running,
+            waiting=stats.waiting,
+            replica_tok_s_now=tuple(
+                max(0.0, (tokens - tokens_then) / (elapsed - then)) if elapsed > then else 0.0
+                for tokens, tokens_then in zip_longest(stats.tokens_of_replicas, of_replicas_then, fillvalue=0)
+            ),
+        )
+
+    def _elapsed(self) -> float:
+        return self._elapsed_before + (0.0 if self._start is None else time.monotonic() - self._start)
+
+    def _eta(self, unfinished_tokens: int, running: int, overall: float, now: float) -> float | None:
+        """Seconds to the end, if what is to come is as long as what has finished.
+
+        None while more are running than have finished: the first to finish are the short ones, and say too little.
+
+        Two bounds, the larger counts: all tokens still to come at the overall rate, and the rest of one running sample
+        at the rate of one sample, which is what the end of a run waits for.
+        """
+        if not self._lengths or self._done < running or not overall or not now:
+            return None
+        rest = self._expected_rest(unfinished_tokens / running) if running else 0.0
+        begun = self._lengths.total() + running
+        mean = (self._finished_tokens + unfinished_tokens + running * rest) / begun
+        not_begun = self._total - self._done - running
+        return max((not_begun * mean + running * rest) / overall, rest * running / now)
+
+    def _expected_rest(self, age: float) -> float:
+        """Tokens a sample still takes that has `age` tokens: the mean over finished ones that were longer."""
+        longer = {length: count for length, count in self._lengths.items() if length > age}
+        if not longer:
+            return age  # none was: expect as much again
+        return sum((length - age) * count for length, count in longer.items()) / sum(longer.values())

@@ -1,0 +1,203 @@
+"""What Weights & Biases is told about a run. Everything here may raise or hang: `tracker.py` keeps that from the run.
+
+W&B's own settings bound what its server can do (`init_timeout`, `finish_timeout`). They do not bound its service, a
+process called wandb-core on this machine, which every call waits for; `kill_service` is the way out of that.
+"""
+
+import logging
+import os
+import secrets
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from omegaconf import OmegaConf
+
+from rollout.config import TrackingConfig
+from rollout.process import watchdog
+from rollout.terminal.console import short
+from rollout.terminal.summary import last_message
+from rollout.tracking.progress import Snapshot
+
+log = logging.getLogger(__name__)
+
+TABLE_COLUMNS = (
+    "row_id",
+    "sample_idx",
+    "prompt",
+    "response",
+    "finish_reason",
+    "num_prompt_tokens",
+    "num_generated_tokens",
+    "seed",
+    "error",
+)
+"""Of the table of samples; as in flat.parquet, with the prompt as a reader knows it: its last message."""
+
+_SAMPLES_PER_ROW = 4  # so that the table shows several prompts, and how the samples of one differ
+_NAME_LENGTH = 120  # W&B refuses a display name of more than 128 characters
+
+
+def identity(run_dir: Path, group: str | None) -> dict[str, str | None]:
+    """A new W&B run for the run in `run_dir`, as run.json keeps it: id, name, group.
+
+    A job of a sweep (one with a group) is named by its number and those of its overrides that are not the whole
+    sweep's: what was typed is common to all jobs, what the sweeper made of it is not.
+    """
+    words = [run_dir.name]
+    overrides = run_dir / ".hydra" / "overrides.yaml"
+    if group is not None and overrides.is_file():
+        words += [str(override) for override in OmegaConf.load(overrides) if override not in sys.argv]
+    return {"id": secrets.token_hex(4), "name": " ".join(words)[:_NAME_LENGTH], "group": group}
+
+
+def prepare() -> None:
+    """Import wandb, which takes a second."""
+    # its reports about itself go to the same server, and at exit it waits up to 30 s for that to take them (0.31)
+    os.environ["WANDB_ERROR_REPORTING"] = "false"
+    os.environ.pop("WANDB_SERVICE", None)  # a service that another program has started is not ours to stop
+    import wandb  # noqa: F401
+
+
+def start(run_dir: Path, tracking: TrackingConfig, about: dict[str, Any], warn: Callable[[str], None]) -> Any:
+    """Begin or go on with the W&B run `about["wandb"]`, an `identity`; `about` is the content of run.json.
+
+    Goes on offline, after a warning, when the server does not let us in. Returns W&B's run; raises what W&B raises.
+    """
+    import wandb
+
+    options: dict[str, Any] = {
+        "dir": str(run_dir),
+        "project": tracking.project,
+        "entity": tracking.entity,
+        "tags": tracking.tags,
+        "config": about["config"],
+        "resume": "allow",
+        # jobs of a sweep share a process: each gets a run of its own, whatever became of the one before
+        "reinit": "create_new",
+        "settings": wandb.Settings(
+            silent=True,
+            console="off",  # rollout.log has it already
+            init_timeout=tracking.init_timeout,
+            finish_timeout=tracking.finish_timeout,
+            finish_timeout_raises=True,
+            # W&B's own answer to the stop button of its web page is to interrupt the main thread
+            stop_fn=lambda: log.warning("W&B: the stop button does not stop a rollout; press Ctrl-C here"),
+        ),
+        **about["wandb"],
+    }
+    try:
+        run = wandb.init(mode=tracking.mode, **options)  # type: ignore[arg-type]
+    except wandb.errors.Error as error:
+        if tracking.mode != "online":
+            raise
+        wandb.teardown()  # until then the service holds the id of the run that it could not begin
+        warn(f"{_reason(error)}; tracking offline, upload later with `wandb sync {short(run_dir)}/wandb/offline-run-*`")
+        run = wandb.init(mode="offline", **options)
+    run.define_metric("progress/samples_done")
+    for series in ("throughput/*", "progress/*"):
+        run.define_metric(series, step_metric="progress/samples_done")
+    return run
+
+
+def _reason(error: Exception) -> str:
+    import wandb
+
+    if isinstance(error, wandb.errors.UsageError):
+        return "W&B has no API key for tracking.mode=online (run `wandb login` or set WANDB_API_KEY)"
+    return f"W&B cannot be reached ({str(error).splitlines()[0]})"
+
+
+def point(now: Snapshot) -> dict[str, Any]:
+    """A snapshot as one point of all series. Never log it with step=: W&B drops steps that do not grow."""
+    rates = ("output_tok_s", "output_tok_s_now", "running", "waiting")
+    progress = ("samples_done", "samples_failed", "generated_tokens", "elapsed_seconds")
+    return (
+        {f"throughput/{name}": getattr(now, name) for name in rates}
+        | {f"throughput/replica_{index:03d}": rate for index, rate in enumerate(now.replica_tok_s_now)}
+        | {f"progress/{name}": getattr(now, name) for name in progress}
+    )
+
+
+def log_results(
+    run: Any, tracking: TrackingConfig, summary: dict[str, Any], prompt_key: str, files: list[Path]
+) -> None:
+    """Totals, the table of samples and, if asked for, a reference to the output `files`, rollouts.parquet first.
+
+    Raises TimeoutError when W&B does not take them in half of `tracking.finish_timeout`.
+    """
+    run.summary.update(summary)
+    rows = list(islice(sample_rows(files[0], prompt_key), tracking.sample_rows))
+    _within(tracking.finish_timeout / 2, lambda: _log_artifacts(run, rows, files if tracking.artifact else []))
+
+
+def _log_artifacts(run: Any, rows: list[list[Any]], files: list[Path]) -> None:
+    import wandb
+
+    if rows:
+        run.log({"samples": wandb.Table(columns=list(TABLE_COLUMNS), data=rows)})
+    if files:
+        artifact = wandb.Artifact(f"rollouts-{run.id}", type="rollouts")
+        for file in files:
+            # no checksum: it would read every byte of an output that may have hundreds of GB
+            artifact.add_reference(file.absolute().as_uri(), name=file.name, checksum=False)
+        run.log_artifact(artifact)
+
+
+def _within(seconds: float, action: Callable[[], object]) -> None:
+    """Wait no longer for `action` than that: an artifact, which a table is too, asks the server for 19 s (wandb 0.31).
+
+    It goes on in its thread, until the service ends. Meanwhile the run can be finished as it should, which killing the
+    service would prevent.
+    """
+    failures: list[Exception] = []
+
+    def work() -> None:
+        try:
+            action()
+        except Exception as error:  # raised below, in the thread that cares
+            failures.append(error)
+
+    thread = threading.Thread(target=work, name="artifacts", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        raise TimeoutError("the server does not answer")
+    if failures:
+        raise failures[0]
+
+
+def sample_rows(rollouts: Path, prompt_key: str) -> Iterator[list[Any]]:
+    """The samples of rollouts.parquet as TABLE_COLUMNS, in order, but at most four of a prompt."""
+    columns = ["row_id", "responses", "finish_reasons", "num_prompt_tokens", "num_generated_tokens", "seeds", "error"]
+    with pq.ParquetFile(rollouts) as file:
+        for batch in file.iter_batches(16, columns=[prompt_key, *columns]):
+            for row in batch.to_pylist():
+                lists = (row[name] for name in ("responses", "finish_reasons", "num_generated_tokens", "seeds"))
+                for index, sample in enumerate(islice(zip(*lists, strict=True), _SAMPLES_PER_ROW)):
+                    response, finish_reason, num_tokens, seed = sample
+                    error = row["error"] if response is None else None
+                    yield [
+                        *(row["row_id"], index, last_message(row[prompt_key]), response, finish_reason),
+                        *(row["num_prompt_tokens"], num_tokens, seed, error),
+                    ]
+
+
+def close() -> None:
+    """Stop the service, which a run that was finished has no more use for; at exit it would be too late to bound it."""
+    import wandb
+
+    wandb.teardown()
+
+
+def kill_service() -> None:
+    """Kill wandb-core, so that whatever waits for it fails. What it had not written yet, seconds' worth, is lost."""
+    for pid in watchdog.children_named("wandb-core", os.getpid()):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

@@ -1,0 +1,308 @@
+"""The command line as a user meets it: real processes, their exit codes and what they print."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from rollout.cli.dry_run import show_plan
+from rollout.lifecycle import preflight
+from tests.commands import ECHO, command, run_command
+from tests.conftest import chat, composed, write_input
+
+HEAVY = {"vllm", "torch", "transformers", "wandb", "pandas", "matplotlib"}
+
+
+def modules_imported_by(*arguments: str, cwd: Path) -> set[str]:
+    command = [sys.executable, "-X", "importtime", "-m", "rollout", *arguments]
+    trace = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False).stderr
+    names = [line.rpartition("|")[2].strip() for line in trace.splitlines() if line.startswith("import time:")]
+    assert "hydra" in names
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--cfg", "job"], ["sampling=none_such"], ["data.path=input.parquet", "sampling.n_samples=0"]],
+)
+def test_answers_that_need_no_model_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
+    write_input(tmp_path / "input.parquet", [{"prompt": chat("hello")}])
+    assert not modules_imported_by(*arguments, cwd=tmp_path) & HEAVY
+
+
+def test_help_lists_every_group_and_preset(tmp_path: Path) -> None:
+    result = run_command("--help", cwd=tmp_path)
+    assert result.returncode == 0
+    assert (
+        "hardware: cpu, debug, dual_gpu, fp8, low_mem, multi_gpu, ray_cluster, single_gpu, throughput" in result.stdout
+    )
+    assert "sampling: default, greedy, high_temp" in result.stdout
+
+
+def test_a_run_from_any_folder_writes_below_that_folder(tmp_path: Path) -> None:
+    result = run_command(*ECHO, "sampling.n_samples=2", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    (run_dir,) = (tmp_path / "outputs").glob("*/*")
+    table = pd.read_parquet(run_dir / "rollouts.parquet")
+    assert len(table) == 12
+    assert table["responses"].map(len).eq(2).all()
+    assert f"results: {run_dir.relative_to(tmp_path) / 'rollouts.parquet'}" in result.stdout
+    assert sorted(path.name for path in (run_dir / ".hydra").iterdir()) == [
+        "config.yaml",
+        "hydra.yaml",
+        "overrides.yaml",
+    ]
+
+
+def test_two_runs_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
+    commands = [subprocess.Popen([sys.executable, "-m", "rollout", *ECHO], cwd=tmp_path) for _ in range(3)]
+    assert [command.wait(timeout=120) for command in commands] == [0, 0, 0]
+    assert len(list(tmp_path.glob("outputs/*/*/rollouts.parquet"))) == 3
+
+
+def test_a_used_folder_is_refused_and_nothing_in_it_changes(tmp_path: Path) -> None:
+    assert run_command(*ECHO, "hydra.run.dir=used", cwd=tmp_path).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "used").rglob("*") if path.is_file()}
+    again = run_command(*ECHO, "hydra.run.dir=used", "sampling.n_samples=3", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "hydra.run.dir=" in again.stderr
+    assert "holds a run already" in again.stderr
+    assert before == {path: path.read_bytes() for path in (tmp_path / "used").rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of inputs, each wrong in its own way, and one that is right."""
+    folder = tmp_path_factory.mktemp("inputs")
+    write_input(folder / "good.parquet", [{"prompt": chat("hello")}])
+    write_input(folder / "question.parquet", [{"question": chat("hello")}])
+    write_input(folder / "empty.parquet", [{"prompt": "a"}])
+    pd.DataFrame({"prompt": pd.Series([], dtype=str)}).to_parquet(folder / "empty.parquet")
+    write_input(folder / "clash.parquet", [{"prompt": "a", "responses": ["b"], "seeds": [1]}])
+    write_input(folder / "number.parquet", [{"prompt": 7}])
+    (folder / "broken.parquet").write_text("PAR1 but not really")
+    (folder / "empty.jsonl").write_text("")
+    (folder / "input.xlsx").write_text("a")
+    (folder / "model").mkdir()
+    return folder
+
+
+BAD_COMMANDS = [
+    (["sampling=hot"], "sampling=hot: no such preset; choose from default, greedy, high_temp"),
+    (["experiment=none_such"], "experiment=none_such: no such preset; choose from demo, quick_test"),
+    (["sampling.temprature=1"], "sampling.temprature: no such key, did you mean sampling.temperature?"),
+    (["+sampling.top=1"], "sampling.top: no such key, did you mean sampling.stop or sampling.top_p?"),
+    (["samplin.top_p=1"], "samplin: no such key, did you mean sampling?"),
+    (["hydra.run.dirr=x"], "hydra.run.dirr: Hydra has no such key"),
+    (["sampling.temperature=hot"], "sampling.temperature=hot: must be a number"),
+    (["sampling.n_samples=2.5"], "sampling.n_samples=2.5: must be a whole number"),
+    (["hardware.enforce_eager=maybe"], "hardware.enforce_eager=maybe: must be true or false"),
+    (["sampling.n_samples=null"], "sampling.n_samples=null: must have a value"),
+    (["sampling.temperature=3"], "sampling.temperature=3.0: must be at least 0.0 and at most 2.0"),
+    (["sampling.top_p=0"], "sampling.top_p=0.0: must be more than 0.0 and at most 1.0"),
+    (["sampling.temperature=0"], "sampling.n_samples=8: temperature=0 makes every sample of a prompt the same"),
+    (["postprocess.steps=[flaten]"], "postprocess.steps=flaten: choose from flatten, score, filter, analyze"),
+    (["nonsense"], "nonsense: cannot be read"),
+    (
+        ["data.path=a=1.parquet"],
+        "data.path=a=1.parquet: cannot be read (mismatched input '=' expecting <EOF>); write key=value, and quote "
+        """a text as in 'data.path="a=1.parquet"'""",
+    ),
+    (["data.path=none.parquet"], "data.path=none.parquet: no such file"),
+    (
+        ["data.path=question.parquet"],
+        "data.prompt_key=prompt: question.parquet has no such column, choose from question",
+    ),
+    (["data.path=empty.parquet"], "data.path=empty.parquet: has no rows"),
+    (["data.path=empty.jsonl"], "data.path=empty.jsonl: has no rows"),
+    (["data.path=broken.parquet"], "data.path=broken.parquet: not a readable .parquet file"),
+    (["data.path=input.xlsx"], "data.path=input.xlsx: give a file that ends in .parquet, .jsonl, .csv"),
+    (["data.path=clash.parquet"], "data.path=clash.parquet: column responses,seeds is one of ours"),
+    (["data.path=number.parquet"], "data.prompt_key=prompt: the column holds int64"),
+    (["data.path=good.parquet", "data.drop_columns=[x]"], "data.drop_columns=x: good.parquet has no such column"),
+    (["engine.kind=vllm", "model.path=./nowhere"], "model.path=./nowhere: no such folder"),
+    (["engine.kind=vllm", "model.path=./model"], "model.path=./model: has no config.json"),
+    (["engine.kind=vllm", "model.path=a b"], "model.path=a b: neither a folder here nor a hub id"),
+    (["engine.kind=vllm", "model.path=embedded:x"], "model.path=embedded:x: no such embedded model"),
+    (["engine.kind=vllm", "model.chat_template=x.jinja"], "model.chat_template=x.jinja: no such file"),
+    (["engine.kind=vllm", "hardware=dual_gpu"], "hardware.tensor_parallel_size=2: needs 2 GPUs, this machine shows 0"),
+    (["hardware.tensor_parallel_size=2"], "hardware.tensor_parallel_size=2: device=cpu runs one process"),
+    (["hardware.device=tpu"], "hardware.device=tpu: choose from cuda, cpu"),
+    (
+        ["hardware.gpu_memory_utilization=1.5"],
+        "hardware.gpu_memory_utilization=1.5: must be more than 0.0 and at most 1.0",
+    ),
+    (["store.flush_seconds=0"], "store.flush_seconds=0.0: must be more than 0.0"),
+    (["data.limit=0"], "data.limit=0: must be at least 1"),
+    (["data.too_long=cut"], "data.too_long=cut: choose from error, truncate_left, reduce_max_tokens"),
+    (["data.on_error=ignore"], "data.on_error=ignore: choose from record, fail"),
+    (["data.max_error_fraction=nan"], "data.max_error_fraction=nan: must be at least 0.0 and at most 1.0"),
+    (["data.path=model"], "data.path=model: give a file that ends in"),
+    (["sampling.min_tokens=3000"], "sampling.min_tokens=3000: more than max_tokens=2048; lower it"),
+    (["sampling.top_k=-2"], "sampling.top_k=-2: must be at least -1"),
+    (["sampling.n_samples=10000000000"], "sampling.n_samples=10000000000: must be at least 1 and at most 100000"),
+    (["postprocess.steps=[report]"], "postprocess.steps=report: shows what analyze finds; name analyze before it"),
+    (["postprocess=score"], "postprocess.steps=score: no scorer is set"),
+    (["postprocess.analyze.by=nowhere"], "postprocess.analyze.by=nowhere: no such column"),
+    (
+        ["postprocess.filter.min_length=9", "postprocess.filter.max_length=3"],
+        "postprocess.filter.min_length=9: more than max_length=3",
+    ),
+    (["tracking=cloud"], "tracking=cloud: no such preset; choose from disabled, offline, wandb"),
+    (["engine.kind=vllm", "model.tokenizer=./nope"], "model.tokenizer=./nope: neither a folder here nor a hub id"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD_COMMANDS, ids=[" ".join(command) for command, _ in BAD_COMMANDS])
+def test_a_mistake_ends_in_one_line_before_anything_is_loaded(overrides: list[str], message: str, inputs: Path) -> None:
+    hardware = [] if any(word.startswith("hardware=") for word in overrides) else ["hardware=cpu"]
+    kind = [] if "engine.kind=vllm" in overrides else ["engine.kind=echo"]
+    result = run_command(*hardware, *kind, "tracking=disabled", *overrides, cwd=inputs)
+    assert result.returncode == 1
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error: {message}")
+    assert not list(inputs.glob("outputs/*/*"))  # nothing left behind
+
+
+def test_every_problem_is_reported_at_once(inputs: Path) -> None:
+    overrides = ["sampling.n_samples=0", "sampling.top_p=3", "data.path=none.parquet", "model.path=./nowhere"]
+    result = run_command(*overrides, "hardware=dual_gpu", cwd=inputs)
+    keys = ["sampling.n_samples", "sampling.top_p", "model.path", "hardware.tensor_parallel_size", "data.path"]
+    assert [line.split("=")[0].removeprefix("error: ") for line in result.stderr.splitlines()] == keys
+
+
+def test_dry_run_tells_the_plan_and_the_bad_rows_and_writes_nothing(tmp_path: Path) -> None:
+    write_input(tmp_path / "input.parquet", [{"prompt": chat("a")}, {"prompt": None}, {"prompt": chat(" ")}])
+    plan = ("dry_run=true", "data.path=input.parquet", "sampling.n_samples=4", "hardware=cpu")
+    result = run_command(*plan, "data.max_error_fraction=0.7", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "1 usable, 2 not" in result.stdout
+    assert "row 1: the prompt is null" in result.stdout
+    assert "4 (4 per row)" in result.stdout
+    too_many = run_command(*plan, cwd=tmp_path)
+    assert too_many.returncode == 1
+    assert too_many.stderr.startswith("error: data.max_error_fraction=0.1: 1 of 3 rows cannot be sampled so far")
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["input.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        (["hardware=cpu"], "cpu, tensor_parallel_size 1"),
+        (["hardware=cpu", "hardware.replicas=3"], "cpu, tensor_parallel_size 1, replicas 3"),
+        (
+            ["hardware=ray_cluster", "hardware.replicas_per_gpu=2"],
+            "cuda, tensor_parallel_size 1, replicas null (as many as there are GPUs for), replicas_per_gpu 2, "
+            "ray_address auto",
+        ),
+    ],
+)
+def test_a_dry_run_shows_the_keys_for_several_engines_where_they_are_not_the_defaults(
+    asked: list[str], shown: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = write_input(tmp_path / "input.parquet", [{"prompt": chat("a")}])
+    run = composed("engine.kind=echo", f"data.path={source}", *asked)
+    show_plan(run, preflight(run))
+    assert f"hardware  {shown}\n" in capsys.readouterr().out
+
+
+def test_too_many_bad_rows_fail_the_run_and_say_which(tmp_path: Path) -> None:
+    write_input(tmp_path / "input.parquet", [{"prompt": chat("a")}] * 5 + [{"prompt": None}])
+    result = run_command(*ECHO, "data.path=input.parquet", "hydra.run.dir=run", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "error: data.max_error_fraction=0.1: 1 of 6 rows cannot be sampled so far, the last is row 5 (the prompt is "
+        "null); mend the input or raise the limit\n"
+    )
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
+
+
+def test_a_bug_keeps_its_traceback_and_the_manifest_says_failed(tmp_path: Path) -> None:
+    broken = "import rollout.lifecycle; rollout.lifecycle.finalize = None; from rollout.cli.main import main; main()"
+    command = [sys.executable, "-c", broken, *ECHO, "hydra.run.dir=run"]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert result.returncode == 1
+    assert "Traceback" in result.stderr
+    assert "'NoneType' object is not callable" in result.stderr
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
+
+
+def test_a_sweep_runs_every_combination_in_folders_of_their_own(tmp_path: Path) -> None:
+    arguments = ["-m", *ECHO, "sampling.temperature=0.3,0.7", "sampling.n_samples=1,2", "hydra.sweep.dir=sweep"]
+    result = run_command(*arguments, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = []
+    for job in sorted((tmp_path / "sweep").glob("[0-9]")):
+        manifest = json.loads((job / "run.json").read_text())
+        found.append((manifest["config"]["sampling"]["temperature"], len(pd.read_parquet(job / "flat.parquet")) // 12))
+        assert manifest["engine"]["reused"] is (job.name != "0")
+    assert found == [(0.3, 1), (0.3, 2), (0.7, 1), (0.7, 2)]
+
+
+def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path: Path) -> None:
+    line = shlex.join(command(*ECHO, "hydra.run.dir=run")) + " | head -1"
+    subprocess.run(["bash", "-c", line], cwd=tmp_path, check=True, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while json.loads((tmp_path / "run/run.json").read_text())["status"] != "done":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("output", [">&-", ">/dev/full"])
+def test_a_run_needs_no_screen(output: str, tmp_path: Path) -> None:
+    line = f"{shlex.join(command(*ECHO, 'hydra.run.dir=run'))} {output}"
+    assert subprocess.run(["bash", "-c", line], cwd=tmp_path, check=False).returncode == 0
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "done"
+
+
+def test_a_linked_folder_serves_and_a_mistake_leaves_a_users_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    (tmp_path / "mine").mkdir()
+    time.sleep(0.05)
+    assert run_command(*ECHO, "hydra.run.dir=link", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "real/rollouts.parquet").exists()
+    assert run_command(*ECHO, "hydra.run.dir=mine", "sampling.top_p=7", cwd=tmp_path).returncode == 1
+    assert (tmp_path / "mine").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("run_dir", "message"), [("file", "file: File exists"), ("/dev/null/x", "/dev/null/x: Not a directory")]
+)
+def test_a_run_folder_that_cannot_be_made_is_one_line(run_dir: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run_command(*ECHO, f"hydra.run.dir={run_dir}", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == f"error: {message}; choose another path, or change its permissions or free space\n"
+
+
+def test_a_folder_with_results_in_it_is_not_written_to(tmp_path: Path) -> None:
+    write_input(tmp_path / "rollouts.parquet", [{"prompt": "a"}])
+    result = run_command(*ECHO, "data.path=rollouts.parquet", "hydra.run.dir=.", cwd=tmp_path)
+    assert result.returncode == 1
+    assert "rollouts.parquet already exists there" in result.stderr
+    assert pd.read_parquet(tmp_path / "rollouts.parquet").columns.tolist() == ["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("rollout sampling=", {"sampling=default", "sampling=greedy", "sampling=high_temp"}),
+        ("rollout hardware=d", {"hardware=debug", "hardware=dual_gpu"}),
+        ("rollout sampling.t", {"sampling.temperature=", "sampling.top_k=", "sampling.top_p="}),
+    ],
+)
+def test_the_shell_completes_groups_presets_and_keys(typed: str, offered: set[str], tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("rollout")
+    environment = os.environ | {"COMP_LINE": typed}
+    result = subprocess.run(
+        [script, "-sc", "query=bash"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    assert set(result.stdout.split()) == offered

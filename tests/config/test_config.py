@@ -1,0 +1,337 @@
+"""Every knob has one home: its default, its limits and its documentation; presets hold only what differs."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from rollout.cli.compose import conf_dir
+from rollout.config import RunConfig, schema
+from rollout.config.fields import build, check, doubts, knobs
+from tests.conftest import composed
+
+CONF = Path(conf_dir())
+FILES = sorted(CONF.rglob("*.yaml"))
+PRESETS = [f"{path.parent.name}={path.stem}" for path in FILES if path.parent != CONF]
+DEFAULTS = {key: knob.value for key, knob in knobs()}
+
+
+def built(*dotlist: str) -> RunConfig:
+    return build(OmegaConf.from_dotlist(list(dotlist)))
+
+
+BREAK = "in a shell those are $'sampling.stop=[\"\\n\"]'"
+
+
+def problems(*dotlist: str) -> list[str]:
+    return list(check(built(*dotlist)))
+
+
+def keys(problem_lines: list[str]) -> list[str]:
+    return [line.partition("=")[0] for line in problem_lines]
+
+
+def differences(run: RunConfig, group: str = "") -> dict[str, Any]:
+    """What `run` does not leave at its default."""
+    return {key: knob.value for key, knob in knobs(run) if key.startswith(group) and knob.value != DEFAULTS[key]}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("sampling.n_samples", 8),
+        ("sampling.max_tokens", 2048),
+        ("sampling.temperature", 1.0),
+        ("sampling.top_p", 0.95),
+        ("sampling.seed", 42),
+        ("hardware.tensor_parallel_size", 1),
+        ("hardware.gpu_memory_utilization", 0.9),
+        ("hardware.max_num_seqs", 256),
+        ("hardware.enable_prefix_caching", True),
+        ("hardware.enforce_eager", False),
+        ("postprocess.filter.min_length", None),
+        ("postprocess.filter.max_length", None),
+        ("data.prompt_key", "prompt"),
+    ],
+)
+def test_defaults_are_those_of_the_reference_card(key: str, value: Any) -> None:
+    assert DEFAULTS[key] == value
+
+
+@pytest.mark.parametrize(
+    ("preset", "values"),
+    [
+        ("hardware=single_gpu", {"gpu_memory_utilization": 0.95}),
+        ("hardware=dual_gpu", {"tensor_parallel_size": 2, "gpu_memory_utilization": 0.95, "max_num_seqs": 512}),
+        ("hardware=low_mem", {"gpu_memory_utilization": 0.7, "max_num_seqs": 64}),
+        ("hardware=debug", {"enforce_eager": True, "gpu_memory_utilization": 0.5}),
+        (
+            "hardware=throughput",
+            {
+                "max_num_seqs": 1024,
+                "engine_kwargs": {"compilation_config": {"max_cudagraph_capture_size": 1024}},
+            },
+        ),
+        ("hardware=multi_gpu", {"replicas": None, "gpu_memory_utilization": 0.95}),
+        ("hardware=ray_cluster", {"replicas": None, "ray_address": "auto", "gpu_memory_utilization": 0.95}),
+        ("sampling=high_temp", {"temperature": 1.5}),
+        ("sampling=greedy", {"temperature": 0, "n_samples": 1}),
+    ],
+)
+def test_a_preset_changes_what_the_reference_card_says_and_nothing_else(preset: str, values: dict[str, Any]) -> None:
+    group = preset.partition("=")[0] + "."
+    assert differences(composed(preset), group) == {group + name: value for name, value in values.items()}
+
+
+def test_the_cpu_preset_keeps_the_engine_in_this_process() -> None:
+    changed = differences(composed("hardware=cpu"), "hardware.")
+    assert changed.pop("hardware.env")["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
+    assert changed == {
+        "hardware.device": "cpu",
+        "hardware.engine_kwargs": {"enable_chunked_prefill": False},
+        "hardware.dtype": "float32",
+        "hardware.enforce_eager": True,
+        "hardware.max_num_seqs": 32,
+    }
+
+
+def test_the_bare_command_changes_no_default_but_the_hardware() -> None:
+    assert differences(composed("hardware=single_gpu")) == {"hardware.gpu_memory_utilization": 0.95}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_composes_and_passes_the_check(preset: str) -> None:
+    hardware = [] if preset.startswith("hardware=") else ["hardware=cpu"]
+    assert list(check(composed(preset, *hardware))) == []
+
+
+def test_the_command_line_has_the_last_word() -> None:
+    run = composed("experiment=quick_test", "sampling=high_temp", "sampling.n_samples=9", "hardware=cpu")
+    assert (run.data.limit, run.sampling.n_samples, run.sampling.temperature) == (2, 9, 1.5)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(CONF)))
+def test_no_file_restates_a_default(path: Path) -> None:
+    cfg = OmegaConf.load(path)
+    assert isinstance(cfg, DictConfig)
+    is_global = path.parent == CONF or "@package _global_" in path.read_text()
+    said = cfg if is_global else OmegaConf.create({path.parent.name: cfg})
+    assert [key for key, value in DEFAULTS.items() if OmegaConf.select(said, key, default=...) == value] == []
+
+
+def test_every_knob_is_documented_under_its_field() -> None:
+    documented: set[tuple[str, str]] = set()
+    for node in ast.parse(Path(schema.__file__).read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            for statement, below in zip(node.body, node.body[1:], strict=False):
+                match statement, below:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))) if text:
+                        documented.add((node.name, name))
+    assert {(owner(key), key.rpartition(".")[2]) for key in DEFAULTS} - documented == set()
+
+
+def owner(key: str) -> str:
+    """The dataclass that declares a knob."""
+    node: Any = RunConfig()
+    for name in key.split(".")[:-1]:
+        node = getattr(node, name)
+    return type(node).__name__
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "data.limit=0",
+        "data.max_error_fraction=-0.01",
+        "data.max_error_fraction=1.01",
+        "model.max_model_len=0",
+        "sampling.n_samples=0",
+        "sampling.n_samples=-1",
+        "sampling.max_tokens=0",
+        "sampling.temperature=-0.1",
+        "sampling.temperature=2.1",
+        "sampling.top_p=0",
+        "sampling.top_p=1.1",
+        "sampling.seed=-1",
+        "sampling.top_k=-2",
+        "sampling.min_p=-0.1",
+        "sampling.min_p=1.1",
+        "sampling.repetition_penalty=0",
+        "sampling.presence_penalty=-2.1",
+        "sampling.presence_penalty=2.1",
+        "sampling.frequency_penalty=-2.1",
+        "sampling.frequency_penalty=2.1",
+        "sampling.min_tokens=-1",
+        "sampling.extra.logprobs=3",
+        "hardware.device=tpu",
+        "hardware.tensor_parallel_size=0",
+        "hardware.pipeline_parallel_size=0",
+        "hardware.gpu_memory_utilization=0",
+        "hardware.gpu_memory_utilization=1.1",
+        "hardware.max_num_seqs=0",
+        "hardware.max_num_batched_tokens=0",
+        "hardware.dtype=int8",
+        "postprocess.steps=[flatten,shrink]",
+        "postprocess.filter.min_length=-1",
+        "postprocess.filter.max_length=-1",
+        "tracking.mode=on",
+        "tracking.interval_seconds=0",
+        "tracking.sample_rows=-1",
+        "tracking.sample_rows=101",
+        "tracking.init_timeout=0",
+        "tracking.finish_timeout=601",
+        "store.flush_seconds=0",
+        "store.flush_samples=0",
+        "engine.kind=hf",
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_its_key(value: str) -> None:
+    assert keys(problems(value)) == [value.partition("=")[0]]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "data.limit=1",
+        "data.max_error_fraction=0",
+        "data.max_error_fraction=1",
+        "sampling.n_samples=1",
+        "sampling.temperature=2",
+        "sampling.top_p=1",
+        "sampling.top_p=0.001",
+        "sampling.seed=0",
+        "sampling.top_k=-1",
+        "sampling.min_p=1",
+        "sampling.presence_penalty=-2",
+        "sampling.frequency_penalty=2",
+        "sampling.repetition_penalty=0.1",
+        "hardware.gpu_memory_utilization=1",
+        "postprocess.steps=[]",
+        "postprocess.filter.min_length=0",
+        "tracking.sample_rows=0",
+        "tracking.sample_rows=100",
+        "store.flush_samples=1",
+    ],
+)
+def test_a_value_on_the_edge_of_its_range_is_accepted(value: str) -> None:
+    assert problems(value) == []
+
+
+@pytest.mark.parametrize("key", [key for key, knob in knobs() if knob.type is float])
+def test_nan_is_no_number(key: str) -> None:
+    assert keys(problems(f"{key}=.nan")) == [key]
+
+
+@pytest.mark.parametrize(
+    ("contradiction", "key", "cure"),
+    [
+        (["sampling.temperature=0"], "sampling.n_samples", "sampling.n_samples=1"),
+        (["sampling.max_tokens=10", "sampling.min_tokens=11"], "sampling.min_tokens", "sampling.min_tokens=10"),
+        (
+            ["hardware.device=cpu", "hardware.tensor_parallel_size=2"],
+            "hardware.tensor_parallel_size",
+            "hardware.tensor_parallel_size=1",
+        ),
+        (
+            ["hardware.device=cpu", "hardware.pipeline_parallel_size=2"],
+            "hardware.tensor_parallel_size",
+            "hardware.device=cuda",
+        ),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused_until_cured(
+    contradiction: list[str], key: str, cure: str
+) -> None:
+    assert keys(problems(*contradiction)) == [key]
+    assert problems(*contradiction, cure) == []
+
+
+def test_all_problems_are_found_at_once() -> None:
+    found = problems(
+        "sampling.n_samples=0", "sampling.top_p=2", "hardware.dtype=int8", "sampling.min_tokens=5000", "data.limit=-1"
+    )
+    assert sorted(keys(found)) == [
+        "data.limit",
+        "hardware.dtype",
+        "sampling.min_tokens",
+        "sampling.n_samples",
+        "sampling.top_p",
+    ]
+
+
+def test_a_problem_says_the_value_and_the_range() -> None:
+    assert problems("sampling.top_p=2") == ["sampling.top_p=2.0: must be more than 0.0 and at most 1.0"]
+    assert problems("hardware.device=tpu") == ["hardware.device=tpu: choose from cuda, cpu"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "sampling.temperature=hot",
+        "sampling.n_samples=2.5",
+        "sampling.n_samples=true",
+        "sampling.n_samples=null",
+        "sampling.stop=word",
+        "sampling.stop_token_ids=[x]",
+        "sampling=greedy",
+        "hardware.enforce_eager=maybe",
+        "sampling.temprature=1",
+        "postprocess.filter.min_lenght=1",
+        "sample.n_samples=1",
+        "extra=1",
+    ],
+)
+def test_build_refuses_unknown_keys_and_wrong_types_of_a_config_without_schema(value: str) -> None:
+    with pytest.raises(OmegaConfBaseException):
+        built(value)
+
+
+def test_build_gives_every_value_its_declared_type() -> None:
+    run = build(
+        OmegaConf.create(
+            {
+                "sampling": {"n_samples": "4", "temperature": 1, "stop": [1], "seed": "${sampling.n_samples}"},
+                "hardware": {"env": {"X": 1}, "engine_kwargs": {"a": {"b": 1}}},
+            }
+        )
+    )
+    assert repr((run.sampling.n_samples, run.sampling.temperature, run.sampling.seed)) == "(4, 1.0, 4)"
+    assert run.sampling.stop == ["1"]
+    assert run.hardware.env == {"X": "1"}
+    assert type(run.hardware.engine_kwargs["a"]) is dict
+
+
+def test_build_of_nothing_is_the_defaults() -> None:
+    assert build(OmegaConf.create({})) == RunConfig()
+
+
+def test_no_two_configs_share_a_value() -> None:
+    RunConfig().postprocess.steps.append("filter")
+    RunConfig().hardware.env["X"] = "1"
+    assert RunConfig().postprocess.steps == ["flatten", "analyze", "report"]
+    assert RunConfig().hardware.env == {}
+
+
+@pytest.mark.parametrize(
+    "override", ["+foo=1", "++foo=1", "+sampling.foo=1", "++sampling.foo=1", "sampling.foo=1", "+sampling.n_samples=1"]
+)
+def test_the_command_line_cannot_add_a_key(override: str) -> None:
+    with pytest.raises((HydraException, OmegaConfBaseException)):
+        composed("hardware=cpu", override)
+
+
+@pytest.mark.parametrize("plus", ["", "+"])
+def test_the_free_form_dictionaries_take_any_key(plus: str) -> None:
+    assert composed("hardware=cpu", f"{plus}sampling.extra.ignore_eos=true").sampling.extra == {"ignore_eos": True}
+
+
+@pytest.mark.parametrize(("stop", "doubtful"), [(r"\n\n", True), (r"END\t", True), ("\n\n", False), (r"\end", False)])
+def test_a_backslash_that_a_shell_has_left_in_a_stop_text_is_doubted(stop: str, doubtful: bool) -> None:
+    run = RunConfig()
+    run.sampling.stop = [stop]
+    lines = [f"sampling.stop={stop}: a backslash and a letter, not a line break or tab; " + BREAK] * doubtful
+    assert list(doubts(run)) == lines

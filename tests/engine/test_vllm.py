@@ -1,0 +1,272 @@
+"""Real vLLM on the CPU. Slow to start, so the tests share engines: the tiny model for logic, SmolLM2 for text."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from vllm import SamplingParams
+
+from rollout.cli import saved_config
+from rollout.cli.compose import compose_run
+from rollout.config import RunConfig
+from rollout.data.prompts import parse_chat
+from rollout.engine.protocol import EngineSpec, acquire, release
+from rollout.engine.vllm_engine import VLLMEngine
+from rollout.errors import PromptError, UserError
+from rollout.lifecycle import execute, preflight, to_continue
+from rollout.records import Request
+from rollout.store import lineage
+from rollout.verify.__main__ import verify
+from tests.conftest import chat, write_input
+from tests.engine.test_content import flip_a_bit
+from tests.tiny_model import write_tiny_model
+
+pytestmark = pytest.mark.slow
+
+ROWS: list[dict[str, Any]] = [
+    {"prompt": [*chat(f"question {number % 7}"), *chat("and " * (1 + number % 5))]} for number in range(24)
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("vllm")
+    write_tiny_model(folder / "model")
+    yield folder
+    release()
+
+
+def tiny(folder: Path, *overrides: str) -> RunConfig:
+    """A config of the tiny model. Configs with equal model and hardware share an engine."""
+    return compose_run(
+        f"model.path={folder / 'model'}",
+        "hardware=cpu",
+        "hardware.env.VLLM_CPU_KVCACHE_SPACE='1'",
+        "tracking=disabled",
+        "sampling.max_tokens=24",
+        "sampling.n_samples=3",
+        *overrides,
+    )
+
+
+def rows_of_run(folder: Path, name: str, *overrides: str, rows: list[dict[str, Any]] = ROWS) -> list[dict[str, Any]]:
+    """What a run over `rows` writes."""
+    run = tiny(folder, f"data.path={write_input(folder / f'{name}.parquet', rows)}", *overrides)
+    table = preflight(run)
+    (folder / name).mkdir()
+    saved_config.save(run, folder / name)
+    execute(run, table, folder / name)
+    written: list[dict[str, Any]] = pq.read_table(folder / name / "rollouts.parquet").to_pylist()
+    return written
+
+
+def test_prompts_have_the_tokens_and_greedy_responses_the_text_of_vllms_own_chat(folder: Path) -> None:
+    rows = rows_of_run(folder, "greedy", "sampling.temperature=0", "sampling.n_samples=1")
+    engine = acquire(EngineSpec.of(tiny(folder))).engine
+    assert isinstance(engine, VLLMEngine)
+    outputs = engine.llm.chat([row["prompt"] for row in ROWS], SamplingParams(temperature=0, max_tokens=24))
+    for row, output in zip(rows, outputs, strict=True):
+        assert engine.render(parse_chat(row["prompt"])).token_ids == output.prompt_token_ids
+        assert row["num_prompt_tokens"] == len(output.prompt_token_ids)
+        assert row["responses"] == [output.outputs[0].text]
+        assert row["finish_reasons"] == [output.outputs[0].finish_reason]
+        assert row["num_generated_tokens"] == [len(output.outputs[0].token_ids)]
+    assert len({tuple(row["responses"]) for row in rows}) > 12  # of 24 prompts, which decide what comes
+
+
+def test_a_last_message_is_continued_when_asked_for(folder: Path) -> None:
+    begun = [*chat("count"), {"role": "assistant", "content": "one two"}]
+    continued = "model.chat_template_kwargs={continue_final_message: true}"
+    rows_of_run(folder, "continued", continued, rows=[{"prompt": begun}])
+    log = (folder / "continued/rollout.log").read_text()
+    assert "(row 0): '<s><user>count\\n<assistant>one two'" in log
+
+
+def test_a_template_of_one_line_gives_a_base_model_the_text_as_it_is(folder: Path) -> None:
+    (folder / "raw.jinja").write_text("{{ bos_token }}{{ messages[0]['content'] }}")
+    rows_of_run(folder, "raw", f"model.chat_template={folder / 'raw.jinja'}", rows=[{"prompt": "def quick("}])
+    assert "(row 0): '<s>def quick('" in (folder / "raw/rollout.log").read_text()
+
+
+def test_a_context_that_the_config_tells_is_compared_before_loading(folder: Path) -> None:
+    run = tiny(folder, "sampling.max_tokens=256")
+    with pytest.raises(UserError, match=r"sampling\.max_tokens=256: the context holds 256 tokens"):
+        preflight(run)
+    assert preflight(tiny(folder, "sampling.max_tokens=256", "data.too_long=reduce_max_tokens")).num_rows
+
+
+def test_a_row_that_vllm_cannot_sample_costs_only_itself(folder: Path) -> None:
+    prompts = [chat("good"), chat("too long " * 200), [{"role": "robot", "content": "hi"}], chat("good")]
+    rows = rows_of_run(folder, "bad", "data.max_error_fraction=1", rows=[{"prompt": prompt} for prompt in prompts])
+    assert [row["error"] is None for row in rows] == [True, False, False, True]
+    assert rows[1]["error"].endswith("tokens and sampling.max_tokens is 24; the context holds 256")
+    assert "unknown role robot" in rows[2]["error"]
+    assert all(text is not None for row in (rows[0], rows[3]) for text in row["responses"])
+
+
+def test_what_vllm_refuses_when_a_request_is_built_costs_only_that_request(folder: Path) -> None:
+    engine = acquire(EngineSpec.of(tiny(folder))).engine
+    engine.use(tiny(folder, "sampling.min_tokens=20").sampling)
+    token_ids = engine.render(chat("good")).token_ids
+    with pytest.raises(PromptError, match="min_tokens"):
+        engine.add(Request(0, 0, 1, token_ids, max_tokens=10))
+    engine.add(Request(1, 0, 1, token_ids, max_tokens=24))
+    samples = [sample for _ in range(40) for sample in engine.step()]
+    assert [(sample.row_id, sample.error) for sample in samples] == [(1, None)]
+
+
+def test_a_checkpoint_of_the_same_shape_is_another_model(
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    rows_of_run(folder, "checkpoint", "sampling.n_samples=1")
+    copy = Path(shutil.copytree(folder / "model", tmp_path / "copy"))
+
+    def goes_on(*overrides: str) -> bool:
+        run = saved_config.load(folder / "checkpoint", [f"model.path={copy}", "sampling.n_samples=2", *overrides])
+        return to_continue(run, preflight(run), folder / "checkpoint") is not None
+
+    assert goes_on()
+    assert goes_on("hardware.engine_kwargs.kv_cache_memory_bytes=99")
+    with pytest.raises(UserError, match=r"hardware\.engine_kwargs\.seed=7: this run was made with None"):
+        goes_on("hardware.engine_kwargs.seed=7")
+
+    flip_a_bit(copy / "model.safetensors")
+    with pytest.raises(UserError, match=r"model\.path: the files there are blake3:.*was made with blake3:"):
+        goes_on()
+
+    about = json.loads((folder / "checkpoint/run.json").read_text())
+    del about["digest"]["model.content"], about["digest"]["hardware.engine_kwargs"]  # as before there were these keys
+    (folder / "checkpoint/run.json").write_text(json.dumps(about))
+    capsys.readouterr()
+    assert goes_on()
+    assert capsys.readouterr().err.count("warning: this run was made by an older version") == 1
+
+
+def test_the_samples_of_a_prompt_differ_and_equal_prompts_have_samples_of_their_own(folder: Path) -> None:
+    rows = rows_of_run(folder, "same", "sampling.n_samples=4", rows=[{"prompt": chat("same")}] * 3)
+    assert len({text for row in rows for text in row["responses"]}) == 12
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sampling.extra.max_new_tokens=3", "sampling.extra.max_new_tokens: vLLM has no such argument, did you mean"),
+        ("sampling.extra.temperature=1", "sampling.extra.temperature: this project sets it"),
+        ("sampling.extra.structured_outputs={regx: a}", "structured_outputs.regx: vLLM has no such argument, did you"),
+        ("sampling.extra.n=2", "sampling.extra.n: this project sets it"),
+        ("sampling.extra.thinking_token_budget=-5", "sampling: vLLM refuses these parameters"),
+    ],
+)
+def test_sampling_parameters_that_vllm_does_not_have_are_refused(folder: Path, override: str, message: str) -> None:
+    run = tiny(folder, override)
+    with pytest.raises(UserError, match=message):
+        acquire(EngineSpec.of(run)).engine.use(run.sampling)
+
+
+def test_extra_sampling_parameters_reach_vllm(folder: Path) -> None:
+    rows = rows_of_run(folder, "ignore_eos", "sampling.extra.ignore_eos=true", "sampling.max_tokens=20")
+    assert {count for row in rows for count in row["num_generated_tokens"]} == {20}
+    assert {reason for row in rows for reason in row["finish_reasons"]} == {"length"}
+
+
+def test_vllms_chatter_goes_to_the_log_and_the_parameters_are_in_it(folder: Path) -> None:
+    log = (folder / "greedy" / "rollout.log").read_text()
+    assert "INFO" in log
+    assert "vllm" in log.lower()
+    assert "sampling: n_samples=1, max_tokens=24, temperature=0.0, seed=42" in log
+
+
+def test_same_seed_same_bytes_whatever_the_limit_and_the_number_at_a_time(folder: Path) -> None:
+    """Also where the prompts of a step do not fit into it: they must wait, because their samples are seeded."""
+    rows = [{"prompt": chat(f"{number} " + "fox " * (30 * (number % 3)))} for number in range(24)]
+    together = rows_of_run(folder, "wide", rows=rows)
+    assert rows_of_run(folder, "limited", "data.limit=10", rows=rows) == together[:10]
+    narrow = ("hardware.max_num_seqs=3", "hardware.max_num_batched_tokens=256")
+    assert rows_of_run(folder, "narrow", *narrow, rows=rows) == together
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("model.max_model_len=99999", "model.max_model_len=99999: the model's context is 256; lower it to that"),
+        (
+            "model.chat_template={folder}/broken.jinja",
+            "model.chat_template={folder}/broken.jinja: Expected an expression",
+        ),
+        ("model.path={folder}/bare", "model.path={folder}/bare: has a config but no weights"),
+        ("model.path=Qwen/Qwen3-8B", "model.path=Qwen/Qwen3-8B: cannot be fetched from the hub"),
+        ("hardware.max_num_batched_tokens=9", "hardware.max_num_batched_tokens=9: smaller than the context of 256"),
+    ],
+)
+def test_an_engine_that_cannot_start_says_the_cure_in_one_line(
+    override: str, line: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (folder / "broken.jinja").write_text("{% for %}")
+    shutil.copytree(
+        folder / "model", folder / "bare", ignore=shutil.ignore_patterns("*.safetensors"), dirs_exist_ok=True
+    )
+    override, name = override.format(folder=folder), tmp_path.name
+    with pytest.raises(UserError) as refusal:
+        rows_of_run(folder, name, override)
+    (problem,) = refusal.value.problems
+    assert problem.startswith(line.format(folder=folder))
+    if "template" not in override:  # which is our own finding
+        assert problem.endswith(f"(all of vLLM's output: {folder / name / 'rollout.log'})")
+
+
+def test_engine_arguments_that_vllm_does_not_have_are_refused_before_loading(folder: Path) -> None:
+    run = tiny(folder, "hardware.engine_kwargs.max_num_seq=3", "hardware.engine_kwargs.dtype=float16")
+    with pytest.raises(UserError) as refusal:
+        acquire(EngineSpec.of(run))
+    assert refusal.value.problems == (
+        "hardware.engine_kwargs.max_num_seq: vLLM has no such argument, did you mean max_num_seqs?",
+        "hardware.engine_kwargs.dtype: this project sets it; use the config key of that name",
+    )
+
+
+def test_a_replay_repeats_every_byte_and_verify_finds_the_one_character_that_was_changed(folder: Path) -> None:
+    """On another number of samples at a time, from the saved config alone."""
+    rows_of_run(folder, "original", "data.system_prompt=be brief")
+    run = saved_config.load(folder / "original", ["hardware.max_num_seqs=5"])
+    (folder / "replay").mkdir()
+    execute(run, preflight(run), folder / "replay", replay_of=lineage.origin(folder / "original"))
+    result = folder / "original/rollouts.parquet"
+    assert (folder / "replay/rollouts.parquet").read_bytes() == result.read_bytes()
+    assert json.loads((folder / "replay/run.json").read_text())["replay_of"]["differences"] == []
+
+    found = verify(folder / "original", ["rows=10"])
+    assert (found.samples, found.matches) == (30, 30)
+
+    table = pq.read_table(result)
+    rows = table.to_pylist()
+    text = rows[7]["responses"][1]
+    rows[7]["responses"][1] = text[:9] + "#" + text[10:]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), result)
+    found = verify(folder / "original", ["rows=all"])
+    assert (found.samples, found.matches) == (72, 71)
+    (difference,) = found.differences
+    assert (difference.row_id, difference.sample_idx, difference.offset) == (7, 1, 9)
+    assert text[9:].startswith(difference.regenerated.removesuffix("..."))
+
+
+def test_the_quick_test_writes_real_text_on_a_fresh_machine(tmp_path: Path) -> None:
+    """The README's set-up check, in a process of its own and with nothing unpacked yet; W&B offline, as by default."""
+    command = [sys.executable, "-m", "rollout", "experiment=quick_test", "hardware=cpu", "hydra.run.dir=run"]
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    rows = pq.read_table(tmp_path / "run" / "rollouts.parquet").to_pylist()
+    assert len(rows) == 2
+    assert all(len(text.split()) >= 5 for row in rows for text in row["responses"])
+    assert json.loads((tmp_path / "run/run.json").read_text())["throughput"]["output_tok_s"] > 1
+    assert "INFO" not in result.stdout  # vLLM's own lines
+    assert list((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))

@@ -1,0 +1,68 @@
+"""One replica without Ray: whatever ends its thread, the driver hears of it; what it is given of a shared GPU."""
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout.engine.vllm_worker import NAME
+from rollout.errors import UserError
+from rollout.replicas import worker
+from rollout.replicas.driver import one_engine
+from rollout.replicas.worker import Job, Replica, Report
+from rollout.store.lock import LOCK
+from tests.commands import ECHO
+from tests.conftest import composed
+
+
+def report_of_one_that_raises(error: BaseException, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
+    """What a replica tells when loading its engine raises `error`."""
+
+    def load(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(worker, "load", load)
+    (folder / LOCK).write_text("driver")
+    one = Replica()
+    one.start(Job(composed(*ECHO), folder, 3, "writer", holder="driver"))
+    return one.exchange([], flush=False, seconds=10.0)
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), ZeroDivisionError("a bug"), OSError("no model")])
+def test_whatever_ends_a_replica_reaches_the_driver_with_its_traceback(
+    error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = report_of_one_that_raises(error, tmp_path, monkeypatch)
+    assert type(report.error) is RuntimeError
+    assert str(report.error).startswith("replica 3 on ")
+    assert "Traceback" in str(report.error)
+    assert type(error).__name__ in str(report.error)
+
+
+@pytest.mark.parametrize("error", [UserError("a=1: wrong; mend it"), OSError(errno.ENOSPC, "No space left on device")])
+def test_what_the_user_can_cure_is_told_as_it_is(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert report_of_one_that_raises(error, tmp_path, monkeypatch).error is error
+
+
+def test_engines_that_share_a_gpu_share_its_memory_and_only_the_first_measures_what_is_left() -> None:
+    run = composed("hardware=single_gpu", "hardware.replicas_per_gpu=4")
+    first, other = one_engine(run).hardware, one_engine(run, kv_cache_bytes=123).hardware
+    assert first.gpu_memory_utilization == other.gpu_memory_utilization == 0.95 / 4
+    assert first.engine_kwargs == {"worker_extension_cls": NAME}
+    assert other.engine_kwargs == {"kv_cache_memory_bytes": 123}
+    assert first.replicas_per_gpu == first.replicas == 1
+
+
+def test_a_size_of_the_cache_that_the_user_has_set_is_not_measured() -> None:
+    asked = "hardware.engine_kwargs.kv_cache_memory_bytes=77"
+    run = composed("hardware=single_gpu", "hardware.replicas_per_gpu=4", asked)
+    assert one_engine(run).hardware.engine_kwargs == {"kv_cache_memory_bytes": 77}
+    assert one_engine(run, None).hardware.engine_kwargs == {"kv_cache_memory_bytes": 77}
+
+
+def test_an_engine_that_shares_nothing_is_as_the_user_asked() -> None:
+    run = composed("hardware=single_gpu", "hardware.replicas=2")
+    assert one_engine(run).hardware == composed("hardware=single_gpu").hardware

@@ -1,0 +1,102 @@
+"""The numbers of a run while it goes on, also when samples that were counted are lost with a replica."""
+
+import pytest
+
+from rollout.engine.protocol import EngineStats
+from rollout.records import Outcome
+from rollout.tracking import progress
+from rollout.tracking.progress import Progress
+
+
+def ended(tokens: int = 10, error: str | None = None) -> Outcome:
+    return Outcome(0, 0, None if error else 5, 0 if error else tokens, error)
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(progress, "time", clock)
+    return clock
+
+
+def test_a_sample_that_is_lost_is_as_if_it_had_not_been_counted() -> None:
+    lost, never = Progress(20, 3), Progress(20, 3)
+    for counted in (lost, never):
+        counted.count(ended(8))
+        counted.count(ended(error="refused"))
+    for outcome in (ended(7), ended(9), ended(error="refused")):
+        lost.count(outcome)
+    for outcome in (ended(7), ended(9), ended(error="refused")):
+        lost.count(outcome, times=-1)
+    assert lost.snapshot() == never.snapshot()
+    assert (lost.snapshot().samples_done, lost.snapshot().samples_failed) == (5, 1)
+
+
+def test_a_sample_that_is_lost_and_generated_again_counts_once(clock: Clock) -> None:
+    counted = Progress(2, 0)
+    with counted.watching(lambda: EngineStats(0, 0, 0)):
+        for times in (1, -1, 1):
+            counted.count(ended(30), times)
+        clock.now += 10
+        now = counted.snapshot()
+    assert (now.samples_done, now.generated_tokens, now.prompt_tokens, now.output_tok_s) == (1, 30, 5, 3.0)
+
+
+def test_lost_responses_are_forgotten_in_the_estimate_of_what_is_left(clock: Clock) -> None:
+    """Ten samples of 10 tokens, of which the long one that was lost must not be expected again."""
+    counted = Progress(10, 0)
+    with counted.watching(lambda: EngineStats(0, 0, 0)):
+        counted.count(ended(1000))
+        counted.count(ended(1000), times=-1)
+        for _ in range(5):
+            counted.count(ended(10))
+        clock.now += 5
+        assert counted.snapshot().eta_seconds == pytest.approx(5)
+
+
+def test_each_replica_has_a_rate_of_its_own(clock: Clock) -> None:
+    tokens = [0, 0]
+    counted = Progress(10, 0)
+    with counted.watching(lambda: EngineStats(2, 0, sum(tokens), tuple(tokens))):
+        clock.now += 4
+        tokens[:] = [40, 200]
+        now = counted.snapshot()
+    assert now.replica_tok_s_now == (10, 50)
+    assert now.output_tok_s_now == 60
+
+
+def test_now_is_the_last_ten_seconds_of_a_replica_too(clock: Clock) -> None:
+    tokens = [0]
+    counted = Progress(10, 0)
+    with counted.watching(lambda: EngineStats(1, 0, sum(tokens), tuple(tokens))):
+        for added in (*[1000] * 20, *[10] * 11):  # a second each
+            clock.now += 1
+            tokens[0] += added
+            now = counted.snapshot()
+    assert now.replica_tok_s_now == (10,)
+
+
+def test_a_replica_that_lost_tokens_has_no_negative_rate(clock: Clock) -> None:
+    tokens = [0, 0]
+    counted = Progress(10, 0)
+    with counted.watching(lambda: EngineStats(0, 0, sum(tokens), tuple(tokens))):
+        for tokens[:] in ([100, 100], [200, 200], [40, 300]):
+            clock.now += 10
+            now = counted.snapshot()
+    assert now.replica_tok_s_now == (0, 10)
+
+
+def test_one_engine_has_no_replica_rates(clock: Clock) -> None:
+    counted = Progress(10, 0)
+    with counted.watching(lambda: EngineStats(0, 0, 7)):
+        clock.now += 1
+        assert counted.snapshot().replica_tok_s_now == ()
