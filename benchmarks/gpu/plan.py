@@ -80,6 +80,7 @@ PLAN = (
     _tuned("seqs_1536", "equal", *_at_a_time(1536)),
     _tuned("seqs_768", "equal", *_at_a_time(768)),
     _engine("8b-dual_gpu", 180, "--do", "equal:ours:2", "hardware=dual_gpu", gpus=2),
+    _tests("start_up", 330, "test_loading", gpus=2),
     _tests("two_gpus", 110, "two_gpus or every_gpu", gpus=2),
 )
 """A step called after a shape alone, or its `one_engine`, is what the other engines of that shape are compared with."""

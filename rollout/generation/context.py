@@ -51,9 +51,7 @@ def fit(
     elif too_long == "reduce_max_tokens" and len(token_ids) < max_model_len:
         room = max_model_len - len(token_ids)
         if room < sampling.min_tokens:  # vLLM refuses such a request
-            raise PromptError(
-                f"sampling.min_tokens={sampling.min_tokens}, but the prompt leaves room for {room} tokens"
-            )
+            raise PromptError(f"sampling.min_tokens={sampling.min_tokens}, but the prompt leaves room for only {room}")
         return Fitted(token_ids, room, [])
     raise PromptError(
         f"the prompt has {len(token_ids)} tokens and sampling.max_tokens is {max_tokens}; "

@@ -85,7 +85,8 @@ def driven(folder: Path, death: str, *overrides: str) -> tuple[Scripted, dict[st
     """A run on such replicas: the replicas, what run.json would say of them, the journal."""
     source = write_input(folder / "input.parquet", [{"prompt": chat(str(row))} for row in range(30)])
     run = composed(*ECHO, f"data.path={source}", "sampling.n_samples=2", *overrides)
-    table, run_dir, record = preflight(run), folder / "run", dict[str, Any](seconds={}, provenance={}, replay_of=None)
+    table, run_dir = preflight(run), folder / "run"
+    record: dict[str, Any] = {"seconds": {}, "provenance": {}, "digest": {}, "replay_of": None}
     replicas = Scripted(run, death)
     with locked(run_dir), tracked(run_dir, run.tracking, record) as tracker:
         session = Session(run, table, run_dir, Console(file=io.StringIO()), tracker, StopRequest())

@@ -171,7 +171,7 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(mode: str, tmp_path: Path, 
     dying = (*slow, "engine.echo.die_after=30", "engine.max_restarts=0", "tracking.sample_rows=0")
     assert run_command(*ECHO, *dying, f"tracking={mode}", "hydra.run.dir=run", cwd=tmp_path).returncode == 1
     run_id = manifest(tmp_path / "run")["wandb"]["id"]
-    resumed = resume("run", "engine.echo.die_after=null", cwd=tmp_path)
+    resumed = resume("run", "engine.echo.die_after=null", "trust=true", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "W&B" not in resumed.stdout
     if mode == "offline":
