@@ -1,4 +1,4 @@
-"""`key=value` arguments of a small command -> its dataclass in `config/schema.py`; every mistake at once, in one line each.
+"""`key=value` arguments of a small command -> its dataclass in `config/`; every mistake at once, in one line each.
 
 For commands that need no presets and no sweeps, and whose texts must be taken as they are typed: Hydra would read a
 template such as `{question}` as a dictionary.

@@ -1,7 +1,7 @@
 """The generation stage of one session on several engines: hand out, listen, add up, replace what dies.
 
-What `generation/session.py` is for one engine in this process. Replicas are asked in turn for what is new and given more with the
-same call; nothing is sent to them otherwise, and no response passes through here.
+What `generation/session.py` is for one engine in this process. Replicas are asked in turn for what is new and given more
+with the same call; nothing is sent to them otherwise, and no response passes through here.
 """
 
 import dataclasses
