@@ -21,8 +21,9 @@ from benchmarks.pipeline import write_prompts
 from rollout.config import DataConfig, StoreConfig
 from rollout.data.prompts import open_input
 from rollout.records import Sample
-from rollout.store.finalize import OUTPUT, finalize
-from rollout.store.journal import JOURNAL, Journal, writer_name
+from rollout.store.finalize import finalize
+from rollout.store.journal import Journal, writer_name
+from rollout.store.layout import JOURNAL, OUTPUT
 
 _WORDS = 5000
 _TEXT_CHARACTERS = 64 << 20  # responses are cut out of this much text

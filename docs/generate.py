@@ -13,7 +13,8 @@ HEADER = """\
 # Configuration
 
 Every key, its default and its meaning, made from `rollout/config/schema.py` by `make docs`. Change a key on the command
-line with `key=value`, a whole group with `group=preset`. `python -m rollout --cfg job` prints what a command would run with.
+line with `key=value`, a whole group with `group=preset`. `python -m rollout --cfg job` prints what a command would run
+with.
 """
 
 

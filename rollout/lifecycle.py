@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.text import Text
 
-from rollout.cli import saved_config
 from rollout.config import RunConfig, fields
 from rollout.data.prompts import open_input, shard_in_words
 from rollout.data.tables import Table
@@ -22,12 +21,12 @@ from rollout.engine import devices, models
 from rollout.engine.content import MODEL, TOKENIZER, content_of
 from rollout.engine.model_files import context_length
 from rollout.errors import UserError
-from rollout.files import disk_full_explained
+from rollout.files import disk_full_explained, short
 from rollout.generation.context import context_problem
-from rollout.generation.session import LOG, Session, generate_owed, timed
+from rollout.generation.session import Session, generate_owed, timed
 from rollout.postprocess import check
 from rollout.postprocess.analyze import Analysis
-from rollout.postprocess.outputs import RESULTS, WRITTEN, claim, files_read, outputs, own, remove_own
+from rollout.postprocess.outputs import claim, files_read, outputs, own, remove_own
 from rollout.postprocess.outputs import problems as output_problems
 from rollout.postprocess.source import flat_schema, open_source
 from rollout.postprocess.steps import run_steps
@@ -35,13 +34,15 @@ from rollout.process.signals import Interrupted, stop_on_signal
 from rollout.replicas.driver import generate_on_replicas
 from rollout.store import provenance, run_record
 from rollout.store.digest import differences, digest, is_older
-from rollout.store.finalize import OUTPUT, finalize
-from rollout.store.journal import JOURNAL, finished, remove_partial_files
+from rollout.store.finalize import finalize
+from rollout.store.journal import finished, remove_partial_files
+from rollout.store.layout import CONFIG_FILES, JOURNAL, LOCK, LOG, MANIFEST, METRICS, OUTPUT, RESERVE, RESULTS, WRITTEN
 from rollout.store.lineage import note_differences
-from rollout.store.lock import LOCK, is_of_a_run
-from rollout.terminal.console import byte_progress, resume_command, screen, short
+from rollout.store.lock import is_of_a_run
+from rollout.terminal.console import byte_progress, screen
 from rollout.terminal.summary import preview, show_summary
-from rollout.tracking.progress import METRICS, Snapshot
+from rollout.terminal.text import resume_command
+from rollout.tracking.progress import Snapshot
 from rollout.tracking.tracker import tracked
 from rollout.tracking.wandb_run import identity
 
@@ -62,7 +63,7 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
         raise UserError(*problems, *error.problems) from error
     problems += check.problems(run.postprocess, run.data, check.Given(flat_schema(table.schema)))
     if run_dir is not None:
-        before = run_record.read(run_dir) if (run_dir / run_record.MANIFEST).exists() else None
+        before = run_record.read(run_dir) if (run_dir / MANIFEST).exists() else None
         own_files, inputs = own(run_dir, before), [table.path, *files_read(run)]
         problems += output_problems(run.postprocess, run_dir, "hydra.run.dir", inputs, own_files)
     if problems:
@@ -79,13 +80,13 @@ def _context_problems(run: RunConfig) -> Iterator[str]:
 
 def refuse_used(run: RunConfig, run_dir: Path) -> None:
     """Raise UserError for a folder that holds a run already, or anything that a run would overwrite or add to."""
-    if (run_dir / run_record.MANIFEST).exists() or (run_dir / JOURNAL).exists():
+    if (run_dir / MANIFEST).exists() or (run_dir / JOURNAL).exists():
         raise UserError(
             f"hydra.run.dir={short(run_dir)}: holds a run already; continue it with `{resume_command(run_dir)}`, "
             "or choose another folder"
         )
     # a run that failed before it began has left its own
-    kept = [] if is_of_a_run(run_dir) else [LOCK, LOG, METRICS, run_record.RESERVE, *map(str, saved_config.FILES)]
+    kept = [] if is_of_a_run(run_dir) else [LOCK, LOG, METRICS, RESERVE, *map(str, CONFIG_FILES)]
     results = [] if run.postprocess.overwrite else [*RESULTS, *outputs(run.postprocess)]
     names = [OUTPUT, *(name for name in results if not Path(name).is_absolute()), *kept]
     if found := [name for name in names if os.path.lexists(run_dir / name)]:
@@ -193,7 +194,7 @@ def execute(
         if run.data.num_shards > 1:
             log.info("%s", shard_in_words(table, run.data))
         note_differences(record)
-        written = [run_record.MANIFEST, *map(str, saved_config.FILES), OUTPUT, WRITTEN, *own(run_dir, record)]
+        written = [MANIFEST, *map(str, CONFIG_FILES), OUTPUT, WRITTEN, *own(run_dir, record)]
         remove_partial_files(run_dir, written)
         done = finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row)
         if done.num_owed:
@@ -221,7 +222,7 @@ def _interruption_explained(run_dir: Path, console: Console) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        begun = (run_dir / run_record.MANIFEST).exists()
+        begun = (run_dir / MANIFEST).exists()
         cure = f"Continue with\n  {resume_command(run_dir)}" if begun else "Nothing was begun; give the command again."
         console.print(Text(f"{error}: stopped in order. {cure}"), soft_wrap=True)
         raise

@@ -16,9 +16,8 @@ from benchmarks.gpu.loading import Place, load
 from benchmarks.gpu.results import parse, write
 from rollout.data.tables import open_table
 from rollout.engine.protocol import release
-from rollout.generation.session import LOG
 from rollout.process.signals import StopRequest
-from rollout.store.finalize import OUTPUT
+from rollout.store.layout import LOG, OUTPUT
 from rollout.terminal.console import screen
 from rollout.verify.regenerate import regenerate
 

@@ -12,8 +12,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 
 from rollout.cli.compose import conf_dir
 from rollout.errors import UserError
-from rollout.store.run_record import MANIFEST
-from rollout.sweep.jobs import CSV, HTML, JOBS
+from rollout.store.layout import CSV, HTML, JOBS, MANIFEST
 
 _ONE_OF = ("run", "cfg", "multirun", "shell_completion", "info")
 _OF_A_SWEEP = ("multirun.yaml", CSV, HTML)

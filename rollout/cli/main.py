@@ -27,7 +27,7 @@ from rollout.config.fields import build
 from rollout.errors import UserError
 from rollout.process.signals import Interrupted
 from rollout.store import lineage
-from rollout.store.run_record import MANIFEST
+from rollout.store.layout import MANIFEST
 from rollout.sweep import jobs
 
 _at_end = ExitStack()
@@ -110,9 +110,9 @@ def _run(
     with _nothing_left_behind(run_dir):
         run = config()
         from rollout.engine.protocol import release
+        from rollout.files import short
         from rollout.lifecycle import execute, preflight, refuse_used, to_continue
         from rollout.store.lock import locked
-        from rollout.terminal.console import short
 
         goes_on = is_of_sweep and (run_dir / MANIFEST).exists()
         table = preflight(run, run_dir)

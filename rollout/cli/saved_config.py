@@ -22,11 +22,7 @@ from rollout.config.fields import build, literal
 from rollout.engine import models
 from rollout.errors import UserError
 from rollout.files import replacing
-
-CONFIG = Path(".hydra") / "config.yaml"
-
-FILES = (CONFIG, CONFIG.with_name("hydra.yaml"), CONFIG.with_name("overrides.yaml"))
-"""What a run keeps of its command; the last two as Hydra would."""
+from rollout.store.layout import CONFIG
 
 NAME = "saved"
 """What Hydra knows a saved config by: the primary config, and in every group the option with the run's values."""

@@ -18,7 +18,7 @@ import yaml
 from rollout.cli.compose import conf_dir
 from rollout.config import HardwareConfig, ModelConfig, PostprocessConfig, RunConfig, TrackingConfig
 from rollout.errors import UserError
-from rollout.terminal.console import short
+from rollout.files import short
 
 OVERRIDE = "trust=true"
 VARIABLE = "ROLLOUT_TRUST"

@@ -18,19 +18,21 @@ from rollout.engine.loading import supervised
 from rollout.engine.protocol import Engine, EngineSpec, EngineStats, acquire, release
 from rollout.engine.startup_errors import advice, failed_process
 from rollout.errors import EngineDied, PromptError, UserError
+from rollout.files import short
 from rollout.generation.context import context_problem
 from rollout.generation.loop import generate, requests
 from rollout.process.signals import StopRequest
 from rollout.records import Outcome, Sample
 from rollout.store.journal import Finished, Journal, finished
+from rollout.store.layout import LOG
 from rollout.store.lineage import note_model
-from rollout.terminal.console import duration, progress_view, resume_command, short
+from rollout.terminal.console import progress_view
+from rollout.terminal.text import duration, resume_command
 from rollout.tracking.progress import Progress, Snapshot
 from rollout.tracking.tracker import Tracker, metrics_file
 
 log = logging.getLogger(__name__)
 
-LOG = "rollout.log"
 FIRST_PROMPT = "first prompt, rendered (row %d): %r"
 
 

@@ -16,16 +16,14 @@ from typing import Any
 from rollout.cli import trust
 from rollout.cli.main import one_line_errors
 from rollout.errors import UserError, did_you_mean
-from rollout.files import disk_full_explained, write_json
+from rollout.files import disk_full_explained, short, write_json
 from rollout.merge.results import open_results, write_merged
 from rollout.merge.shards import Shard, differences, named, problems, shards_in, whole
 from rollout.process.signals import stop_on_signal
-from rollout.store.finalize import OUTPUT
-from rollout.terminal.console import short
+from rollout.store.layout import MERGED, OUTPUT
 
 USAGE = "usage: python -m rollout.merge RUN_DIR RUN_DIR ... output=FOLDER (or the folder that holds the runs)"
 
-MERGED = "merge.json"
 
 _OF_EACH_RUN = ("started", "ended", "totals", "throughput", "provenance")
 

@@ -17,8 +17,9 @@ from rollout.data.tables import BATCH_BYTES, BATCH_ROWS, Table, conform, open_ta
 from rollout.errors import UserError
 from rollout.merge.shards import Shard
 from rollout.records import ROLLOUT_FIELDS
-from rollout.store.finalize import OUTPUT, row_groups
-from rollout.terminal.console import resume_command
+from rollout.store.finalize import row_groups
+from rollout.store.layout import OUTPUT
+from rollout.terminal.text import resume_command
 
 _DIGEST = b"rollout.digest"
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rollout.files import short
 from rollout.store import lineage
 from rollout.store.digest import UNKNOWN, aligned, config_key
-from rollout.store.finalize import OUTPUT
-from rollout.store.run_record import MANIFEST, read
-from rollout.terminal.console import resume_command, short
+from rollout.store.layout import MANIFEST, OUTPUT
+from rollout.store.run_record import read
+from rollout.terminal.text import resume_command
 
 _NAMED = 3  # folders in one line
 

@@ -88,9 +88,9 @@ def _of_run(run_dir: Path, overrides: list[str], trusted: bool) -> None:
     if not trusted:
         trust.refuse_links(run_dir)
 
-    from rollout.store.finalize import OUTPUT
+    from rollout.store.layout import OUTPUT
     from rollout.store.lock import locked
-    from rollout.terminal.console import resume_command
+    from rollout.terminal.text import resume_command
 
     run = saved_config.load(run_dir, overrides, trusted, ("postprocess",))
     if not (run_dir / OUTPUT).exists():
@@ -104,14 +104,15 @@ def _of_file(path: Path, output_dir: Path, overrides: list[str]) -> None:
 
 
 def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, about: dict[str, Any] | None) -> None:
+    from rollout.files import short
     from rollout.postprocess import check
-    from rollout.postprocess.analyze import ANALYSIS
     from rollout.postprocess.outputs import files_read, outputs, own
     from rollout.postprocess.outputs import problems as output_problems
-    from rollout.postprocess.score import SCORES, with_scores
+    from rollout.postprocess.score import with_scores
     from rollout.postprocess.source import open_source
     from rollout.postprocess.steps import run_steps
-    from rollout.terminal.console import plain_screen, short
+    from rollout.store.layout import ANALYSIS, SCORES
+    from rollout.terminal.console import plain_screen
     from rollout.terminal.summary import show_analysis
 
     config = run.postprocess

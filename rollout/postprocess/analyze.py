@@ -12,14 +12,13 @@ import pyarrow.compute as pc
 from rollout.config import AnalyzeConfig, ScoreConfig
 from rollout.data.column_path import values_at
 from rollout.files import write_json
-from rollout.postprocess.distribution import Distribution, ValueCounts
 from rollout.postprocess.filter import repeats
 from rollout.postprocess.repetition import is_looping
 from rollout.postprocess.source import Source
+from rollout.scoring.distribution import Distribution, ValueCounts
 from rollout.scoring.scorers import as_text
 from rollout.scoring.summary import ScoreCounts, ScoreSummary
-
-ANALYSIS = "analysis.json"
+from rollout.store.layout import ANALYSIS
 
 MOST_GROUPS = 100
 """Groups that `analyze.by` makes; the values that come later share one group, OTHERS."""

@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 
 from rollout.config import DataConfig
+from rollout.data.arrow import row_slices
 from rollout.data.prompts import parse_chat, with_system_prompt
 from rollout.errors import PromptError
-from rollout.postprocess.source import row_slices
 from rollout.records import Message
 
 Records = pa.RecordBatch | list[dict[str, Any]]

@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 from rollout.config import FilterConfig
 from rollout.files import replacing
 from rollout.postprocess.source import Source
+from rollout.store.layout import DROPPED, KEPT
 
-KEPT = "filtered.parquet"
-DROPPED = "filtered.dropped.parquet"
 DROPPED_BY = pa.field("dropped_by", pa.string(), nullable=False)
 """The column of filtered.dropped.parquet that names the first rule a response did not satisfy."""
 

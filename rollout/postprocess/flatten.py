@@ -4,8 +4,7 @@ from pathlib import Path
 
 from rollout.data.tables import write_parquet
 from rollout.postprocess.source import Source
-
-FLAT = "flat.parquet"
+from rollout.store.layout import FLAT
 
 
 def flatten(source: Source, output_dir: Path) -> Path:

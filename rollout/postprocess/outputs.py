@@ -11,23 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from rollout.config import PostprocessConfig, RunConfig
-from rollout.files import same_file, write_json
-from rollout.postprocess.analyze import ANALYSIS
-from rollout.postprocess.filter import DROPPED, KEPT
-from rollout.postprocess.flatten import FLAT
-from rollout.postprocess.report import REPORT
-from rollout.postprocess.score import SCORES
-from rollout.store.finalize import OUTPUT
-from rollout.terminal.console import short
-from rollout.tracking.progress import METRICS
+from rollout.files import same_file, short, write_json
+from rollout.store.layout import ANALYSIS, DROPPED, FLAT, KEPT, METRICS, OUTPUT, REPORT, RESULTS, SCORES, WRITTEN
 
 _OTHERS = {OUTPUT, METRICS, FLAT, SCORES, KEPT, DROPPED}
 """Names in a run folder that `export.file` could have by its suffix."""
-
-RESULTS = (FLAT, SCORES, KEPT, DROPPED, ANALYSIS, REPORT)
-"""What the steps write, but for `export`, whose file the user names."""
-
-WRITTEN = ".postprocess.json"
 
 
 def outputs(config: PostprocessConfig) -> list[str]:

@@ -9,16 +9,13 @@ from typing import Any
 import numpy as np
 
 from rollout.config import DataConfig, PostprocessConfig
+from rollout.files import short
 from rollout.pages.report_content import Point, Replica, Report, Run
 from rollout.pages.write import write_page
-from rollout.postprocess.analyze import ANALYSIS
 from rollout.postprocess.sample_rows import sample_rows
 from rollout.postprocess.source import Source
 from rollout.scoring.scorers import as_text
-from rollout.terminal.console import short
-from rollout.tracking.progress import METRICS
-
-REPORT = "report.html"
+from rollout.store.layout import ANALYSIS, METRICS, REPORT
 
 _MOST_POINTS = 600
 _MOST_LINES = 8  # replicas with a line of their own: as many as the page has colours

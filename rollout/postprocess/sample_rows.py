@@ -8,12 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from rollout.config import DataConfig
+from rollout.data.arrow import row_slices
 from rollout.data.column_path import values_at
 from rollout.data.prompts import parse_chat, with_system_prompt
 from rollout.errors import PromptError
 from rollout.pages.report_content import Message, Response, Row
 from rollout.postprocess.repetition import is_looping
-from rollout.postprocess.source import Source, row_slices
+from rollout.postprocess.source import Source
 from rollout.records import FLAT_FIELDS, SCORE_FIELDS
 from rollout.scoring.scorers import as_text
 

@@ -19,10 +19,10 @@ from rollout.postprocess.source import Source
 from rollout.records import FLAT_FIELDS, SCORE_FIELDS
 from rollout.scoring.scorers import BUILT_IN, Scored
 from rollout.scoring.workers import Item, scoring
+from rollout.store.layout import SCORES
 
 log = logging.getLogger(__name__)
 
-SCORES = "scores.parquet"
 _KEY = (pa.field("row_id", pa.int64(), nullable=False), pa.field("sample_idx", pa.int32(), nullable=False))
 _CHECKSUM = pa.field("response_crc32", pa.int64())
 SCHEMA = pa.schema([*_KEY, *SCORE_FIELDS, _CHECKSUM])

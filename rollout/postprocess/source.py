@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -108,15 +107,6 @@ def _ascending(batches: Batches, path: Path, strictly: bool) -> Batches:
             raise UserError(f"{path}: {what}, so rows cannot be told apart; {cure}")
         last = row_ids[-1]
         yield batch
-
-
-def row_slices(batch: pa.RecordBatch) -> list[tuple[int, int]]:
-    """(first, last + 1) of each input row's responses in `batch`."""
-    row_ids = batch.column("row_id").to_numpy(zero_copy_only=False)
-    if not len(row_ids):
-        return []
-    cuts = [0, *(np.flatnonzero(np.diff(row_ids)) + 1).tolist(), len(row_ids)]
-    return list(pairwise(cuts))
 
 
 def _listed(table: Table, key: str) -> Source:

@@ -12,11 +12,12 @@ from rollout.config import DataConfig, PostprocessConfig
 from rollout.postprocess.analyze import Analysis, analyze
 from rollout.postprocess.export import export
 from rollout.postprocess.filter import filter_responses, only_kept
-from rollout.postprocess.flatten import FLAT, flatten
-from rollout.postprocess.outputs import RESULTS, claim, outputs, remove_own
+from rollout.postprocess.flatten import flatten
+from rollout.postprocess.outputs import claim, outputs, remove_own
 from rollout.postprocess.report import report
-from rollout.postprocess.score import SCORES, score_responses, with_scores
+from rollout.postprocess.score import score_responses, with_scores
 from rollout.postprocess.source import Source
+from rollout.store.layout import FLAT, RESULTS, SCORES
 
 log = logging.getLogger(__name__)
 

@@ -21,13 +21,12 @@ import pyarrow.parquet as pq
 from rollout.cli.main import one_line_errors
 from rollout.config import PrepareConfig
 from rollout.errors import UserError
-from rollout.files import disk_full_explained, replacing, same_file
+from rollout.files import disk_full_explained, replacing, same_file, short
 from rollout.prepare.arguments import parse, usage
 from rollout.prepare.chat_rows import CHATS_AS_JSON, PROMPT, Plan, Refusal, plan_for, read_chats
 from rollout.prepare.folders import open_source
 from rollout.process.signals import stop_on_signal
 from rollout.records import Message
-from rollout.terminal.console import short
 
 USAGE = "usage: python -m rollout.prepare input=questions.csv output=input.parquet [key=value ...]"
 

@@ -1,7 +1,7 @@
 """The generation stage of one session on several engines: hand out, listen, add up, replace what dies.
 
-What `generation/session.py` is for one engine in this process. Replicas are asked in turn for what is new and given more
-with the same call; nothing is sent to them otherwise, and no response passes through here.
+What `generation/session.py` is for one engine in this process. Replicas are asked in turn for what is new and given
+more with the same call; nothing is sent to them otherwise, and no response passes through here.
 """
 
 import dataclasses
@@ -17,14 +17,15 @@ from rollout.engine import models, vllm_worker
 from rollout.engine.content import content_beside
 from rollout.engine.protocol import EngineSpec, EngineStats, current
 from rollout.errors import EngineDied, UserError
+from rollout.files import short
 from rollout.generation.session import FIRST_PROMPT, Session, error_limit, model_name, published, timed
 from rollout.records import Outcome, Prompt
 from rollout.replicas.dispatcher import Dispatcher, Task
-from rollout.replicas.worker import LOGS, Gone, Job, Ready, Report
+from rollout.replicas.worker import Gone, Job, Ready, Report
 from rollout.store.journal import Finished, finished, outcomes_of, writer_name
+from rollout.store.layout import LOCK, LOGS
 from rollout.store.lineage import note_model
-from rollout.store.lock import LOCK
-from rollout.terminal.console import duration, resume_command, short
+from rollout.terminal.text import duration, resume_command
 from rollout.tracking.progress import Progress, Snapshot
 
 log = logging.getLogger(__name__)

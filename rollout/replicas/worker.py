@@ -24,13 +24,11 @@ from rollout.generation.session import every, load
 from rollout.records import Outcome, Prompt, Sample
 from rollout.replicas.dispatcher import Task
 from rollout.store.journal import Journal
-from rollout.store.lock import LOCK
+from rollout.store.layout import LOCK, LOGS
 from rollout.terminal.console import screen
 
 log = logging.getLogger(__name__)
 
-LOGS = "logs"
-"""The folder in a run's folder for what the replicas log: replica-000.log, ..."""
 
 _STATS_SECONDS = 0.2
 _NEWS = 8  # a replica answers early once this fraction (1/8) of max_num_seqs has finished

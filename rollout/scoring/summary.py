@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from rollout.postprocess.distribution import Histogram
-from rollout.postprocess.source import row_slices
+from rollout.data.arrow import row_slices
+from rollout.scoring.distribution import Histogram
 from rollout.scoring.pass_at_k import ks, majority_at_k, pass_at_k
 
 _MOST_DISTINCT = 1000  # different scores that are counted one by one, for the histogram

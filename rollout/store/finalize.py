@@ -20,8 +20,7 @@ from rollout.data.tables import BATCH_BYTES, Table, joined
 from rollout.files import replacing
 from rollout.records import ROLLOUT_FIELDS, SAMPLE_SCHEMA
 from rollout.store.journal import read_shard, shards
-
-OUTPUT = "rollouts.parquet"
+from rollout.store.layout import OUTPUT
 
 _STEP_SAMPLES = 8192
 _STEP_BYTES = 64 << 20

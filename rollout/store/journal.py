@@ -21,8 +21,7 @@ from rollout.config import StoreConfig
 from rollout.errors import UserError
 from rollout.files import partial_of, replacing
 from rollout.records import SAMPLE_SCHEMA, Outcome, Sample
-
-JOURNAL = "samples"
+from rollout.store.layout import JOURNAL
 
 _SHARD = re.compile(r"part-(?:[0-9a-f]{11}-\d{3,}-)?\d{6,}\.parquet")
 _ROW_GROUP = 256  # samples that the merge reads at a time: with many writers it has a part of every one's shard open

@@ -12,6 +12,7 @@ from rollout.engine.model_files import describe
 from rollout.errors import UserError
 from rollout.files import write_json
 from rollout.store import digest, run_record
+from rollout.store.layout import MANIFEST
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ def note_model(run_dir: Path, model: ModelConfig, content: dict[str, str], recor
     record["digest"] |= content
     record["provenance"]["model"] = describe(model)
     note_differences(record)
-    write_json(run_dir / run_record.MANIFEST, record)
+    write_json(run_dir / MANIFEST, record)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:

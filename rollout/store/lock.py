@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rollout.errors import UserError
+from rollout.store.layout import LOCK
 
 log = logging.getLogger(__name__)
 
-LOCK = ".lock"
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 

@@ -14,10 +14,8 @@ from rollout.files import write_json
 from rollout.process.signals import Interrupted
 from rollout.records import SCHEMA_VERSION
 from rollout.store import provenance
+from rollout.store.layout import MANIFEST, RESERVE
 
-MANIFEST = "run.json"
-
-RESERVE = ".reserve"  # space given back when the disk is full, so that run.json can still say `failed`
 _RESERVE_BYTES = 256 * 1024
 _SESSION_KEYS = ("status", "started", "ended", "error", "engine", "seconds", "throughput", "provenance")
 

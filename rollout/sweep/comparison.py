@@ -12,17 +12,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from rollout.config import DataConfig
 from rollout.errors import UserError
-from rollout.files import replacing
+from rollout.files import replacing, short
 from rollout.pages.report_content import Row
 from rollout.pages.sweep_content import Job, Sweep, SweepRow
 from rollout.pages.write import write_page
 from rollout.postprocess.report import typed_command
 from rollout.postprocess.sample_rows import PAGE_BYTES, sample_rows
-from rollout.postprocess.score import SCORES, with_scores
+from rollout.postprocess.score import with_scores
 from rollout.postprocess.source import open_source
-from rollout.store.finalize import OUTPUT
-from rollout.sweep.jobs import CSV, HTML
-from rollout.terminal.console import short
+from rollout.store.layout import CSV, HTML, OUTPUT, SCORES
 
 
 def write_comparison(sweep_dir: Path, notes: list[dict[str, Any]], num_rows: int) -> None:

@@ -21,10 +21,7 @@ from omegaconf import DictConfig
 from rollout.errors import UserError, did_you_mean
 from rollout.files import same_file, write_json
 from rollout.process.signals import Interrupted
-
-JOBS = "jobs"
-CSV = "sweep.csv"
-HTML = "sweep.html"
+from rollout.store.layout import CSV, HTML, JOBS
 
 _started: list[Path] = []
 """The folder of the sweep that this process has started, if it has, and since when."""
@@ -134,7 +131,7 @@ def conclude() -> None:
     """At the end of a sweep that this process has started: say where it is, and exit with 1 if jobs failed."""
     if not _started or not (_started[0] / JOBS).is_dir():
         return
-    from rollout.terminal.console import short
+    from rollout.files import short
 
     sweep_dir = _started[0]
     here = [note for note in notes(sweep_dir) if note["started"] >= _begun[0]]

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 from rich.text import Text
 
+from rollout.terminal.text import duration
 from rollout.tracking.progress import Snapshot
 
 log = logging.getLogger(__name__)
@@ -190,36 +190,6 @@ def byte_progress(title: str) -> Iterator[Callable[[int, int], None]]:
             bar.update(task, completed=done)
 
         yield report
-
-
-def duration(seconds: float) -> str:
-    """Seconds as 8.5s, 1m05s or 2h03m."""
-    if seconds < 60:
-        return f"{seconds:.1f}s"
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes}m{seconds:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
-
-
-def short(path: Path) -> str:
-    """`path` as a person here would type it: relative to the current folder where it is below it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def resume_command(run_dir: Path) -> str:
-    """What to type to continue the run in `run_dir`."""
-    return f"python -m rollout.resume {_folder(run_dir)}"
-
-
-def replay_command(run_dir: Path) -> str:
-    """What to type to repeat the run in `run_dir` in a new folder."""
-    return f"python -m rollout.replay {_folder(run_dir)}"
-
-
-def _folder(run_dir: Path) -> str:
-    """As an argument, with `trust=true` behind it where the run's own config is refused without."""
-    from rollout.cli import saved_config, trust  # imports Hydra, which a replica has no use for
-
-    return shlex.quote(short(run_dir)) + (f" {trust.OVERRIDE}" if saved_config.needs_trust(run_dir) else "")
 
 
 def show_table(console: Console, title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -1,6 +1,5 @@
 """The end of a run on screen: what came out, how fast, what to look at, where it is."""
 
-import json
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -9,10 +8,13 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.text import Text
 
+from rollout.data.chat import last_message
+from rollout.files import short
 from rollout.postprocess.analyze import Analysis
-from rollout.postprocess.distribution import Distribution
-from rollout.postprocess.report import REPORT
-from rollout.terminal.console import duration, replay_command, short, show_table
+from rollout.scoring.distribution import Distribution
+from rollout.store.layout import REPORT
+from rollout.terminal.console import show_table
+from rollout.terminal.text import duration, replay_command
 
 _MOST_RATES = 8  # that a line has room for
 _TRUNCATION_WARNING = 0.05  # a few long responses are normal; more than this share cut off is worth a line
@@ -147,14 +149,6 @@ def _warnings(analysis: Analysis | None, manifest: dict[str, Any]) -> list[str]:
         reason, count = next(iter(analysis.errors.items()))
         warnings.append(f"{analysis.rows_with_errors} rows have errors; the most frequent ({count} samples): {reason}")
     return warnings
-
-
-def last_message(prompt: Any) -> str:
-    """The prompt as a reader knows it: a chat's last message, or the text itself."""
-    if isinstance(prompt, list) and prompt:
-        content = prompt[-1].get("content")
-        return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)
-    return str(prompt)
 
 
 def _one_line(text: str, limit: int = 300) -> str:

@@ -10,9 +10,6 @@ from itertools import zip_longest
 from rollout.engine.protocol import EngineStats
 from rollout.records import Outcome, Sample
 
-METRICS = "metrics.jsonl"
-"""The file of the numbers over time, in the run's folder."""
-
 _NOW_SECONDS = 10.0  # "now" is the average over this long
 
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from rollout.config import TrackingConfig
-from rollout.terminal.console import short
+from rollout.files import short
+from rollout.store.layout import METRICS
 from rollout.tracking import wandb_run
-from rollout.tracking.progress import METRICS, Snapshot
+from rollout.tracking.progress import Snapshot
 
 log = logging.getLogger(__name__)
 

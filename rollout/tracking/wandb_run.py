@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from rollout.config import TrackingConfig
+from rollout.data.chat import last_message
+from rollout.files import short
 from rollout.process import watchdog
-from rollout.terminal.console import short
-from rollout.terminal.summary import last_message
 from rollout.tracking.progress import Snapshot
 
 log = logging.getLogger(__name__)

@@ -22,8 +22,10 @@ from rollout.cli.main import one_line_errors
 from rollout.config import PostprocessConfig, RunConfig
 from rollout.data.tables import Table, open_table
 from rollout.errors import UserError
+from rollout.files import short
 from rollout.store import lineage, run_record
-from rollout.terminal.console import resume_command, screen, short
+from rollout.terminal.console import screen
+from rollout.terminal.text import resume_command
 from rollout.verify.compare import Comparison
 
 log = logging.getLogger("rollout.verify")  # whose __name__ is __main__ when it is the command
@@ -124,10 +126,10 @@ def _compare(
     run_dir: Path, run: RunConfig, table: Table, recorded: Table, rows: int, before: dict[str, Any], scratch: Path
 ) -> Comparison:
     from rollout.engine.content import content_of
-    from rollout.generation.session import LOG
     from rollout.process.signals import stop_on_signal
     from rollout.store import provenance
     from rollout.store.digest import digest
+    from rollout.store.layout import LOG
     from rollout.verify.regenerate import regenerate
 
     with stop_on_signal() as stop, screen(scratch / LOG) as console:

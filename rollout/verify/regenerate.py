@@ -15,10 +15,12 @@ from rollout.data.prompts import read_prompts
 from rollout.data.tables import Table
 from rollout.errors import EngineDied, UserError
 from rollout.generation.loop import generate, requests
-from rollout.generation.session import LOG, every, load
+from rollout.generation.session import every, load
 from rollout.process.signals import StopRequest
 from rollout.records import Prompt, Sample
-from rollout.terminal.console import progress_view, resume_command
+from rollout.store.layout import LOG
+from rollout.terminal.console import progress_view
+from rollout.terminal.text import resume_command
 from rollout.tracking.progress import Progress
 from rollout.verify.compare import Comparison, difference
 

@@ -14,9 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.errors import UserError
-from rollout.merge.__main__ import MERGED
 from rollout.merge.__main__ import merge as merge_runs
-from rollout.store.finalize import OUTPUT
+from rollout.store.layout import MERGED, OUTPUT
 from tests.commands import ECHO, merge, resume, run_command
 from tests.conftest import chat, run_in, write_input
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from rollout.config import AnalyzeConfig, ScoreConfig
 from rollout.postprocess.analyze import MOST_GROUPS, OTHERS, Analysis
 from rollout.postprocess.analyze import analyze as analyze_source
-from rollout.postprocess.distribution import Distribution, Histogram, ValueCounts
 from rollout.postprocess.repetition import is_looping
+from rollout.scoring.distribution import Distribution, Histogram, ValueCounts
 from tests.postprocess.tables import Row, answered, source_of, tables
 
 

@@ -10,7 +10,7 @@ import pytest
 from rollout.errors import UserError
 from rollout.merge.__main__ import merge
 from rollout.postprocess.__main__ import postprocess
-from rollout.postprocess.outputs import WRITTEN
+from rollout.store.layout import WRITTEN
 from tests.commands import ECHO, run_command
 from tests.conftest import Rollout, write_input
 from tests.postprocess.tables import answered, write_rollouts

@@ -19,8 +19,8 @@ from rollout.engine import devices
 from rollout.errors import UserError
 from rollout.lifecycle import preflight
 from rollout.replicas import ray_replicas
-from rollout.replicas.worker import LOGS, Job, _check_folder
-from rollout.store.lock import LOCK
+from rollout.replicas.worker import Job, _check_folder
+from rollout.store.layout import LOCK, LOGS
 from tests.commands import ECHO, command, resume, run_command
 from tests.conftest import composed, write_mixed_input
 from tests.processes import REPLICA, alive, family, wait_until

@@ -11,7 +11,7 @@ from rollout.errors import UserError
 from rollout.replicas import worker
 from rollout.replicas.driver import one_engine
 from rollout.replicas.worker import Job, Replica, Report
-from rollout.store.lock import LOCK
+from rollout.store.layout import LOCK
 from tests.commands import ECHO
 from tests.conftest import composed
 

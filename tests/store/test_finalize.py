@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from rollout.config import StoreConfig
 from rollout.data.tables import Table, open_table
 from rollout.records import ROLLOUT_FIELDS, SAMPLE_SCHEMA, Sample, failed_sample
-from rollout.store.finalize import OUTPUT, finalize
-from rollout.store.journal import JOURNAL, Journal, shards
+from rollout.store.finalize import finalize
+from rollout.store.journal import Journal, shards
+from rollout.store.layout import JOURNAL, OUTPUT
 from tests.conftest import write_input
 
 

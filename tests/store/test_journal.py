@@ -7,8 +7,9 @@ import pytest
 
 from rollout.config import StoreConfig
 from rollout.records import Outcome, Sample
-from rollout.store.finalize import OUTPUT, finalize
-from rollout.store.journal import JOURNAL, Journal, finished, outcomes_of, shards, writer_name
+from rollout.store.finalize import finalize
+from rollout.store.journal import Journal, finished, outcomes_of, shards, writer_name
+from rollout.store.layout import JOURNAL, OUTPUT
 from tests.store.test_finalize import answer, failure, questions
 
 

@@ -1,0 +1,39 @@
+"""What is called how in the folder of a run, and in that of a sweep or a merge; see docs/run-directory.md."""
+
+from pathlib import Path
+
+MANIFEST = "run.json"
+RESERVE = ".reserve"
+"""Space given back when the disk is full, so that run.json can still say `failed`."""
+LOCK = ".lock"
+LOG = "rollout.log"
+LOGS = "logs"
+"""The folder for what the replicas log: replica-000.log, ..."""
+METRICS = "metrics.jsonl"
+"""Progress and throughput over time."""
+CONFIG = Path(".hydra") / "config.yaml"
+CONFIG_FILES = (CONFIG, CONFIG.with_name("hydra.yaml"), CONFIG.with_name("overrides.yaml"))
+"""What a run keeps of its command; the last two as Hydra would."""
+
+JOURNAL = "samples"
+"""The folder of the journal's files."""
+OUTPUT = "rollouts.parquet"
+
+FLAT = "flat.parquet"
+SCORES = "scores.parquet"
+KEPT = "filtered.parquet"
+DROPPED = "filtered.dropped.parquet"
+ANALYSIS = "analysis.json"
+REPORT = "report.html"
+RESULTS = (FLAT, SCORES, KEPT, DROPPED, ANALYSIS, REPORT)
+"""What the steps of post-processing write, but for `export`, whose file the user names."""
+WRITTEN = ".postprocess.json"
+"""The names of the files that post-processing has written to a folder."""
+
+JOBS = "jobs"
+"""In a sweep's folder, the folder of the jobs' notes."""
+CSV = "sweep.csv"
+HTML = "sweep.html"
+
+MERGED = "merge.json"
+"""In the folder of a merge, beside OUTPUT: what was merged."""

@@ -1,0 +1,31 @@
+"""Numbers, durations and commands as a person reads and types them."""
+
+import shlex
+from pathlib import Path
+
+from rollout.files import short
+
+
+def duration(seconds: float) -> str:
+    """Seconds as 8.5s, 1m05s or 2h03m."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}m{seconds:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def resume_command(run_dir: Path) -> str:
+    """What to type to continue the run in `run_dir`."""
+    return f"python -m rollout.resume {_folder(run_dir)}"
+
+
+def replay_command(run_dir: Path) -> str:
+    """What to type to repeat the run in `run_dir` in a new folder."""
+    return f"python -m rollout.replay {_folder(run_dir)}"
+
+
+def _folder(run_dir: Path) -> str:
+    """As an argument, with `trust=true` behind it where the run's own config is refused without."""
+    from rollout.cli import saved_config, trust  # imports Hydra, which a replica has no use for
+
+    return shlex.quote(short(run_dir)) + (f" {trust.OVERRIDE}" if saved_config.needs_trust(run_dir) else "")
