@@ -9,8 +9,8 @@ was recorded, a warning names both.
 import sys
 from pathlib import Path
 
-from rollout.cli import trust
 from rollout.cli.main import launch, one_line_errors
+from rollout.config import trust
 
 USAGE = "usage: python -m rollout.replay RUN_DIR [sampling.seed=1] [hardware=...] [any override] [-m] [trust=true]"
 

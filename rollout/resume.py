@@ -7,8 +7,9 @@ Continues a run that was killed, interrupted or failed, with the same seeds; add
 import sys
 from pathlib import Path
 
-from rollout.cli import saved_config, trust
+from rollout.cli import saved_config
 from rollout.cli.main import one_line_errors
+from rollout.config import trust
 from rollout.store import run_record
 
 USAGE = (

@@ -1,13 +1,12 @@
 """Composing a config with Hydra from the presets in `conf/` and the schema in `config/schema.py`."""
 
-from pathlib import Path
-
 import hydra
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from rollout.config import RunConfig
 from rollout.config.fields import build, schema
+from rollout.config.presets import conf_dir
 from rollout.engine.devices import default_hardware
 
 
@@ -22,10 +21,3 @@ def compose_run(*overrides: str) -> RunConfig:
     register()
     with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
         return build(hydra.compose("config", list(overrides)))
-
-
-def conf_dir() -> str:
-    """The folder of presets, absolute: `conf/` in a checkout, `rollout/conf/` in an installed wheel."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "conf"
-    return str(installed if installed.is_dir() else package.parent / "conf")

@@ -10,7 +10,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
 
-from rollout.cli.compose import conf_dir
+from rollout.config.presets import conf_dir
 from rollout.errors import UserError
 from rollout.store.layout import CSV, HTML, JOBS, MANIFEST
 

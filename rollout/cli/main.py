@@ -19,11 +19,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout.cli import hydra_options, saved_config, trust
-from rollout.cli.compose import conf_dir, register
+from rollout.cli import hydra_options, saved_config
+from rollout.cli.compose import register
 from rollout.cli.hydra_errors import explain
-from rollout.config import RunConfig
+from rollout.config import RunConfig, trust
 from rollout.config.fields import build
+from rollout.config.presets import conf_dir
 from rollout.errors import UserError
 from rollout.process.signals import Interrupted
 from rollout.store import lineage

@@ -14,11 +14,11 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout.cli import trust
-from rollout.cli.compose import conf_dir, register
+from rollout.cli.compose import register
 from rollout.cli.hydra_errors import explain
-from rollout.config import RunConfig
+from rollout.config import RunConfig, trust
 from rollout.config.fields import build, literal
+from rollout.config.presets import conf_dir
 from rollout.engine import models
 from rollout.errors import UserError
 from rollout.files import replacing
@@ -88,7 +88,7 @@ def load(
     """The saved config, changed by `overrides`.
 
     `groups` are those that are going to be used, None all; what in them needs `trusted` is refused without, see
-    `rollout.cli.trust`. Raises UserError like `read`, and what Hydra raises about overrides.
+    `rollout.config.trust`. Raises UserError like `read`, and what Hydra raises about overrides.
     """
     if about_hydra := [word for word in overrides if word.lstrip("+~").startswith("hydra")]:
         raise UserError(f"{about_hydra[0]}: the run's folder stays; leave it out, or see `python -m rollout.replay`")
@@ -98,11 +98,3 @@ def load(
     if not trusted:
         trust.refuse(run, before, overrides, run_dir, groups)
     return run
-
-
-def needs_trust(run_dir: Path) -> bool:
-    """Whether a session of the run in `run_dir` is refused without trust."""
-    try:
-        return any(trust.links(run_dir)) or any(trust.concerns(read(run_dir)))
-    except UserError:  # no run, or none that can be continued as it is
-        return False

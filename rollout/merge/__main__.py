@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rollout.cli import trust
 from rollout.cli.main import one_line_errors
+from rollout.config import trust
 from rollout.errors import UserError, did_you_mean
 from rollout.files import disk_full_explained, short, write_json
 from rollout.merge.results import open_results, write_merged

@@ -17,11 +17,11 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout.cli import saved_config, trust
+from rollout.cli import saved_config
 from rollout.cli.compose import compose_run
 from rollout.cli.hydra_errors import explain
 from rollout.cli.main import one_line_errors
-from rollout.config import RunConfig
+from rollout.config import RunConfig, trust
 from rollout.config.fields import check_values
 from rollout.errors import UserError
 from rollout.process.signals import stop_on_signal

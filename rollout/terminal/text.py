@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from rollout.config import trust
 from rollout.files import short
 
 
@@ -26,6 +27,4 @@ def replay_command(run_dir: Path) -> str:
 
 def _folder(run_dir: Path) -> str:
     """As an argument, with `trust=true` behind it where the run's own config is refused without."""
-    from rollout.cli import saved_config, trust  # imports Hydra, which a replica has no use for
-
-    return shlex.quote(short(run_dir)) + (f" {trust.OVERRIDE}" if saved_config.needs_trust(run_dir) else "")
+    return shlex.quote(short(run_dir)) + (f" {trust.OVERRIDE}" if trust.needs_trust(run_dir) else "")

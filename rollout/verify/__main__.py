@@ -17,9 +17,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from rollout.cli import saved_config, trust
+from rollout.cli import saved_config
 from rollout.cli.main import one_line_errors
-from rollout.config import PostprocessConfig, RunConfig
+from rollout.config import PostprocessConfig, RunConfig, trust
 from rollout.data.tables import Table, open_table
 from rollout.errors import UserError
 from rollout.files import short

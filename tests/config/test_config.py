@@ -9,9 +9,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout.cli.compose import conf_dir
 from rollout.config import RunConfig, schema
 from rollout.config.fields import build, check, doubts, knobs
+from rollout.config.presets import conf_dir
 from tests.conftest import composed
 
 CONF = Path(conf_dir())

@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from rollout.cli.compose import conf_dir
 from rollout.config import HardwareConfig, ModelConfig, PostprocessConfig, RunConfig, TrackingConfig
+from rollout.config.fields import build, literal
+from rollout.config.presets import conf_dir
 from rollout.errors import UserError
 from rollout.files import short
+from rollout.store.layout import CONFIG
 
 OVERRIDE = "trust=true"
 VARIABLE = "ROLLOUT_TRUST"
@@ -131,6 +135,17 @@ def links(run_dir: Path) -> Iterator[Concern]:
     for path in written:
         if path.is_symlink():
             yield Concern(str(path.relative_to(run_dir)), path.readlink(), "is a link: it writes elsewhere")
+
+
+def needs_trust(run_dir: Path) -> bool:
+    """Whether a session of the run in `run_dir` is refused without trust."""
+    if any(links(run_dir)):
+        return True
+    try:
+        saved = build(OmegaConf.create(literal(yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8")))))
+        return any(concerns(saved))
+    except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):  # no run, or none that can be continued
+        return False
 
 
 def concerns(run: RunConfig, groups: Collection[str] | None = None) -> Iterator[Concern]:

@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from rollout.cli import trust
 from rollout.cli.compose import compose_run
-from rollout.cli.saved_config import needs_trust
-from rollout.config import RunConfig
+from rollout.config import RunConfig, trust
+from rollout.config.trust import needs_trust
 from rollout.errors import UserError
 from tests.commands import ECHO, run_command
 from tests.conftest import chat, run_in, write_input
