@@ -15,7 +15,7 @@ from pathlib import Path
 
 from benchmarks.contenders import one_call, ours, work_of, write_questions
 from rollout.cli.compose import compose_run
-from rollout.engine.protocol import EngineSpec, acquire, release
+from rollout.engine.cache import EngineSpec, acquire, release
 from rollout.engine.vllm_engine import VLLMEngine
 from rollout.terminal.console import screen
 

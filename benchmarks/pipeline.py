@@ -20,7 +20,8 @@ from omegaconf import OmegaConf
 
 from benchmarks.memory import peak_mib
 from rollout.config.fields import build
-from rollout.lifecycle import execute, preflight
+from rollout.lifecycle import execute
+from rollout.preflight import preflight
 
 _ROWS_PER_BATCH = 10_000
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from benchmarks.memory import peak_mib
 from benchmarks.pipeline import write_prompts
 from rollout.cli.compose import compose_run
-from rollout.engine.protocol import release
-from rollout.lifecycle import execute, preflight
+from rollout.engine.cache import release
+from rollout.lifecycle import execute
+from rollout.preflight import preflight
 from rollout.store.lock import locked
 
 

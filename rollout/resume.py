@@ -38,8 +38,9 @@ def resume(run_dir: Path, overrides: list[str], trusted: bool = False) -> None:
         trust.refuse_links(run_dir)
 
     from rollout.cli.dry_run import show_plan
-    from rollout.engine.protocol import release
-    from rollout.lifecycle import execute, preflight, to_continue
+    from rollout.engine.cache import release
+    from rollout.lifecycle import execute
+    from rollout.preflight import preflight, to_continue
     from rollout.store.lock import locked
 
     with locked(run_dir):

@@ -10,7 +10,8 @@ import pytest
 
 from rollout.cli.compose import compose_run
 from rollout.cli.saved_config import save
-from rollout.lifecycle import execute, preflight
+from rollout.lifecycle import execute
+from rollout.preflight import preflight
 from rollout.store.lock import locked
 from tests.browser import browser as browser
 from tests.browser import windows as windows

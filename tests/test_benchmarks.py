@@ -16,7 +16,7 @@ from benchmarks.gpu.shapes import SHAPES
 from benchmarks.gpu.table import markdown
 from benchmarks.gpu.workloads import WORKLOADS, long_tailed
 from rollout.cli.compose import compose_run
-from rollout.config.fields import check
+from rollout.config.check import check
 
 ROOT = Path(__file__).parents[1]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rollout.cli.compose import compose_run
-from rollout.config.fields import check
+from rollout.config.check import check
 from rollout.postprocess.__main__ import split
 
 ROOT = Path(__file__).parent.parent

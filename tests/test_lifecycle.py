@@ -16,7 +16,7 @@ from rollout.config import EchoConfig, HardwareConfig
 from rollout.data.prompts import parse_chat
 from rollout.engine.echo_engine import EchoEngine
 from rollout.errors import UserError
-from rollout.generation.loop import sample_seed
+from rollout.generation.requests import sample_seed
 from rollout.process.signals import Interrupted
 from rollout.records import ROLLOUT_FIELDS, Request
 from rollout.terminal.console import screen

@@ -29,7 +29,7 @@ from benchmarks.gpu.loading import Place
 from benchmarks.gpu.results import about_work, parse, take_turns, write
 from rollout.config import RunConfig
 from rollout.data.prompts import read_prompts
-from rollout.engine.protocol import ENVIRONMENT
+from rollout.engine.cache import ENVIRONMENT
 from rollout.engine.vllm_engine import _engine_kwargs
 from rollout.process import watchdog
 

@@ -15,7 +15,7 @@ from benchmarks.contenders import one_call, ours
 from benchmarks.gpu.loading import Place, load
 from benchmarks.gpu.results import parse, write
 from rollout.data.tables import open_table
-from rollout.engine.protocol import release
+from rollout.engine.cache import release
 from rollout.process.signals import StopRequest
 from rollout.store.layout import LOG, OUTPUT
 from rollout.terminal.console import screen

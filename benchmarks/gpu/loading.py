@@ -14,7 +14,7 @@ from benchmarks.gpu.shapes import SHAPES, write_model, write_weights
 from benchmarks.gpu.workloads import named
 from rollout.cli.compose import compose_run
 from rollout.config import RunConfig
-from rollout.engine.protocol import EngineSpec, acquire
+from rollout.engine.cache import EngineSpec, acquire
 from rollout.engine.vllm_engine import VLLMEngine
 
 

@@ -20,7 +20,7 @@ from benchmarks.contenders import WAYS, Measured, Work, one_call, ours
 from benchmarks.gpu.loading import Place, load
 from benchmarks.gpu.results import about_work, parse, take_turns, write
 from rollout.data.prompts import read_prompts
-from rollout.engine.protocol import release
+from rollout.engine.cache import release
 from rollout.engine.vllm_engine import VLLMEngine
 from rollout.terminal.console import screen
 

@@ -24,8 +24,8 @@ from rollout.generation.session import Session
 from rollout.process.signals import StopRequest
 from rollout.replicas.dispatcher import Task
 from rollout.replicas.driver import Driver
+from rollout.replicas.messages import Gone, Job, Report
 from rollout.replicas.ray_replicas import RayReplicas
-from rollout.replicas.worker import Gone, Job, Report
 from rollout.store.finalize import finalize
 from rollout.store.journal import finished
 from rollout.store.lock import locked

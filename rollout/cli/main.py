@@ -110,9 +110,10 @@ def _run(
 ) -> None:
     with _nothing_left_behind(run_dir):
         run = config()
-        from rollout.engine.protocol import release
+        from rollout.engine.cache import release
         from rollout.files import short
-        from rollout.lifecycle import execute, preflight, refuse_used, to_continue
+        from rollout.lifecycle import execute
+        from rollout.preflight import preflight, refuse_used, to_continue
         from rollout.store.lock import locked
 
         goes_on = is_of_sweep and (run_dir / MANIFEST).exists()

@@ -1,8 +1,8 @@
-"""Between a composed config and the dataclasses of `schema.py`: fill them, and find what is wrong with their values."""
+"""Between a composed config and the dataclasses of `schema.py`: fill them, and go through their fields."""
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,28 +42,6 @@ def literal(value: Any) -> Any:
     return [literal(item) for item in value] if isinstance(value, list) else value
 
 
-def check(run: RunConfig) -> Iterator[str]:
-    """Values out of range and values that contradict each other: one line for each problem."""
-    yield from check_values(run)
-    yield from _cross_field_problems(run)
-
-
-def doubts(run: RunConfig) -> Iterator[str]:
-    """What may be as it is, and yet is seldom meant: one line each."""
-    for text in run.sampling.stop:
-        if re.search(r"\\[nrt]", text):
-            yield (
-                f"sampling.stop={text}: a backslash and a letter, not a line break or tab; in a shell those are "
-                "$'sampling.stop=[\"\\n\"]'"
-            )
-
-
-def check_values(node: Any, prefix: str = "") -> Iterator[str]:
-    """Values out of range in the dataclass `node`, whose keys begin with `prefix`: one line for each problem."""
-    for key, knob in knobs(node, prefix):
-        yield from value_problems(key, knob.value, knob.limits)
-
-
 @dataclass(frozen=True)
 class Knob:
     """One leaf of the config."""
@@ -82,73 +60,3 @@ def knobs(node: Any = None, prefix: str = "") -> Iterator[tuple[str, Knob]]:
             yield from knobs(value, f"{prefix}{item.name}.")
         else:
             yield f"{prefix}{item.name}", Knob(value, item.type, item.metadata)
-
-
-_BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
-    "ge": (lambda value, bound: value >= bound, "at least"),
-    "gt": (lambda value, bound: value > bound, "more than"),
-    "le": (lambda value, bound: value <= bound, "at most"),
-    "lt": (lambda value, bound: value < bound, "less than"),
-}
-
-
-def value_problems(key: str, value: Any, limits: Mapping[str, Any]) -> Iterator[str]:
-    """Why `value` is not within the `limits` of a knob; None always is."""
-    if value is None:
-        return
-    bounds = [name for name in _BOUNDS if name in limits]
-    if not all(_BOUNDS[name][0](value, limits[name]) for name in bounds):  # NaN fails every comparison
-        wanted = " and ".join(f"{_BOUNDS[name][1]} {limits[name]}" for name in bounds)
-        yield f"{key}={value}: must be {wanted}"
-    for word in value if isinstance(value, list) else [value]:
-        if "choices" in limits and word not in limits["choices"]:
-            yield f"{key}={word}: choose from {', '.join(limits['choices'])}"
-
-
-_NOT_KEPT = {
-    "logprobs",
-    "prompt_logprobs",
-    "logprob_token_ids",
-    "prompt_logprob_token_ids",
-    "prompt_logprob_start",
-    "flat_logprobs",
-    "detokenize",
-}
-"""Fields of vLLM's SamplingParams about what a run does not keep: they cost time, and nobody sees what they give."""
-
-
-def _cross_field_problems(run: RunConfig) -> Iterator[str]:
-    data, sampling, hardware = run.data, run.sampling, run.hardware
-    if data.shard_index >= data.num_shards >= 1:
-        yield (
-            f"data.shard_index={data.shard_index}: data.num_shards={data.num_shards} has shards 0 to "
-            f"{data.num_shards - 1}; choose one of them, or raise data.num_shards"
-        )
-    if sampling.temperature == 0 and sampling.n_samples > 1:
-        yield (
-            f"sampling.n_samples={sampling.n_samples}: temperature=0 makes every sample of a prompt the same; "
-            "set sampling.n_samples=1 or a temperature above 0"
-        )
-    if sampling.min_tokens > sampling.max_tokens:
-        yield f"sampling.min_tokens={sampling.min_tokens}: more than max_tokens={sampling.max_tokens}; lower it"
-    for name in sorted(_NOT_KEPT & sampling.extra.keys()):
-        yield (
-            f"sampling.extra.{name}={sampling.extra[name]}: of a response only the text and the number of tokens are "
-            "kept; leave it out"
-        )
-    if hardware.device == "cpu" and hardware.tensor_parallel_size * hardware.pipeline_parallel_size > 1:
-        yield f"hardware.tensor_parallel_size={hardware.tensor_parallel_size}: device=cpu runs one process; set it to 1"
-    if hardware.device == "cpu" and hardware.replicas is None:
-        yield "hardware.replicas=null: there are no GPUs to count with device=cpu; set a number"
-    if hardware.replicas_per_gpu > 1 and (
-        hardware.device == "cpu" or hardware.tensor_parallel_size * hardware.pipeline_parallel_size > 1
-    ):
-        yield (
-            f"hardware.replicas_per_gpu={hardware.replicas_per_gpu}: only models on one GPU can share it; set it to 1 "
-            "or leave device=cuda and both parallel sizes at 1"
-        )
-    if hardware.device == "cpu" and hardware.batch_invariant:
-        yield (
-            "hardware.batch_invariant=true: vLLM has these kernels for GPUs only; leave it out, on the CPU in float32 "
-            "samples repeat without them"
-        )

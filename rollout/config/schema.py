@@ -77,7 +77,7 @@ class SamplingConfig:
     top_p: float = _knob(0.95, gt=0.0, le=1.0)
     """Sample from the likeliest tokens whose probabilities add up to this."""
     seed: int = _knob(42, ge=0)
-    """Every sample's own seed is a hash of this, its row and its number; see `rollout.generation.loop.sample_seed`."""
+    """Every sample's seed is a hash of this, its row and its number; see `rollout.generation.requests.sample_seed`."""
     top_k: int = _knob(0, ge=-1)
     """Sample from the k likeliest tokens. 0 or -1: from all."""
     min_p: float = _knob(0.0, ge=0.0, le=1.0)

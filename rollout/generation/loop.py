@@ -8,17 +8,14 @@ prompts nor the samples are ever all in memory.
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from hashlib import blake2b
 from itertools import islice
-from typing import TypeAlias
 
-from rollout.config import SamplingConfig
 from rollout.engine.protocol import Engine
 from rollout.errors import PromptError
-from rollout.generation.context import fit
-from rollout.records import Prompt, Request, Sample, failed_sample
+from rollout.generation.requests import Feed
+from rollout.records import Request, Sample, failed_sample
 
 WINDOW = 2
 """Requests held in the engine, as a multiple of max_num_seqs. Measured: more gains nothing."""
@@ -26,46 +23,6 @@ WINDOW = 2
 _CHUNK = 128  # items per queue entry: handing them over one by one would cost more than making them
 _QUEUE_CHUNKS = 8
 _TAKE_SECONDS = 0.1  # how long to wait for the feed before looking for signals again
-
-Feed: TypeAlias = Iterator[Request | Sample]
-
-
-def sample_seed(seed: int, row_id: int, sample_idx: int) -> int:
-    """The seed of one sample: the first 63 bits of BLAKE2b over "seed:row_id:sample_idx".
-
-    The same on every machine and in every order, and unlike `seed + i` never shared by neighbouring rows.
-    """
-    digest = blake2b(f"{seed}:{row_id}:{sample_idx}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) >> 1
-
-
-def requests(
-    prompts: Iterable[Prompt],
-    engine: Engine,
-    sampling: SamplingConfig,
-    owed: Callable[[int], list[int]],
-    too_long: str,
-) -> Feed:
-    """What is owed of each prompt, as requests; for a prompt that cannot be sampled, as failed samples.
-
-    `owed(row_id)` gives the sample indices still to be generated, `too_long` is `data.too_long`.
-    """
-    for prompt in prompts:
-        indices = owed(prompt.row_id)
-        if not indices:
-            continue
-        seeds = {index: sample_seed(sampling.seed, prompt.row_id, index) for index in indices}
-        try:
-            if prompt.error is not None:
-                raise PromptError(prompt.error)
-            token_ids = engine.render(prompt.messages).token_ids
-            ready = fit(token_ids, sampling, engine.max_model_len, too_long, engine.bos_token_id)
-        except PromptError as error:
-            yield from (failed_sample(prompt.row_id, index, seed, str(error)) for index, seed in seeds.items())
-        else:
-            cut = engine.decode(ready.removed) if ready.removed else None
-            for index, seed in seeds.items():
-                yield Request(prompt.row_id, index, seed, ready.token_ids, ready.max_tokens, cut)
 
 
 def generate(engine: Engine, feed: Feed, record: Callable[[Sample], None], tick: Callable[[], None]) -> None:

@@ -13,14 +13,16 @@ from rich.console import Console
 from rollout.config import RunConfig
 from rollout.data.prompts import read_prompts
 from rollout.data.tables import Table
+from rollout.engine.cache import EngineSpec, acquire, release
 from rollout.engine.content import content_beside
 from rollout.engine.loading import supervised
-from rollout.engine.protocol import Engine, EngineSpec, EngineStats, acquire, release
+from rollout.engine.protocol import Engine, EngineStats
 from rollout.engine.startup_errors import advice, failed_process
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import short
 from rollout.generation.context import context_problem
-from rollout.generation.loop import generate, requests
+from rollout.generation.loop import generate
+from rollout.generation.requests import requests
 from rollout.process.signals import StopRequest
 from rollout.records import Outcome, Sample
 from rollout.store.journal import Finished, Journal, finished
@@ -28,8 +30,9 @@ from rollout.store.layout import LOG
 from rollout.store.lineage import note_model
 from rollout.terminal.console import progress_view
 from rollout.terminal.text import duration, resume_command
+from rollout.tracking.metrics import metrics_file
 from rollout.tracking.progress import Progress, Snapshot
-from rollout.tracking.tracker import Tracker, metrics_file
+from rollout.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 

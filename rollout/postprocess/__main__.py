@@ -22,7 +22,7 @@ from rollout.cli.compose import compose_run
 from rollout.cli.hydra_errors import explain
 from rollout.cli.main import one_line_errors
 from rollout.config import RunConfig, trust
-from rollout.config.fields import check_values
+from rollout.config.check import check_values
 from rollout.errors import UserError
 from rollout.process.signals import stop_on_signal
 from rollout.store import run_record

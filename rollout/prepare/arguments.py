@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
-from rollout.config.fields import value_problems
+from rollout.config.check import value_problems
 from rollout.errors import UserError, did_you_mean
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}

@@ -14,14 +14,15 @@ from typing import Any, Protocol
 from rollout.config import RunConfig
 from rollout.data.prompts import read_prompts
 from rollout.engine import models, vllm_worker
+from rollout.engine.cache import EngineSpec, current
 from rollout.engine.content import content_beside
-from rollout.engine.protocol import EngineSpec, EngineStats, current
+from rollout.engine.protocol import EngineStats
 from rollout.errors import EngineDied, UserError
 from rollout.files import short
 from rollout.generation.session import FIRST_PROMPT, Session, error_limit, model_name, published, timed
 from rollout.records import Outcome, Prompt
 from rollout.replicas.dispatcher import Dispatcher, Task
-from rollout.replicas.worker import Gone, Job, Ready, Report
+from rollout.replicas.messages import Gone, Job, Ready, Report
 from rollout.store.journal import Finished, finished, outcomes_of, writer_name
 from rollout.store.layout import LOCK, LOGS
 from rollout.store.lineage import note_model

@@ -19,7 +19,8 @@ from rollout.config import HardwareConfig
 from rollout.errors import UserError
 from rollout.process import watchdog
 from rollout.replicas.dispatcher import Task
-from rollout.replicas.worker import Gone, Job, Replica, Report
+from rollout.replicas.messages import Gone, Job, Report
+from rollout.replicas.worker import Replica
 
 log = logging.getLogger(__name__)
 

@@ -15,14 +15,16 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from rollout.config import RunConfig
-from rollout.engine.protocol import Engine, EngineStats, release
+from rollout.engine.cache import release
+from rollout.engine.protocol import Engine, EngineStats
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import DISK_FULL
-from rollout.generation.loop import WINDOW, Source, drain, requests
+from rollout.generation.loop import WINDOW, Source, drain
+from rollout.generation.requests import requests
 from rollout.generation.session import every, load
-from rollout.records import Outcome, Prompt, Sample
+from rollout.records import Outcome, Sample
 from rollout.replicas.dispatcher import Task
+from rollout.replicas.messages import Job, Ready, Report
 from rollout.store.journal import Journal
 from rollout.store.layout import LOCK, LOGS
 from rollout.terminal.console import screen
@@ -32,60 +34,6 @@ log = logging.getLogger(__name__)
 
 _STATS_SECONDS = 0.2
 _NEWS = 8  # a replica answers early once this fraction (1/8) of max_num_seqs has finished
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run, for one replica. `writer` names its journal; `holder` is what the run folder's lock says."""
-
-    run: RunConfig
-    run_dir: Path
-    index: int
-    writer: str
-    holder: str
-    first: Prompt | None = None
-    """A prompt to render for the log."""
-
-
-@dataclass(frozen=True)
-class Ready:
-    """What a replica can do once its engine is there, and what that took."""
-
-    capacity: int
-    """Samples it may hold: those being generated, and as many again waiting."""
-    seconds: float
-    reused: bool
-    sampling: str
-    """What differs from vLLM's own sampling, for the log."""
-    rendered: str | None
-    """`Job.first` as the model reads it."""
-    host: str
-    gpus: str
-    """Of this process, as CUDA numbers them; empty without one."""
-    kv_cache_bytes: int | None
-    """What vLLM took for the KV cache, where that is known."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What has happened in a replica since its last report."""
-
-    ready: Ready | None
-    """None until the engine is there."""
-    outcomes: list[Outcome]
-    """Samples that finished, in this order."""
-    durable: int
-    """Of all that finished, how many more are durable now; in the same order."""
-    stats: EngineStats
-    error: Exception | None
-    """Why it has stopped: a UserError, an OSError of its disk, EngineDied, or RuntimeError with a bug's traceback."""
-
-
-@dataclass(frozen=True)
-class Gone:
-    """What comes instead of a report from a replica whose process has ended."""
-
-    reason: str
 
 
 class Replica:

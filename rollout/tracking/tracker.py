@@ -4,8 +4,6 @@ The file is the source of truth. W&B is a guest: it works in a thread of its own
 and only so long. Whatever goes wrong there is one warning, and the run goes on.
 """
 
-import dataclasses
-import json
 import logging
 import queue
 import threading
@@ -26,25 +24,6 @@ log = logging.getLogger(__name__)
 _GRACE_SECONDS = 4.0  # for W&B's own time limits to take effect before ours do, once at the start and once at the end
 _MOST_BEHIND = 1000  # points that W&B may be behind: more than an hour's
 _LAST_SECONDS = 1.0  # for the thread to end once W&B's service has been killed
-
-
-@contextmanager
-def metrics_file(run_dir: Path) -> Iterator[Callable[[Snapshot], None]]:
-    """Yield a function that appends a snapshot to metrics.jsonl, one JSON object per line."""
-    with (run_dir / METRICS).open("a", encoding="utf-8") as file:
-
-        def write(now: Snapshot) -> None:
-            numbers = {name: _rounded(value) for name, value in dataclasses.asdict(now).items() if value != ()}
-            file.write(json.dumps({"time": round(time.time(), 3)} | numbers) + "\n")
-            file.flush()
-
-        yield write
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_rounded(item) for item in value]
-    return round(value, 3) if isinstance(value, float) else value
 
 
 @contextmanager

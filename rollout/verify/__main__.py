@@ -58,8 +58,8 @@ def verify(run_dir: Path, arguments: list[str], trusted: bool = False) -> Compar
     Raises UserError when there is no result, the input is not the run's, the engine cannot start, or the model or the
     hardware needs to be `trusted`.
     """
-    from rollout.engine.protocol import release
-    from rollout.lifecycle import preflight
+    from rollout.engine.cache import release
+    from rollout.preflight import preflight
 
     before = run_record.read(run_dir)
     asked, overrides = _parse(arguments)

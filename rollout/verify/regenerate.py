@@ -14,7 +14,8 @@ from rollout.config import RunConfig
 from rollout.data.prompts import read_prompts
 from rollout.data.tables import Table
 from rollout.errors import EngineDied, UserError
-from rollout.generation.loop import generate, requests
+from rollout.generation.loop import generate
+from rollout.generation.requests import requests
 from rollout.generation.session import every, load
 from rollout.process.signals import StopRequest
 from rollout.records import Prompt, Sample

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from rollout.cli.dry_run import show_plan
-from rollout.lifecycle import preflight
+from rollout.preflight import preflight
 from tests.commands import ECHO, command, run_command
 from tests.conftest import chat, composed, write_input
 

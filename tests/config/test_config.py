@@ -10,7 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rollout.config import RunConfig, schema
-from rollout.config.fields import build, check, doubts, knobs
+from rollout.config.check import check, doubts
+from rollout.config.fields import build, knobs
 from rollout.config.presets import conf_dir
 from tests.conftest import composed
 

@@ -10,8 +10,8 @@ import pytest
 
 from rollout.config import ModelConfig
 from rollout.engine import content
+from rollout.engine.cache import EngineSpec
 from rollout.engine.content import MODEL, TOKENIZER, Stopped, content_of, folder_content
-from rollout.engine.protocol import EngineSpec
 from rollout.store import digest
 from tests.conftest import composed
 

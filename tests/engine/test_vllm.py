@@ -18,10 +18,11 @@ from rollout.cli import saved_config
 from rollout.cli.compose import compose_run
 from rollout.config import RunConfig
 from rollout.data.prompts import parse_chat
-from rollout.engine.protocol import EngineSpec, acquire, release
+from rollout.engine.cache import EngineSpec, acquire, release
 from rollout.engine.vllm_engine import VLLMEngine
 from rollout.errors import PromptError, UserError
-from rollout.lifecycle import execute, preflight, to_continue
+from rollout.lifecycle import execute
+from rollout.preflight import preflight, to_continue
 from rollout.records import Request
 from rollout.store import lineage
 from rollout.verify.__main__ import verify

@@ -12,7 +12,8 @@ from rollout.config import EchoConfig, HardwareConfig, SamplingConfig
 from rollout.engine.echo_engine import EchoEngine
 from rollout.engine.protocol import Rendered
 from rollout.errors import PromptError
-from rollout.generation.loop import Feed, generate, requests, sample_seed
+from rollout.generation.loop import generate
+from rollout.generation.requests import Feed, requests, sample_seed
 from rollout.records import Message, Prompt, Request, Sample
 from tests.conftest import chat
 

@@ -10,9 +10,10 @@ import pytest
 from rollout.cli import saved_config
 from rollout.cli.compose import compose_run
 from rollout.config import RunConfig
+from rollout.engine.cache import release
 from rollout.engine.devices import gpu_names, installed_gpus
-from rollout.engine.protocol import release
-from rollout.lifecycle import execute, preflight
+from rollout.lifecycle import execute
+from rollout.preflight import preflight
 from rollout.store.lock import locked
 from tests.conftest import chat, write_input
 from tests.tiny_model import write_tiny_model

@@ -14,7 +14,7 @@ from rollout.config import DataConfig
 from rollout.data.prompts import open_input, read_prompts
 from rollout.data.tables import BATCH_ROWS, Table, select
 from rollout.errors import UserError
-from rollout.lifecycle import preflight
+from rollout.preflight import preflight
 from rollout.records import Prompt
 from tests.commands import ECHO, resume, run_command, verify
 from tests.conftest import chat, composed, run_in, write_input

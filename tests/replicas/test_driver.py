@@ -13,12 +13,12 @@ from rollout.config import RunConfig
 from rollout.engine.protocol import EngineStats
 from rollout.errors import EngineDied, UserError
 from rollout.generation.session import Session
-from rollout.lifecycle import preflight
+from rollout.preflight import preflight
 from rollout.process.signals import StopRequest
 from rollout.records import Outcome, Sample
 from rollout.replicas.dispatcher import Task
 from rollout.replicas.driver import Driver
-from rollout.replicas.worker import Gone, Job, Ready, Report
+from rollout.replicas.messages import Gone, Job, Ready, Report
 from rollout.store.journal import Journal, finished
 from rollout.store.lock import locked
 from rollout.tracking.tracker import tracked

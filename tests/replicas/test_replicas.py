@@ -17,9 +17,10 @@ import pytest
 from rollout.config import HardwareConfig
 from rollout.engine import devices
 from rollout.errors import UserError
-from rollout.lifecycle import preflight
+from rollout.preflight import preflight
 from rollout.replicas import ray_replicas
-from rollout.replicas.worker import Job, _check_folder
+from rollout.replicas.messages import Job
+from rollout.replicas.worker import _check_folder
 from rollout.store.layout import LOCK, LOGS
 from tests.commands import ECHO, command, resume, run_command
 from tests.conftest import composed, write_mixed_input

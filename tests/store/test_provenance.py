@@ -11,7 +11,7 @@ import pytest
 
 from rollout.config import ModelConfig, RunConfig
 from rollout.engine import devices, model_files
-from rollout.engine.protocol import EngineSpec, acquire, release
+from rollout.engine.cache import EngineSpec, acquire, release
 from rollout.engine.startup_errors import advice
 from rollout.store import lineage, provenance
 from rollout.store.digest import differences

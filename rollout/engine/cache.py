@@ -1,0 +1,124 @@
+"""One engine, kept alive across the jobs of a sweep."""
+
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from rollout.config import EngineConfig, HardwareConfig, ModelConfig, RunConfig
+from rollout.engine import devices
+from rollout.engine.content import stamps
+from rollout.engine.protocol import Engine
+from rollout.process import watchdog
+
+
+@dataclass(frozen=True)
+class EngineSpec:
+    """All that an engine is built from. Two jobs with equal specs can share one engine."""
+
+    model: ModelConfig
+    hardware: HardwareConfig
+    engine: EngineConfig
+
+    @classmethod
+    def of(cls, run: RunConfig) -> "EngineSpec":
+        return cls(run.model, run.hardware, run.engine)
+
+    def key(self) -> str:
+        """Equal for equal specs, as long as nobody puts other files in the model's folder."""
+        return json.dumps([dataclasses.asdict(self), stamps(self.model.path)], sort_keys=True, default=vars)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """An engine ready for work, and what it took: 0 seconds when it was there already."""
+
+    engine: Engine
+    seconds: float
+    reused: bool
+
+
+class _HasShutdown(Protocol):
+    def shutdown(self) -> None: ...
+
+
+Kept = TypeVar("Kept", bound=_HasShutdown)
+"""An engine, or several behind one name."""
+
+
+# The engine lives here and in no caller's local variable: Hydra keeps a failed job's exception, whose frames would keep
+# the engine and its GPU memory alive.
+_current: dict[str, Any] = {}
+
+
+_environment = ExitStack()  # undoes what the current engine's `hardware.env` changed
+
+
+ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",  # sends nothing about a run to anyone
+    # compiling it takes 100 s at the first start, and vLLM does not use it for requests with a seed, as all of ours are
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # W&B's threads are running by now, and a fork would copy their locks
+}
+"""What vLLM finds in its environment unless the user has set it: the shell's value or `hardware.env` counts more."""
+
+
+def acquire(spec: EngineSpec) -> Loaded:
+    """The engine for `spec`: the current one if it was built from an equal spec, else a new one, after the old one
+    has been shut down. Raises UserError when it cannot be built as asked.
+    """
+    start = time.monotonic()
+    engine, reused = current(spec.key(), lambda: _load(spec))
+    return Loaded(engine, 0.0 if reused else time.monotonic() - start, reused)
+
+
+def current(key: str, build: Callable[[], Kept]) -> tuple[Kept, bool]:
+    """What is kept under `key`, and whether it was there; else `build()`, after what was kept has been shut down."""
+    if (there := _current.get(key)) is not None:
+        return there, True
+    release()
+    _current[key] = built = build()
+    return built, False
+
+
+def release() -> None:
+    """Shut the current engine down, if there is one."""
+    while _current:
+        _, engine = _current.popitem()
+        engine.shutdown()
+    _environment.close()
+
+
+def _set_environment(hardware: HardwareConfig) -> None:
+    """Until `release`: vLLM reads its switches whenever it needs them, not only when it starts."""
+    defaults = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
+    if hardware.tensor_parallel_size > 1 and devices.multicast_is_off():
+        defaults.setdefault("VLLM_ALLREDUCE_USE_SYMM_MEM", os.environ.get("VLLM_ALLREDUCE_USE_SYMM_MEM", "0"))
+    asked = {"VLLM_BATCH_INVARIANT": "1"} if hardware.batch_invariant else {}
+    for name, value in (defaults | hardware.env | asked).items():
+        _environment.callback(_restore, name, os.environ.get(name))
+        os.environ[name] = value
+
+
+def _restore(name: str, value: str | None) -> None:
+    if value is None:
+        del os.environ[name]
+    else:
+        os.environ[name] = value
+
+
+def _load(spec: EngineSpec) -> Engine:
+    _set_environment(spec.hardware)
+    # imported here: vllm takes 5 to 14 seconds, which an error in the command must not wait for
+    if spec.engine.kind == "echo":
+        from rollout.engine.echo_engine import EchoEngine
+
+        return EchoEngine(spec.engine.echo, spec.hardware)
+    from rollout.engine.vllm_engine import VLLMEngine
+
+    watchdog.start()
+    return VLLMEngine(spec.model, spec.hardware)

@@ -1,0 +1,62 @@
+"""What the driver and a replica tell each other."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.config import RunConfig
+from rollout.engine.protocol import EngineStats
+from rollout.records import Outcome, Prompt
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, for one replica. `writer` names its journal; `holder` is what the run folder's lock says."""
+
+    run: RunConfig
+    run_dir: Path
+    index: int
+    writer: str
+    holder: str
+    first: Prompt | None = None
+    """A prompt to render for the log."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """What a replica can do once its engine is there, and what that took."""
+
+    capacity: int
+    """Samples it may hold: those being generated, and as many again waiting."""
+    seconds: float
+    reused: bool
+    sampling: str
+    """What differs from vLLM's own sampling, for the log."""
+    rendered: str | None
+    """`Job.first` as the model reads it."""
+    host: str
+    gpus: str
+    """Of this process, as CUDA numbers them; empty without one."""
+    kv_cache_bytes: int | None
+    """What vLLM took for the KV cache, where that is known."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What has happened in a replica since its last report."""
+
+    ready: Ready | None
+    """None until the engine is there."""
+    outcomes: list[Outcome]
+    """Samples that finished, in this order."""
+    durable: int
+    """Of all that finished, how many more are durable now; in the same order."""
+    stats: EngineStats
+    error: Exception | None
+    """Why it has stopped: a UserError, an OSError of its disk, EngineDied, or RuntimeError with a bug's traceback."""
+
+
+@dataclass(frozen=True)
+class Gone:
+    """What comes instead of a report from a replica whose process has ended."""
+
+    reason: str
