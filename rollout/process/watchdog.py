@@ -68,8 +68,9 @@ class Family:
         self.members: dict[int, Process] = {}
 
     def look(self) -> None:
-        """Find the new members."""
+        """Find the new members, and the names that the others have given themselves."""
         there = processes()
+        self.members |= {pid: there[pid] for pid, member in self.members.items() if _is_same(there.get(pid), member)}
         known = {pid for pid, member in self.members.items() if _is_same(there.get(pid), member)} | {self._parent}
         while True:
             new = {pid for pid, process in there.items() if process.parent in known} - known - self._without

@@ -16,7 +16,9 @@ from tests.commands import command
 from tests.processes import alive, family, wait_until
 from tests.tiny_model import write_tiny_model
 
-NAMED = "import ctypes, os, subprocess, sys, time\nctypes.CDLL(None).prctl(15, b'VLLM::Worker', 0, 0, 0)\n"  # prctl(2)
+NAMED = (  # as vLLM's processes are, a moment after they began; see prctl(2)
+    "import ctypes, os, subprocess, sys, time\ntime.sleep(0.3)\nctypes.CDLL(None).prctl(15, b'VLLM::Worker', 0, 0, 0)\n"
+)
 
 
 @pytest.fixture
@@ -55,6 +57,11 @@ FOREVER = "time.sleep(60)"
 
 def test_what_waits_for_a_process_that_has_died_is_ended(log_file: Path) -> None:
     assert load(FOREVER, "time.sleep(0.6); os.abort()", log_file=log_file) < 10
+
+
+def test_a_process_that_has_died_counts_also_while_a_child_of_it_holds_its_pipes(log_file: Path) -> None:
+    forks = "os.fork() or time.sleep(60); time.sleep(0.6); os.kill(os.getpid(), 9)"
+    assert load(FOREVER, forks, log_file=log_file) < 10
 
 
 def test_a_failure_that_is_only_in_the_log_counts(log_file: Path) -> None:
