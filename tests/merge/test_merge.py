@@ -89,7 +89,7 @@ def test_long_responses_and_wide_rows_are_merged_in_pieces(
     arguments = [f"data.path={source}", f"sampling.n_samples={n_samples}"]
     folders = run_shards(tmp_path, 3, *arguments)
     expected = pq.read_table(run_in(tmp_path / "whole", *arguments) / OUTPUT)
-    for module in ("finalize", "tables", "merge.results"):
+    for module in ("store.finalize", "data.tables", "merge.results"):
         monkeypatch.setattr(f"rollout.{module}.BATCH_BYTES", 40_000)
     merge_runs(folders, tmp_path / "merged")
     assert pq.read_table(tmp_path / "merged" / OUTPUT).equals(expected)
