@@ -2,7 +2,7 @@
 
     python -m benchmarks.finalize [--samples 1000000] [--n-samples 8] [--characters 4500] [--writers 1 64]
 
-Writes the journal of a run with that many engines (rows handed out in turn, a shard of `store.flush_samples` samples
+Writes the journal of a run with that many engines (rows handed out in turn, a part of `store.flush_samples` samples
 each time a writer has as many), then finalizes it in a process of its own. Responses are of random words, and half to
 one and a half times as long as `--characters`.
 """
@@ -41,7 +41,7 @@ def main() -> None:
     if options.one is not None:
         print(json.dumps(measure(options.one, options.n_samples)))
         return
-    print(f"{'writers':>8} {'shards':>7} {'GB':>6} {'seconds':>8} {'samples/s':>10} {'peak MiB':>9}")
+    print(f"{'writers':>8} {'parts':>7} {'GB':>6} {'seconds':>8} {'samples/s':>10} {'peak MiB':>9}")
     for writers in options.writers:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
@@ -61,7 +61,7 @@ def main() -> None:
 
 
 def write_journal(folder: Path, samples: int, n_samples: int, characters: int, writers: int) -> None:
-    """The shards of a run on so many engines, each of which has worked on every so-many-th row."""
+    """The parts of a run on so many engines, each of which has worked on every so-many-th row."""
     draw = random.Random(0)
     words = ["".join(draw.choices("etaoinshrdlu", k=draw.randrange(2, 10))) for _ in range(_WORDS)]
     text = " ".join(draw.choices(words, k=_TEXT_CHARACTERS // 6))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout.config import RunConfig
-from rollout.config.fields import Knob, knobs
+from rollout.config.fields import Field, config_fields
 from rollout.prepare import arguments
 
 HEADER = """\
@@ -26,12 +26,12 @@ def main() -> None:
 def configuration() -> str:
     """The page, as Markdown."""
     docs, page, group = field_docs(), [HEADER], ""
-    for key, knob in knobs():
+    for key, field in config_fields():
         head = key.rpartition(".")[0] or "run"
         if head != group:
             group = head
             page.append(f"\n## {group}\n\n| key | default | meaning |\n|---|---|---|\n")
-        page.append(f"| `{key}` | `{_shown(knob.value)}` | {docs[key]}{_limits(knob)} |\n")
+        page.append(f"| `{key}` | `{_shown(field.value)}` | {docs[key]}{_limits(field)} |\n")
     return "".join(page)
 
 
@@ -48,11 +48,11 @@ def _shown(value: Any) -> str:
     return json.dumps(value) if not isinstance(value, str) else value
 
 
-def _limits(knob: Knob) -> str:
+def _limits(field: Field) -> str:
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
-    if "choices" in knob.limits:
-        return " One of " + ", ".join(f"`{word}`" for word in knob.limits["choices"]) + "."
-    bounds = " and ".join(f"{words[name]} {knob.limits[name]}" for name in words if name in knob.limits)
+    if "choices" in field.limits:
+        return " One of " + ", ".join(f"`{word}`" for word in field.limits["choices"]) + "."
+    bounds = " and ".join(f"{words[name]} {field.limits[name]}" for name in words if name in field.limits)
     return f" {bounds.capitalize()}." if bounds else ""
 
 

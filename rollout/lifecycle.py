@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rollout.config import RunConfig
-from rollout.config.check import doubts
+from rollout.config.check import config_warnings
 from rollout.data.prompts import shard_in_words
 from rollout.data.tables import Table
 from rollout.engine import devices
@@ -50,9 +50,9 @@ def execute(
     """Do what `run` still owes in `run_dir`, a folder this process has locked: all of it, when the folder is new.
 
     `group` is the W&B group, `digest_now` the digest of `run` and `table` if it is known, `replay_of` what
-    `lineage.origin` says of the run that this one repeats. Returns what run.json says at its end. Raises UserError when
-    the input, the engine or the disk turns out not to serve, and Interrupted after a signal; whatever it raises, what
-    has finished is kept.
+    `lineage.replay_source` says of the run that this one repeats. Returns what run.json says at its end. Raises
+    UserError when the input, the engine or the disk cannot be used, and Interrupted after a signal; whatever it raises,
+    what has finished is kept.
     """
     with (
         stop_on_signal() as stop,
@@ -69,8 +69,8 @@ def execute(
         if not record["sessions"]:
             claim(run_dir, outputs(run.postprocess))
         log.info("run folder: %s", short(run_dir))
-        for doubt in doubts(run):
-            log.warning("%s", doubt)
+        for warning in config_warnings(run):
+            log.warning("%s", warning)
         if run.data.num_shards > 1:
             log.info("%s", shard_in_words(table, run.data))
         note_differences(record)
@@ -104,7 +104,7 @@ def _interruption_explained(run_dir: Path, console: Console) -> Iterator[None]:
     except Interrupted as error:
         begun = (run_dir / MANIFEST).exists()
         cure = f"Continue with\n  {resume_command(run_dir)}" if begun else "Nothing was begun; give the command again."
-        console.print(Text(f"{error}: stopped in order. {cure}"), soft_wrap=True)
+        console.print(Text(f"{error}: stopped cleanly. {cure}"), soft_wrap=True)
         raise
 
 

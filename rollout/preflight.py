@@ -45,7 +45,7 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
         table = open_input(run.data)
     except UserError as error:
         raise UserError(*problems, *error.problems) from error
-    problems += check.problems(run.postprocess, run.data, check.Given(flat_schema(table.schema)))
+    problems += check.problems(run.postprocess, run.data, check.StepInputs(flat_schema(table.schema)))
     if run_dir is not None:
         before = run_record.read(run_dir) if (run_dir / MANIFEST).exists() else None
         own_files, inputs = own(run_dir, before), [table.path, *files_read(run)]

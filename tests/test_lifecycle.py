@@ -211,4 +211,4 @@ def test_what_is_stopped_before_it_has_begun_is_not_to_be_resumed(
     with pytest.raises(Interrupted):
         rollout([{"prompt": "hi"}])
     assert not (tmp_path / "run/run.json").exists()
-    assert "SIGINT: stopped in order. Nothing was begun; give the command again." in capfd.readouterr().out
+    assert "SIGINT: stopped cleanly. Nothing was begun; give the command again." in capfd.readouterr().out

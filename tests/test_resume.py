@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.errors import UserError
-from rollout.store.journal import read_shard
+from rollout.store.journal import read_part
 from tests.commands import ECHO, command, resume, run_command
 from tests.conftest import chat, write_input
 
@@ -68,7 +68,7 @@ def test_a_signal_stops_in_order_and_the_rest_comes_with_resume(
     output, errors = process.communicate(timeout=30)
     assert time.monotonic() - sent < 30
     assert process.returncode == code, errors
-    assert f"{signum.name}: stopped in order. Continue with\n  python -m rollout.resume run" in output
+    assert f"{signum.name}: stopped cleanly. Continue with\n  python -m rollout.resume run" in output
     assert manifest(folder)["status"] == "interrupted"
     before = journal(folder)
     assert 0 < len(before) < 2000
@@ -349,14 +349,14 @@ def test_one_flipped_bit_in_a_shard_is_seen(folder: Path) -> None:
     (shard,) = folder.glob("run/samples/part-*.parquet")
     whole = shard.read_bytes()
     end_of_pages = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
-    expected = read_shard(shard)
+    expected = read_part(shard)
     for place in random.Random(0).sample(range(4, end_of_pages), 200):
         shard.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
         with suppress(UserError):  # other bits say nothing about the samples
-            assert read_shard(shard).equals(expected)
+            assert read_part(shard).equals(expected)
     shard.write_bytes(whole[:100] + bytes([whole[100] ^ 4]) + whole[101:])
     with pytest.raises(UserError, match="damaged"):
-        read_shard(shard)
+        read_part(shard)
 
 
 @pytest.mark.parametrize("name", ["rollouts.parquet", "flat.parquet"])

@@ -24,7 +24,7 @@ from rollout.generation.session import Session
 from rollout.process.signals import StopRequest
 from rollout.replicas.dispatcher import Task
 from rollout.replicas.driver import Driver
-from rollout.replicas.messages import Gone, Job, Report
+from rollout.replicas.messages import Job, ReplicaLost, Report
 from rollout.replicas.ray_replicas import RayReplicas
 from rollout.store.finalize import finalize
 from rollout.store.journal import finished
@@ -39,7 +39,7 @@ class Some:
     """The first `count` of some replicas."""
 
     def __init__(self, replicas: RayReplicas, count: int) -> None:
-        self._all, self.count, self.num_there = replicas, count, count
+        self._all, self.count, self.num_connected = replicas, count, count
 
     def start(self, index: int, job: Job) -> None:
         """As all of them, like the rest."""
@@ -49,7 +49,7 @@ class Some:
         """See RayReplicas."""
         self._all.ask(index, tasks, flush, seconds)
 
-    def answers(self, seconds: float) -> Iterator[tuple[int, Report | Gone]]:
+    def answers(self, seconds: float) -> Iterator[tuple[int, Report | ReplicaLost]]:
         """See RayReplicas."""
         return self._all.answers(seconds)
 

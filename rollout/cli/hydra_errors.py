@@ -7,7 +7,7 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from rollout.config import RunConfig
-from rollout.config.fields import knobs
+from rollout.config.fields import config_fields
 from rollout.errors import did_you_mean
 
 _KINDS = {
@@ -40,7 +40,7 @@ def _unknown_key(key: str) -> str:
     if key.startswith("hydra."):
         return f"{key}: Hydra has no such key; see --hydra-help"
     group, dot, _ = key.partition(".")
-    known = [name for name, _ in knobs()]
+    known = [name for name, _ in config_fields()]
     siblings = [name for name in known if name.startswith(group + dot)]
     groups = [field.name for field in dataclasses.fields(RunConfig)]
     return f"{key}: no such key, {did_you_mean(key, siblings if dot and siblings else groups)}"

@@ -34,7 +34,7 @@ from rollout.sweep import jobs
 _at_end = ExitStack()
 _STARTED = time.time()
 
-_MACHINE_SAYS_NO = {
+_PATH_ERRNOS = {
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
@@ -68,8 +68,8 @@ def launch(arguments: list[str], replayed: Path | None = None, trusted: bool = F
     register()
     arguments = sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))  # argparse wants options first
     hydra_options.check(arguments)
-    replay_of = None if replayed is None else lineage.origin(replayed)
-    before = None if replayed is None else saved_config.offer(replayed)
+    replay_of = None if replayed is None else lineage.replay_source(replayed)
+    before = None if replayed is None else saved_config.register_saved(replayed)
     if replayed is not None and before is not None and not trusted:
         trust.refuse_before_sweep(before, [word for word in arguments if not word.startswith("-")], replayed)
 
@@ -84,7 +84,7 @@ def launch(arguments: list[str], replayed: Path | None = None, trusted: bool = F
     name = "config" if replayed is None else saved_config.NAME
     with _at_end:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=name)(job)()
-        jobs.conclude()
+        jobs.finish()
 
 
 def _job(cfg: DictConfig, check: Callable[[RunConfig], None], replay_of: dict[str, Any] | None) -> float | None:
@@ -189,7 +189,7 @@ def one_line_errors() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         _exit_with(explain(error))
     except OSError as error:
-        if error.errno not in _MACHINE_SAYS_NO or error.filename is None:
+        if error.errno not in _PATH_ERRNOS or error.filename is None:
             raise
         _exit_with(f"{error.filename}: {error.strerror}; choose another path, or change its permissions or free space")
     except Interrupted as error:

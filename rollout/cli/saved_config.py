@@ -61,7 +61,7 @@ def read(run_dir: Path) -> RunConfig:
         raise UserError(f"{path}: {explain(error)} (restore it, its values are in run.json)") from error
 
 
-def offer(run_dir: Path) -> RunConfig:
+def register_saved(run_dir: Path) -> RunConfig:
     """Give Hydra the saved config as the primary config NAME, and return it.
 
     It is `conf/config.yaml`, Hydra's settings included, with the run's values as the option NAME of every group: so
@@ -92,7 +92,7 @@ def load(
     """
     if about_hydra := [word for word in overrides if word.lstrip("+~").startswith("hydra")]:
         raise UserError(f"{about_hydra[0]}: the run's folder stays; leave it out, or see `python -m rollout.replay`")
-    before = offer(run_dir)
+    before = register_saved(run_dir)
     with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
         run = build(hydra.compose(NAME, overrides))
     if not trusted:

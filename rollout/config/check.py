@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from rollout.config import RunConfig
-from rollout.config.fields import knobs
+from rollout.config.fields import config_fields
 
 
 def check(run: RunConfig) -> Iterator[str]:
@@ -14,7 +14,7 @@ def check(run: RunConfig) -> Iterator[str]:
     yield from _cross_field_problems(run)
 
 
-def doubts(run: RunConfig) -> Iterator[str]:
+def config_warnings(run: RunConfig) -> Iterator[str]:
     """What may be as it is, and yet is seldom meant: one line each."""
     for text in run.sampling.stop:
         if re.search(r"\\[nrt]", text):
@@ -26,8 +26,8 @@ def doubts(run: RunConfig) -> Iterator[str]:
 
 def check_values(node: Any, prefix: str = "") -> Iterator[str]:
     """Values out of range in the dataclass `node`, whose keys begin with `prefix`: one line for each problem."""
-    for key, knob in knobs(node, prefix):
-        yield from value_problems(key, knob.value, knob.limits)
+    for key, field in config_fields(node, prefix):
+        yield from value_problems(key, field.value, field.limits)
 
 
 _BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
@@ -39,7 +39,7 @@ _BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
 
 
 def value_problems(key: str, value: Any, limits: Mapping[str, Any]) -> Iterator[str]:
-    """Why `value` is not within the `limits` of a knob; None always is."""
+    """Why `value` is not within the `limits` of a field; None always is."""
     if value is None:
         return
     bounds = [name for name in _BOUNDS if name in limits]

@@ -14,8 +14,8 @@ from rollout.config import RunConfig
 def schema() -> DictConfig:
     """RunConfig for Hydra. The free-form dictionaries take new keys without Hydra's `+`; nothing else does."""
     root = OmegaConf.structured(RunConfig)
-    for key, knob in knobs():
-        if isinstance(knob.value, dict):
+    for key, field in config_fields():
+        if isinstance(field.value, dict):
             OmegaConf.set_struct(OmegaConf.select(root, key), False)
     assert isinstance(root, DictConfig)
     return root
@@ -43,7 +43,7 @@ def literal(value: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Knob:
+class Field:
     """One leaf of the config."""
 
     value: Any
@@ -51,12 +51,12 @@ class Knob:
     limits: Mapping[str, Any]
 
 
-def knobs(node: Any = None, prefix: str = "") -> Iterator[tuple[str, Knob]]:
-    """(key, Knob) for every leaf of `node`, by default of a RunConfig of defaults, in the order of declaration."""
+def config_fields(node: Any = None, prefix: str = "") -> Iterator[tuple[str, Field]]:
+    """(key, Field) for every leaf of `node`, by default of a RunConfig of defaults, in the order of declaration."""
     node = RunConfig() if node is None else node
     for item in dataclasses.fields(node):
         value = getattr(node, item.name)
         if dataclasses.is_dataclass(value):
-            yield from knobs(value, f"{prefix}{item.name}.")
+            yield from config_fields(value, f"{prefix}{item.name}.")
         else:
-            yield f"{prefix}{item.name}", Knob(value, item.type, item.metadata)
+            yield f"{prefix}{item.name}", Field(value, item.type, item.metadata)

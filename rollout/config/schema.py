@@ -1,4 +1,4 @@
-"""Every knob: its name, type, default, limits and meaning. The only home of all five.
+"""Every field: its name, type, default, limits and meaning. The only home of all five.
 
 The string under a field is its documentation. YAML files under `conf/` hold only what differs from the defaults here.
 `fields.py` fills these dataclasses from a composed config and checks their values.
@@ -10,7 +10,7 @@ from typing import Any
 EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
 
 
-def _knob(default: Any, **limits: Any) -> Any:
+def _field(default: Any, **limits: Any) -> Any:
     """A field with limits: `ge`, `gt`, `le`, `lt` bound a number, `choices` lists the words allowed, and
     `escapes` marks a text in which `rollout.prepare.arguments` reads backslash sequences.
     """
@@ -25,22 +25,22 @@ class DataConfig:
     """Input file: .parquet, .jsonl, .csv or .txt, one chat per row (or line). null: the built-in prompts."""
     prompt_key: str = "prompt"
     """Column that holds the chat: a list of {role, content}, the same as a JSON string, or plain text."""
-    limit: int | None = _knob(None, ge=1)
+    limit: int | None = _field(None, ge=1)
     """Use only the first rows of the input. null: all."""
-    num_shards: int = _knob(1, ge=1)
+    num_shards: int = _field(1, ge=1)
     """Split these rows into this many contiguous blocks of equal size, for job arrays; see `rollout.merge`."""
-    shard_index: int = _knob(0, ge=0)
+    shard_index: int = _field(0, ge=0)
     """Which of these blocks this run works on, from 0."""
     system_prompt: str | None = None
     """Put before every chat that does not begin with a system message of its own."""
     drop_columns: list[str] = field(default_factory=list)
     """Input columns to leave out of the output, for example the `responses` of an earlier run."""
-    too_long: str = _knob("error", choices=("error", "truncate_left", "reduce_max_tokens"))
+    too_long: str = _field("error", choices=("error", "truncate_left", "reduce_max_tokens"))
     """What to do with a prompt that leaves no room for max_tokens in the context: record an error, cut off its oldest
     tokens (the text is kept in `truncated_prompt`), or sample a shorter response."""
-    on_error: str = _knob("record", choices=("record", "fail"))
+    on_error: str = _field("record", choices=("record", "fail"))
     """A row that cannot be sampled is recorded with its error, or stops the run."""
-    max_error_fraction: float = _knob(0.1, ge=0.0, le=1.0)
+    max_error_fraction: float = _field(0.1, ge=0.0, le=1.0)
     """The run stops and fails when more than this share of the rows cannot be sampled."""
 
 
@@ -52,7 +52,7 @@ class ModelConfig:
     """Branch, tag or commit of a hub id. null: the default branch."""
     tokenizer: str | None = None
     """A tokenizer's folder or hub id. null: the model's own."""
-    max_model_len: int | None = _knob(None, ge=1)
+    max_model_len: int | None = _field(None, ge=1)
     """Context length in tokens, prompt and response together. null: the model's own."""
     quantization: str | None = None
     """vLLM's quantization method. null: what the model's config says."""
@@ -68,31 +68,31 @@ class ModelConfig:
 
 @dataclass
 class SamplingConfig:
-    n_samples: int = _knob(8, ge=1, le=100_000)
+    n_samples: int = _field(8, ge=1, le=100_000)
     """Responses per prompt."""
-    max_tokens: int = _knob(2048, ge=1)
+    max_tokens: int = _field(2048, ge=1)
     """Longest response, in tokens."""
-    temperature: float = _knob(1.0, ge=0.0, le=2.0)
+    temperature: float = _field(1.0, ge=0.0, le=2.0)
     """0 always takes the likeliest token."""
-    top_p: float = _knob(0.95, gt=0.0, le=1.0)
+    top_p: float = _field(0.95, gt=0.0, le=1.0)
     """Sample from the likeliest tokens whose probabilities add up to this."""
-    seed: int = _knob(42, ge=0)
+    seed: int = _field(42, ge=0)
     """Every sample's seed is a hash of this, its row and its number; see `rollout.generation.requests.sample_seed`."""
-    top_k: int = _knob(0, ge=-1)
+    top_k: int = _field(0, ge=-1)
     """Sample from the k likeliest tokens. 0 or -1: from all."""
-    min_p: float = _knob(0.0, ge=0.0, le=1.0)
+    min_p: float = _field(0.0, ge=0.0, le=1.0)
     """Leave out tokens less likely than this share of the likeliest one's probability."""
-    repetition_penalty: float = _knob(1.0, gt=0.0)
+    repetition_penalty: float = _field(1.0, gt=0.0)
     """Above 1: tokens already in the prompt or response become less likely."""
-    presence_penalty: float = _knob(0.0, ge=-2.0, le=2.0)
+    presence_penalty: float = _field(0.0, ge=-2.0, le=2.0)
     """Above 0: tokens already in the response become less likely."""
-    frequency_penalty: float = _knob(0.0, ge=-2.0, le=2.0)
+    frequency_penalty: float = _field(0.0, ge=-2.0, le=2.0)
     """Above 0: the same, growing with every repetition."""
     stop: list[str] = field(default_factory=list)
     """Texts that end a response; not part of it."""
     stop_token_ids: list[int] = field(default_factory=list)
     """Token ids that end a response, beside the model's own end token."""
-    min_tokens: int = _knob(0, ge=0)
+    min_tokens: int = _field(0, ge=0)
     """No end before this many tokens."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Any other field of vLLM's SamplingParams; unknown ones, and those for log-probabilities, are refused by name."""
@@ -100,29 +100,29 @@ class SamplingConfig:
 
 @dataclass
 class HardwareConfig:
-    device: str = _knob("cuda", choices=("cuda", "cpu"))
+    device: str = _field("cuda", choices=("cuda", "cpu"))
     """What the engine runs on."""
-    tensor_parallel_size: int = _knob(1, ge=1)
+    tensor_parallel_size: int = _field(1, ge=1)
     """GPUs that share every layer of one model."""
-    pipeline_parallel_size: int = _knob(1, ge=1)
+    pipeline_parallel_size: int = _field(1, ge=1)
     """Groups of GPUs that each hold some of the layers."""
-    replicas: int | None = _knob(1, ge=1)
+    replicas: int | None = _field(1, ge=1)
     """Copies of the model side by side (through Ray), each on GPUs of its own. null: as many as there are GPUs for."""
-    replicas_per_gpu: int = _knob(1, ge=1, le=32)
+    replicas_per_gpu: int = _field(1, ge=1, le=32)
     """Engines that share each GPU and its memory (through Ray); pays for small models, see docs/scaling.md."""
     ray_address: str | None = None
     """Ray cluster of the replicas: `auto` for the one this machine is in, or ray://HOST:10001. null: this machine."""
-    gpu_memory_utilization: float = _knob(0.9, gt=0.0, le=1.0)
+    gpu_memory_utilization: float = _field(0.9, gt=0.0, le=1.0)
     """Share of each GPU's memory that vLLM may take."""
-    max_num_seqs: int = _knob(256, ge=1)
+    max_num_seqs: int = _field(256, ge=1)
     """Most samples generated at the same time."""
-    max_num_batched_tokens: int | None = _knob(None, ge=1)
+    max_num_batched_tokens: int | None = _field(None, ge=1)
     """Most tokens in one engine step. null: vLLM decides."""
     enable_prefix_caching: bool = True
     """Compute what prompts have in common once; the samples of one prompt share all of it."""
     enforce_eager: bool = False
     """No compilation and no CUDA graphs: starts sooner, runs slower."""
-    dtype: str = _knob("auto", choices=("auto", "bfloat16", "float16", "float32"))
+    dtype: str = _field("auto", choices=("auto", "bfloat16", "float16", "float32"))
     """Number format of the weights and activations."""
     kv_cache_dtype: str = "auto"
     """Number format of the KV cache; fp8 holds twice the samples and changes them."""
@@ -144,23 +144,23 @@ class ScoreConfig:
     pattern: str | None = None
     """Regular expression of `scorer=regex`. Its last match's first group must equal the ground truth; without a ground
     truth, a match is enough."""
-    pass_score: float = _knob(1.0, gt=float("-inf"))
+    pass_score: float = _field(1.0, gt=float("-inf"))
     """A response with at least this score passes; pass@k, majority@k and pass rates count those."""
-    timeout: float = _knob(10.0, gt=0.0)
+    timeout: float = _field(10.0, gt=0.0)
     """Seconds that scoring one response may take; after that it has no score."""
-    workers: int | None = _knob(None, ge=1)
+    workers: int | None = _field(None, ge=1)
     """Processes that score. null: one per CPU core."""
 
 
 @dataclass
 class FilterConfig:
-    min_length: int | None = _knob(None, ge=0)
+    min_length: int | None = _field(None, ge=0)
     """Drop responses of fewer characters."""
-    max_length: int | None = _knob(None, ge=0)
+    max_length: int | None = _field(None, ge=0)
     """Drop responses of more characters."""
-    min_tokens: int | None = _knob(None, ge=0)
+    min_tokens: int | None = _field(None, ge=0)
     """Drop responses of fewer tokens."""
-    max_tokens: int | None = _knob(None, ge=0)
+    max_tokens: int | None = _field(None, ge=0)
     """Drop responses of more tokens."""
     finish_reasons: list[str] = field(default_factory=list)
     """Keep only responses that ended so, for example [stop]. []: any."""
@@ -168,11 +168,11 @@ class FilterConfig:
     """Drop samples that failed."""
     drop_duplicates: bool = False
     """Drop responses equal to an earlier one of the same row."""
-    min_score: float | None = _knob(None, gt=float("-inf"))
+    min_score: float | None = _field(None, gt=float("-inf"))
     """Drop responses of a lower score, or of none."""
-    min_pass_rate: float | None = _knob(None, ge=0.0, le=1.0)
+    min_pass_rate: float | None = _field(None, ge=0.0, le=1.0)
     """Drop all responses of rows of which a smaller share passes: those too hard."""
-    max_pass_rate: float | None = _knob(None, ge=0.0, le=1.0)
+    max_pass_rate: float | None = _field(None, ge=0.0, le=1.0)
     """Drop all responses of rows of which a larger share passes: those too easy."""
 
 
@@ -186,7 +186,7 @@ class AnalyzeConfig:
 class ExportConfig:
     file: str = "export.jsonl"
     """Where to write, in the output folder unless absolute: .jsonl, .csv, each also with .gz or .zst, or .parquet."""
-    format: str = _knob("responses", choices=("responses", "messages", "preference"))
+    format: str = _field("responses", choices=("responses", "messages", "preference"))
     """One line per response; the chat with the response as its last turn; or the chat with its best and its worst
     response by score (`chosen`, `rejected`)."""
     columns: list[str] | None = None
@@ -195,7 +195,7 @@ class ExportConfig:
 
 @dataclass
 class ReportConfig:
-    rows: int = _knob(100, ge=0)
+    rows: int = _field(100, ge=0)
     """Rows to read in the report, evenly spread over the input."""
 
 
@@ -205,7 +205,7 @@ STEPS = ("flatten", "score", "filter", "analyze", "export", "report")
 
 @dataclass
 class PostprocessConfig:
-    steps: list[str] = _knob(["flatten", "analyze", "report"], choices=STEPS)
+    steps: list[str] = _field(["flatten", "analyze", "report"], choices=STEPS)
     """In this order; steps after `score` see the scores, steps after `filter` only what it kept."""
     overwrite: bool = False
     """Replace files that have an output's name and that were not written here before. An input is never replaced."""
@@ -223,7 +223,7 @@ class PostprocessConfig:
 
 @dataclass
 class TrackingConfig:
-    mode: str = _knob("offline", choices=("online", "offline", "disabled"))
+    mode: str = _field("offline", choices=("online", "offline", "disabled"))
     """Weights & Biases: online, offline (upload later with `wandb sync`), or not at all."""
     project: str = "rollout"
     """W&B project."""
@@ -231,23 +231,23 @@ class TrackingConfig:
     """W&B team or user. null: the logged-in user's default."""
     tags: list[str] = field(default_factory=list)
     """W&B tags."""
-    interval_seconds: float = _knob(5.0, gt=0.0)
+    interval_seconds: float = _field(5.0, gt=0.0)
     """Seconds between two lines of metrics.jsonl and two points in W&B."""
-    sample_rows: int = _knob(20, ge=0, le=100)
+    sample_rows: int = _field(20, ge=0, le=100)
     """Rows of the W&B table of samples, one for each sample, at most four samples of a prompt."""
     artifact: bool = False
     """Log a W&B artifact that refers to the output files by their path; nothing of them is uploaded."""
-    init_timeout: float = _knob(8.0, gt=0.0, le=600.0)
+    init_timeout: float = _field(8.0, gt=0.0, le=600.0)
     """Seconds to wait for the W&B server before going on offline."""
-    finish_timeout: float = _knob(8.0, gt=0.0, le=600.0)
+    finish_timeout: float = _field(8.0, gt=0.0, le=600.0)
     """Seconds to wait, at the end, for what has not been uploaded yet; `wandb sync` uploads the rest."""
 
 
 @dataclass
 class StoreConfig:
-    flush_seconds: float = _knob(30.0, gt=0.0)
+    flush_seconds: float = _field(30.0, gt=0.0)
     """At most this many seconds of finished samples are held in memory before they are durable."""
-    flush_samples: int = _knob(2000, ge=1)
+    flush_samples: int = _field(2000, ge=1)
     """At most this many finished samples are held in memory before they are durable."""
 
 
@@ -255,25 +255,25 @@ class StoreConfig:
 class EchoConfig:
     """Knobs of the engine that only tests use; see `rollout.engine.echo_engine`."""
 
-    max_steps: int = _knob(1, ge=1)
+    max_steps: int = _field(1, ge=1)
     """A request finishes after 1 to this many steps, by its seed, so that samples finish out of order."""
-    step_seconds: float = _knob(0.0, ge=0.0)
+    step_seconds: float = _field(0.0, ge=0.0)
     """How long a step takes."""
-    max_model_len: int = _knob(4096, ge=1)
+    max_model_len: int = _field(4096, ge=1)
     """Context length in tokens (one token per word)."""
     refuse_word: str | None = None
     """A prompt that contains this word is refused by the engine."""
-    die_after: int | None = _knob(None, ge=0)
+    die_after: int | None = _field(None, ge=0)
     """The engine dies once it has finished this many samples."""
 
 
 @dataclass
 class EngineConfig:
-    kind: str = _knob("vllm", choices=("vllm", "echo"))
+    kind: str = _field("vllm", choices=("vllm", "echo"))
     """`echo` answers without a model; it exists for tests."""
-    max_restarts: int = _knob(2, ge=0)
+    max_restarts: int = _field(2, ge=0)
     """How often an engine that died is started again before the run fails."""
-    load_timeout: float | None = _knob(3600.0, gt=0.0)
+    load_timeout: float | None = _field(3600.0, gt=0.0)
     """Seconds that loading an engine may take; one that takes longer is ended. null: any number."""
     echo: EchoConfig = field(default_factory=EchoConfig)
     """Knobs of the echo engine."""
@@ -283,7 +283,7 @@ class EngineConfig:
 class SweepConfig:
     objective: str | None = None
     """What a job returns to an optimizing sweeper: a number of run.json or analysis.json, as score.mean."""
-    rows: int = _knob(20, ge=0)
+    rows: int = _field(20, ge=0)
     """Rows of each job to compare in sweep.html: the first ones."""
 
 
@@ -315,16 +315,16 @@ class PrepareConfig:
     """The file to write; ends in .parquet."""
     prompt_key: str = "prompt"
     """Column that holds the chat or the text, as `data.prompt_key` of a run. Not used with a template."""
-    template: str | None = _knob(None, escapes=True)
+    template: str | None = _field(None, escapes=True)
     """One user message made from columns, for example '{question}\\nAnswer with a number.'; {column.field} reaches
     into structs, {{ and }} are braces, \\n a new line, \\\\ a backslash. A row with a null in it is refused."""
-    system_prompt: str | None = _knob(None, escapes=True)
+    system_prompt: str | None = _field(None, escapes=True)
     """Put before every chat that does not begin with a system message of its own; \\n as in a template."""
     keep: list[str] | None = None
     """Columns to keep beside the prompt. null: all but the prompt_key's own and those whose names a run needs."""
     drop_duplicates: bool = False
     """Of rows with exactly the same chat keep the first. Takes about 100 bytes of memory per row."""
-    limit: int | None = _knob(None, ge=1)
+    limit: int | None = _field(None, ge=1)
     """Use only the first rows of the input. null: all."""
     overwrite: bool = False
-    """Replace an output that is there already."""
+    """Replace an output that already exists."""

@@ -19,7 +19,7 @@ _IN_PYTHON = re.compile(r"""\s*\[\s*\{\s*'(?:role|content)'\s*:""")
 
 
 def open_input(data: DataConfig) -> Table:
-    """The rows and columns a run works on. Raises UserError when the file or its columns cannot serve."""
+    """The rows and columns a run works on. Raises UserError when the file or its columns cannot be used."""
     path = (
         Path(str(files("rollout.data") / "builtin_prompts.jsonl"))
         if data.path is None
@@ -166,4 +166,7 @@ def _clash_problems(table: Table) -> Iterator[str]:
     clash = [name for name in table.schema.names if name in RESERVED_COLUMNS]
     if clash:
         names = ",".join(clash)
-        yield f"data.path={table.path}: column {names} is one of ours; rename it or set data.drop_columns=[{names}]"
+        yield (
+            f"data.path={table.path}: column {names} is a reserved output column; rename it or set "
+            f"data.drop_columns=[{names}]"
+        )

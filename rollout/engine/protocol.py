@@ -40,7 +40,7 @@ class Engine(Protocol):
     bos_token_id: int | None
     """The token every prompt begins with, if the model has one."""
     kv_cache_bytes: int | None
-    """Size of the KV cache, where `vllm_worker.TellsCacheSize` was asked to tell it."""
+    """Size of the KV cache, where `vllm_worker.KVCacheSizeExtension` was asked to tell it."""
 
     def use(self, sampling: SamplingConfig) -> str:
         """Sample like this from now on. Returns what differs from the engine's own defaults, for the log.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from rollout.config import RunConfig
 
 
-def advice(run: RunConfig, text: str) -> str | None:
+def explain(run: RunConfig, text: str) -> str | None:
     """The line about the first known reason in `text`, or None where there is none."""
     for pattern, line in _REASONS.items():
         if found := re.search(pattern, text):
@@ -19,7 +19,7 @@ def advice(run: RunConfig, text: str) -> str | None:
 
 
 def failed_process(run: RunConfig, error: str, text: str) -> str | None:
-    """The line about one of vLLM's own processes that failed for no reason known to `advice`, or None.
+    """The line about one of vLLM's own processes that failed for no reason known to `explain`, or None.
 
     `error` is what vLLM raised here, `text` what its processes wrote: the last error in it that says something.
     """

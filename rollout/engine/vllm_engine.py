@@ -62,7 +62,7 @@ class VLLMEngine:
         except PromptError as error:  # a template that merely refuses this chat is sound
             if isinstance(error.__cause__, TemplateSyntaxError):
                 where = model.chat_template or model.path
-                raise UserError(f"model.chat_template={where}: {error.__cause__}; mend the template") from error
+                raise UserError(f"model.chat_template={where}: {error.__cause__}; fix the template") from error
 
     def use(self, sampling: SamplingConfig) -> str:
         try:

@@ -1,7 +1,7 @@
 """What is added to vLLM's worker process where engines share a GPU (vLLM's `worker_extension_cls`)."""
 
 
-class TellsCacheSize:
+class KVCacheSizeExtension:
     """Lets `LLM.collective_rpc("kv_cache_bytes_found")` ask what the worker found to be left for its KV cache."""
 
     available_kv_cache_memory_bytes: int
@@ -12,4 +12,4 @@ class TellsCacheSize:
         return int(self.available_kv_cache_memory_bytes)
 
 
-NAME = f"{TellsCacheSize.__module__}.{TellsCacheSize.__qualname__}"
+NAME = f"{KVCacheSizeExtension.__module__}.{KVCacheSizeExtension.__qualname__}"

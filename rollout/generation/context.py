@@ -26,7 +26,7 @@ def context_problem(run: RunConfig, max_model_len: int) -> str | None:
     )
 
 
-def fit(
+def fit_to_context(
     token_ids: list[int],
     sampling: SamplingConfig,
     max_model_len: int,

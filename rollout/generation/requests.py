@@ -7,7 +7,7 @@ from typing import TypeAlias
 from rollout.config import SamplingConfig
 from rollout.engine.protocol import Engine
 from rollout.errors import PromptError
-from rollout.generation.context import fit
+from rollout.generation.context import fit_to_context
 from rollout.records import Prompt, Request, Sample, failed_sample
 
 Feed: TypeAlias = Iterator[Request | Sample]
@@ -42,7 +42,7 @@ def requests(
             if prompt.error is not None:
                 raise PromptError(prompt.error)
             token_ids = engine.render(prompt.messages).token_ids
-            ready = fit(token_ids, sampling, engine.max_model_len, too_long, engine.bos_token_id)
+            ready = fit_to_context(token_ids, sampling, engine.max_model_len, too_long, engine.bos_token_id)
         except PromptError as error:
             yield from (failed_sample(prompt.row_id, index, seed, str(error)) for index, seed in seeds.items())
         else:

@@ -17,7 +17,7 @@ from rollout.engine.cache import EngineSpec, acquire, release
 from rollout.engine.content import content_beside
 from rollout.engine.loading import supervised
 from rollout.engine.protocol import Engine, EngineStats
-from rollout.engine.startup_errors import advice, failed_process
+from rollout.engine.startup_errors import explain, failed_process
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import short
 from rollout.generation.context import context_problem
@@ -93,7 +93,7 @@ def load(run: RunConfig, log_file: Path, about_engine: dict[str, Any]) -> Engine
         if loading.timed_out:
             line: str | None = f"engine.load_timeout={limit:g}: the engine was not ready by then; raise it if it may be"
         else:
-            line = advice(run, f"{error}\n{printed}") or failed_process(run, str(error), printed)
+            line = explain(run, f"{error}\n{printed}") or failed_process(run, str(error), printed)
         if line is None:
             error.add_note(f"All of vLLM's output: {short(log_file)}")
             raise
@@ -133,10 +133,10 @@ def sample_all(session: Session, engine: Engine, progress: Progress, failed: set
         progress.count(sample)
         check_errors(sample)
 
-    with published(session, progress, engine.stats) as look:
+    with report_progress(session, progress, engine.stats) as poll:
 
         def tick() -> None:
-            look()
+            poll()
             journal.flush_if_old()
 
         try:
@@ -147,7 +147,9 @@ def sample_all(session: Session, engine: Engine, progress: Progress, failed: set
 
 
 @contextmanager
-def published(session: Session, progress: Progress, stats: Callable[[], EngineStats]) -> Iterator[Callable[[], None]]:
+def report_progress(
+    session: Session, progress: Progress, stats: Callable[[], EngineStats]
+) -> Iterator[Callable[[], None]]:
     """The clock of `progress` runs in the body, which calls the function yielded again and again.
 
     It shows and records how far the run is, and raises Interrupted once a signal has come; the body is not interrupted
@@ -162,7 +164,7 @@ def published(session: Session, progress: Progress, stats: Callable[[], EngineSt
 
         due_to_show, due_to_publish = every(0.5), every(run.tracking.interval_seconds)
 
-        def look() -> None:
+        def poll() -> None:
             stop.raise_if_requested()
             if due_to_show():
                 show(progress.snapshot())
@@ -171,7 +173,7 @@ def published(session: Session, progress: Progress, stats: Callable[[], EngineSt
 
         with progress.watching(stats):
             with stop.deferred():
-                yield look
+                yield poll
             stop.raise_if_requested()  # a signal that came with the last samples
             publish(progress.snapshot())
 
@@ -202,13 +204,13 @@ def error_limit(run: RunConfig, num_rows: int) -> Callable[[Sample | Outcome], N
         bad_rows.add(sample.row_id)
         if run.data.on_error == "fail":
             raise UserError(
-                f"data.on_error=fail: row {sample.row_id} cannot be sampled ({sample.error}); mend the row, "
+                f"data.on_error=fail: row {sample.row_id} cannot be sampled ({sample.error}); fix the row, "
                 "or set data.on_error=record"
             )
         if len(bad_rows) > limit * num_rows:
             raise UserError(
                 f"data.max_error_fraction={limit}: {len(bad_rows)} of {num_rows} rows cannot be sampled so far, "
-                f"the last is row {sample.row_id} ({sample.error}); mend the input or raise the limit"
+                f"the last is row {sample.row_id} ({sample.error}); fix the input or raise the limit"
             )
 
     return check

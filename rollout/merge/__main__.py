@@ -18,7 +18,7 @@ from rollout.config import trust
 from rollout.errors import UserError, did_you_mean
 from rollout.files import disk_full_explained, short, write_json
 from rollout.merge.results import open_results, write_merged
-from rollout.merge.shards import Shard, differences, named, problems, shards_in, whole
+from rollout.merge.shards import Shard, differences, named, problems, shards_in, unsharded
 from rollout.process.signals import stop_on_signal
 from rollout.store.layout import MERGED, OUTPUT
 
@@ -59,7 +59,7 @@ def merge(folders: list[Path], output: Path) -> list[Shard]:
     output.mkdir(parents=True, exist_ok=True)
     with disk_full_explained(f"output={output}", "free some space"):
         write_json(output / MERGED, _description(shards))
-        write_merged(output / OUTPUT, tables, whole(shards[0].about["digest"]))  # the last: once it is there, all is
+        write_merged(output / OUTPUT, tables, unsharded(shards[0].about["digest"]))  # the last: then all is there
     return shards
 
 
@@ -104,8 +104,8 @@ def _description(shards: list[Shard]) -> dict[str, Any]:
     return {
         "merged": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "totals": _totals(shards),
-        "config": config | {"data": whole(config["data"], prefix="")},
-        "digest": whole(shards[0].about["digest"]),
+        "config": config | {"data": unsharded(config["data"], prefix="")},
+        "digest": unsharded(shards[0].about["digest"]),
         "differences": list(differences(shards)),
         "shards": [
             {"shard_index": shard.index, "run_dir": str(shard.run_dir.absolute())}

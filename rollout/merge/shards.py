@@ -51,7 +51,7 @@ def shards_in(folder: Path) -> list[Shard]:
     return [Shard(path, read(path)) for path in sorted(inside) or [folder]]
 
 
-def whole(values: dict[str, Any], prefix: str = "data.") -> dict[str, Any]:
+def unsharded(values: dict[str, Any], prefix: str = "data.") -> dict[str, Any]:
     """`values`, whose keys of the group `data` begin with `prefix`, as they are for a run of the whole input."""
     return values | {f"{prefix}num_shards": 1, f"{prefix}shard_index": 0}
 

@@ -52,7 +52,7 @@ def _as_typed(problem: str) -> str:
 
 
 def postprocess(arguments: list[str]) -> None:
-    """Run the steps that `arguments` ask for. Raises UserError for arguments, files or columns that cannot serve."""
+    """Run the steps that `arguments` ask for. Raises UserError for arguments, files or columns that cannot be used."""
     trusted, arguments = trust.asked(arguments)
     own, overrides = split(arguments)
     if ("run_dir" in own) == ("input" in own):
@@ -120,7 +120,7 @@ def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, about: di
     if "score" not in config.steps and (output_dir / SCORES).exists():
         source = with_scores(source, output_dir / SCORES)
     has_scores, has_analysis = "score" in source.schema.names, (output_dir / ANALYSIS).exists()
-    given = check.Given(source.schema, has_scores, has_analysis)
+    given = check.StepInputs(source.schema, has_scores, has_analysis)
     inputs = [path] if about is None else [path, *files_read(run)]
     if problems := [
         *check_values(config, _GROUP),

@@ -17,7 +17,7 @@ from rollout.scoring.scorers import BUILT_IN, scorer_of
 
 
 @dataclass(frozen=True)
-class Given:
+class StepInputs:
     """What the steps start from: the columns of the responses, and what earlier steps have left."""
 
     schema: pa.Schema
@@ -25,27 +25,27 @@ class Given:
     analysis: bool = False
 
 
-def problems(config: PostprocessConfig, data: DataConfig, given: Given) -> Iterator[str]:
+def problems(config: PostprocessConfig, data: DataConfig, inputs: StepInputs) -> Iterator[str]:
     """Everything that keeps the steps of `config` from running."""
     steps = config.steps
     yield from (f"postprocess.steps={step}: named twice; once is enough" for step in _twice(steps))
     if "score" in steps:
-        yield from _score_problems(config.score, given)
-    elif config.score.scorer is not None and not given.scores:
+        yield from _score_problems(config.score, inputs)
+    elif config.score.scorer is not None and not inputs.scores:
         yield f"postprocess.score.scorer={config.score.scorer}: nothing is scored; add score to postprocess.steps"
     yield from _contradictions(config.filter)
-    if "filter" in steps and not _has_scores(steps, "filter", given):
+    if "filter" in steps and not _has_scores(steps, "filter", inputs):
         yield from _rules_without_scores(config.filter)
     if "analyze" in steps and config.analyze.by is not None:
-        yield from _path_problems("postprocess.analyze.by", config.analyze.by, given.schema)
+        yield from _path_problems("postprocess.analyze.by", config.analyze.by, inputs.schema)
     if "export" in steps:
-        yield from _export_problems(config.export, data, given, _has_scores(steps, "export", given))
+        yield from _export_problems(config.export, data, inputs, _has_scores(steps, "export", inputs))
     if "report" in steps:
-        yield from _report_problems(steps[: steps.index("report")], given)
+        yield from _report_problems(steps[: steps.index("report")], inputs)
 
 
-def _report_problems(before: list[str], given: Given) -> Iterator[str]:
-    if "analyze" not in before and not given.analysis:
+def _report_problems(before: list[str], inputs: StepInputs) -> Iterator[str]:
+    if "analyze" not in before and not inputs.analysis:
         yield "postprocess.steps=report: shows what analyze finds; name analyze before it"
         return
     since = before[before.index("analyze") :] if "analyze" in before else before
@@ -58,8 +58,8 @@ def _twice(steps: list[str]) -> list[str]:
     return sorted({step for step in steps if steps.count(step) > 1})
 
 
-def _has_scores(steps: list[str], step: str, given: Given) -> bool:
-    return given.scores or "score" in steps[: steps.index(step)]
+def _has_scores(steps: list[str], step: str, inputs: StepInputs) -> bool:
+    return inputs.scores or "score" in steps[: steps.index(step)]
 
 
 def _path_problems(key: str, path: str, schema: pa.Schema) -> Iterator[str]:
@@ -67,8 +67,8 @@ def _path_problems(key: str, path: str, schema: pa.Schema) -> Iterator[str]:
         yield f"{key}={path}: {problem}"
 
 
-def _score_problems(score: ScoreConfig, given: Given) -> Iterator[str]:
-    if given.scores:
+def _score_problems(score: ScoreConfig, inputs: StepInputs) -> Iterator[str]:
+    if inputs.scores:
         yield "postprocess.steps=score: the input has scores already; leave the step out, or give the file without"
     if score.scorer is None:
         yield (
@@ -78,7 +78,7 @@ def _score_problems(score: ScoreConfig, given: Given) -> Iterator[str]:
         return
     yield from _scorer_problems(score)
     if score.ground_truth is not None:
-        yield from _path_problems("postprocess.score.ground_truth", score.ground_truth, given.schema)
+        yield from _path_problems("postprocess.score.ground_truth", score.ground_truth, inputs.schema)
     elif score.scorer in BUILT_IN:
         yield f"postprocess.score.scorer={score.scorer}: needs the right answers; set postprocess.score.ground_truth"
 
@@ -108,7 +108,7 @@ def _pattern_problems(pattern: str | None) -> Iterator[str]:
     try:
         re.compile(pattern)
     except re.error as error:
-        yield f"postprocess.score.pattern={pattern}: no regular expression ({error}); mend it"
+        yield f"postprocess.score.pattern={pattern}: no regular expression ({error}); fix it"
 
 
 def _contradictions(rules: FilterConfig) -> Iterator[str]:
@@ -128,7 +128,7 @@ def _rules_without_scores(rules: FilterConfig) -> Iterator[str]:
             yield f"postprocess.filter.{name}={value}: no scores; put score before filter in postprocess.steps"
 
 
-def _export_problems(config: ExportConfig, data: DataConfig, given: Given, has_scores: bool) -> Iterator[str]:
+def _export_problems(config: ExportConfig, data: DataConfig, inputs: StepInputs, has_scores: bool) -> Iterator[str]:
     if not config.file.endswith(SUFFIXES) or Path(config.file).name in SUFFIXES:
         yield f"postprocess.export.file={config.file}: must end in {', '.join(SUFFIXES)}"
     folder, is_absolute = Path(config.file).expanduser().parent, config.file.startswith(("/", "~"))
@@ -139,9 +139,9 @@ def _export_problems(config: ExportConfig, data: DataConfig, given: Given, has_s
     for name in config.columns or []:
         if name in MADE[config.format]:
             yield f"postprocess.export.columns={name}: format={config.format} writes a field of that name; leave it out"
-        elif name not in given.schema.names:
-            yield f"postprocess.export.columns={name}: no such column, {did_you_mean(name, given.schema.names)}"
+        elif name not in inputs.schema.names:
+            yield f"postprocess.export.columns={name}: no such column, {did_you_mean(name, inputs.schema.names)}"
     if config.format == "preference" and not has_scores:
         yield "postprocess.export.format=preference: no scores; put score before export in postprocess.steps"
-    if config.format != "responses" and data.prompt_key not in given.schema.names:
-        yield f"data.prompt_key={data.prompt_key}: no such column, {did_you_mean(data.prompt_key, given.schema.names)}"
+    if config.format != "responses" and data.prompt_key not in inputs.schema.names:
+        yield f"data.prompt_key={data.prompt_key}: no such column, {did_you_mean(data.prompt_key, inputs.schema.names)}"

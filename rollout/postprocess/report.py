@@ -17,8 +17,8 @@ from rollout.postprocess.source import Source
 from rollout.scoring.scorers import as_text
 from rollout.store.layout import ANALYSIS, METRICS, REPORT
 
-_MOST_POINTS = 600
-_MOST_LINES = 8  # replicas with a line of their own: as many as the page has colours
+_MAX_POINTS = 600
+_MAX_LINES = 8  # replicas with a line of their own: as many as the page has colours
 _OF_MANY = {"slowest": 0.0, "median": 0.5, "fastest": 1.0}  # the lines, and which quantile of the replicas they are
 _FACTS = {
     "model": "model.path",
@@ -109,14 +109,14 @@ def _series(metrics: Path) -> list[Point]:
         last = point["elapsed_seconds"]
         shown = {name: point[name] for name in Point.__annotations__ if name in point}
         points.append(Point(seconds=before + last, **shown))  # type: ignore[typeddict-item]
-    step = max(1, -(-len(points) // _MOST_POINTS))
+    step = max(1, -(-len(points) // _MAX_POINTS))
     return points[::-1][::step][::-1]  # the last one always
 
 
 def _replica_lines(series: list[Point]) -> tuple[list[str], list[Point]]:
     """The names of the lines to draw for the replicas, and the points with one rate for each of these lines."""
     count = max((len(point.get("replica_tok_s_now", [])) for point in series), default=0)
-    if count <= _MOST_LINES:
+    if count <= _MAX_LINES:
         return [f"replica {index}" for index in range(count)] if count > 1 else [], series
     return [*_OF_MANY], [
         {**point, "replica_tok_s_now": np.quantile(rates, [*_OF_MANY.values()]).round(3).tolist()}

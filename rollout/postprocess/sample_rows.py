@@ -21,7 +21,7 @@ from rollout.scoring.scorers import as_text
 PAGE_BYTES = 30 << 20
 """Of all rows of a page that a browser opens at once."""
 
-_MOST_CHARACTERS = 20_000  # of one text
+_MAX_CHARACTERS = 20_000  # of one text
 _OURS = {column.name for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
 
 
@@ -86,5 +86,5 @@ def _response(sample: dict[str, Any]) -> Response:
 
 
 def _short(text: str) -> str:
-    more = len(text) - _MOST_CHARACTERS
-    return text if more <= 0 else f"{text[:_MOST_CHARACTERS]} ... ({more:,} more characters)"
+    more = len(text) - _MAX_CHARACTERS
+    return text if more <= 0 else f"{text[:_MAX_CHARACTERS]} ... ({more:,} more characters)"

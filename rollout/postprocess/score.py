@@ -60,7 +60,7 @@ def score_responses(source: Source, output_dir: Path, score: ScoreConfig) -> dic
             reason, times = reasons.most_common(1)[0]
             raise UserError(
                 f"postprocess.score.scorer={score.scorer}: no response could be scored, {times:,} of them because: "
-                f"{reason}; mend that"
+                f"{reason}; fix that"
             )
 
     write_parquet(output_dir / SCORES, SCHEMA, batches())

@@ -83,17 +83,17 @@ def _typed(array: pa.Array, field: pa.Field, path: Path) -> pa.Array:
         typed = array.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(
-            f"{path}: column {field.name} holds {array.type}, not {field.type} ({error}); mend it"
+            f"{path}: column {field.name} holds {array.type}, not {field.type} ({error}); fix it"
         ) from error
     if typed.null_count and not field.nullable:
-        raise UserError(f"{path}: column {field.name} has nulls; every response needs one, mend it")
+        raise UserError(f"{path}: column {field.name} has nulls; every response needs one, fix it")
     return typed
 
 
 def _refuse_clash(table: Table, key: str, ours: Iterable[pa.Field], but: Iterable[str] = ()) -> None:
     clash = [column.name for column in ours if column.name in set(table.schema.names) - set(but)]
     if clash:
-        raise UserError(f"{key}={table.path}: column {', '.join(clash)} is one of ours; rename it")
+        raise UserError(f"{key}={table.path}: column {', '.join(clash)} is a reserved output column; rename it")
 
 
 def _ascending(batches: Batches, path: Path, strictly: bool) -> Batches:

@@ -182,7 +182,7 @@ def _output_problems(source: Path, output: Path, overwrite: bool) -> Iterator[st
     elif _is_read(output, source):
         yield f"output={output}: is the input, or inside it; choose another name"
     elif output.exists() and not overwrite:
-        yield f"output={output}: is there already; choose another name, or set overwrite=true"
+        yield f"output={output}: already exists; choose another name, or set overwrite=true"
 
 
 def _is_read(output: Path, source: Path) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rollout.records import Outcome, Prompt
 
-Place = tuple[int, int]
+SampleKey = tuple[int, int]
 """(row_id, sample_idx)."""
 
 _WHOLE_ROWS = 4
@@ -41,7 +41,7 @@ class Dispatcher:
         self._tasks = (Task(prompt, indices) for prompt in prompts if (indices := owed(prompt.row_id)))
         self._returned: deque[Task] = deque()
         self._unfinished = num_owed
-        self._given: list[dict[Place, Prompt]] = [{} for _ in range(num_replicas)]  # what is not durable
+        self._given: list[dict[SampleKey, Prompt]] = [{} for _ in range(num_replicas)]  # what is not durable
         self._in_memory: list[deque[Outcome]] = [deque() for _ in range(num_replicas)]  # in the order of finishing
 
     @property
@@ -58,12 +58,12 @@ class Dispatcher:
         """Samples that a replica has been given and that have not finished."""
         return len(self._given[replica]) - len(self._in_memory[replica])
 
-    def take(self, replica: int, capacity: int, num_there: int | None = None) -> list[Task]:
+    def take(self, replica: int, capacity: int, num_connected: int | None = None) -> list[Task]:
         """More for a replica that may hold `capacity` samples; nothing if it has its share of what is left.
 
-        Shares are for the `num_there` replicas that have a place, be it that they still load their engines. None: all.
+        Shares are for the `num_connected` replicas that have a place, also while they load their engines. None: all.
         """
-        most = min(capacity, -(-self._unfinished // (num_there or len(self._given))))
+        most = min(capacity, -(-self._unfinished // (num_connected or len(self._given))))
         tasks: list[Task] = []
         while (room := most - self.held(replica)) > 0 and (task := self._next()) is not None:
             if len(task.sample_indices) > room:
@@ -85,15 +85,15 @@ class Dispatcher:
     def durable(self, replica: int, count: int) -> None:
         """Note that the `count` samples that finished first, of those in the replica's memory, are durable."""
         for _ in range(count):
-            del self._given[replica][_place(self._in_memory[replica].popleft())]
+            del self._given[replica][_sample_key(self._in_memory[replica].popleft())]
 
-    def give_back(self, replica: int, stored: Iterable[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
+    def requeue(self, replica: int, stored: Iterable[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
         """A replica is gone: owe again what it was given, but for what its journal holds, `stored`.
 
         Returns what it had told of and is lost, and what is stored but it had not told of yet.
         """
-        given, told = self._given[replica], {_place(outcome): outcome for outcome in self._in_memory[replica]}
-        safe = {place: outcome for outcome in stored if (place := _place(outcome)) in given}
+        given, told = self._given[replica], {_sample_key(outcome): outcome for outcome in self._in_memory[replica]}
+        safe = {place: outcome for outcome in stored if (place := _sample_key(outcome)) in given}
         lost = [outcome for place, outcome in told.items() if place not in safe]
         found = [outcome for place, outcome in safe.items() if place not in told]
         self._unfinished += len(lost) - len(found)
@@ -110,5 +110,5 @@ class Dispatcher:
         return self._returned.popleft() if self._returned else next(self._tasks, None)
 
 
-def _place(outcome: Outcome) -> Place:
+def _sample_key(outcome: Outcome) -> SampleKey:
     return outcome.row_id, outcome.sample_idx

@@ -19,10 +19,10 @@ from rollout.engine.content import content_beside
 from rollout.engine.protocol import EngineStats
 from rollout.errors import EngineDied, UserError
 from rollout.files import short
-from rollout.generation.session import FIRST_PROMPT, Session, error_limit, model_name, published, timed
+from rollout.generation.session import FIRST_PROMPT, Session, error_limit, model_name, report_progress, timed
 from rollout.records import Outcome, Prompt
 from rollout.replicas.dispatcher import Dispatcher, Task
-from rollout.replicas.messages import Gone, Job, Ready, Report
+from rollout.replicas.messages import Job, Ready, ReplicaLost, Report
 from rollout.store.journal import Finished, finished, outcomes_of, writer_name
 from rollout.store.layout import LOCK, LOGS
 from rollout.store.lineage import note_model
@@ -32,7 +32,7 @@ from rollout.tracking.progress import Progress, Snapshot
 log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 0.1  # for a replica's news; between two looks for signals
-_MOST_ASKED = 200  # times per second, all replicas together, while nothing finishes
+_MAX_ASKED = 200  # times per second, all replicas together, while nothing finishes
 _SHARED_SECONDS = 120.0  # for a file that another machine wrote to be seen here; NFS may take 60
 
 
@@ -42,10 +42,10 @@ class Replicas(Protocol):
     @property
     def count(self) -> int: ...
     @property
-    def num_there(self) -> int: ...
+    def num_connected(self) -> int: ...
     def start(self, index: int, job: Job) -> None: ...
     def ask(self, index: int, tasks: list[Task], flush: bool, seconds: float) -> None: ...
-    def answers(self, seconds: float) -> Iterator[tuple[int, Report | Gone]]: ...
+    def answers(self, seconds: float) -> Iterator[tuple[int, Report | ReplicaLost]]: ...
     def replace(self, index: int) -> None: ...
     def stop(self) -> None: ...
     def shutdown(self) -> None: ...
@@ -104,7 +104,7 @@ class Driver:
         self._dispatcher = Dispatcher(read_prompts(table, run.data), done.owed, done.num_owed, replicas.count)
         self._progress = Progress(done.num_owed, done.num_done)
         self._check_errors = error_limit(run, table.num_rows)
-        self._wait = max(_WAIT_SECONDS, replicas.count / _MOST_ASKED)
+        self._wait = max(_WAIT_SECONDS, replicas.count / _MAX_ASKED)
         self._kv_cache_bytes: int | None = None
         self._holder = (session.run_dir / LOCK).read_text(encoding="utf-8")
         self._workers = [_Worker(self._job(index)) for index in range(replicas.count)]
@@ -120,14 +120,14 @@ class Driver:
                 with self._session.stop.deferred():
                     self._load_first()
                 note_model(self._session.run_dir, run.model, content(), self._record)
-            with timed(self._record, "generate"), published(self._session, self._progress, self._stats) as look:
+            with timed(self._record, "generate"), report_progress(self._session, self._progress, self._stats) as poll:
                 self._load_others()
                 while not self._dispatcher.is_done:
-                    look()
+                    poll()
                     self._listen()
         finally:
             self._replicas.stop()
-        self._await_shards()
+        self._await_parts()
         return self._progress.snapshot()
 
     def about(self) -> dict[str, Any]:
@@ -189,12 +189,12 @@ class Driver:
 
     def _ask(self, index: int) -> None:
         ready = self._workers[index].ready
-        tasks = self._dispatcher.take(index, ready.capacity, self._replicas.num_there) if ready else []
+        tasks = self._dispatcher.take(index, ready.capacity, self._replicas.num_connected) if ready else []
         self._replicas.ask(index, tasks, self._dispatcher.all_finished, self._wait)
 
     def _listen(self) -> None:
         for index, answer in self._replicas.answers(_WAIT_SECONDS):
-            if isinstance(answer, Gone):
+            if isinstance(answer, ReplicaLost):
                 self._replace(index, answer.reason)
             else:
                 self._take_in(index, answer)
@@ -234,7 +234,7 @@ class Driver:
         run, run_dir, worker = self._session.run, self._session.run_dir, self._workers[index]
         self._session.stop.raise_if_requested()  # Ctrl-C in a terminal may have reached the engine too
         self._replicas.replace(index)
-        lost, found = self._dispatcher.give_back(index, outcomes_of(run_dir, worker.job.writer))
+        lost, found = self._dispatcher.requeue(index, outcomes_of(run_dir, worker.job.writer))
         for outcome in lost:
             self._count(worker, outcome, -1)
         for outcome in found:
@@ -269,7 +269,7 @@ class Driver:
         waiting = sum(worker.stats.waiting for worker in self._workers) if running else 0
         return EngineStats(running, waiting, sum(tokens), tokens)
 
-    def _await_shards(self) -> None:
+    def _await_parts(self) -> None:
         """Until this machine sees every sample that the replicas have stored. Raises UserError when it does not."""
         run, table, run_dir = self._session.run, self._session.table, self._session.run_dir
         deadline = time.monotonic() + _SHARED_SECONDS

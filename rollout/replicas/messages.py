@@ -56,7 +56,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Gone:
+class ReplicaLost:
     """What comes instead of a report from a replica whose process has ended."""
 
     reason: str

@@ -19,7 +19,7 @@ from rollout.config import HardwareConfig
 from rollout.errors import UserError
 from rollout.process import watchdog
 from rollout.replicas.dispatcher import Task
-from rollout.replicas.messages import Gone, Job, Report
+from rollout.replicas.messages import Job, ReplicaLost, Report
 from rollout.replicas.worker import Replica
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class RayReplicas:
         return len(self._actors)
 
     @property
-    def num_there(self) -> int:
+    def num_connected(self) -> int:
         """Those that have answered since they began; Ray may still be looking for a place for the others."""
         return len(self._answered)
 
@@ -63,7 +63,7 @@ class RayReplicas:
         """Give a replica tasks and ask what is new, see `Replica.exchange`; it answers within about `seconds`."""
         self._asked[self._actors[index].exchange.remote(tasks, flush, seconds)] = index
 
-    def answers(self, seconds: float) -> Iterator[tuple[int, Report | Gone]]:
+    def answers(self, seconds: float) -> Iterator[tuple[int, Report | ReplicaLost]]:
         """What has come, with the replica it is from; waits at most `seconds` for the first."""
         if not ray.wait(list(self._asked), timeout=seconds)[0]:
             return
@@ -77,7 +77,7 @@ class RayReplicas:
                 raise  # a bug of ours
             except RayError as error:  # its process, its node, or Ray's memory monitor has ended it
                 log.info("what Ray says of replica %d: %s", index, error)
-                yield index, Gone(str(error).strip().splitlines()[-1].strip())
+                yield index, ReplicaLost(str(error).strip().splitlines()[-1].strip())
 
     def replace(self, index: int) -> None:
         """End a replica for good and let Ray find a place for another."""

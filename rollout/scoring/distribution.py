@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-_MOST_BINS = 40
+_MAX_BINS = 40
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class ValueCounts:
         Bins of a single value lie around it.
         """
         low, high = int(self._values[0]), int(self._values[-1])
-        width = max(1, -(-(high + 1 - low) // _MOST_BINS))
+        width = max(1, -(-(high + 1 - low) // _MAX_BINS))
         edges = np.arange(low, high + width + 1, width) - (0.5 if width == 1 else 0)
         counts, _ = np.histogram(self._values, bins=edges, weights=self._counts)
         return Histogram([float(edge) for edge in edges], [int(count) for count in counts])

@@ -106,7 +106,7 @@ def scorer_of(score: ScoreConfig) -> Scorer:
     except ModuleNotFoundError as error:
         raise UserError(f"{key}: {error}; give a module that Python finds from this folder") from error
     except (Exception, SystemExit) as error:
-        raise UserError(f"{key}: importing {module_name} raises {type(error).__name__}: {error}; mend it") from error
+        raise UserError(f"{key}: importing {module_name} raises {type(error).__name__}: {error}; fix it") from error
     own = getattr(module, function_name, None)
     if not callable(own):
         raise UserError(f"{key}: {module_name} has no function {function_name}; check the name")

@@ -11,7 +11,7 @@ from rollout.data.arrow import row_slices
 from rollout.scoring.distribution import Histogram
 from rollout.scoring.pass_at_k import ks, majority_at_k, pass_at_k
 
-_MOST_DISTINCT = 1000  # different scores that are counted one by one, for the histogram
+_MAX_DISTINCT = 1000  # different scores that are counted one by one, for the histogram
 _BINS = 20
 
 
@@ -68,7 +68,7 @@ class ScoreCounts:
 
     def _count_values(self, scores: npt.NDArray[np.float64]) -> None:
         for value, count in zip(*np.unique(scores, return_counts=True), strict=True):
-            rounded = float(value) if len(self._values) < _MOST_DISTINCT else round(float(value), 3)
+            rounded = float(value) if len(self._values) < _MAX_DISTINCT else round(float(value), 3)
             self._values[rounded] += int(count)
 
     def _vote(self, answers: list[str | None], passed: list[bool]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout.config import RunConfig
-from rollout.config.fields import knobs
+from rollout.config.fields import config_fields
 from rollout.data.tables import Table
 from rollout.engine import content
 from rollout.engine.model_files import folder_hash
@@ -92,7 +92,7 @@ def aligned(*digests: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
     A run older than a key was made with its default, or with something that is UNKNOWN. What the contents of the models
     tell better, if all of them are known, is left out.
     """
-    defaults = {key: knob.value for key, knob in knobs()} | dict.fromkeys(_MADE_LATER, UNKNOWN)
+    defaults = {key: field.value for key, field in config_fields()} | dict.fromkeys(_MADE_LATER, UNKNOWN)
     told_better = {old for key, keys in _SUPERSEDED.items() if all(key in digest for digest in digests) for old in keys}
     for key in sorted(set().union(*digests) - told_better):
         yield key, [digest.get(key, defaults.get(key)) for digest in digests]

@@ -1,7 +1,7 @@
 """Merge the journal into `rollouts.parquet`: one row per input row, in input order, in bounded memory.
 
 Shards are sorted by (row_id, sample_idx) and overlap only where samples were being generated at the same time, so the
-merge walks the input once, a few thousand samples at a time, and holds just the row groups of shards that overlap the
+merge walks the input once, a few thousand samples at a time, and holds just the row groups of parts that overlap the
 rows in hand. The same samples give the same bytes, however they came into the journal.
 """
 
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from rollout.data.tables import BATCH_BYTES, Table, joined
 from rollout.files import replacing
 from rollout.records import ROLLOUT_FIELDS, SAMPLE_SCHEMA
-from rollout.store.journal import read_shard, shards
+from rollout.store.journal import parts, read_part
 from rollout.store.layout import OUTPUT
 
 _STEP_SAMPLES = 8192
@@ -92,11 +92,11 @@ def _bytes_of_rows(batch: pa.RecordBatch) -> list[int]:
 
 
 class _JournalReader:
-    """Reads the journal once, in row order, a row group of a shard when its first row comes up."""
+    """Reads the journal once, in row order, a row group of a part when its first row comes up."""
 
     def __init__(self, run_dir: Path) -> None:
         first_rows, num_samples, num_bytes = dict[tuple[Path, int], int](), 0, 0
-        for path in shards(run_dir):
+        for path in parts(run_dir):
             metadata = pq.read_metadata(path)
             num_samples += metadata.num_rows
             for number in range(metadata.num_row_groups):
@@ -109,10 +109,10 @@ class _JournalReader:
         self._open: dict[tuple[Path, int], pa.Table] = {}
 
     def rows_below(self, row_id: int) -> pa.Table:
-        """The samples of all rows before `row_id` that have not been returned yet, older shards first."""
+        """The samples of all rows before `row_id` that have not been returned yet, older parts first."""
         while self._closed and self._closed[-1][1] < row_id:
             (path, group), _ = self._closed.pop()
-            self._open[path, group] = read_shard(path, group=group)
+            self._open[path, group] = read_part(path, group=group)
         pieces = []
         for place in sorted(self._open):
             samples = self._open[place]

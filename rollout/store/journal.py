@@ -23,13 +23,15 @@ from rollout.files import partial_of, replacing
 from rollout.records import SAMPLE_SCHEMA, Outcome, Sample
 from rollout.store.layout import JOURNAL
 
-_SHARD = re.compile(r"part-(?:[0-9a-f]{11}-\d{3,}-)?\d{6,}\.parquet")
-_ROW_GROUP = 256  # samples that the merge reads at a time: with many writers it has a part of every one's shard open
-_FLUSH_CHARACTERS = 64 << 20  # keeps a shard of very long responses small enough to be merged in memory
+_PART = re.compile(r"part-(?:[0-9a-f]{11}-\d{3,}-)?\d{6,}\.parquet")
+_ROW_GROUP = (
+    256  # samples that the merge reads at a time: with many writers it has a row group of every one's part open
+)
+_FLUSH_CHARACTERS = 64 << 20  # keeps a part of very long responses small enough to be merged in memory
 
 
 class Journal:
-    """Collects finished samples and writes them out, a shard at a time."""
+    """Collects finished samples and writes them out, a part at a time."""
 
     def __init__(self, run_dir: Path, store: StoreConfig, writer: str | None = None) -> None:
         """`writer` is a name that no other journal of the run has, from `writer_name`; None for the only one."""
@@ -38,8 +40,8 @@ class Journal:
         self._store = store
         self._pending: list[Sample] = []
         self._prefix = "part-" if writer is None else f"part-{writer}-"
-        numbers = (path.stem.removeprefix(self._prefix) for path in shards(run_dir))
-        self._next_shard = max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
+        numbers = (path.stem.removeprefix(self._prefix) for path in parts(run_dir))
+        self._next_part = max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
         self.num_durable = 0
         """Samples added here that are durable."""
         self._characters = 0
@@ -69,9 +71,9 @@ class Journal:
             for column in SAMPLE_SCHEMA
         ]
         table = pa.Table.from_arrays(columns, schema=SAMPLE_SCHEMA)
-        with replacing(self._folder / f"{self._prefix}{self._next_shard:06d}.parquet") as partial:
+        with replacing(self._folder / f"{self._prefix}{self._next_part:06d}.parquet") as partial:
             pq.write_table(table, partial, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
-        self._next_shard += 1
+        self._next_part += 1
         self.num_durable += len(self._pending)
         self._pending.clear()
         self._characters = 0
@@ -104,13 +106,13 @@ class Finished:
 def finished(run_dir: Path, num_rows: int, n_samples: int, first_row: int = 0, failed_too: bool = False) -> Finished:
     """Read the journal of the `num_rows` rows from `first_row` on: one bit of a byte per sample.
 
-    With `failed_too`, samples that failed count. Raises UserError for a shard that cannot be read.
+    With `failed_too`, samples that failed count. Raises UserError for a part that cannot be read.
     """
     mask = np.zeros((num_rows, n_samples), dtype=np.bool_)
-    for path in shards(run_dir):
-        shard = read_shard(path, ["row_id", "sample_idx", "error"])
-        row, sample_idx = shard.column("row_id").to_numpy() - first_row, shard.column("sample_idx").to_numpy()
-        is_done = shard.column("error").is_null().to_numpy() | failed_too
+    for path in parts(run_dir):
+        part = read_part(path, ["row_id", "sample_idx", "error"])
+        row, sample_idx = part.column("row_id").to_numpy() - first_row, part.column("sample_idx").to_numpy()
+        is_done = part.column("error").is_null().to_numpy() | failed_too
         asked = (row < num_rows) & (sample_idx < n_samples) & is_done
         mask[row[asked], sample_idx[asked]] = True
     return Finished(mask, first_row)
@@ -122,9 +124,9 @@ def remove_partial_files(run_dir: Path, names: Iterable[str]) -> None:
         path.unlink(missing_ok=True)
 
 
-def shards(run_dir: Path) -> list[Path]:
+def parts(run_dir: Path) -> list[Path]:
     """The journal's files, oldest first; of several writers, by when those began."""
-    return sorted(path for path in (run_dir / JOURNAL).glob("part-*.parquet") if _SHARD.fullmatch(path.name))
+    return sorted(path for path in (run_dir / JOURNAL).glob("part-*.parquet") if _PART.fullmatch(path.name))
 
 
 def writer_name(index: int) -> str:
@@ -137,14 +139,14 @@ def writer_name(index: int) -> str:
 
 def outcomes_of(run_dir: Path, writer: str) -> Iterator[Outcome]:
     """How all the samples ended that this writer has made durable."""
-    for path in shards(run_dir):
+    for path in parts(run_dir):
         if path.name.startswith(f"part-{writer}-"):
-            columns = read_shard(path, list(Outcome._fields)).select(Outcome._fields)
+            columns = read_part(path, list(Outcome._fields)).select(Outcome._fields)
             yield from map(Outcome._make, zip(*(column.to_pylist() for column in columns), strict=True))
 
 
-def read_shard(path: Path, columns: list[str] | None = None, group: int | None = None) -> pa.Table:
-    """A shard's samples, or those of one of its row groups. Raises UserError for one that cannot be read."""
+def read_part(path: Path, columns: list[str] | None = None, group: int | None = None) -> pa.Table:
+    """A part's samples, or those of one of its row groups. Raises UserError for one that cannot be read."""
     try:
         if group is None:
             return pq.read_table(path, columns=columns, schema=SAMPLE_SCHEMA, page_checksum_verification=True)

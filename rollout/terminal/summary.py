@@ -16,7 +16,7 @@ from rollout.store.layout import REPORT
 from rollout.terminal.console import show_table
 from rollout.terminal.text import duration, replay_command
 
-_MOST_RATES = 8  # that a line has room for
+_MAX_RATES = 8  # that a line has room for
 _TRUNCATION_WARNING = 0.05  # a few long responses are normal; more than this share cut off is worth a line
 
 
@@ -121,7 +121,7 @@ def _replicas(manifest: dict[str, Any]) -> str | None:
     if len(replicas) < 2:
         return None
     rates = sorted((replica["output_tok_s"] or 0.0 for replica in replicas), reverse=True)
-    if len(rates) > _MOST_RATES:
+    if len(rates) > _MAX_RATES:
         speed = f"{rates[-1]:,.0f} to {rates[0]:,.0f} tok/s, median {median(rates):,.0f}"
     else:
         *most, last = (f"{rate:,.0f}" for rate in rates)

@@ -22,7 +22,7 @@ from rollout.tracking.progress import Snapshot
 log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 4.0  # for W&B's own time limits to take effect before ours do, once at the start and once at the end
-_MOST_BEHIND = 1000  # points that W&B may be behind: more than an hour's
+_MAX_BEHIND = 1000  # points that W&B may be behind: more than an hour's
 _LAST_SECONDS = 1.0  # for the thread to end once W&B's service has been killed
 
 
@@ -58,7 +58,7 @@ class Tracker:
 
     def log(self, now: Snapshot) -> None:
         """Add a point to the series."""
-        if self._actions.qsize() < _MOST_BEHIND:
+        if self._actions.qsize() < _MAX_BEHIND:
             self._enqueue("log", lambda: self._run.log(wandb_run.point(now)))
 
     def summarise(self, summary: dict[str, Any], prompt_key: str, files: list[Path]) -> None:

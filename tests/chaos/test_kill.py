@@ -100,10 +100,10 @@ def test_killed_while_finalizing(number: int, folder: Path) -> None:
 
 
 def test_a_kill_costs_at_most_the_flush_interval(folder: Path) -> None:
-    """Samples finish all the time here, so what is lost is what came after the newest shard was written."""
+    """Samples finish all the time here, so what is lost is what came after the newest part was written."""
     name, lost = "interval", []
     samples = folder / name / "samples"
-    for pause in (0.1, 0.25, 0.4):  # from the first shard on: how long a start takes is the machine's affair
+    for pause in (0.1, 0.25, 0.4):  # from the first part on: how long a start takes is the machine's affair
         process, before = start_or_resume(folder, name), set(samples.glob("part-*"))
         while set(samples.glob("part-*")) <= before:
             assert process.poll() is None

@@ -123,7 +123,7 @@ BAD_COMMANDS = [
     (["data.path=empty.jsonl"], "data.path=empty.jsonl: has no rows"),
     (["data.path=broken.parquet"], "data.path=broken.parquet: not a readable .parquet file"),
     (["data.path=input.xlsx"], "data.path=input.xlsx: give a file that ends in .parquet, .jsonl, .csv"),
-    (["data.path=clash.parquet"], "data.path=clash.parquet: column responses,seeds is one of ours"),
+    (["data.path=clash.parquet"], "data.path=clash.parquet: column responses,seeds is a reserved output column"),
     (["data.path=number.parquet"], "data.prompt_key=prompt: the column holds int64"),
     (["data.path=good.parquet", "data.drop_columns=[x]"], "data.drop_columns=x: good.parquet has no such column"),
     (["engine.kind=vllm", "model.path=./nowhere"], "model.path=./nowhere: no such folder"),
@@ -219,7 +219,7 @@ def test_too_many_bad_rows_fail_the_run_and_say_which(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert result.stderr == (
         "error: data.max_error_fraction=0.1: 1 of 6 rows cannot be sampled so far, the last is row 5 (the prompt is "
-        "null); mend the input or raise the limit\n"
+        "null); fix the input or raise the limit\n"
     )
     assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "failed"
 

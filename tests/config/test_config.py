@@ -1,4 +1,4 @@
-"""Every knob has one home: its default, its limits and its documentation; presets hold only what differs."""
+"""Every field has one home: its default, its limits and its documentation; presets hold only what differs."""
 
 import ast
 from pathlib import Path
@@ -10,15 +10,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rollout.config import RunConfig, schema
-from rollout.config.check import check, doubts
-from rollout.config.fields import build, knobs
+from rollout.config.check import check, config_warnings
+from rollout.config.fields import build, config_fields
 from rollout.config.presets import conf_dir
 from tests.conftest import composed
 
 CONF = Path(conf_dir())
 FILES = sorted(CONF.rglob("*.yaml"))
 PRESETS = [f"{path.parent.name}={path.stem}" for path in FILES if path.parent != CONF]
-DEFAULTS = {key: knob.value for key, knob in knobs()}
+DEFAULTS = {key: field.value for key, field in config_fields()}
 
 
 def built(*dotlist: str) -> RunConfig:
@@ -38,7 +38,9 @@ def keys(problem_lines: list[str]) -> list[str]:
 
 def differences(run: RunConfig, group: str = "") -> dict[str, Any]:
     """What `run` does not leave at its default."""
-    return {key: knob.value for key, knob in knobs(run) if key.startswith(group) and knob.value != DEFAULTS[key]}
+    return {
+        key: field.value for key, field in config_fields(run) if key.startswith(group) and field.value != DEFAULTS[key]
+    }
 
 
 @pytest.mark.parametrize(
@@ -136,7 +138,7 @@ def test_every_knob_is_documented_under_its_field() -> None:
 
 
 def owner(key: str) -> str:
-    """The dataclass that declares a knob."""
+    """The dataclass that declares a field."""
     node: Any = RunConfig()
     for name in key.split(".")[:-1]:
         node = getattr(node, name)
@@ -222,7 +224,7 @@ def test_a_value_on_the_edge_of_its_range_is_accepted(value: str) -> None:
     assert problems(value) == []
 
 
-@pytest.mark.parametrize("key", [key for key, knob in knobs() if knob.type is float])
+@pytest.mark.parametrize("key", [key for key, field in config_fields() if field.type is float])
 def test_nan_is_no_number(key: str) -> None:
     assert keys(problems(f"{key}=.nan")) == [key]
 
@@ -335,4 +337,4 @@ def test_a_backslash_that_a_shell_has_left_in_a_stop_text_is_doubted(stop: str, 
     run = RunConfig()
     run.sampling.stop = [stop]
     lines = [f"sampling.stop={stop}: a backslash and a letter, not a line break or tab; " + BREAK] * doubtful
-    assert list(doubts(run)) == lines
+    assert list(config_warnings(run)) == lines

@@ -206,7 +206,7 @@ def test_a_file_of_bad_lines_only_has_no_columns(tmp_path: Path) -> None:
 def test_a_column_called_like_one_of_ours_is_refused_unless_dropped(name: str, tmp_path: Path) -> None:
     path = write_input(tmp_path / "input.parquet", [{"prompt": "hi", name: 1}])
     (problem,) = problems_of(path)
-    assert f"column {name} is one of ours" in problem
+    assert f"column {name} is a reserved output column" in problem
     assert problem.endswith(f"data.drop_columns=[{name}]")
     assert open_input(DataConfig(path=str(path), drop_columns=[name])).schema.names == ["prompt"]
 
@@ -221,7 +221,7 @@ def test_every_problem_of_the_columns_is_named_at_once(tmp_path: Path) -> None:
     path = write_input(tmp_path / "input.parquet", [{"question": "hi", "row_id": 1, "seeds": 2}])
     missing, clash = problems_of(path)
     assert missing.startswith("data.prompt_key=prompt: ")
-    assert "column row_id,seeds is one of ours" in clash
+    assert "column row_id,seeds is a reserved output column" in clash
 
 
 def test_without_a_path_the_built_in_prompts_are_read() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from rollout.config import RunConfig
-from rollout.engine.startup_errors import advice
+from rollout.engine.startup_errors import explain
 
 MESSAGES = [
     (
@@ -50,8 +50,8 @@ MESSAGES = [
 @pytest.mark.parametrize(("message", "line"), MESSAGES, ids=[message[:40] for message, _ in MESSAGES])
 def test_a_known_reason_becomes_a_line_with_key_value_and_cure(message: str, line: str) -> None:
     log = f"(EngineCore pid=7) ERROR 11-22 [core.py:1]\n{message}\nRuntimeError: Engine core initialization failed."
-    assert advice(RunConfig(), log) == line
+    assert explain(RunConfig(), log) == line
 
 
 def test_an_unknown_reason_is_left_to_its_traceback() -> None:
-    assert advice(RunConfig(), "AssertionError: something new") is None
+    assert explain(RunConfig(), "AssertionError: something new") is None

@@ -239,7 +239,7 @@ def test_a_replay_repeats_every_byte_and_verify_finds_the_one_character_that_was
     rows_of_run(folder, "original", "data.system_prompt=be brief")
     run = saved_config.load(folder / "original", ["hardware.max_num_seqs=5"])
     (folder / "replay").mkdir()
-    execute(run, preflight(run), folder / "replay", replay_of=lineage.origin(folder / "original"))
+    execute(run, preflight(run), folder / "replay", replay_of=lineage.replay_source(folder / "original"))
     result = folder / "original/rollouts.parquet"
     assert (folder / "replay/rollouts.parquet").read_bytes() == result.read_bytes()
     assert json.loads((folder / "replay/run.json").read_text())["replay_of"]["differences"] == []

@@ -26,9 +26,9 @@ def compute_capability() -> float:
 
 
 def journal(run_dir: Path) -> list[dict[str, object]]:
-    shards = sorted(run_dir.glob("samples/part-*.parquet"))
+    parts = sorted(run_dir.glob("samples/part-*.parquet"))
     rows: list[dict[str, object]] = pa.concat_tables(
-        pq.read_table(path, schema=SAMPLE_SCHEMA) for path in shards
+        pq.read_table(path, schema=SAMPLE_SCHEMA) for path in parts
     ).to_pylist()
     return rows
 

@@ -210,7 +210,7 @@ MISTAKES = [
     ),
     (
         "input=rollouts.parquet steps=[score] score.scorer=regex 'score.pattern=\"(\"'",
-        "score.pattern=(: no regular expression (missing ), unterminated subpattern at position 0); mend it",
+        "score.pattern=(: no regular expression (missing ), unterminated subpattern at position 0); fix it",
     ),
     (
         "input=rollouts.parquet steps=[score] score.scorer=nowhere:score",
@@ -222,7 +222,7 @@ MISTAKES = [
     ),
     (
         "input=rollouts.parquet steps=[score] score.scorer=broken:score",
-        "score.scorer=broken:score: importing broken raises RuntimeError: not today; mend it",
+        "score.scorer=broken:score: importing broken raises RuntimeError: not today; fix it",
     ),
     (
         "input=rollouts.parquet steps=[score] score.scorer=math score.ground_truth=prompt.answer",
@@ -264,7 +264,7 @@ MISTAKES = [
         "uneven.parquet: the lists in seeds are not as long as those in responses; write it again",
     ),
     ("input=texts.parquet", "texts.parquet: column row_id holds string, not int64 ("),
-    ("input=nulls.parquet", "nulls.parquet: column row_id has nulls; every response needs one, mend it"),
+    ("input=nulls.parquet", "nulls.parquet: column row_id has nulls; every response needs one, fix it"),
     (
         "input=repr.csv",
         "repr.csv: responses: not a JSON list of texts in any of 2 rows; write them with json.dumps, or as lists",
@@ -277,7 +277,7 @@ MISTAKES = [
         "input=rollouts.parquet steps=[export] export.format=messages export.columns=[row_id]",
         "export.columns=row_id: format=messages writes a field of that name; leave it out",
     ),
-    ("input=clash.parquet", "input=clash.parquet: column row_id is one of ours; rename it"),
+    ("input=clash.parquet", "input=clash.parquet: column row_id is a reserved output column; rename it"),
     (
         "input=rollouts.parquet steps=[analyze,filter,report]",
         "steps=report: analyze has not seen what filter does; name analyze between the two",
@@ -291,7 +291,7 @@ MISTAKES = [
         "export.file=flat.parquet: is a file that is written otherwise; choose another name",
     ),
     ("input=rollouts.parquet steps=[export] export.file=.jsonl", "export.file=.jsonl: must end in"),
-    ("input=scored.parquet", "input=scored.parquet: column score is one of ours; rename it"),
+    ("input=scored.parquet", "input=scored.parquet: column score is a reserved output column; rename it"),
     ("run_dir=.", "not a run folder (no readable run.json in it); give the folder of a run"),
     ("run_dir=. output_dir=x", "output_dir=x: the results of a run go to its folder; leave it out"),
     ("input=rollouts.parquet flatten", "flatten: cannot be read; write key=value, or --help"),

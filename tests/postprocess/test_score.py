@@ -108,7 +108,7 @@ def test_a_scorer_that_never_works_is_an_error_with_its_reason_and_replaces_no_s
     source = source_of(tmp_path, [answered("raise", "raise", "text")])
     score_responses(source, tmp_path, ScoreConfig("regex", pattern="a"))
     before = (tmp_path / "scores.parquet").read_bytes()
-    with pytest.raises(UserError, match="no response could be scored, 2 of them because: RuntimeError: no idea; mend"):
+    with pytest.raises(UserError, match="no response could be scored, 2 of them because: RuntimeError: no idea; fix"):
         score_responses(source, tmp_path, ScoreConfig(f"{OWN}:misbehaving"))
     assert (tmp_path / "scores.parquet").read_bytes() == before
     assert len(list(tmp_path.glob("*scores*"))) == 1

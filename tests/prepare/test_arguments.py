@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rollout.config import PrepareConfig
-from rollout.config.schema import _knob
+from rollout.config.schema import _field
 from rollout.errors import UserError
 from rollout.prepare.arguments import field_docs, parse, usage
 
@@ -16,11 +16,11 @@ class Example:
     path: str
     """Where it is,
     on two lines."""
-    text: str | None = _knob("x", escapes=True)
+    text: str | None = _field("x", escapes=True)
     """A text."""
     names: list[str] | None = None
     """Names."""
-    count: int = _knob(1, ge=1)
+    count: int = _field(1, ge=1)
     """A number."""
     flag: bool = False
     """A switch."""

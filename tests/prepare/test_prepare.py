@@ -259,7 +259,7 @@ OF_QUESTIONS = ["input=questions.csv", "output=o.parquet"]
             "input=question.csv: no such file; check the path (it is relative to {cwd})",
         ]),
         (["input=questions.csv", "output=there.parquet", "prompt_key=question"], [
-            "output=there.parquet: is there already; choose another name, or set overwrite=true",
+            "output=there.parquet: already exists; choose another name, or set overwrite=true",
         ]),
         (["input=questions.csv", "output=new/o.parquet", "prompt_key=question"], [
             "output=new/o.parquet: there is no folder new; make it, or choose another",

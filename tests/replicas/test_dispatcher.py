@@ -11,19 +11,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from rollout.records import Outcome, Prompt
-from rollout.replicas.dispatcher import Dispatcher, Place, Task
+from rollout.replicas.dispatcher import Dispatcher, SampleKey, Task
 from tests.conftest import chat
 
 
-def outcome(place: Place) -> Outcome:
+def outcome(place: SampleKey) -> Outcome:
     return Outcome(*place, num_prompt_tokens=1, num_generated_tokens=2, error=None)
 
 
-def place(ended: Outcome) -> Place:
+def place(ended: Outcome) -> SampleKey:
     return ended.row_id, ended.sample_idx
 
 
-def places(tasks: list[Task]) -> list[Place]:
+def places(tasks: list[Task]) -> list[SampleKey]:
     return [(task.prompt.row_id, index) for task in tasks for index in task.sample_indices]
 
 
@@ -39,10 +39,10 @@ class Run(RuleBasedStateMachine):
     @initialize(owed=st.lists(st.sets(st.integers(0, 9)), max_size=12), num_replicas=st.integers(1, 4))
     def begin(self, owed: list[set[int]], num_replicas: int) -> None:
         self.owed = {(row, index) for row, indices in enumerate(owed) for index in indices}
-        self.held: list[list[Place]] = [[] for _ in range(num_replicas)]
-        self.in_memory: list[list[Place]] = [[] for _ in range(num_replicas)]
-        self.stored: list[set[Place]] = [set() for _ in range(num_replicas)]  # by the replica that is there now
-        self.durable = Counter[Place]()
+        self.held: list[list[SampleKey]] = [[] for _ in range(num_replicas)]
+        self.in_memory: list[list[SampleKey]] = [[] for _ in range(num_replicas)]
+        self.stored: list[set[SampleKey]] = [set() for _ in range(num_replicas)]  # by the replica that is there now
+        self.durable = Counter[SampleKey]()
         prompts = (Prompt(row, []) for row in range(len(owed)))
         self.dispatcher = Dispatcher(prompts, lambda row: sorted(owed[row]), len(self.owed), num_replicas)
 
@@ -50,11 +50,11 @@ class Run(RuleBasedStateMachine):
         return data.draw(st.integers(0, len(self.held) - 1), label="replica")
 
     @property
-    def unfinished(self) -> set[Place]:
+    def unfinished(self) -> set[SampleKey]:
         return self.owed - self.durable.keys() - {told for memory in self.in_memory for told in memory}
 
     @property
-    def to_be_given(self) -> set[Place]:
+    def to_be_given(self) -> set[SampleKey]:
         return self.unfinished - {held for replica in self.held for held in replica}
 
     @rule(data=st.data(), capacity=st.integers(1, 30))
@@ -79,7 +79,7 @@ class Run(RuleBasedStateMachine):
         self.finish(replica, told)
         self.store(replica, data.draw(st.integers(0, len(self.in_memory[replica])), label="durable"))
 
-    def finish(self, replica: int, told: list[Place]) -> None:
+    def finish(self, replica: int, told: list[SampleKey]) -> None:
         self.dispatcher.finished(replica, [outcome(each) for each in told])
         self.in_memory[replica] += told
         self.held[replica] = [each for each in self.held[replica] if each not in told]
@@ -96,7 +96,7 @@ class Run(RuleBasedStateMachine):
         given = self.held[replica] + self.in_memory[replica]
         found = set(data.draw(st.permutations(given), label="order")[: data.draw(st.integers(0, len(given)))])
         journal = [outcome(each) for each in self.stored[replica] | found]
-        lost_says, found_says = self.dispatcher.give_back(replica, journal)
+        lost_says, found_says = self.dispatcher.requeue(replica, journal)
         assert Counter(map(place, lost_says)) == Counter(set(self.in_memory[replica]) - found)
         assert Counter(map(place, found_says)) == Counter(found & set(self.held[replica]))
         self.durable.update(found)
@@ -146,9 +146,9 @@ def test_equal_work_is_shared_equally_at_once_even_by_the_first_to_ask(replicas:
 
 def test_replicas_that_have_no_place_get_no_share() -> None:
     run = dispatcher(40, 1, replicas=8)
-    assert len(places(run.take(0, 1000, num_there=2))) == 20
-    assert len(places(run.take(1, 1000, num_there=2))) == 20
-    assert run.take(2, 1000, num_there=3) == []
+    assert len(places(run.take(0, 1000, num_connected=2))) == 20
+    assert len(places(run.take(1, 1000, num_connected=2))) == 20
+    assert run.take(2, 1000, num_connected=3) == []
 
 
 def test_a_replica_never_holds_more_than_its_capacity_and_is_filled_up_again_as_samples_finish() -> None:
@@ -199,7 +199,7 @@ def test_what_a_dead_replica_held_comes_before_new_rows_and_in_its_order() -> No
     run = dispatcher(100, 2, replicas=2)
     run.take(0, 8)
     assert places(run.take(1, 4)) == [(4, 0), (4, 1), (5, 0), (5, 1)]
-    run.give_back(0, stored=[outcome((1, 0)), outcome((2, 0)), outcome((2, 1))])
+    run.requeue(0, stored=[outcome((1, 0)), outcome((2, 0)), outcome((2, 1))])
     assert places(run.take(1, 12)) == [(0, 0), (0, 1), (1, 1), (3, 0), (3, 1), (6, 0), (6, 1)]
 
 
@@ -208,7 +208,7 @@ def test_a_replica_that_is_gone_tells_what_was_lost_and_what_was_found() -> None
     run.take(0, 4)
     run.finished(0, [outcome((1, 0)), outcome((0, 0)), outcome((2, 0))])
     run.durable(0, 1)
-    lost, found = run.give_back(0, stored=[outcome((1, 0)), outcome((0, 0)), outcome((3, 0))])
+    lost, found = run.requeue(0, stored=[outcome((1, 0)), outcome((0, 0)), outcome((3, 0))])
     assert (lost, found) == ([outcome((2, 0))], [outcome((3, 0))])
     assert places(run.take(0, 4)) == [(2, 0)]
 

@@ -18,7 +18,7 @@ from rollout.process.signals import StopRequest
 from rollout.records import Outcome, Sample
 from rollout.replicas.dispatcher import Task
 from rollout.replicas.driver import Driver
-from rollout.replicas.messages import Gone, Job, Ready, Report
+from rollout.replicas.messages import Job, Ready, ReplicaLost, Report
 from rollout.store.journal import Journal, finished
 from rollout.store.lock import locked
 from rollout.tracking.tracker import tracked
@@ -32,7 +32,7 @@ NOTHING = EngineStats(0, 0, 0)
 class Scripted:
     """Replicas that do all they are given at once; the first life of replica 0 ends as `death` says."""
 
-    count = num_there = 2
+    count = num_connected = 2
 
     def __init__(self, run: RunConfig, death: str) -> None:
         self._run, self._death = run, death
@@ -47,7 +47,7 @@ class Scripted:
     def ask(self, index: int, tasks: list[Task], flush: bool, seconds: float) -> None:
         self._asked.append((index, tasks))
 
-    def answers(self, seconds: float) -> Iterator[tuple[int, Report | Gone]]:
+    def answers(self, seconds: float) -> Iterator[tuple[int, Report | ReplicaLost]]:
         asked, self._asked = self._asked, []
         for index, tasks in asked:
             if self._death.startswith("refused: "):
@@ -64,7 +64,7 @@ class Scripted:
                 self._journals[index].flush()
             durable = 0 if dies else len(samples)
             if dies and self._death == "stored, not told":
-                yield index, Gone("its process ended")
+                yield index, ReplicaLost("its process ended")
             else:
                 error = EngineDied("its engine died") if dies else None
                 yield index, Report(READY, outcomes, durable, NOTHING, error)

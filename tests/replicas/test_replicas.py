@@ -208,7 +208,7 @@ def test_a_signal_stops_all_in_order_with_what_has_finished_kept(
     send(process.pid, signum)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum, errors
-    assert f"{signum.name}: stopped in order. Continue with\n  python -m rollout.resume {name}" in output
+    assert f"{signum.name}: stopped cleanly. Continue with\n  python -m rollout.resume {name}" in output
     run, durable = manifest(folder / name), len(journal(folder / name))
     assert run["status"] == "interrupted"
     assert 0 < sum(replica["samples"] for replica in run["engine"]["replicas"]) <= durable < ROWS * N_SAMPLES

@@ -41,7 +41,7 @@ def test_whatever_ends_a_replica_reaches_the_driver_with_its_traceback(
     assert type(error).__name__ in str(report.error)
 
 
-@pytest.mark.parametrize("error", [UserError("a=1: wrong; mend it"), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize("error", [UserError("a=1: wrong; fix it"), OSError(errno.ENOSPC, "No space left on device")])
 def test_what_the_user_can_cure_is_told_as_it_is(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,4 @@
-"""The journal and its merge: whatever the order, overlap or repetition of its shards, one and the same output."""
+"""The journal and its merge: whatever the order, overlap or repetition of its parts, one and the same output."""
 
 import random
 import time
@@ -17,7 +17,7 @@ from rollout.config import StoreConfig
 from rollout.data.tables import Table, open_table
 from rollout.records import ROLLOUT_FIELDS, SAMPLE_SCHEMA, Sample, failed_sample
 from rollout.store.finalize import finalize
-from rollout.store.journal import Journal, shards
+from rollout.store.journal import Journal, parts
 from rollout.store.layout import JOURNAL, OUTPUT
 from tests.conftest import write_input
 
@@ -217,9 +217,9 @@ def test_the_journal_is_written_every_flush_samples(tmp_path: Path) -> None:
     writer = journal(tmp_path, flush_samples=3)
     for number in range(8):
         writer.add(answer(number, 0))
-        assert len(shards(tmp_path)) == (number + 1) // 3
+        assert len(parts(tmp_path)) == (number + 1) // 3
     writer.flush()
-    assert [pq.read_metadata(shard).num_rows for shard in shards(tmp_path)] == [3, 3, 2]
+    assert [pq.read_metadata(part).num_rows for part in parts(tmp_path)] == [3, 3, 2]
 
 
 def test_the_journal_is_written_once_its_oldest_sample_has_waited_flush_seconds(tmp_path: Path) -> None:
@@ -228,14 +228,14 @@ def test_the_journal_is_written_once_its_oldest_sample_has_waited_flush_seconds(
         writer.add(answer(number, 0))
         time.sleep(0.12)
     writer.flush_if_old()
-    assert [pq.read_metadata(shard).num_rows for shard in shards(tmp_path)] == [2]
+    assert [pq.read_metadata(part).num_rows for part in parts(tmp_path)] == [2]
 
 
 def test_samples_that_have_not_waited_long_stay_in_memory(tmp_path: Path) -> None:
     writer = journal(tmp_path, flush_seconds=60)
     writer.add(answer(0, 0))
     writer.flush_if_old()
-    assert shards(tmp_path) == []
+    assert parts(tmp_path) == []
 
 
 def test_a_new_sample_after_a_flush_waits_anew(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_new_sample_after_a_flush_waits_anew(tmp_path: Path) -> None:
     time.sleep(0.25)
     writer.add(answer(0, 1))
     writer.flush_if_old()
-    assert len(shards(tmp_path)) == 1
+    assert len(parts(tmp_path)) == 1
 
 
 def test_nothing_to_write_is_no_shard(tmp_path: Path) -> None:
@@ -258,15 +258,15 @@ def test_nothing_to_write_is_no_shard(tmp_path: Path) -> None:
 def test_a_shard_is_sorted_and_has_the_declared_schema(tmp_path: Path) -> None:
     samples = [answer(2, 1), failure(2, 0), answer(0, 3), answer(10, 0)]
     write_shards(tmp_path, samples)
-    shard = pq.read_table(shards(tmp_path)[0])
-    assert shard.schema == SAMPLE_SCHEMA
-    assert [Sample(**row) for row in shard.to_pylist()] == [samples[2], samples[1], samples[0], samples[3]]
+    part = pq.read_table(parts(tmp_path)[0])
+    assert part.schema == SAMPLE_SCHEMA
+    assert [Sample(**row) for row in part.to_pylist()] == [samples[2], samples[1], samples[0], samples[3]]
 
 
 def test_a_second_journal_of_a_folder_adds_to_the_first(tmp_path: Path) -> None:
     write_shards(tmp_path, [answer(0, 0)], [answer(0, 1)], [answer(0, 2)])
     assert files_in(tmp_path / JOURNAL) == [f"part-00000{number}.parquet" for number in range(3)]
-    assert [pq.read_table(shard)["sample_idx"].to_pylist() for shard in shards(tmp_path)] == [[0], [1], [2]]
+    assert [pq.read_table(part)["sample_idx"].to_pylist() for part in parts(tmp_path)] == [[0], [1], [2]]
 
 
 def test_a_write_that_fails_leaves_no_partial_file_and_loses_no_sample(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from rollout.config import StoreConfig
 from rollout.records import Outcome, Sample
 from rollout.store.finalize import finalize
-from rollout.store.journal import Journal, finished, outcomes_of, shards, writer_name
+from rollout.store.journal import Journal, finished, outcomes_of, parts, writer_name
 from rollout.store.layout import JOURNAL, OUTPUT
 from tests.store.test_finalize import answer, failure, questions
 
@@ -24,7 +24,7 @@ def write(run_dir: Path, writer: str | None, *batches: list[Sample]) -> Journal:
 
 
 def names(run_dir: Path) -> list[str]:
-    return [path.name for path in shards(run_dir)]
+    return [path.name for path in parts(run_dir)]
 
 
 def outcome(sample: Sample) -> Outcome:

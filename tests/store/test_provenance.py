@@ -12,7 +12,7 @@ import pytest
 from rollout.config import ModelConfig, RunConfig
 from rollout.engine import devices, model_files
 from rollout.engine.cache import EngineSpec, acquire, release
-from rollout.engine.startup_errors import advice
+from rollout.engine.startup_errors import explain
 from rollout.store import lineage, provenance
 from rollout.store.digest import differences
 from tests.commands import ECHO, resume
@@ -108,7 +108,7 @@ def test_batch_invariance_is_asked_of_vllm_for_one_engine_only(monkeypatch: pyte
     ],
 )
 def test_a_model_without_batch_invariant_kernels_is_one_line(printed: str) -> None:
-    line = advice(RunConfig(), printed)
+    line = explain(RunConfig(), printed)
     assert line is not None
     assert line.startswith("hardware.batch_invariant=true: no such kernels for this model, GPU or attention backend")
 
@@ -232,7 +232,7 @@ def test_what_is_known_of_a_hub_model_only_once_it_is_loaded_is_noted_then(
     then = manifest(run_dir)
     then["provenance"]["model"] = model_files.describe(model) | {"commit": "old"}
     (run_dir / "run.json").write_text(json.dumps(then))
-    record = then | {"replay_of": lineage.origin(run_dir), "provenance": provenance.collect(model)}
+    record = then | {"replay_of": lineage.replay_source(run_dir), "provenance": provenance.collect(model)}
     lineage.note_differences(record)
     assert record["replay_of"]["differences"] == []
     write_model(tmp_path / "models--owner--name/snapshots/new", "{{ x }}", in_a_file=True)
