@@ -68,7 +68,8 @@ def supervised(log_file: Path, limit: float | None) -> Iterator[Loading]:
     except BaseException:
         _stop(loading, thread)
         _end(family)
-        threading.Thread(target=_do_not_hang_at_exit, name="exit", daemon=True).start()
+        if _is_our_command():
+            threading.Thread(target=_do_not_hang_at_exit, name="exit", daemon=True).start()
         raise
     finally:
         _adopt_orphans(False)
@@ -83,6 +84,12 @@ def _adopt_orphans(wanted: bool) -> None:
 def _stop(loading: Loading, thread: threading.Thread) -> None:
     loading._ended.set()
     thread.join()
+
+
+def _is_our_command() -> bool:
+    """Whether this process is one of our commands; how a program that uses this package ends is its own affair."""
+    spec = sys.modules["__main__"].__spec__
+    return (Path(sys.argv[0]).name if spec is None else spec.name).split(".")[0] == "rollout"
 
 
 def _do_not_hang_at_exit() -> None:
