@@ -65,7 +65,8 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
     Both are contents of run.json, of which `digest` and `provenance` are read.
     """
     facts_before, facts_now = _facts(before), _facts(now)
-    if facts_before["model content"] and facts_now["model content"]:
+    knows_soon = now.get("status") == "running"  # the content is there once the model is loaded
+    if facts_before["model content"] and (facts_now["model content"] or knows_soon):
         del facts_before["model files"]  # names and sizes
     for name, value in facts_before.items():
         other = facts_now.get(name)
