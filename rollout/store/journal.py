@@ -119,8 +119,9 @@ def finished(run_dir: Path, num_rows: int, n_samples: int, first_row: int = 0, f
 
 
 def remove_partial_files(run_dir: Path, names: Iterable[str]) -> None:
-    """Delete what a killed process was writing: files of the journal, and those with one of `names`."""
-    for path in (*(run_dir / JOURNAL).glob(".*.partial"), *(partial_of(run_dir / name) for name in names)):
+    """Delete what a killed process was writing in `run_dir`: files of the journal, and those with one of `names`."""
+    inside = (run_dir / name for name in names if not Path(name).is_absolute() and ".." not in Path(name).parts)
+    for path in (*(run_dir / JOURNAL).glob(".*.partial"), *map(partial_of, inside)):
         path.unlink(missing_ok=True)
 
 
