@@ -56,6 +56,14 @@ def same_file(one: Path, other: Path) -> bool:
         return one.resolve() == other.resolve()
 
 
+def holds_keys(path: Path, keys: set[str]) -> bool:
+    """Whether the file is a JSON object with all of `keys`: so is what we write told from somebody else's."""
+    try:
+        return bool(keys <= json.loads(path.read_text(encoding="utf-8")).keys())
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
 def write_json(path: Path, value: Any) -> None:
     """Replace `path` by `value` as indented JSON."""
     with replacing(path) as partial:

@@ -1,7 +1,6 @@
 """Hydra's own command-line options: those that do harm or end in a traceback are refused, a saved run is recognised."""
 
 import argparse
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from hydra.core.override_parser.types import ChoiceSweep, Override
 
 from rollout.config.presets import conf_dir
 from rollout.errors import UserError
+from rollout.files import holds_keys
 from rollout.store.layout import CSV, HTML, JOBS, MANIFEST
 
 _ONE_OF = ("run", "cfg", "multirun", "shell_completion", "info")
@@ -55,10 +55,7 @@ def _check_folder(override: Override, is_sweep: bool) -> None:
 def _of_somebody_else(folder: Path) -> str | None:
     """A file that a sweep in `folder` would replace and that none has written."""
     for path in (folder / JOBS).glob("*.json"):
-        try:
-            if not {"num", "run_dir", "overrides", "status"} <= json.loads(path.read_text(encoding="utf-8")).keys():
-                return f"{JOBS}/{path.name}"
-        except (OSError, ValueError, AttributeError):
+        if not holds_keys(path, {"num", "run_dir", "overrides", "status"}):
             return f"{JOBS}/{path.name}"
     found = [] if (folder / JOBS).is_dir() else [name for name in _OF_A_SWEEP if os.path.lexists(folder / name)]
     return found[0] if found else None

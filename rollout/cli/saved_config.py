@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rollout.cli.compose import register
 from rollout.cli.hydra_errors import explain
 from rollout.config import RunConfig, trust
-from rollout.config.fields import build, literal
+from rollout.config.fields import build, from_values, literal
 from rollout.config.presets import conf_dir
 from rollout.engine import models
 from rollout.errors import UserError
@@ -56,7 +56,7 @@ def read(run_dir: Path) -> RunConfig:
     if not isinstance(values, dict) or not values:
         raise UserError(f"{path}: holds no config any more; restore it, its values are in run.json")
     try:
-        return build(OmegaConf.create(literal(values)))
+        return from_values(values)
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {explain(error)} (restore it, its values are in run.json)") from error
 

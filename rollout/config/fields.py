@@ -33,6 +33,11 @@ def build(cfg: DictConfig) -> RunConfig:
     return run
 
 
+def from_values(values: Any) -> RunConfig:
+    """The same from plain values, as a run folder keeps them; nothing in them is resolved."""
+    return build(OmegaConf.create(literal(values)))
+
+
 def literal(value: Any) -> Any:
     """Resolved `value` for OmegaConf: a `${` that is left is part of a text, and escaped so that it stays one."""
     if isinstance(value, str):

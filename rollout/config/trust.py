@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rollout.config import HardwareConfig, ModelConfig, PostprocessConfig, RunConfig, TrackingConfig
-from rollout.config.fields import build, literal
+from rollout.config.fields import from_values
 from rollout.config.presets import conf_dir
 from rollout.errors import UserError
 from rollout.files import short
-from rollout.store.layout import CONFIG
+from rollout.store.layout import CONFIG, JOURNAL, LOCK, LOG, LOGS, METRICS, RESERVE
 
 OVERRIDE = "trust=true"
 VARIABLE = "ROLLOUT_TRUST"
@@ -73,8 +72,7 @@ _WORDS = {
 }
 """The same, for arguments that are words: others of these may name a class."""
 
-
-_WRITTEN_IN_PLACE = (".hydra", ".lock", ".reserve", "logs", "metrics.jsonl", "rollout.log", "samples", "wandb")
+_WRITTEN_IN_PLACE = (str(CONFIG.parent), LOCK, RESERVE, LOGS, METRICS, LOG, JOURNAL, "wandb")
 """Files of a run that are added to, and its folders."""
 
 
@@ -131,7 +129,7 @@ def refuse_links(run_dir: Path) -> None:
 
 def links(run_dir: Path) -> Iterator[Concern]:
     """The symbolic links in `run_dir` that a session would write through; what it replaces needs no look."""
-    written = [*map(run_dir.joinpath, _WRITTEN_IN_PLACE), *(run_dir / "logs").glob("*")]
+    written = [*map(run_dir.joinpath, _WRITTEN_IN_PLACE), *(run_dir / LOGS).glob("*")]
     for path in written:
         if path.is_symlink():
             yield Concern(str(path.relative_to(run_dir)), path.readlink(), "is a link: it writes elsewhere")
@@ -142,7 +140,7 @@ def needs_trust(run_dir: Path) -> bool:
     if any(links(run_dir)):
         return True
     try:
-        saved = build(OmegaConf.create(literal(yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8")))))
+        saved = from_values(yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8")))
         return any(concerns(saved))
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):  # no run, or none that can be continued
         return False

@@ -20,11 +20,7 @@ _IN_PYTHON = re.compile(r"""\s*\[\s*\{\s*'(?:role|content)'\s*:""")
 
 def open_input(data: DataConfig) -> Table:
     """The rows and columns a run works on. Raises UserError when the file or its columns cannot be used."""
-    path = (
-        Path(str(files("rollout.data") / "builtin_prompts.jsonl"))
-        if data.path is None
-        else Path(data.path).expanduser()
-    )
+    path = Path(str(files("rollout.data") / _BUILT_IN)) if data.path is None else Path(data.path).expanduser()
     table = open_table(path, "data.path")
     try:
         chosen = select(table, data.drop_columns, data.limit, max(1, data.num_shards), data.shard_index)

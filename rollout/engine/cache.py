@@ -53,10 +53,7 @@ Kept = TypeVar("Kept", bound=_HasShutdown)
 # The engine lives here and in no caller's local variable: Hydra keeps a failed job's exception, whose frames would keep
 # the engine and its GPU memory alive.
 _current: dict[str, Any] = {}
-
-
 _environment = ExitStack()  # undoes what the current engine's `hardware.env` changed
-
 
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # sends nothing about a run to anyone
@@ -95,9 +92,9 @@ def release() -> None:
 
 def _set_environment(hardware: HardwareConfig) -> None:
     """Until `release`: vLLM reads its switches whenever it needs them, not only when it starts."""
-    defaults = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
-    if hardware.tensor_parallel_size > 1 and devices.multicast_is_off():
-        defaults.setdefault("VLLM_ALLREDUCE_USE_SYMM_MEM", os.environ.get("VLLM_ALLREDUCE_USE_SYMM_MEM", "0"))
+    without_multicast = {"VLLM_ALLREDUCE_USE_SYMM_MEM": "0"} if devices.lacks_multicast(hardware) else {}
+    ours = ENVIRONMENT | without_multicast
+    defaults = {name: value for name, value in ours.items() if name not in os.environ}
     asked = {"VLLM_BATCH_INVARIANT": "1"} if hardware.batch_invariant else {}
     for name, value in (defaults | hardware.env | asked).items():
         _environment.callback(_restore, name, os.environ.get(name))

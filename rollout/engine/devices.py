@@ -47,14 +47,16 @@ def _named(word: str, gpus: list[list[str]]) -> str:
     return next((name for name, uuid, _ in gpus if uuid.startswith(word)), word)
 
 
-def multicast_is_off() -> bool:
-    """Whether whoever runs this machine has switched NVLink multicast off, in the variables that programs have for it.
+def lacks_multicast(hardware: HardwareConfig) -> bool:
+    """Whether GPUs work together and whoever runs this machine has switched NVLink multicast off, in the variables that
+    programs have for it.
 
     FlashInfer's fused all-reduce, vLLM's default for several GPUs, has none and would use it all the same; where it
     does not work that ends in "an illegal memory access".
     """
     switches = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
-    return any(os.environ.get(name) == value for name, value in switches.items())
+    is_off = any(os.environ.get(name) == value for name, value in switches.items())
+    return hardware.tensor_parallel_size > 1 and is_off
 
 
 def default_hardware() -> str:

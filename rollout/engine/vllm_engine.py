@@ -185,7 +185,7 @@ def _engine_kwargs(model: ModelConfig, hardware: HardwareConfig) -> dict[str, An
     known = set(inspect.signature(EngineArgs).parameters)
     _refuse("hardware.engine_kwargs", hardware.engine_kwargs, known, set(ours))
     engine_kwargs = hardware.engine_kwargs
-    if hardware.tensor_parallel_size > 1 and devices.multicast_is_off():
+    if devices.lacks_multicast(hardware):
         log.info("NVLink multicast is switched off on this machine: no fused all-reduce, which needs it")
         engine_kwargs = _with_defaults(engine_kwargs, _NO_FUSED_ALL_REDUCE)
     return {key: value for key, value in ours.items() if value is not None} | engine_kwargs

@@ -5,7 +5,6 @@ holds runs, such as a sweep's, stands for those. Writes FOLDER/rollouts.parquet,
 whole input would have, and FOLDER/merge.json, which says what was merged. The runs stay as they are.
 """
 
-import json
 import shlex
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from typing import Any
 from rollout.cli.main import one_line_errors
 from rollout.config import trust
 from rollout.errors import UserError, did_you_mean
-from rollout.files import disk_full_explained, short, write_json
+from rollout.files import disk_full_explained, holds_keys, short, write_json
 from rollout.merge.results import open_results, write_merged
 from rollout.merge.shards import Shard, differences, named, problems, shards_in, unsharded
 from rollout.process.signals import stop_on_signal
@@ -86,16 +85,13 @@ def _output_problems(output: Path) -> Iterator[str]:
     if output.exists() and not output.is_dir():
         yield f"output={output}: is a file; choose a folder"
     elif output.is_dir():
-        leftovers = {f".{MERGED}.partial", f".{OUTPUT}.partial", *([MERGED] if _is_of_a_merge(output / MERGED) else [])}
+        leftovers = {
+            f".{MERGED}.partial",
+            f".{OUTPUT}.partial",
+            *([MERGED] if holds_keys(output / MERGED, {"merged", "shards"}) else []),
+        }
         if found := sorted({path.name for path in output.iterdir()} - leftovers):
             yield f"output={output}: has {found[0]} in it already; choose another folder"
-
-
-def _is_of_a_merge(path: Path) -> bool:
-    try:
-        return bool({"merged", "shards"} <= json.loads(path.read_text(encoding="utf-8")).keys())
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def _description(shards: list[Shard]) -> dict[str, Any]:

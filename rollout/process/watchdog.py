@@ -70,8 +70,9 @@ class Family:
     def look(self) -> None:
         """Find the new members, and the names that the others have given themselves."""
         there = processes()
-        self.members |= {pid: there[pid] for pid, member in self.members.items() if _is_same(there.get(pid), member)}
-        known = {pid for pid, member in self.members.items() if _is_same(there.get(pid), member)} | {self._parent}
+        present = {pid: there[pid] for pid, member in self.members.items() if _is_same(there.get(pid), member)}
+        self.members |= present
+        known = {*present, self._parent}
         while True:
             new = {pid for pid, process in there.items() if process.parent in known} - known - self._without
             if not new:
