@@ -111,7 +111,7 @@ def ours(work: Work, engine: VLLMEngine, scratch: Path) -> Measured:
     run, table = work.run, work.table
     scratch.mkdir(parents=True)
     engine.llm.reset_prefix_cache()
-    engine.use(run.sampling)
+    engine.configure(run.sampling)
     with (scratch / "screen.txt").open("w") as sink, _lengths_of(work, engine):
         start = time.monotonic()
         session = Session(run, table, scratch, Console(file=sink), Tracker(scratch, run.tracking, {}), StopRequest())

@@ -69,7 +69,7 @@ def load(run: RunConfig) -> tuple[VLLMEngine, dict[str, Any]]:
     engine = acquire(EngineSpec.of(run)).engine
     seconds = time.monotonic() - start
     assert isinstance(engine, VLLMEngine)
-    engine.use(run.sampling)
+    engine.configure(run.sampling)
     cache = engine.llm.llm_engine.vllm_config.cache_config
     return engine, {
         "load_seconds": round(seconds, 1),

@@ -50,10 +50,41 @@ Kept = TypeVar("Kept", bound=_HasShutdown)
 """An engine, or several behind one name."""
 
 
-# The engine lives here and in no caller's local variable: Hydra keeps a failed job's exception, whose frames would keep
-# the engine and its GPU memory alive.
-_current: dict[str, Any] = {}
-_environment = ExitStack()  # undoes what the current engine's `hardware.env` changed
+class EngineCache:
+    """At most one engine, or one group of replicas: two have no room on the same GPUs.
+
+    It lives here and in no caller's local variable: Hydra keeps a failed job's exception, whose frames would keep the
+    engine and its GPU memory alive.
+    """
+
+    def __init__(self) -> None:
+        self._key = ""
+        self._kept: Any = None
+        self.environment = ExitStack()
+        """Undoes what the engine's `hardware.env` changed."""
+
+    def get(self, spec: EngineSpec, build: Callable[[], Kept]) -> tuple[Kept, bool]:
+        """What was built for an equal `spec`, and True; else `build()` and False, after what was kept has been shut
+        down. Equal specs are built by the same function: `hardware` says whether by one engine or by several.
+        """
+        key = spec.key()
+        if self._kept is not None and self._key == key:
+            kept: Kept = self._kept
+            return kept, True
+        self.release()
+        built = build()
+        self._key, self._kept = key, built
+        return built, False
+
+    def release(self) -> None:
+        """Shut down what is kept, if there is something."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            kept.shutdown()
+        self.environment.close()
+
+
+_cache = EngineCache()
 
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",  # sends nothing about a run to anyone
@@ -69,25 +100,18 @@ def acquire(spec: EngineSpec) -> Loaded:
     has been shut down. Raises UserError when it cannot be built as asked.
     """
     start = time.monotonic()
-    engine, reused = current(spec.key(), lambda: _load(spec))
+    engine, reused = _cache.get(spec, lambda: _load(spec))
     return Loaded(engine, 0.0 if reused else time.monotonic() - start, reused)
 
 
-def current(key: str, build: Callable[[], Kept]) -> tuple[Kept, bool]:
-    """What is kept under `key`, and whether it was there; else `build()`, after what was kept has been shut down."""
-    if (there := _current.get(key)) is not None:
-        return there, True
-    release()
-    _current[key] = built = build()
-    return built, False
+def acquire_replicas(spec: EngineSpec, build: Callable[[], Kept]) -> tuple[Kept, bool]:
+    """The same for several engines behind the object that `build` makes, and whether they were there."""
+    return _cache.get(spec, build)
 
 
 def release() -> None:
-    """Shut the current engine down, if there is one."""
-    while _current:
-        _, engine = _current.popitem()
-        engine.shutdown()
-    _environment.close()
+    """Shut the current engine or replicas down, if there are any."""
+    _cache.release()
 
 
 def _set_environment(hardware: HardwareConfig) -> None:
@@ -97,7 +121,7 @@ def _set_environment(hardware: HardwareConfig) -> None:
     defaults = {name: value for name, value in ours.items() if name not in os.environ}
     asked = {"VLLM_BATCH_INVARIANT": "1"} if hardware.batch_invariant else {}
     for name, value in (defaults | hardware.env | asked).items():
-        _environment.callback(_restore, name, os.environ.get(name))
+        _cache.environment.callback(_restore, name, os.environ.get(name))
         os.environ[name] = value
 
 

@@ -24,10 +24,14 @@ class EchoEngine:
         self.kv_cache_bytes: int | None = None
         self._echo = echo
         self._unfinished: list[tuple[int, int, Request]] = []  # a heap of (step it finishes in, tie-breaker, request)
+        self._max_tokens = SamplingConfig.max_tokens
         self._added = self._finished = self._steps = self._tokens = 0
 
-    def use(self, sampling: SamplingConfig) -> str:
-        return f"max_tokens={sampling.max_tokens}"
+    def configure(self, sampling: SamplingConfig) -> None:
+        self._max_tokens = sampling.max_tokens
+
+    def describe(self) -> str:
+        return f"max_tokens={self._max_tokens}"
 
     def render(self, messages: list[Message]) -> Rendered:
         text = "\n".join(f"{message['role']}: {message['content']}" for message in messages)

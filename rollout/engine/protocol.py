@@ -42,11 +42,12 @@ class Engine(Protocol):
     kv_cache_bytes: int | None
     """Size of the KV cache, where `vllm_worker.KVCacheSizeExtension` was asked to tell it."""
 
-    def use(self, sampling: SamplingConfig) -> str:
-        """Sample like this from now on. Returns what differs from the engine's own defaults, for the log.
+    def configure(self, sampling: SamplingConfig) -> None:
+        """Sample like this from now on. Raises UserError when the engine does not know or accept one of them."""
+        ...
 
-        Raises UserError when the engine does not know or does not accept one of them.
-        """
+    def describe(self) -> str:
+        """What it samples with, as far as it differs from the engine's own defaults, for the log."""
         ...
 
     def render(self, messages: list[Message]) -> Rendered:

@@ -5,6 +5,7 @@ fast as one with n=8, and each can be stored, seeded and resumed by itself.
 """
 
 import copy
+import dataclasses
 import gc
 import inspect
 import logging
@@ -29,6 +30,24 @@ log = logging.getLogger(__name__)
 
 _OURS_IN_SAMPLING_PARAMS = {"n", "seed", "output_kind"}
 """Fields that the generation stage sets itself: one request per sample, a seed of its own, one output at its end."""
+
+
+_OURS_IN_SAMPLING = {"n_samples", "seed", "extra"}
+"""Fields of SamplingConfig that are no argument of SamplingParams; the others have vLLM's names."""
+
+_MODEL_ARGUMENTS = ("tokenizer", "revision", "max_model_len", "quantization", "load_format", "trust_remote_code")
+_HARDWARE_ARGUMENTS = (
+    "tensor_parallel_size",
+    "pipeline_parallel_size",
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "enable_prefix_caching",
+    "enforce_eager",
+    "dtype",
+    "kv_cache_dtype",
+)
+"""Fields of ModelConfig and HardwareConfig that are arguments of vLLM's engine under the same names."""
 
 
 class VLLMEngine:
@@ -64,19 +83,22 @@ class VLLMEngine:
                 where = model.chat_template or model.path
                 raise UserError(f"model.chat_template={where}: {error.__cause__}; fix the template") from error
 
-    def use(self, sampling: SamplingConfig) -> str:
+    def configure(self, sampling: SamplingConfig) -> None:
         try:
-            self._params = _sampling_kwargs(sampling)
-            params = SamplingParams(**self._params)
+            params = _sampling_kwargs(sampling)
+            SamplingParams(**params)
         except UserError:
             raise
         except Exception as error:  # a ValueError, a TypeError or one of vLLM's own, by its version
             raise UserError(f"sampling: vLLM refuses these parameters: {_refusal(error)}") from error
-        shown = {name: getattr(params, name) for name in self._params if name not in _OURS_IN_SAMPLING_PARAMS}
-        default = SamplingParams()
+        self._params = params
+
+    def describe(self) -> str:
+        params, default = SamplingParams(**self._params), SamplingParams()
+        names = [name for name in self._params if name not in _OURS_IN_SAMPLING_PARAMS]
         always = ("max_tokens", "temperature")
-        told = {name: value for name, value in shown.items() if name in always or value != getattr(default, name)}
-        return ", ".join(f"{name}={value}" for name, value in told.items())
+        shown = [name for name in names if name in always or getattr(params, name) != getattr(default, name)]
+        return ", ".join(f"{name}={getattr(params, name)}" for name in shown)
 
     def render(self, messages: list[Message]) -> Rendered:
         try:
@@ -164,22 +186,9 @@ def _engine_kwargs(model: ModelConfig, hardware: HardwareConfig) -> dict[str, An
     """Arguments of `vllm.LLM`. Raises UserError for an engine_kwargs key that vLLM does not have."""
     ours = {
         "model": models.resolve(model.path),
-        "tokenizer": model.tokenizer,
-        "revision": model.revision,
         "tokenizer_revision": model.revision if model.tokenizer is None else None,
-        "max_model_len": model.max_model_len,
-        "quantization": model.quantization,
-        "load_format": model.load_format,
-        "trust_remote_code": model.trust_remote_code,
-        "tensor_parallel_size": hardware.tensor_parallel_size,
-        "pipeline_parallel_size": hardware.pipeline_parallel_size,
-        "gpu_memory_utilization": hardware.gpu_memory_utilization,
-        "max_num_seqs": hardware.max_num_seqs,
-        "max_num_batched_tokens": hardware.max_num_batched_tokens,
-        "enable_prefix_caching": hardware.enable_prefix_caching,
-        "enforce_eager": hardware.enforce_eager,
-        "dtype": hardware.dtype,
-        "kv_cache_dtype": hardware.kv_cache_dtype,
+        **{name: getattr(model, name) for name in _MODEL_ARGUMENTS},
+        **{name: getattr(hardware, name) for name in _HARDWARE_ARGUMENTS},
         "disable_log_stats": False,  # running, waiting and tokens so far, for the progress line
     }
     known = set(inspect.signature(EngineArgs).parameters)
@@ -206,20 +215,9 @@ def _with_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str
 
 def _sampling_kwargs(sampling: SamplingConfig) -> dict[str, Any]:
     """Arguments of SamplingParams but for the seed. Raises UserError for an `extra` key that vLLM does not have."""
-    ours = {
-        "max_tokens": sampling.max_tokens,
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "repetition_penalty": sampling.repetition_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "stop": sampling.stop,
-        "stop_token_ids": sampling.stop_token_ids,
-        "min_tokens": sampling.min_tokens,
-        "output_kind": RequestOutputKind.FINAL_ONLY,
-    }
+    ours = {field.name: getattr(sampling, field.name) for field in dataclasses.fields(sampling)}
+    ours = {name: value for name, value in ours.items() if name not in _OURS_IN_SAMPLING}
+    ours["output_kind"] = RequestOutputKind.FINAL_ONLY
     extra = dict(sampling.extra)
     known = set(inspect.signature(SamplingParams).parameters)
     _refuse("sampling.extra", extra, known, set(ours) | _OURS_IN_SAMPLING_PARAMS)

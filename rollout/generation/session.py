@@ -103,7 +103,8 @@ def load(run: RunConfig, log_file: Path, about_engine: dict[str, Any]) -> Engine
     engine, sampling = loaded.engine, run.sampling
     if problem := context_problem(run, engine.max_model_len):
         raise UserError(problem)
-    log.info("sampling: n_samples=%d, %s, seed=%d", sampling.n_samples, engine.use(sampling), sampling.seed)
+    engine.configure(sampling)
+    log.info("sampling: n_samples=%d, %s, seed=%d", sampling.n_samples, engine.describe(), sampling.seed)
     return engine
 
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from rollout.config import RunConfig
 from rollout.data.prompts import read_prompts
 from rollout.engine import models, vllm_worker
-from rollout.engine.cache import EngineSpec, current
+from rollout.engine.cache import EngineSpec, acquire_replicas
 from rollout.engine.content import content_beside
 from rollout.engine.protocol import EngineStats
 from rollout.errors import EngineDied, UserError
@@ -60,8 +60,8 @@ def generate_on_replicas(session: Session, done: Finished, record: dict[str, Any
     with timed(record, "load"):
         if session.run.engine.kind == "vllm":
             models.resolve(session.run.model.path)  # unpacks the embedded model once, not in every replica
-        key = f"replicas {EngineSpec.of(session.run).key()}"
-        replicas, reused = current(key, lambda: RayReplicas(session.run.hardware))
+        spec = EngineSpec.of(session.run)
+        replicas, reused = acquire_replicas(spec, lambda: RayReplicas(session.run.hardware))
     record["engine"]["reused"] = reused
     driver = Driver(session, replicas, done, record)
     try:

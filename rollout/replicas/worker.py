@@ -192,6 +192,7 @@ def _owed(task: Task, _row_id: int) -> list[int]:
 
 
 def _ready(engine: Engine, job: Job, seconds: float, reused: bool) -> Ready:
+    engine.configure(job.run.sampling)
     rendered = None
     if job.first is not None:
         with suppress(PromptError):
@@ -200,7 +201,7 @@ def _ready(engine: Engine, job: Job, seconds: float, reused: bool) -> Ready:
         capacity=WINDOW * engine.max_num_seqs,
         seconds=0.0 if reused else seconds,
         reused=reused,
-        sampling=engine.use(job.run.sampling),
+        sampling=engine.describe(),
         rendered=rendered,
         host=socket.gethostname(),
         gpus=os.environ.get("CUDA_VISIBLE_DEVICES", ""),

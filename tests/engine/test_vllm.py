@@ -116,7 +116,7 @@ def test_a_row_that_vllm_cannot_sample_costs_only_itself(folder: Path) -> None:
 
 def test_what_vllm_refuses_when_a_request_is_built_costs_only_that_request(folder: Path) -> None:
     engine = acquire(EngineSpec.of(tiny(folder))).engine
-    engine.use(tiny(folder, "sampling.min_tokens=20").sampling)
+    engine.configure(tiny(folder, "sampling.min_tokens=20").sampling)
     token_ids = engine.render(chat("good")).token_ids
     with pytest.raises(PromptError, match="min_tokens"):
         engine.add(Request(0, 0, 1, token_ids, max_tokens=10))
@@ -170,7 +170,7 @@ def test_the_samples_of_a_prompt_differ_and_equal_prompts_have_samples_of_their_
 def test_sampling_parameters_that_vllm_does_not_have_are_refused(folder: Path, override: str, message: str) -> None:
     run = tiny(folder, override)
     with pytest.raises(UserError, match=message):
-        acquire(EngineSpec.of(run)).engine.use(run.sampling)
+        acquire(EngineSpec.of(run)).engine.configure(run.sampling)
 
 
 def test_extra_sampling_parameters_reach_vllm(folder: Path) -> None:
