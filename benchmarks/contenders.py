@@ -26,6 +26,7 @@ from rollout.generation.session import Session, sample_all
 from rollout.process.signals import StopRequest
 from rollout.records import Request
 from rollout.store.finalize import finalize
+from rollout.store.run_record import begun
 from rollout.tracking.progress import Progress
 from rollout.tracking.tracker import Tracker
 
@@ -114,13 +115,14 @@ def ours(work: Work, engine: VLLMEngine, scratch: Path) -> Measured:
     engine.configure(run.sampling)
     with (scratch / "screen.txt").open("w") as sink, _lengths_of(work, engine):
         start = time.monotonic()
-        session = Session(run, table, scratch, Console(file=sink), Tracker(scratch, run.tracking, {}), StopRequest())
+        record = begun(run, {})
+        session = Session(record, table, scratch, Console(file=sink), Tracker(scratch, record), StopRequest())
         sample_all(session, engine, Progress(table.num_rows * run.sampling.n_samples, 0), set())
         totals = finalize(scratch, table, run.sampling.n_samples, {})
         seconds = time.monotonic() - start
     written = pq.read_table(scratch / "rollouts.parquet", columns=["num_generated_tokens"]).column(0)
     tokens = sum(sum(counts) for counts in written.to_pylist())
-    assert totals["generated_tokens"] == tokens
+    assert totals.generated_tokens == tokens
     return Measured(tokens, seconds)
 
 

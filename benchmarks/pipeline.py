@@ -19,9 +19,8 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from benchmarks.memory import peak_mib
+from rollout import lifecycle
 from rollout.config.fields import build
-from rollout.lifecycle import execute
-from rollout.preflight import preflight
 
 _ROWS_PER_BATCH = 10_000
 
@@ -68,9 +67,7 @@ def measure(samples: int, n_samples: int) -> dict[str, float]:
         )
         run_dir = Path(folder) / "run"
         start = time.monotonic()
-        table = preflight(run)
-        run_dir.mkdir()
-        execute(run, table, run_dir)
+        lifecycle.start(run, run_dir)
         seconds = time.monotonic() - start
         assert pq.read_metadata(run_dir / "rollouts.parquet").num_rows == samples // n_samples
     return {"seconds": seconds, "peak_mib": peak_mib()}

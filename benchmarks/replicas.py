@@ -19,9 +19,7 @@ from benchmarks.memory import peak_mib
 from benchmarks.pipeline import write_prompts
 from rollout.cli.compose import compose_run
 from rollout.engine.cache import release
-from rollout.lifecycle import execute
-from rollout.preflight import preflight
-from rollout.store.lock import locked
+from rollout.lifecycle import start
 
 
 def main() -> None:
@@ -74,9 +72,7 @@ def _run(folder: Path, replicas: int, samples: int, n_samples: int) -> float:
         "postprocess=none",
         "tracking=disabled",
     )
-    with locked(folder):
-        record = execute(run, preflight(run), folder)
-    return float(record["seconds"]["generate"])
+    return start(run, folder).seconds["generate"]
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """What can go wrong, by who has to act on it.
 
     UserError      a mistake in the command or the input: one line per problem, exit code 1, no traceback
-    PromptError    one row that cannot be sampled: it becomes samples with an `error`, and the run goes on
-    EngineDied     the engine is gone: it is started again, and the run goes on from its journal
+    PromptError    one row that cannot be sampled: it becomes samples with an `error`, and the run continues
+    EngineDied     the engine is gone: it is started again, and the run continues from its journal
 
 Everything else is a bug or a machine's fault and keeps its traceback.
 """

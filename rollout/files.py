@@ -57,7 +57,7 @@ def same_file(one: Path, other: Path) -> bool:
 
 
 def holds_keys(path: Path, keys: set[str]) -> bool:
-    """Whether the file is a JSON object with all of `keys`: so is what we write told from somebody else's."""
+    """Whether the file is a JSON object with all of `keys`: that tells what we write from somebody else's."""
     try:
         return bool(keys <= json.loads(path.read_text(encoding="utf-8")).keys())
     except (OSError, ValueError, AttributeError):

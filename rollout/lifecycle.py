@@ -1,10 +1,11 @@
 """One run, top to bottom: prompts -> engine -> store -> postprocess -> summary."""
 
+import dataclasses
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -14,21 +15,27 @@ from rollout.config.check import config_warnings
 from rollout.data.prompts import shard_in_words
 from rollout.data.tables import Table
 from rollout.engine import devices
+from rollout.engine.cache import release
+from rollout.errors import UserError
 from rollout.files import disk_full_explained, short
-from rollout.generation.session import Session, generate_owed, timed
+from rollout.generation.session import Session, generate_owed
 from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.outputs import claim, files_read, outputs, own, remove_own
 from rollout.postprocess.source import open_source
 from rollout.postprocess.steps import run_steps
-from rollout.preflight import _results
+from rollout.preflight import preflight, refuse_used, results, to_continue
 from rollout.process.signals import Interrupted, stop_on_signal
 from rollout.replicas.driver import generate_on_replicas
-from rollout.store import provenance, run_record
-from rollout.store.digest import digest
+from rollout.store import run_record
+from rollout.store.digest import Digest, digest
 from rollout.store.finalize import finalize
+from rollout.store.footer import footer
 from rollout.store.journal import finished, remove_partial_files
-from rollout.store.layout import CONFIG_FILES, LOG, MANIFEST, OUTPUT, RESULTS, WRITTEN
+from rollout.store.layout import CONFIG, CONFIG_FILES, LOG, MANIFEST, OUTPUT, RESULTS, WRITTEN
 from rollout.store.lineage import note_differences
+from rollout.store.lock import locked
+from rollout.store.run_record import ReplayOf, RunRecord, Throughput
+from rollout.store.saved_config import save
 from rollout.terminal.console import screen
 from rollout.terminal.summary import preview, show_summary
 from rollout.terminal.text import resume_command
@@ -39,62 +46,107 @@ from rollout.tracking.wandb_run import identity
 log = logging.getLogger(__name__)
 
 
-def execute(
-    run: RunConfig,
-    table: Table,
-    run_dir: Path,
-    group: str | None = None,
-    digest_now: dict[str, Any] | None = None,
-    replay_of: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Do what `run` still owes in `run_dir`, a folder this process has locked: all of it, when the folder is new.
+@dataclass(frozen=True)
+class Asked:
+    """How a run was asked for, beside its config."""
 
-    `group` is the W&B group, `digest_now` the digest of `run` and `table` if it is known, `replay_of` what
-    `lineage.replay_source` says of the run that this one repeats. Returns what run.json says at its end. Raises
-    UserError when the input, the engine or the disk cannot be used, and Interrupted after a signal; whatever it raises,
-    what has finished is kept.
+    group: str | None = None
+    """The sweep that it is a job of, as W&B's group."""
+    replay_of: ReplayOf | None = None
+    hydra_files: Mapping[str, str] = field(default_factory=dict)
+    """Name -> text of what Hydra keeps of a command, beside the config."""
+
+
+def start(run: RunConfig, run_dir: Path, asked: Asked = Asked()) -> RunRecord:
+    """Do a new run in `run_dir`, which is made if need be. Returns what run.json says at its end.
+
+    Raises UserError when a check fails, when there is a run already, or when the input, the engine or the disk cannot
+    be used, and Interrupted after a signal; whatever it raises, what has finished is kept.
     """
-    with (
-        stop_on_signal() as stop,
-        screen(run_dir / LOG) as console,
-        disk_full_explained(
-            short(run_dir), f"what was written is complete. Free some space, then `{resume_command(run_dir)}`"
-        ),
-        _interruption_explained(run_dir, console),
-        run_record.recorded(
-            run_dir, run, digest_now or digest(run, table), identity(run_dir, group), replay_of
-        ) as record,
-        tracked(run_dir, run.tracking, record) as tracker,
-    ):
-        if not record["sessions"]:
-            claim(run_dir, outputs(run.postprocess))
-        log.info("run folder: %s", short(run_dir))
-        for warning in config_warnings(run):
-            log.warning("%s", warning)
-        if run.data.num_shards > 1:
-            log.info("%s", shard_in_words(table, run.data))
-        note_differences(record)
-        written = [MANIFEST, *map(str, CONFIG_FILES), OUTPUT, WRITTEN, *own(run_dir, record)]
-        remove_partial_files(run_dir, written)
-        done = finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row)
-        if done.num_owed:
-            generation = generate_on_replicas if devices.is_distributed(run.hardware) else generate_owed
-            final = generation(Session(run, table, run_dir, console, tracker, stop), done, record)
-            record["throughput"] = _throughput(final)
-        with timed(record, "finalize"):
-            record["totals"] = finalize(run_dir, table, run.sampling.n_samples, provenance.footer(record))
-        with timed(record, "postprocess"):
-            analysis = _postprocess(run, run_dir, record)
-        summary = {key: record[key] for key in ("totals", "throughput", "seconds")}
-        files = [run_dir / name for name in _results(run)]
-        tracker.summarise(summary, run.data.prompt_key, files)
-        show_summary(console, run_dir, record, analysis, preview(run_dir / OUTPUT, run.data.prompt_key, 1))
+    table = preflight(run, run_dir)
+    refuse_used(run, run_dir)
+    with locked(run_dir):
+        refuse_used(run, run_dir)  # once more: another process may have come first
+        return _execute(run, table, run_dir, asked)
+
+
+def resume(run: RunConfig, run_dir: Path, asked: Asked = Asked()) -> RunRecord | None:
+    """Generate, as `run`, what the run in `run_dir` still owes; None when it has everything.
+
+    Raises as `start` does, and UserError when `run` is another experiment than the one there, or smaller.
+    """
+    with locked(run_dir):
+        table = preflight(run, run_dir)
+        digest_now = to_continue(run, table, run_dir)
+        return None if digest_now is None else _execute(run, table, run_dir, asked, digest_now)
+
+
+def _execute(run: RunConfig, table: Table, run_dir: Path, asked: Asked, digest_now: Digest | None = None) -> RunRecord:
+    """Do what `run` still owes in `run_dir`, which this process has locked, and say so in run.json."""
+    save(run, run_dir)
+    for name, text in asked.hydra_files.items():
+        (run_dir / CONFIG).with_name(name).write_text(text, encoding="utf-8")
+    try:
+        with (
+            stop_on_signal() as stop,
+            screen(run_dir / LOG) as console,
+            disk_full_explained(
+                short(run_dir), f"what was written is complete. Free some space, then `{resume_command(run_dir)}`"
+            ),
+            _interruption_explained(run_dir, console),
+            run_record.recorded(
+                run_dir, run, digest_now or digest(run, table), identity(run_dir, asked.group), asked.replay_of
+            ) as record,
+            tracked(run_dir, record) as tracker,
+        ):
+            _stages(Session(record, table, run_dir, console, tracker, stop))
+    except UserError:
+        raise
+    except Exception:
+        release()  # the next job of a sweep must not get an engine in an unknown state
+        raise
     return record
 
 
-def _postprocess(run: RunConfig, run_dir: Path, record: dict[str, Any]) -> Analysis | None:
+def _stages(session: Session) -> None:
+    run, run_dir, record = session.run, session.run_dir, session.record
+    if not record.sessions:
+        claim(run_dir, outputs(run.postprocess))
+    _log_beginning(session)
+    written = [MANIFEST, *map(str, CONFIG_FILES), OUTPUT, WRITTEN, *own(run_dir, record)]
+    remove_partial_files(run_dir, written)
+    _generate(session)
+    with record.timed("finalize"):
+        record.totals = finalize(run_dir, session.table, run.sampling.n_samples, footer(record))
+    with record.timed("postprocess"):
+        analysis = _postprocess(session)
+    session.tracker.summarise([run_dir / name for name in results(run)])
+    show_summary(session.console, run_dir, record, analysis, preview(run_dir / OUTPUT, run.data.prompt_key, 1))
+
+
+def _log_beginning(session: Session) -> None:
+    run = session.run
+    log.info("run folder: %s", short(session.run_dir))
+    for warning in config_warnings(run):
+        log.warning("%s", warning)
+    if run.data.num_shards > 1:
+        log.info("%s", shard_in_words(session.table, run.data))
+    note_differences(session.record, is_loaded=False)
+
+
+def _generate(session: Session) -> None:
+    run, table = session.run, session.table
+    done = finished(session.run_dir, table.num_rows, run.sampling.n_samples, table.first_row)
+    if done.num_owed:
+        generation = generate_on_replicas if devices.is_distributed(run.hardware) else generate_owed
+        session.record.throughput = _throughput(generation(session, done))
+
+
+def _postprocess(session: Session) -> Analysis | None:
+    run, run_dir, record = session.run, session.run_dir, session.record
     remove_own(run_dir, RESULTS, record, files_read(run))  # made from fewer samples
-    return run_steps(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, record | {"status": "done"})
+    as_done = dataclasses.replace(record, status="done", ended=run_record.now())
+    return run_steps(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, as_done)
 
 
 @contextmanager
@@ -102,17 +154,19 @@ def _interruption_explained(run_dir: Path, console: Console) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        begun = (run_dir / MANIFEST).exists()
-        cure = f"Continue with\n  {resume_command(run_dir)}" if begun else "Nothing was begun; give the command again."
+        cure = (
+            f"Continue with\n  {resume_command(run_dir)}"
+            if run_record.exists(run_dir)
+            else "Nothing was begun; give the command again."
+        )
         console.print(Text(f"{error}: stopped cleanly. {cure}"), soft_wrap=True)
         raise
 
 
-def _throughput(final: Snapshot) -> dict[str, Any]:
-    """What this session generated and how fast: loading, merging and post-processing are not in the rates."""
-    return {
-        "samples": final.samples_generated,
-        "generated_tokens": final.generated_tokens,
-        "output_tok_s": round(final.output_tok_s, 1),
-        "samples_s": round(final.samples_generated / final.elapsed_seconds, 3),
-    }
+def _throughput(final: Snapshot) -> Throughput:
+    return Throughput(
+        samples=final.samples_generated,
+        generated_tokens=final.generated_tokens,
+        output_tok_s=round(final.output_tok_s, 1),
+        samples_s=round(final.samples_generated / final.elapsed_seconds, 3),
+    )

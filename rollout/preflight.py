@@ -1,11 +1,10 @@
-"""What is checked before a run begins or goes on, without loading anything."""
+"""What is checked before a run begins or continues, without loading anything."""
 
 import dataclasses
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -25,10 +24,11 @@ from rollout.postprocess.outputs import files_read, outputs, own
 from rollout.postprocess.outputs import problems as output_problems
 from rollout.postprocess.source import flat_schema
 from rollout.store import run_record
-from rollout.store.digest import differences, digest, is_older
+from rollout.store.digest import Digest, differences, digest, is_older
 from rollout.store.journal import finished
-from rollout.store.layout import CONFIG_FILES, JOURNAL, LOCK, LOG, MANIFEST, METRICS, OUTPUT, RESERVE, RESULTS
+from rollout.store.layout import CONFIG_FILES, JOURNAL, LOCK, LOG, METRICS, OUTPUT, RESERVE, RESULTS
 from rollout.store.lock import is_of_a_run
+from rollout.store.run_record import RunRecord
 from rollout.terminal.console import byte_progress
 from rollout.terminal.text import resume_command
 
@@ -47,7 +47,7 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
         raise UserError(*problems, *error.problems) from error
     problems += check.problems(run.postprocess, run.data, check.StepInputs(flat_schema(table.schema)))
     if run_dir is not None:
-        before = run_record.read(run_dir) if (run_dir / MANIFEST).exists() else None
+        before = run_record.read(run_dir) if run_record.exists(run_dir) else None
         own_files, inputs = own(run_dir, before), [table.path, *files_read(run)]
         problems += output_problems(run.postprocess, run_dir, "hydra.run.dir", inputs, own_files)
     if problems:
@@ -64,7 +64,7 @@ def _context_problems(run: RunConfig) -> Iterator[str]:
 
 def refuse_used(run: RunConfig, run_dir: Path) -> None:
     """Raise UserError for a folder that holds a run already, or anything that a run would overwrite or add to."""
-    if (run_dir / MANIFEST).exists() or (run_dir / JOURNAL).exists():
+    if run_record.exists(run_dir) or (run_dir / JOURNAL).exists():
         raise UserError(
             f"hydra.run.dir={short(run_dir)}: holds a run already; continue it with `{resume_command(run_dir)}`, "
             "or choose another folder"
@@ -77,20 +77,20 @@ def refuse_used(run: RunConfig, run_dir: Path) -> None:
         raise UserError(f"hydra.run.dir={short(run_dir)}: {found[0]} already exists there; choose another folder")
 
 
-def to_continue(run: RunConfig, table: Table, run_dir: Path) -> dict[str, Any] | None:
-    """The digest with which the run in `run_dir` goes on as `run`; None when it has everything that `run` asks for.
+def to_continue(run: RunConfig, table: Table, run_dir: Path) -> Digest | None:
+    """The digest with which the run in `run_dir` continues as `run`; None when it has everything that `run` asks for.
 
     Raises UserError when it is another experiment, or larger.
     """
     before, now = run_record.read(run_dir), digest(run, table)
     with byte_progress("comparing the model's files with the run's") as report:
         now |= content_of(run.model, report)
-    if problems := [*differences(before["digest"], now), *_shrunk(before["config"], run)]:
+    if problems := [*differences(before.digest, now), *_shrunk(before.config, run)]:
         raise UserError(*problems)
-    if is_older(before["digest"], now):
+    if is_older(before.digest, now):
         print(_OLDER, file=sys.stderr)
     # of a hub model that is to be downloaded again the content is compared once it is here
-    now = {key: value for key, value in before["digest"].items() if key in (MODEL, TOKENIZER)} | now
+    now = {key: value for key, value in before.digest.items() if key in (MODEL, TOKENIZER)} | now
     return None if _is_complete(run, table, run_dir, before) else now
 
 
@@ -100,11 +100,11 @@ _OLDER = (
 )
 
 
-def _shrunk(before: dict[str, Any], run: RunConfig) -> Iterator[str]:
+def _shrunk(before: RunConfig, run: RunConfig) -> Iterator[str]:
     """A run keeps what it has: fewer samples or rows than before are a mistake, and for a shard other rows."""
     for key, now, then in (
-        ("sampling.n_samples", run.sampling.n_samples, before["sampling"]["n_samples"]),
-        ("data.limit", run.data.limit, before["data"]["limit"]),
+        ("sampling.n_samples", run.sampling.n_samples, before.sampling.n_samples),
+        ("data.limit", run.data.limit, before.data.limit),
     ):
         if key == "data.limit" and run.data.num_shards > 1 and now != then:
             yield f"{key}={now}: it decides which rows are this shard's, and was {then}; leave it as it was"
@@ -112,21 +112,15 @@ def _shrunk(before: dict[str, Any], run: RunConfig) -> Iterator[str]:
             yield f"{key}={now}: this run has {'all' if then is None else then}; give that many or more"
 
 
-def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: dict[str, Any]) -> bool:
-    config_before = before["config"]
+def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: RunRecord) -> bool:
     return (
-        before["status"] == "done"
-        and all(_is_whole(run_dir / name) for name in _results(run))
-        and config_before["sampling"]["n_samples"] == run.sampling.n_samples
-        and config_before["data"]["limit"] == run.data.limit
-        and _asked(config_before["postprocess"]) == _asked(dataclasses.asdict(run.postprocess))
+        before.status == "done"
+        and all(_is_whole(run_dir / name) for name in results(run))
+        and before.config.sampling.n_samples == run.sampling.n_samples
+        and before.config.data.limit == run.data.limit
+        and dataclasses.replace(before.config.postprocess, overwrite=run.postprocess.overwrite) == run.postprocess
         and finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row).num_owed == 0
     )
-
-
-def _asked(postprocess: dict[str, Any]) -> dict[str, Any]:
-    """What decides the results."""
-    return {key: value for key, value in postprocess.items() if key != "overwrite"}
 
 
 def _is_whole(path: Path) -> bool:
@@ -139,5 +133,6 @@ def _is_whole(path: Path) -> bool:
     return path.exists()
 
 
-def _results(run: RunConfig) -> list[str]:
+def results(run: RunConfig) -> list[str]:
+    """The files that a run writes for others to read."""
     return [OUTPUT, *outputs(run.postprocess)]

@@ -5,7 +5,7 @@
 A sample is known by (row_id, sample_idx) everywhere: never by its text, never by the order in which it finished.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -54,6 +54,22 @@ class Sample:
     num_generated_tokens: int
     error: str | None = None
     truncated_prompt: str | None = None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Of a whole run: what rollouts.parquet holds."""
+
+    rows: int = 0
+    samples: int = 0
+    failed: int = 0
+    """Of the samples."""
+    prompt_tokens: int = 0
+    """Those of every row once."""
+    generated_tokens: int = 0
+
+    def __add__(self, other: "Totals") -> "Totals":
+        return Totals(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
 
 
 class Outcome(NamedTuple):

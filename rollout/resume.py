@@ -37,27 +37,20 @@ def resume(run_dir: Path, overrides: list[str], trusted: bool = False) -> None:
     if not trusted:
         trust.refuse_links(run_dir)
 
+    from rollout import lifecycle
     from rollout.cli.dry_run import show_plan
     from rollout.engine.cache import release
-    from rollout.lifecycle import execute
-    from rollout.preflight import preflight, to_continue
-    from rollout.store.lock import locked
+    from rollout.preflight import preflight
 
-    with locked(run_dir):
-        run = saved_config.load(run_dir, overrides, trusted)
-        table = preflight(run, run_dir)
-        if run.dry_run:
-            show_plan(run, table)
-            return
-        digest_now = to_continue(run, table, run_dir)
-        if digest_now is None:
+    run = saved_config.load(run_dir, overrides, trusted)
+    if run.dry_run:
+        show_plan(run, preflight(run, run_dir))
+        return
+    try:
+        if lifecycle.resume(run, run_dir) is None:
             print(f"{run_dir}: nothing to do, the run is complete")
-            return
-        saved_config.save(run, run_dir)
-        try:
-            execute(run, table, run_dir, digest_now=digest_now)
-        finally:
-            release()
+    finally:
+        release()
 
 
 if __name__ == "__main__":

@@ -9,10 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.cli.compose import compose_run
-from rollout.cli.saved_config import save
-from rollout.lifecycle import execute
-from rollout.preflight import preflight
-from rollout.store.lock import locked
+from rollout.lifecycle import start
 from tests.browser import browser as browser
 from tests.browser import windows as windows
 from tests.commands import ECHO
@@ -38,11 +35,7 @@ def chat(text: str) -> list[dict[str, str]]:
 
 def run_in(run_dir: Path, *overrides: str) -> Path:
     """Do a whole run on the echo engine in `run_dir`, which is returned."""
-    run = composed(*ECHO, *overrides)
-    table = preflight(run)
-    with locked(run_dir):
-        save(run, run_dir)
-        execute(run, table, run_dir)
+    start(composed(*ECHO, *overrides), run_dir)
     return run_dir
 
 

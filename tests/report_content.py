@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rollout.pages.report_content import Message, Replica, Report, Response, Row, Run
+from rollout.pages.report_content import Message, Replica, ReportPage, Response, Row, Run
 
 HOSTILE = (
     "<script>window.broken = 1</script>",
@@ -54,7 +54,7 @@ def replica(**changes: Any) -> Replica:
     return Replica(**{"host": "node-1", "gpus": "0", "load_seconds": 61.5, **made, **changes})  # type: ignore[typeddict-item]
 
 
-def replicated_report(*replicas: Replica, **changes: Any) -> Report:
+def replicated_report(*replicas: Replica, **changes: Any) -> ReportPage:
     """A run on two engines or those given, and how fast two of them were over time."""
     points = [{**point, "replica_tok_s_now": [40.0 + place, 30.0]} for place, point in enumerate(report()["series"])]
     engines = replicas or (replica(), replica(host="node-2", output_tok_s=10.0, restarts=1))
@@ -89,7 +89,7 @@ def empty_analysis() -> dict[str, Any]:
     return {**nothing, **no_lengths, "finish_reasons": {}, "truncated_fraction": 0.0, "errors": {}, "by": None}
 
 
-def report(**changes: Any) -> Report:
+def report(**changes: Any) -> ReportPage:
     rows = [
         row(
             3,
@@ -127,10 +127,10 @@ def report(**changes: Any) -> Report:
         "rows": rows,
         "rows_total": 500,
     }
-    return Report(**{**fields, **changes})  # type: ignore[typeddict-item]
+    return ReportPage(**{**fields, **changes})  # type: ignore[typeddict-item]
 
 
-def hostile_report(text: str) -> Report:
+def hostile_report(text: str) -> ReportPage:
     """`text` wherever the content has a text."""
     rows = [
         row(

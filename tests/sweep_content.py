@@ -4,7 +4,7 @@ from itertools import product
 from typing import Any
 
 from rollout.pages.report_content import Message, Response
-from rollout.pages.sweep_content import Job, Sweep, SweepRow
+from rollout.pages.sweep_content import JobRow, SweepPage, SweepRow
 from tests.report_content import response
 
 COMMAND = "python -m rollout -m sampling.temperature=0.3,0.7,1.0 sampling.n_samples=1,4"
@@ -23,7 +23,7 @@ def scored(**changes: Any) -> dict[str, float | None]:
     return metrics(**{**rates, **changes})
 
 
-def job(num: int, overrides: dict[str, str] | None = None, **changes: Any) -> Job:
+def job(num: int, overrides: dict[str, str] | None = None, **changes: Any) -> JobRow:
     fields: dict[str, Any] = {
         "run_dir": str(num),
         "report": f"{num}/report.html",
@@ -33,10 +33,10 @@ def job(num: int, overrides: dict[str, str] | None = None, **changes: Any) -> Jo
         "engine": "reused" if num else "loaded",
         "metrics": metrics(),
     }
-    return Job(**{"num": num, **fields, **changes})  # type: ignore[typeddict-item]
+    return JobRow(**{"num": num, **fields, **changes})  # type: ignore[typeddict-item]
 
 
-def failed(num: int, overrides: dict[str, str], error: str = "no memory left") -> Job:
+def failed(num: int, overrides: dict[str, str], error: str = "no memory left") -> JobRow:
     return job(num, overrides, status="failed", error=error, report=None, engine=None, metrics={})
 
 
@@ -45,7 +45,7 @@ def sweep_row(row_id: int, question: str, responses: dict[str, list[Response]], 
     return SweepRow(**{"row_id": row_id, "responses": responses, **fields, **changes})  # type: ignore[typeddict-item]
 
 
-def grid() -> list[Job]:
+def grid() -> list[JobRow]:
     """Three temperatures times two numbers of samples; the last of them failed."""
     jobs = []
     for num, (temperature, n_samples) in enumerate(product(("0.3", "0.7", "1.0"), ("1", "4"))):
@@ -74,7 +74,7 @@ def rows() -> list[SweepRow]:
     ]
 
 
-def sweep(**changes: Any) -> Sweep:
+def sweep(**changes: Any) -> SweepPage:
     fields: dict[str, Any] = {
         "title": "outputs/2026-11-23/04-10-00-123456-sweep",
         "command": COMMAND,
@@ -82,16 +82,16 @@ def sweep(**changes: Any) -> Sweep:
         "jobs": grid(),
         "rows": rows(),
     }
-    return Sweep(**{**fields, **changes})  # type: ignore[typeddict-item]
+    return SweepPage(**{**fields, **changes})  # type: ignore[typeddict-item]
 
 
-def line(values: list[str], parameter: str = "sampling.temperature", **changes: Any) -> Sweep:
+def line(values: list[str], parameter: str = "sampling.temperature", **changes: Any) -> SweepPage:
     """A sweep over one parameter, without rows; the n-th job makes n + 1 tokens a second."""
     jobs = [job(num, {parameter: value}, metrics=metrics(output_tok_s=num + 1.0)) for num, value in enumerate(values)]
     return sweep(jobs=jobs, parameters=[parameter], rows=[], **changes)
 
 
-def hostile_sweep(text: str) -> Sweep:
+def hostile_sweep(text: str) -> SweepPage:
     """`text` wherever the content has a text, and as the name of a parameter."""
     changes: dict[str, Any] = {"run_dir": text, "report": text, "engine": text}
     jobs = [job(num, {text: text, "other": str(num)}, metrics=scored(), **changes) for num in range(3)]

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from rollout.cli import saved_config
 from rollout.config import DataConfig, ModelConfig, RunConfig, SamplingConfig
+from rollout.store.saved_config import save
 from tests.commands import ECHO, replay, resume, run_command
 from tests.conftest import chat, write_input
 
@@ -233,14 +234,14 @@ def test_every_text_is_read_back_as_it_was_saved(
         sampling=SamplingConfig(stop=stop, min_p=1e-05),
     )
     folder = tmp_path_factory.mktemp("saved")
-    saved_config.save(run, folder)
+    save(run, folder)
     assert saved_config.read(folder) == run
 
 
 def test_a_text_that_looks_like_an_interpolation_is_composed_as_it_is(tmp_path: Path) -> None:
     texts = ["${x}", "\\${oc.env:HOME}", "${", "\\\\${y}\\", "1e5"]
     run = RunConfig(data=DataConfig(path="/input.parquet"), sampling=SamplingConfig(stop=texts))
-    saved_config.save(run, tmp_path)
+    save(run, tmp_path)
     assert saved_config.load(tmp_path, ["sampling.seed=1"]).sampling == SamplingConfig(stop=texts, seed=1)
 
 

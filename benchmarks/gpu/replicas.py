@@ -11,6 +11,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from rollout.replicas.ray_replicas import RayReplicas
 from rollout.store.finalize import finalize
 from rollout.store.journal import finished
 from rollout.store.lock import locked
+from rollout.store.run_record import begun
 from rollout.terminal.console import screen
 from rollout.tracking.tracker import Tracker
 
@@ -97,7 +99,7 @@ def _load(place: Place, output: Path, console: Console) -> tuple[RayReplicas, di
         work = place.work(place.warm_up, run.hardware.max_num_seqs * replicas.count)
         folder = output / "runs" / f"warm_up-{number}"
         _sample(work, Some(replicas, replicas.count), console, folder)
-        each = json.loads((folder / "about.json").read_text())["replicas"]
+        each = json.loads((folder / "about.json").read_text())
         if all(one["samples"] for one in each):
             return replicas, {
                 "load_seconds": round(time.monotonic() - start, 1),
@@ -111,17 +113,17 @@ def _sample(work: Work, replicas: Some, console: Console, scratch: Path) -> Meas
     run, table = work.run, work.table
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.parent.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = {"seconds": {}, "provenance": {}, "replay_of": None}
+    record = begun(run, {})
     with locked(scratch):
-        session = Session(run, table, scratch, console, Tracker(scratch, run.tracking, {}), StopRequest())
+        session = Session(record, table, scratch, console, Tracker(scratch, record), StopRequest())
         done = finished(scratch, table.num_rows, run.sampling.n_samples)
-        driver = Driver(session, replicas, done, record)
+        driver = Driver(session, replicas, done)
         driver.run()
         start = time.monotonic()
         totals = finalize(scratch, table, run.sampling.n_samples, {})
-        seconds = record["seconds"]["generate"] + time.monotonic() - start
-    (scratch / "about.json").write_text(json.dumps(driver.about()))
-    return Measured(totals["generated_tokens"], seconds)
+        seconds = record.seconds["generate"] + time.monotonic() - start
+    (scratch / "about.json").write_text(json.dumps([asdict(replica) for replica in driver.about()]))
+    return Measured(totals.generated_tokens, seconds)
 
 
 if __name__ == "__main__":

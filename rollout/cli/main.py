@@ -8,9 +8,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -28,10 +29,12 @@ from rollout.config.presets import conf_dir
 from rollout.errors import UserError
 from rollout.process.signals import Interrupted
 from rollout.store import lineage
-from rollout.store.layout import MANIFEST
+from rollout.store.run_record import ReplayOf
 from rollout.sweep import jobs
 
-_at_end = ExitStack()
+if TYPE_CHECKING:
+    from rollout.lifecycle import Asked
+
 _STARTED = time.time()
 
 _PATH_ERRNOS = {
@@ -77,87 +80,90 @@ def launch(arguments: list[str], replayed: Path | None = None, trusted: bool = F
         if replayed is not None and before is not None and not trusted:
             trust.refuse(run, before, HydraConfig.get().overrides.task, replayed)
 
+    command = Command(sys.orig_argv, check, replay_of)
+
     def job(cfg: DictConfig) -> float | None:
-        return _job(cfg, check, replay_of)
+        return _job(cfg, command)
 
     sys.argv[1:] = arguments
     name = "config" if replayed is None else saved_config.NAME
-    with _at_end:
+    try:
         hydra.main(version_base="1.3", config_path=conf_dir(), config_name=name)(job)()
-        jobs.finish()
+    finally:
+        if (cache := sys.modules.get("rollout.engine.cache")) is not None:  # else nothing was loaded
+            cache.release()
 
 
-def _job(cfg: DictConfig, check: Callable[[RunConfig], None], replay_of: dict[str, Any] | None) -> float | None:
+@dataclass(frozen=True)
+class Command:
+    """What all jobs of a command have in common, in whatever process they are."""
+
+    typed: list[str]
+    """As Python was started."""
+    check: Callable[[RunConfig], None]
+    """Raises UserError for what the config of a job may not ask for."""
+    replay_of: ReplayOf | None
+
+
+def _job(cfg: DictConfig, command: Command) -> float | None:
     """Do one job. Returns the sweep's objective; a job that is no sweep's has none."""
     run_dir = Path(HydraConfig.get().runtime.output_dir)
-
-    def config() -> RunConfig:
-        run = _built(cfg)
-        check(run)
-        return run
-
     if HydraConfig.get().mode != RunMode.MULTIRUN or cfg.dry_run:
         try:
-            _run(config, run_dir, replay_of)
+            _run(cfg, run_dir, command)
         except UserError as error:
             _exit_with(*error.problems)  # here, because Hydra would print every override before letting it through
         return None
-    return jobs.job(run_dir, cfg.sweep, lambda: _run(config, run_dir, replay_of, is_of_sweep=True))
+    return jobs.do_job(run_dir, cfg.sweep, lambda: _run_of_sweep(cfg, run_dir, command), command.typed)
 
 
-def _run(
-    config: Callable[[], RunConfig], run_dir: Path, replay_of: dict[str, Any] | None, is_of_sweep: bool = False
-) -> None:
+def _run(cfg: DictConfig, run_dir: Path, command: Command) -> None:
     with _nothing_left_behind(run_dir):
-        run = config()
-        from rollout.engine.cache import release
-        from rollout.files import short
-        from rollout.lifecycle import execute
-        from rollout.preflight import preflight, refuse_used, to_continue
-        from rollout.store.lock import locked
+        run = _built(cfg, command)
+        from rollout.lifecycle import start
 
-        goes_on = is_of_sweep and (run_dir / MANIFEST).exists()
-        table = preflight(run, run_dir)
-        if is_of_sweep:
-            jobs.refuse_as_input(table.path)
         if run.dry_run:
             from rollout.cli.dry_run import show_plan
+            from rollout.preflight import preflight
 
-            show_plan(run, table)
+            show_plan(run, preflight(run, run_dir))
             _remove_if_ours(run_dir)
-            return
-        if not goes_on:
-            refuse_used(run, run_dir)
-    _at_end.callback(release)
-    with locked(run_dir):
-        if not goes_on:
-            refuse_used(run, run_dir)  # once more: another process may have come first
-        digest_now = to_continue(run, table, run_dir) if goes_on else None
-        if goes_on and digest_now is None:
+        else:
+            start(run, run_dir, _asked(command))
+
+
+def _run_of_sweep(cfg: DictConfig, run_dir: Path, command: Command) -> None:
+    """The same for a job of a sweep, which continues what an earlier command has left of it."""
+    with _nothing_left_behind(run_dir):
+        run = _built(cfg, command)
+        from rollout import lifecycle
+        from rollout.files import short
+        from rollout.store import run_record
+
+        if run.data.path is not None:
+            jobs.refuse_as_input(Path(run.data.path).expanduser())
+        if not run_record.exists(run_dir):
+            lifecycle.start(run, run_dir, _asked(command))
+        elif lifecycle.resume(run, run_dir, _asked(command)) is None:
             print(f"{short(run_dir)}: done already")
-            return
-        saved_config.save(run, run_dir)
-        _save_hydra(run_dir / ".hydra")
-        try:
-            execute(run, table, run_dir, group=jobs.name(), digest_now=digest_now, replay_of=replay_of)
-        except UserError:
-            raise
-        except Exception:
-            release()  # the next job of a sweep must not get an engine in an unknown state
-            raise
 
 
-def _built(cfg: DictConfig) -> RunConfig:
+def _asked(command: Command) -> "Asked":
+    """Hydra's files as Hydra would have saved them by itself, had it known that the folder is free."""
+    from rollout.lifecycle import Asked
+
+    of_hydra = HydraConfig.get()
+    files = {"hydra.yaml": OmegaConf.create({"hydra": of_hydra}), "overrides.yaml": of_hydra.overrides.task}
+    return Asked(jobs.name(), command.replay_of, {name: OmegaConf.to_yaml(value) for name, value in files.items()})
+
+
+def _built(cfg: DictConfig, command: Command) -> RunConfig:
     try:
-        return build(cfg)
+        run = build(cfg)
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
-
-
-def _save_hydra(folder: Path) -> None:
-    """What Hydra would have saved by itself, had it known that the folder is free."""
-    OmegaConf.save({"hydra": HydraConfig.get()}, folder / "hydra.yaml")
-    OmegaConf.save(HydraConfig.get().overrides.task, folder / "overrides.yaml")
+    command.check(run)
+    return run
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The config that a run folder keeps in `.hydra/config.yaml`: written by a run, read by resume, replay and verify.
+"""The config that a run folder keeps in `.hydra/config.yaml`, as Hydra's commands resume, replay and verify take it.
 
 The file is data: read as plain YAML onto the schema, nothing in it resolved, instantiated or executed.
 """
@@ -19,29 +19,11 @@ from rollout.cli.hydra_errors import explain
 from rollout.config import RunConfig, trust
 from rollout.config.fields import build, from_values, literal
 from rollout.config.presets import conf_dir
-from rollout.engine import models
 from rollout.errors import UserError
-from rollout.files import replacing
 from rollout.store.layout import CONFIG
 
 NAME = "saved"
 """What Hydra knows a saved config by: the primary config, and in every group the option with the run's values."""
-
-
-def save(run: RunConfig, run_dir: Path) -> None:
-    """Write the config, resolved, with absolute paths: it must mean the same from another folder."""
-    path = None if run.data.path is None else str(Path(run.data.path).expanduser().absolute())
-    data, model = dataclasses.replace(run.data, path=path), models.with_absolute_paths(run.model)
-    values = dataclasses.asdict(dataclasses.replace(run, data=data, model=model))
-    (run_dir / CONFIG).parent.mkdir(exist_ok=True)
-    with replacing(run_dir / CONFIG) as partial:
-        partial.write_text(_yaml(values), encoding="utf-8")
-
-
-def _yaml(values: dict[str, Any]) -> str:
-    """Text as it is where YAML reads it back so; PyYAML does not escape every character that its reader folds."""
-    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
-    return text if yaml.safe_load(text) == values else yaml.safe_dump(values, sort_keys=False)
 
 
 def read(run_dir: Path) -> RunConfig:

@@ -238,7 +238,7 @@ class TrackingConfig:
     artifact: bool = False
     """Log a W&B artifact that refers to the output files by their path; nothing of them is uploaded."""
     init_timeout: float = _field(8.0, gt=0.0, le=600.0)
-    """Seconds to wait for the W&B server before going on offline."""
+    """Seconds to wait for the W&B server before continuing offline."""
     finish_timeout: float = _field(8.0, gt=0.0, le=600.0)
     """Seconds to wait, at the end, for what has not been uploaded yet; `wandb sync` uploads the rest."""
 

@@ -3,6 +3,7 @@
 import json
 import re
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
@@ -25,24 +26,37 @@ _SHAPE = (
 """The sizes that decide how much work a token is, as Hugging Face's configs call them."""
 
 
-def describe(model: ModelConfig) -> dict[str, Any]:
-    """Path, revision, the hub's commit, hashes of the model's files, the tokenizer's and the chat template's text, and
-    the model's `shape`.
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """What is on this machine of a model: None for what is not, as for a hub model before it has been downloaded."""
 
-    Looks at what is on this machine: null for what is not, as for a hub model before it has been downloaded.
-    """
+    path: str
+    revision: str | None = None
+    commit: str | None = None
+    """The hub's."""
+    files: str | None = None
+    """Hash of the names, the sizes and, but for weights, the contents of its files."""
+    tokenizer_files: str | None = None
+    chat_template: str | None = None
+    """Hash of its text."""
+    shape: dict[str, int] | None = None
+    """See `shape`."""
+
+
+def describe(model: ModelConfig) -> ModelFiles:
+    """What this machine has of `model`."""
     folder = models.local_folder(model.path, model.revision)
     tokenizer = folder if model.tokenizer is None else models.local_folder(model.tokenizer, None)
     is_snapshot = folder is not None and folder.parent.name == "snapshots"
-    return {
-        "path": models.absolute(model.path),
-        "revision": model.revision,
-        "commit": folder.name if folder is not None and is_snapshot else None,
-        "files": None if folder is None else folder_hash(folder),
-        "tokenizer_files": None if tokenizer is None else folder_hash(tokenizer),
-        "chat_template": _hashed(_template(model, tokenizer)),
-        "shape": None if folder is None else shape(folder),
-    }
+    return ModelFiles(
+        path=models.absolute(model.path),
+        revision=model.revision,
+        commit=folder.name if folder is not None and is_snapshot else None,
+        files=None if folder is None else folder_hash(folder),
+        tokenizer_files=None if tokenizer is None else folder_hash(tokenizer),
+        chat_template=_hashed(_template(model, tokenizer)),
+        shape=None if folder is None else shape(folder),
+    )
 
 
 def shape(folder: Path) -> dict[str, int] | None:

@@ -59,7 +59,7 @@ class Engine(Protocol):
         ...
 
     def add(self, request: Request) -> None:
-        """Queue a request. Raises PromptError when this one is refused; the others go on."""
+        """Queue a request. Raises PromptError when this one is refused; the others continue."""
         ...
 
     def step(self) -> list[Sample]:

@@ -126,7 +126,7 @@ class VLLMEngine:
             self._engine.add_request(key, {"prompt_token_ids": request.prompt_token_ids}, params)
         except EngineDeadError as error:
             raise EngineDied(str(error)) from error
-        except Exception as error:  # whatever it is, vLLM says it of this request, and the others can go on
+        except Exception as error:  # whatever it is, vLLM says it of this request, and the others can continue
             raise PromptError(_refusal(error)) from error
         self._unfinished[key] = request
 

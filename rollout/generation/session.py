@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from rollout.config import RunConfig
 from rollout.data.prompts import read_prompts
 from rollout.data.tables import Table
-from rollout.engine.cache import EngineSpec, acquire, release
+from rollout.engine.cache import EngineSpec, Loaded, acquire, release
 from rollout.engine.content import content_beside
 from rollout.engine.loading import supervised
 from rollout.engine.protocol import Engine, EngineStats
@@ -28,6 +27,7 @@ from rollout.records import Outcome, Sample
 from rollout.store.journal import Finished, Journal, finished
 from rollout.store.layout import LOG
 from rollout.store.lineage import note_model
+from rollout.store.run_record import EngineRecord, RunRecord
 from rollout.terminal.console import progress_view
 from rollout.terminal.text import duration, resume_command
 from rollout.tracking.metrics import metrics_file
@@ -43,42 +43,48 @@ FIRST_PROMPT = "first prompt, rendered (row %d): %r"
 class Session:
     """What the stage works on and whom it tells."""
 
-    run: RunConfig
+    record: RunRecord
+    """What run.json is going to say; the stages add to it."""
     table: Table
     run_dir: Path
     console: Console
     tracker: Tracker
     stop: StopRequest
 
+    @property
+    def run(self) -> RunConfig:
+        return self.record.config
 
-def generate_owed(session: Session, done: Finished, record: dict[str, Any]) -> Snapshot:
+
+def generate_owed(session: Session, done: Finished) -> Snapshot:
     """Load the engine and generate what is owed, with an engine that died started again. Returns the final numbers.
 
-    `done` is what the journal holds before. Notes engine and seconds in `record`, the content of run.json.
+    `done` is what the journal holds before. Notes engine and seconds in the session's record.
     """
-    run, run_dir = session.run, session.run_dir
-    record["engine"] = {"reused": False, "restarts": 0}
+    run, run_dir, record = session.run, session.run_dir, session.record
+    record.engine = about_engine = EngineRecord()
     progress, failed = Progress(done.num_owed, done.num_done), set[tuple[int, int]]()
     while True:
-        with timed(record, "load"), content_beside(run.model) as content:
-            engine = load(run, run_dir / LOG, record["engine"])
+        with record.timed("load"), content_beside(run.model) as content:
+            loaded = load(run, run_dir / LOG)
+            about_engine.reused = loaded.reused
             note_model(run_dir, run.model, content(), record)
         try:
-            with timed(record, "generate"):
-                return sample_all(session, engine, progress, failed)
+            with record.timed("generate"):
+                return sample_all(session, loaded.engine, progress, failed)
         except EngineDied as error:
             session.stop.raise_if_requested()  # Ctrl-C in a terminal reaches the engine's own process too
             release()
-            if record["engine"]["restarts"] == run.engine.max_restarts:
+            if about_engine.restarts == run.engine.max_restarts:
                 raise UserError(
                     f"engine.max_restarts={run.engine.max_restarts}: the engine died once more ({error}); "
                     f"see {short(run_dir / LOG)}, then continue with `{resume_command(run_dir)}`"
                 ) from error
-            record["engine"]["restarts"] += 1
+            about_engine.restarts += 1
             log.warning("the engine died (%s), starting it again", error)
 
 
-def load(run: RunConfig, log_file: Path, about_engine: dict[str, Any]) -> Engine:
+def load(run: RunConfig, log_file: Path) -> Loaded:
     """The engine, ready to sample. Raises UserError, built from what vLLM wrote to `log_file`, when it cannot start."""
     log.info("loading %s ...", model_name(run))
     log_begin = log_file.stat().st_size
@@ -98,14 +104,13 @@ def load(run: RunConfig, log_file: Path, about_engine: dict[str, Any]) -> Engine
             error.add_note(f"All of vLLM's output: {short(log_file)}")
             raise
         raise UserError(f"{line} (all of vLLM's output: {short(log_file)})") from error
-    about_engine["reused"] = loaded.reused
     log.info("engine %s", "reused" if loaded.reused else f"ready after {duration(loaded.seconds)}")
     engine, sampling = loaded.engine, run.sampling
     if problem := context_problem(run, engine.max_model_len):
         raise UserError(problem)
     engine.configure(sampling)
     log.info("sampling: n_samples=%d, %s, seed=%d", sampling.n_samples, engine.describe(), sampling.seed)
-    return engine
+    return loaded
 
 
 def sample_all(session: Session, engine: Engine, progress: Progress, failed: set[tuple[int, int]]) -> Snapshot:
@@ -215,17 +220,6 @@ def error_limit(run: RunConfig, num_rows: int) -> Callable[[Sample | Outcome], N
             )
 
     return check
-
-
-@contextmanager
-def timed(record: dict[str, Any], stage: str) -> Iterator[None]:
-    """Note how long the body took, in seconds, beside what the stage took before."""
-    start = time.monotonic()
-    try:
-        yield
-    finally:
-        seconds = record["seconds"].get(stage, 0.0) + time.monotonic() - start
-        record["seconds"][stage] = round(seconds, 3)
 
 
 def every(seconds: float) -> Callable[[], bool]:

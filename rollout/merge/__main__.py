@@ -8,23 +8,51 @@ whole input would have, and FOLDER/merge.json, which says what was merged. The r
 import shlex
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rollout.cli.main import one_line_errors
-from rollout.config import trust
+from rollout.config import RunConfig, trust
 from rollout.errors import UserError, did_you_mean
 from rollout.files import disk_full_explained, holds_keys, short, write_json
 from rollout.merge.results import open_results, write_merged
 from rollout.merge.shards import Shard, differences, named, problems, shards_in, unsharded
 from rollout.process.signals import stop_on_signal
+from rollout.records import Totals
+from rollout.store.digest import Digest
 from rollout.store.layout import MERGED, OUTPUT
+from rollout.store.provenance import Provenance
+from rollout.store.run_record import Throughput, now
 
 USAGE = "usage: python -m rollout.merge RUN_DIR RUN_DIR ... output=FOLDER (or the folder that holds the runs)"
 
 
-_OF_EACH_RUN = ("started", "ended", "totals", "throughput", "provenance")
+@dataclass(frozen=True)
+class ShardRecord:
+    """What merge.json says of one run."""
+
+    shard_index: int
+    run_dir: str
+    started: str
+    ended: str | None
+    totals: Totals
+    throughput: Throughput | None
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class MergeRecord:
+    """The content of merge.json."""
+
+    merged: str
+    """When, ISO 8601."""
+    totals: Totals
+    config: RunConfig
+    """That of a run over the whole input, as `digest`."""
+    digest: Digest
+    differences: list[str]
+    """What was not the same in all runs, and need not be."""
+    shards: list[ShardRecord]
 
 
 def main() -> None:
@@ -57,8 +85,8 @@ def merge(folders: list[Path], output: Path) -> list[Shard]:
     tables = open_results(shards)
     output.mkdir(parents=True, exist_ok=True)
     with disk_full_explained(f"output={output}", "free some space"):
-        write_json(output / MERGED, _description(shards))
-        write_merged(output / OUTPUT, tables, unsharded(shards[0].about["digest"]))  # the last: then all is there
+        write_json(output / MERGED, asdict(_description(shards)))
+        write_merged(output / OUTPUT, tables, unsharded(shards[0].record.digest))  # the last: then all is there
     return shards
 
 
@@ -94,25 +122,25 @@ def _output_problems(output: Path) -> Iterator[str]:
             yield f"output={output}: has {found[0]} in it already; choose another folder"
 
 
-def _description(shards: list[Shard]) -> dict[str, Any]:
-    """The content of merge.json."""
-    config = shards[0].about["config"]
-    return {
-        "merged": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        "totals": _totals(shards),
-        "config": config | {"data": unsharded(config["data"], prefix="")},
-        "digest": unsharded(shards[0].about["digest"]),
-        "differences": list(differences(shards)),
-        "shards": [
-            {"shard_index": shard.index, "run_dir": str(shard.run_dir.absolute())}
-            | {key: shard.about[key] for key in _OF_EACH_RUN}
-            for shard in shards
-        ],
-    }
+def _description(shards: list[Shard]) -> MergeRecord:
+    first = shards[0].record
+    return MergeRecord(
+        merged=now(),
+        totals=_totals(shards),
+        config=replace(first.config, data=replace(first.config.data, num_shards=1, shard_index=0)),
+        digest=unsharded(first.digest),
+        differences=list(differences(shards)),
+        shards=[_described(shard) for shard in shards],
+    )
 
 
-def _totals(shards: list[Shard]) -> dict[str, int]:
-    return {key: sum(shard.about["totals"][key] for shard in shards) for key in shards[0].about["totals"]}
+def _described(shard: Shard) -> ShardRecord:
+    run, run_dir = shard.record, str(shard.run_dir.absolute())
+    return ShardRecord(shard.index, run_dir, run.started, run.ended, shard.totals, run.throughput, run.provenance)
+
+
+def _totals(shards: list[Shard]) -> Totals:
+    return sum((shard.totals for shard in shards), Totals())
 
 
 def _report_lines(shards: list[Shard], output: Path) -> Iterator[str]:
@@ -120,7 +148,7 @@ def _report_lines(shards: list[Shard], output: Path) -> Iterator[str]:
     for line, odd in differences(shards).items():
         yield f"warning: not the same in all shards: {line} (in {named(odd)})"
     yield f"merged {len(shards)} shards: {result}"
-    yield ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in totals.items())
+    yield ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in asdict(totals).items())
     yield f"go on with: python -m rollout.postprocess {shlex.quote(f'input={result}')} steps=[flatten,analyze]"
 
 

@@ -5,10 +5,8 @@ As a rule byte for byte: row groups are cut where `finalize` would have cut them
 """
 
 import base64
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,11 +15,13 @@ from rollout.data.tables import BATCH_BYTES, BATCH_ROWS, Table, conform, open_ta
 from rollout.errors import UserError
 from rollout.merge.shards import Shard
 from rollout.records import ROLLOUT_FIELDS
+from rollout.store.digest import Digest
 from rollout.store.finalize import row_groups
+from rollout.store.footer import DIGEST, digest_text
 from rollout.store.layout import OUTPUT
 from rollout.terminal.text import resume_command
 
-_DIGEST = b"rollout.digest"
+_DIGEST = DIGEST.encode()
 
 
 def open_results(shards: list[Shard]) -> list[Table]:
@@ -34,9 +34,9 @@ def open_results(shards: list[Shard]) -> list[Table]:
         except UserError as error:
             problems += [f"{line}; or {again}" for line in error.problems]
             continue
-        if _footer(tables[-1].path).get(_DIGEST) != _as_json(shard.about["digest"]).encode():
+        if _footer(tables[-1].path).get(_DIGEST) != digest_text(shard.record.digest).encode():
             problems.append(f"{tables[-1].path}: not the file that the run has written; {again}")
-        elif tables[-1].num_rows != (rows := shard.about["totals"]["rows"]):
+        elif tables[-1].num_rows != (rows := shard.totals.rows):
             problems.append(f"{tables[-1].path}: has {tables[-1].num_rows} rows, and the run has {rows}; {again}")
         elif tables[-1].schema != tables[0].schema:
             problems.append(f"{tables[-1].path}: its columns are not those of {tables[0].path}; {again}")
@@ -45,7 +45,7 @@ def open_results(shards: list[Shard]) -> list[Table]:
     return tables
 
 
-def write_merged(path: Path, tables: list[Table], digest: dict[str, Any]) -> None:
+def write_merged(path: Path, tables: list[Table], digest: Digest) -> None:
     """Write the rows of `tables` to `path`, complete or not at all; `digest` goes to the footer.
 
     Raises UserError when a row is missing, doubled or not in its place.
@@ -54,7 +54,7 @@ def write_merged(path: Path, tables: list[Table], digest: dict[str, Any]) -> Non
     write_parquet(path, schema, _batches(tables, schema))
 
 
-def _schema(paths: list[Path], digest: dict[str, Any]) -> pa.Schema:
+def _schema(paths: list[Path], digest: Digest) -> pa.Schema:
     """The schema as the first run has written it, with what the footers of all runs say alike.
 
     Reading the file gives another one: in Parquet the items of lists have names of their own.
@@ -62,16 +62,11 @@ def _schema(paths: list[Path], digest: dict[str, Any]) -> pa.Schema:
     footers = [_footer(path) for path in paths]
     schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(footers[0][b"ARROW:schema"])))
     alike = {key: text for key, text in schema.metadata.items() if all(text == footer.get(key) for footer in footers)}
-    return schema.with_metadata(alike | {_DIGEST: _as_json(digest)})
+    return schema.with_metadata(alike | {_DIGEST: digest_text(digest)})
 
 
 def _footer(path: Path) -> dict[bytes, bytes]:
     return pq.read_metadata(path).metadata or {}
-
-
-def _as_json(digest: dict[str, Any]) -> str:
-    """As in `provenance.footer`."""
-    return json.dumps(digest, ensure_ascii=False, sort_keys=True)
 
 
 def _batches(tables: list[Table], schema: pa.Schema) -> Iterator[pa.RecordBatch]:

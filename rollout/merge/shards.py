@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rollout.files import short
+from rollout.records import Totals
 from rollout.store import lineage
-from rollout.store.digest import UNKNOWN, aligned, config_key
+from rollout.store.digest import UNKNOWN, Digest, aligned, config_key
 from rollout.store.layout import MANIFEST, OUTPUT
-from rollout.store.run_record import read
+from rollout.store.lineage import Made
+from rollout.store.run_record import RunRecord, read
 from rollout.terminal.text import resume_command
 
 _NAMED = 3  # folders in one line
@@ -21,28 +22,32 @@ class Shard:
     """A run over one part of the input."""
 
     run_dir: Path
-    about: dict[str, Any]
-    """The content of its run.json."""
+    record: RunRecord
 
     def __str__(self) -> str:
         return short(self.run_dir)
 
     @property
+    def totals(self) -> Totals:
+        """What its result holds; nothing before there is one."""
+        return self.record.totals or Totals()
+
+    @property
     def index(self) -> int:
         """Its data.shard_index; that of a run older than the key is 0."""
-        return int(self.about["digest"].get("data.shard_index", 0))
+        return int(self.record.digest.get("data.shard_index", 0))
 
     @property
     def num_shards(self) -> int:
         """Its data.num_shards."""
-        return int(self.about["digest"].get("data.num_shards", 1))
+        return int(self.record.digest.get("data.num_shards", 1))
 
     @property
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> Digest:
         """Config key -> value, of the keys that must be equal in all shards, and data.shard_index."""
-        config = self.about["config"]
-        more = {"sampling.n_samples": config["sampling"]["n_samples"], "data.limit": config["data"]["limit"]}
-        return {**self.about["digest"], **more}
+        config = self.record.config
+        more = {"sampling.n_samples": config.sampling.n_samples, "data.limit": config.data.limit}
+        return {**self.record.digest, **more}
 
 
 def shards_in(folder: Path) -> list[Shard]:
@@ -51,9 +56,9 @@ def shards_in(folder: Path) -> list[Shard]:
     return [Shard(path, read(path)) for path in sorted(inside) or [folder]]
 
 
-def unsharded(values: dict[str, Any], prefix: str = "data.") -> dict[str, Any]:
-    """`values`, whose keys of the group `data` begin with `prefix`, as they are for a run of the whole input."""
-    return values | {f"{prefix}num_shards": 1, f"{prefix}shard_index": 0}
+def unsharded(digest: Digest) -> Digest:
+    """`digest` as it is for a run of the whole input."""
+    return digest | {"data.num_shards": 1, "data.shard_index": 0}
 
 
 def problems(shards: list[Shard]) -> Iterator[str]:
@@ -69,7 +74,7 @@ def differences(shards: list[Shard]) -> dict[str, list[Shard]]:
     """What does not keep shards from being merged, as `lineage.differences` says it, and the shards that differ so."""
     found: dict[str, list[Shard]] = {}
     for shard in shards[1:]:
-        for line in lineage.differences(shards[0].about, shard.about):
+        for line in lineage.differences(Made.of(shards[0].record), Made.of(shard.record)):
             found.setdefault(line, []).append(shard)
     return found
 
@@ -84,7 +89,7 @@ def named(shards: list[Shard]) -> str:
 
 def _unfinished(shard: Shard) -> Iterator[str]:
     command = resume_command(shard.run_dir)
-    if (status := shard.about["status"]) != "done":
+    if (status := shard.record.status) != "done":
         yield f"{shard}: not finished, its status is {status}; wait for it, or continue it with `{command}`"
     elif not (shard.run_dir / OUTPUT).exists():
         yield f"{shard}: has no {OUTPUT}; write it again with `{command}`"

@@ -6,7 +6,7 @@ Texts are shown as they are, whatever is in them. Numbers are finite; a number t
 from typing import Any, NotRequired, TypedDict
 
 
-class Report(TypedDict):
+class ReportPage(TypedDict):
     """The content of report.html, for `write_page(path, "report.html", content)`."""
 
     title: str
@@ -87,7 +87,7 @@ class Point(TypedDict):
     running: int
     waiting: int
     replica_tok_s_now: NotRequired[list[float]]
-    """One for each of `Report.replica_lines`; not there where a session had one engine."""
+    """One for each of `ReportPage.replica_lines`; not there where a session had one engine."""
 
 
 class Message(TypedDict):

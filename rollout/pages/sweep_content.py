@@ -8,7 +8,7 @@ from typing import NotRequired, TypedDict
 from rollout.pages.report_content import Message, Response
 
 
-class Job(TypedDict):
+class JobRow(TypedDict):
     """One job of the sweep."""
 
     num: int
@@ -44,7 +44,7 @@ class SweepRow(TypedDict):
     """By the job's number as text; a job without this row is absent."""
 
 
-class Sweep(TypedDict):
+class SweepPage(TypedDict):
     """The content of sweep.html, for `write_page(path, "sweep.html", content)`."""
 
     title: str
@@ -52,7 +52,7 @@ class Sweep(TypedDict):
     command: str
     parameters: list[str]
     """The swept keys, those whose values differ between jobs."""
-    jobs: list[Job]
+    jobs: list[JobRow]
     """In the order of `num`."""
     pass_score: NotRequired[float]
     """The score from which a response passes, 1 where it is absent."""

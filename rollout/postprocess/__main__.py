@@ -12,7 +12,6 @@ the config's group `postprocess` may be given, without the group's name, and dat
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -26,6 +25,7 @@ from rollout.config.check import check_values
 from rollout.errors import UserError
 from rollout.process.signals import stop_on_signal
 from rollout.store import run_record
+from rollout.store.run_record import RunRecord
 
 _GROUP = "postprocess."
 _OWN = ("run_dir", "input", "output_dir")
@@ -103,7 +103,7 @@ def _of_file(path: Path, output_dir: Path, overrides: list[str]) -> None:
     _run_steps(compose_run(*overrides), path, output_dir, "input", None)
 
 
-def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, about: dict[str, Any] | None) -> None:
+def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, record: RunRecord | None) -> None:
     from rollout.files import short
     from rollout.postprocess import check
     from rollout.postprocess.outputs import files_read, outputs, own
@@ -121,16 +121,16 @@ def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, about: di
         source = with_scores(source, output_dir / SCORES)
     has_scores, has_analysis = "score" in source.schema.names, (output_dir / ANALYSIS).exists()
     given = check.StepInputs(source.schema, has_scores, has_analysis)
-    inputs = [path] if about is None else [path, *files_read(run)]
+    inputs = [path] if record is None else [path, *files_read(run)]
     if problems := [
         *check_values(config, _GROUP),
         *check.problems(config, run.data, given),
-        *output_problems(config, output_dir, key if about else "output_dir", inputs, own(output_dir, about)),
+        *output_problems(config, output_dir, key if record else "output_dir", inputs, own(output_dir, record)),
     ]:
         raise UserError(*problems)
     output_dir.mkdir(parents=True, exist_ok=True)
     with plain_screen() as console:
-        analysis = run_steps(source, output_dir, config, run.data, about)
+        analysis = run_steps(source, output_dir, config, run.data, record)
         if analysis is not None:
             show_analysis(console, analysis)
         for name in outputs(config):

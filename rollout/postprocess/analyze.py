@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -68,6 +69,11 @@ def analyze(source: Source, output_dir: Path, config: AnalyzeConfig, score: Scor
     )
     write_json(output_dir / ANALYSIS, dataclasses.asdict(analysis))
     return analysis
+
+
+def read_analysis(folder: Path) -> Analysis:
+    """The content of `analysis.json` in `folder`."""
+    return msgspec.json.decode((folder / ANALYSIS).read_bytes(), type=Analysis)
 
 
 def _by_value(batch: pa.RecordBatch, path: str | None) -> Iterator[tuple[str, pa.RecordBatch]]:

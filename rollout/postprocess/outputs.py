@@ -8,11 +8,11 @@ import json
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from rollout.config import PostprocessConfig, RunConfig
 from rollout.files import same_file, short, write_json
 from rollout.store.layout import ANALYSIS, DROPPED, FLAT, KEPT, METRICS, OUTPUT, REPORT, RESULTS, SCORES, WRITTEN
+from rollout.store.run_record import RunRecord
 
 _OTHERS = {OUTPUT, METRICS, FLAT, SCORES, KEPT, DROPPED}
 """Names in a run folder that `export.file` could have by its suffix."""
@@ -31,23 +31,23 @@ def outputs(config: PostprocessConfig) -> list[str]:
     return [name for step in config.steps for name in files.get(step, ())]
 
 
-def own(folder: Path, about: dict[str, Any] | None = None) -> set[str]:
+def own(folder: Path, record: RunRecord | None = None) -> set[str]:
     """Names of the files that post-processing has written to `folder`, and paths of those it wrote elsewhere.
 
-    `about` is the content of run.json where `folder` is a run's.
+    `record` is the run's where `folder` is a run's.
     """
     try:
         names = set(json.loads((folder / WRITTEN).read_text(encoding="utf-8"))["files"])
     except (OSError, ValueError, KeyError, TypeError):
-        names = set() if about is None else set(RESULTS)
-    if about is not None and "export" in about["config"]["postprocess"]["steps"]:
-        names.add(_expanded(about["config"]["postprocess"]["export"]["file"]))
+        names = set() if record is None else set(RESULTS)
+    if record is not None and "export" in record.config.postprocess.steps:
+        names.add(_expanded(record.config.postprocess.export.file))
     return names
 
 
-def claim(folder: Path, names: Iterable[str], about: dict[str, Any] | None = None) -> None:
-    """Note that `names` are going to be written to `folder`, beside what was before; `about` as in `own`."""
-    write_json(folder / WRITTEN, {"files": sorted({*own(folder, about), *names})})
+def claim(folder: Path, names: Iterable[str], record: RunRecord | None = None) -> None:
+    """Note that `names` are going to be written to `folder`, beside what was before; `record` as in `own`."""
+    write_json(folder / WRITTEN, {"files": sorted({*own(folder, record), *names})})
 
 
 def files_read(run: RunConfig) -> list[Path]:
@@ -55,9 +55,9 @@ def files_read(run: RunConfig) -> list[Path]:
     return [Path(path).expanduser() for path in (run.data.path, run.model.chat_template) if path is not None]
 
 
-def remove_own(folder: Path, names: Collection[str], about: dict[str, Any] | None, inputs: Iterable[Path]) -> None:
+def remove_own(folder: Path, names: Collection[str], record: RunRecord | None, inputs: Iterable[Path]) -> None:
     """Delete those of `names` that post-processing wrote to `folder`, unless they are read."""
-    for name in own(folder, about) & set(names):
+    for name in own(folder, record) & set(names):
         if not any(same_file(folder / name, path) for path in inputs):
             (folder / name).unlink(missing_ok=True)
 

@@ -2,7 +2,8 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import numpy as np
 
 from rollout.config import DataConfig, PostprocessConfig
 from rollout.files import short
-from rollout.pages.report_content import Point, Replica, Report, Run
+from rollout.pages.report_content import Point, Replica, ReportPage, Run
 from rollout.pages.write import write_page
 from rollout.postprocess.sample_rows import sample_rows
 from rollout.postprocess.source import Source
 from rollout.scoring.scorers import as_text
 from rollout.store.layout import ANALYSIS, METRICS, REPORT
+from rollout.store.run_record import ReplicaRecord, RunRecord
 
 _MAX_POINTS = 600
 _MAX_LINES = 8  # replicas with a line of their own: as many as the page has colours
@@ -33,14 +35,14 @@ _FACTS = {
 
 
 def report(
-    source: Source, output_dir: Path, config: PostprocessConfig, data: DataConfig, about: dict[str, Any] | None
+    source: Source, output_dir: Path, config: PostprocessConfig, data: DataConfig, record: RunRecord | None
 ) -> None:
-    """Write `report.html` from `source`, `analysis.json` and `about`, the content of run.json if there is one."""
+    """Write `report.html` from `source`, `analysis.json` and the `record` of the run, if one has made it."""
     analysis = json.loads((output_dir / ANALYSIS).read_text(encoding="utf-8"))
     lines, series = _replica_lines(_series(output_dir / METRICS))
-    content: Report = {
-        "title": short(output_dir if about else source.path),
-        "run": _run(about, output_dir) if about else None,
+    content: ReportPage = {
+        "title": short(output_dir if record else source.path),
+        "run": _run(record, output_dir) if record else None,
         "series": series,
         "replica_lines": lines,
         "analysis": analysis,
@@ -50,28 +52,34 @@ def report(
     write_page(output_dir / REPORT, "report.html", content)
 
 
-def _run(about: dict[str, Any], run_dir: Path) -> Run:
-    settings = _flat(about["config"])
+def _run(record: RunRecord, run_dir: Path) -> Run:
+    settings = _flat(asdict(record.config))
     return {
-        "status": about["status"],
-        "started": about["started"],
-        "ended": about.get("ended"),
-        "command": typed_command(about["provenance"]["command"]),
+        "status": record.status,
+        "started": record.started,
+        "ended": record.ended,
+        "command": typed_command(record.provenance.command),
         "run_dir": str(run_dir),
         "facts": [(name, settings[key]) for name, key in _FACTS.items()],
         "config": settings,
-        "provenance": _flat(about["provenance"]),
-        "totals": about["totals"],
-        "throughput": about["throughput"],
-        "seconds": about["seconds"],
-        "replicas": _replicas(about.get("engine") or {}),
+        "provenance": _flat(asdict(record.provenance)),
+        "totals": None if record.totals is None else asdict(record.totals),
+        "throughput": None if record.throughput is None else asdict(record.throughput),
+        "seconds": record.seconds,
+        "replicas": [] if record.engine is None else [_replica(engine) for engine in record.engine.replicas],
     }
 
 
-def _replicas(engine: dict[str, Any]) -> list[Replica]:
-    """`engine` of run.json; one that has nothing to say of several engines gives none."""
-    replicas: list[Replica] = engine.get("replicas", [])
-    return [{**replica, "gpus": replica["gpus"] or None} for replica in replicas]
+def _replica(engine: ReplicaRecord) -> Replica:
+    return {
+        "host": engine.host,
+        "gpus": engine.gpus or None,
+        "load_seconds": engine.load_seconds,
+        "restarts": engine.restarts,
+        "samples": engine.samples,
+        "generated_tokens": engine.generated_tokens,
+        "output_tok_s": engine.output_tok_s,
+    }
 
 
 def typed_command(command: list[str]) -> str:
@@ -89,10 +97,10 @@ def typed_command(command: list[str]) -> str:
     return shlex.join(["python", "-m", module, *arguments])
 
 
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     flat: dict[str, str] = {}
     for key, value in values.items():
-        if isinstance(value, dict) and value:
+        if isinstance(value, Mapping) and value:
             flat |= _flat(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = as_text(value)
@@ -100,7 +108,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def _series(metrics: Path) -> list[Point]:
-    """The whole run's points; each session's clock goes on where the last one's stopped."""
+    """The whole run's points; each session's clock continues where the last one's stopped."""
     points: list[Point] = []
     before = last = 0.0
     for point in _lines(metrics):

@@ -3,7 +3,6 @@
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,21 +17,22 @@ from rollout.postprocess.report import report
 from rollout.postprocess.score import score_responses, with_scores
 from rollout.postprocess.source import Source
 from rollout.store.layout import FLAT, RESULTS, SCORES
+from rollout.store.run_record import RunRecord
 
 log = logging.getLogger(__name__)
 
 
 def run_steps(
-    source: Source, output_dir: Path, config: PostprocessConfig, data: DataConfig, about: dict[str, Any] | None = None
+    source: Source, output_dir: Path, config: PostprocessConfig, data: DataConfig, record: RunRecord | None = None
 ) -> Analysis | None:
     """Run `config.steps` in order on `source`, writing to `output_dir`. Returns the analysis, if made.
 
-    `about` is the content of run.json, for the report and the export. Raises UserError for data that a step cannot work
-    on; what can be known before is found by `check.problems`.
+    `record` is that of the run, if one has made the responses: for the report and the export. Raises UserError for
+    data that a step cannot work on; what can be known before is found by `check.problems`.
     """
-    claim(output_dir, outputs(config), about)
+    claim(output_dir, outputs(config), record)
     analysis: Analysis | None = None
-    of_template = {} if about is None else about["config"]["model"]["chat_template_kwargs"]
+    of_template = {} if record is None else record.config.model.chat_template_kwargs
     continued = bool(of_template.get("continue_final_message"))
     for step in config.steps:
         match step:
@@ -40,7 +40,7 @@ def run_steps(
                 flatten(source, output_dir)
             case "score":
                 _log_counts("score", score_responses(source, output_dir, config.score))
-                _remove_outdated(source.path, output_dir, config, about)
+                _remove_outdated(source.path, output_dir, config, record)
                 source = with_scores(source, output_dir / SCORES)
             case "filter":
                 _log_counts("filter", filter_responses(source, output_dir, config.filter))
@@ -51,17 +51,17 @@ def run_steps(
                 count = export(source, output_dir, config.export, data, continued)
                 _log_counts("export", {config.export.format: count})
             case "report":
-                report(source, output_dir, config, data, about)
+                report(source, output_dir, config, data, record)
     return analysis
 
 
-def _remove_outdated(source: Path, output_dir: Path, config: PostprocessConfig, about: dict[str, Any] | None) -> None:
+def _remove_outdated(source: Path, output_dir: Path, config: PostprocessConfig, record: RunRecord | None) -> None:
     """Once there are new scores, delete results of an earlier command that show others."""
     before_score = replace(config, steps=config.steps[: config.steps.index("score")])
     outdated = set(RESULTS) - {SCORES, *outputs(before_score)}
     if not _shows_scores(output_dir / FLAT):
         outdated.discard(FLAT)
-    remove_own(output_dir, outdated, about, [source])
+    remove_own(output_dir, outdated, record, [source])
 
 
 def _shows_scores(flat: Path) -> bool:

@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop. A BaseException, so that nothing mistakes it for a failure and goes on."""
+    """The run was asked to stop. A BaseException, so that nothing mistakes it for a failure and continues."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signal.Signals(signum).name)

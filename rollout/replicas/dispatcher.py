@@ -90,12 +90,12 @@ class Dispatcher:
     def requeue(self, replica: int, stored: Iterable[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
         """A replica is gone: owe again what it was given, but for what its journal holds, `stored`.
 
-        Returns what it had told of and is lost, and what is stored but it had not told of yet.
+        Returns what it had reported and is lost, and what is stored but it had not reported yet.
         """
-        given, told = self._given[replica], {_sample_key(outcome): outcome for outcome in self._in_memory[replica]}
+        given, reported = self._given[replica], {_sample_key(outcome): outcome for outcome in self._in_memory[replica]}
         safe = {place: outcome for outcome in stored if (place := _sample_key(outcome)) in given}
-        lost = [outcome for place, outcome in told.items() if place not in safe]
-        found = [outcome for place, outcome in safe.items() if place not in told]
+        lost = [outcome for place, outcome in reported.items() if place not in safe]
+        found = [outcome for place, outcome in safe.items() if place not in reported]
         self._unfinished += len(lost) - len(found)
         again: dict[int, Task] = {}
         for (row_id, index), prompt in given.items():

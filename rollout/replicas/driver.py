@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from rollout.config import RunConfig
 from rollout.data.prompts import read_prompts
@@ -19,13 +19,14 @@ from rollout.engine.content import content_beside
 from rollout.engine.protocol import EngineStats
 from rollout.errors import EngineDied, UserError
 from rollout.files import short
-from rollout.generation.session import FIRST_PROMPT, Session, error_limit, model_name, report_progress, timed
+from rollout.generation.session import FIRST_PROMPT, Session, error_limit, model_name, report_progress
 from rollout.records import Outcome, Prompt
 from rollout.replicas.dispatcher import Dispatcher, Task
 from rollout.replicas.messages import Job, Ready, ReplicaLost, Report
 from rollout.store.journal import Finished, finished, outcomes_of, writer_name
 from rollout.store.layout import LOCK, LOGS
 from rollout.store.lineage import note_model
+from rollout.store.run_record import EngineRecord, ReplicaRecord
 from rollout.terminal.text import duration, resume_command
 from rollout.tracking.progress import Progress, Snapshot
 
@@ -51,23 +52,24 @@ class Replicas(Protocol):
     def shutdown(self) -> None: ...
 
 
-def generate_on_replicas(session: Session, done: Finished, record: dict[str, Any]) -> Snapshot:
-    """`session.generate_owed` on the engines that `hardware` asks for; `record["engine"]` has an entry for each."""
+def generate_on_replicas(session: Session, done: Finished) -> Snapshot:
+    """`session.generate_owed` on the engines that `hardware` asks for; the record has an entry for each."""
     from rollout.replicas.ray_replicas import RayReplicas  # ray takes a second to import
 
-    record["engine"] = {"reused": False, "restarts": 0, "replicas": []}
+    session.record.engine = about_engine = EngineRecord()
     log.info("loading %s ...", model_name(session.run))
-    with timed(record, "load"):
+    with session.record.timed("load"):
         if session.run.engine.kind == "vllm":
             models.resolve(session.run.model.path)  # unpacks the embedded model once, not in every replica
         spec = EngineSpec.of(session.run)
         replicas, reused = acquire_replicas(spec, lambda: RayReplicas(session.run.hardware))
-    record["engine"]["reused"] = reused
-    driver = Driver(session, replicas, done, record)
+    about_engine.reused = reused
+    driver = Driver(session, replicas, done)
     try:
         return driver.run()
     finally:
-        record["engine"] |= driver.about()
+        about_engine.replicas = driver.about()
+        about_engine.restarts = sum(replica.restarts for replica in about_engine.replicas)
 
 
 @dataclass
@@ -89,6 +91,19 @@ class _Worker:
         """Those of samples that have not finished included."""
         return max(self.tokens, self.tokens_before + self.stats.generated_tokens)
 
+    def record(self, seconds: float) -> ReplicaRecord:
+        """What run.json says of it after `seconds` of generating."""
+        about = ReplicaRecord(
+            restarts=self.restarts,
+            samples=self.samples,
+            generated_tokens=self.generated_tokens,
+            output_tok_s=round(self.generated_tokens / seconds, 1) if seconds else None,
+        )
+        if self.ready is not None:
+            about.host, about.gpus = self.ready.host, self.ready.gpus
+            about.load_seconds = round(self.ready.seconds, 3)
+        return about
+
     def count(self, outcome: Outcome, times: int) -> None:
         """One more sample has finished here, or (-1) is lost."""
         self.samples += times
@@ -98,9 +113,9 @@ class _Worker:
 class Driver:
     """One run on the replicas that are there."""
 
-    def __init__(self, session: Session, replicas: Replicas, done: Finished, record: dict[str, Any]) -> None:
+    def __init__(self, session: Session, replicas: Replicas, done: Finished) -> None:
         run, table = session.run, session.table
-        self._session, self._replicas, self._record = session, replicas, record
+        self._session, self._replicas, self._record = session, replicas, session.record
         self._dispatcher = Dispatcher(read_prompts(table, run.data), done.owed, done.num_owed, replicas.count)
         self._progress = Progress(done.num_owed, done.num_done)
         self._check_errors = error_limit(run, table.num_rows)
@@ -116,11 +131,14 @@ class Driver:
         """
         try:
             run = self._session.run
-            with timed(self._record, "load"), content_beside(run.model) as content:
+            with self._record.timed("load"), content_beside(run.model) as content:
                 with self._session.stop.deferred():
                     self._load_first()
                 note_model(self._session.run_dir, run.model, content(), self._record)
-            with timed(self._record, "generate"), report_progress(self._session, self._progress, self._stats) as poll:
+            with (
+                self._record.timed("generate"),
+                report_progress(self._session, self._progress, self._stats) as poll,
+            ):
                 self._load_others()
                 while not self._dispatcher.is_done:
                     poll()
@@ -130,22 +148,10 @@ class Driver:
         self._await_parts()
         return self._progress.snapshot()
 
-    def about(self) -> dict[str, Any]:
-        """What run.json says of the engines."""
+    def about(self) -> list[ReplicaRecord]:
+        """What run.json says of each engine."""
         seconds = self._progress.snapshot().elapsed_seconds
-        each = [
-            {
-                "host": worker.ready and worker.ready.host,
-                "gpus": worker.ready and worker.ready.gpus,
-                "load_seconds": worker.ready and round(worker.ready.seconds, 3),
-                "restarts": worker.restarts,
-                "samples": worker.samples,
-                "generated_tokens": worker.generated_tokens,
-                "output_tok_s": round(worker.generated_tokens / seconds, 1) if seconds else None,
-            }
-            for worker in self._workers
-        ]
-        return {"restarts": sum(worker.restarts for worker in self._workers), "replicas": each}
+        return [worker.record(seconds) for worker in self._workers]
 
     def _load_first(self) -> None:
         """Until one engine is ready: it begins, and the others join when they are."""
@@ -286,7 +292,7 @@ def one_engine(run: RunConfig, kv_cache_bytes: int | None = None) -> RunConfig:
     """`run` as one of its replicas does it: an engine in its own process, with its part of the GPU's memory, and paths
     that mean the same in another folder. `kv_cache_bytes` is the KV cache's size where it need not be measured.
     """
-    hardware, cache = run.hardware, dict[str, Any]()
+    hardware, cache = run.hardware, dict[str, object]()
     if kv_cache_bytes is not None:
         cache = {"kv_cache_memory_bytes": kv_cache_bytes}
     elif hardware.replicas_per_gpu > 1 and "kv_cache_memory_bytes" not in hardware.engine_kwargs:

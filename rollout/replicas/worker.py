@@ -8,14 +8,13 @@ import logging
 import os
 import socket
 import threading
-import time
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from rollout.engine.cache import release
+from rollout.engine.cache import Loaded, release
 from rollout.engine.protocol import Engine, EngineStats
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import DISK_FULL
@@ -148,15 +147,16 @@ class _Work:
             self._fail(RuntimeError(f"{where}:\n{traceback.format_exc()}"))
 
     def _sample(self, log_file: Path) -> None:
-        run, about, start = self.job.run, {"reused": False}, time.monotonic()
-        engine = load(run, log_file, about)
+        run = self.job.run
+        loaded = load(run, log_file)
+        engine = loaded.engine
         journal = Journal(self.job.run_dir, run.store, self.job.writer)
         due, tokens_before = every(_STATS_SECONDS), engine.stats().generated_tokens
-        ready = _ready(engine, self.job, time.monotonic() - start, about["reused"])
+        ready = _ready(loaded, self.job)
 
         def keep(sample: Sample) -> None:
             outcome = Outcome._make(getattr(sample, name) for name in Outcome._fields)
-            with self._changed:  # told before it can be durable: a report never has more durable than finished
+            with self._changed:  # reported before it can be durable: a report never has more durable than finished
                 self._outcomes.append(outcome)
                 self._changed.notify()
             journal.add(sample)
@@ -191,16 +191,16 @@ def _owed(task: Task, _row_id: int) -> list[int]:
     return task.sample_indices
 
 
-def _ready(engine: Engine, job: Job, seconds: float, reused: bool) -> Ready:
-    engine.configure(job.run.sampling)
+def _ready(loaded: Loaded, job: Job) -> Ready:
+    engine = loaded.engine
     rendered = None
     if job.first is not None:
         with suppress(PromptError):
             rendered = engine.render(job.first.messages).text
     return Ready(
         capacity=WINDOW * engine.max_num_seqs,
-        seconds=0.0 if reused else seconds,
-        reused=reused,
+        seconds=loaded.seconds,
+        reused=loaded.reused,
         sampling=engine.describe(),
         rendered=rendered,
         host=socket.gethostname(),

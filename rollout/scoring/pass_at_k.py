@@ -31,7 +31,7 @@ def majority_at_k(answers: Sequence[str | None], passed: Sequence[bool], k: int)
     return sum(is_right[answer] for answer in elected) / len(elected)
 
 
-def ks(counts: Iterable[int]) -> list[int]:
+def reported_ks(counts: Iterable[int]) -> list[int]:
     """The values of k to report for rows with these numbers of samples: the powers of two, and the largest number."""
     largest = max(counts, default=0)
     powers = [1 << exponent for exponent in range(largest.bit_length())]

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from rollout.data.arrow import row_slices
 from rollout.scoring.distribution import Histogram
-from rollout.scoring.pass_at_k import ks, majority_at_k, pass_at_k
+from rollout.scoring.pass_at_k import majority_at_k, pass_at_k, reported_ks
 
 _MAX_DISTINCT = 1000  # different scores that are counted one by one, for the histogram
 _BINS = 20
@@ -73,7 +73,7 @@ class ScoreCounts:
 
     def _vote(self, answers: list[str | None], passed: list[bool]) -> None:
         self._has_answers |= any(answer is not None for answer in answers)
-        for k in ks([len(answers)]):
+        for k in reported_ks([len(answers)]):
             self._votes[k][0] += majority_at_k(answers, passed, k)
             self._votes[k][1] += 1
 
@@ -83,7 +83,7 @@ class ScoreCounts:
         if not scored + self._unscored:
             return None
         passed = sum(c * rows for (_, c), rows in self._rows.items())
-        pass_at = {k: self._pass_at(k) for k in ks(n for n, _ in self._rows)}
+        pass_at = {k: self._pass_at(k) for k in reported_ks(n for n, _ in self._rows)}
         votes = self._votes if self._has_answers else {}  # not every scorer gives answers
         values = np.array([*self._values], np.float64)
         rates = np.array([c / n for n, c in self._rows])

@@ -7,7 +7,7 @@ Of hardware only what changes the arithmetic is in it; the rest decides how fast
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,9 @@ from rollout.data.tables import Table
 from rollout.engine import content
 from rollout.engine.model_files import folder_hash
 from rollout.engine.models import is_local
+
+Digest = dict[str, Any]
+"""Config key -> its value as JSON keeps it, or a hash of what the value names."""
 
 _NOT_SAMPLES = {"n_samples"}  # of sampling
 
@@ -40,8 +43,8 @@ class Unknown:
 UNKNOWN = Unknown()
 
 
-def digest(run: RunConfig, table: Table) -> dict[str, Any]:
-    """Config key -> what must be the same when the run goes on. Reads the whole input file.
+def digest(run: RunConfig, table: Table) -> Digest:
+    """Config key -> what must be the same when the run continues. Reads the whole input file.
 
     The content of the model is added once it is known, see `rollout.engine.content`.
     """
@@ -69,11 +72,11 @@ def digest(run: RunConfig, table: Table) -> dict[str, Any]:
         "data.shard_index": run.data.shard_index,
         "engine.kind": run.engine.kind,
     }
-    as_saved: dict[str, Any] = json.loads(json.dumps(values))  # as it comes back from run.json
+    as_saved: Digest = json.loads(json.dumps(values))  # as it comes back from run.json
     return as_saved
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
+def differences(before: Digest, now: Digest) -> Iterator[str]:
     """One line for each key that differs, with both values."""
     for key, (then, here) in aligned(before, now):
         if UNKNOWN in (then, here) or then == here:
@@ -86,7 +89,7 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> Iterator[str]:
             yield f"{key}={here}: this run was made with {then}; leave it as it was, or start a new run for it"
 
 
-def aligned(*digests: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+def aligned(*digests: Digest) -> Iterator[tuple[str, list[Any]]]:
     """(key, its value in each of `digests`), by key.
 
     A run older than a key was made with its default, or with something that is UNKNOWN. What the contents of the models
@@ -98,7 +101,7 @@ def aligned(*digests: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
         yield key, [digest.get(key, defaults.get(key)) for digest in digests]
 
 
-def is_older(before: dict[str, Any], now: dict[str, Any]) -> bool:
+def is_older(before: Digest, now: Digest) -> bool:
     """Whether `before` was made when contents of models were not part of a digest."""
     return any(key in now and key not in before for key in _MADE_LATER)
 
@@ -126,7 +129,7 @@ def _different_content(key: str, then: str, here: str) -> str:
     )
 
 
-def _without_memory(values: Mapping[str, Any]) -> dict[str, Any]:
+def _without_memory(values: Mapping[str, Any]) -> Digest:
     """`values` without what only decides about memory, and without what holds nothing else."""
     kept = {name: value for name, value in values.items() if name not in _MEMORY_ONLY}
     nested = {name: _without_memory(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
@@ -142,8 +145,16 @@ def _file_hash(path: str | None) -> str | None:
     """BLAKE2b of a file's bytes, whatever the file is called."""
     if path is None:
         return None
+    file = Path(path).expanduser()
+    state = file.stat()
+    return _content_hash(file.absolute(), state.st_size, state.st_mtime_ns, state.st_ino)
+
+
+@cache  # all jobs of a sweep have one input
+def _content_hash(path: Path, *_state: int) -> str:
+    """The hash of a file as long as its size, time and inode stay."""
     digest = blake2b(digest_size=16)
-    with Path(path).expanduser().open("rb") as file:
+    with path.open("rb") as file:
         for block in iter(partial(file.read, 1 << 20), b""):
             digest.update(block)
     return f"blake2b:{digest.hexdigest()}"

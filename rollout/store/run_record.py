@@ -2,33 +2,148 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from rollout.config import RunConfig
 from rollout.errors import UserError
 from rollout.files import write_json
 from rollout.process.signals import Interrupted
-from rollout.records import SCHEMA_VERSION
+from rollout.records import SCHEMA_VERSION, Totals
 from rollout.store import provenance
+from rollout.store.digest import Digest
 from rollout.store.layout import MANIFEST, RESERVE
+from rollout.store.provenance import Provenance, Reproducibility
 
 _RESERVE_BYTES = 256 * 1024
-_SESSION_KEYS = ("status", "started", "ended", "error", "engine", "seconds", "throughput", "provenance")
 
 
-def read(run_dir: Path) -> dict[str, Any]:
-    """The content of run.json. Raises UserError when `run_dir` is not a run folder, or that of a newer version."""
+@dataclass(kw_only=True)
+class ReplicaRecord:
+    """One of several engines. What is not known of one that was never ready is None."""
+
+    host: str | None = None
+    gpus: str | None = None
+    """As CUDA numbers them on the host; empty without one."""
+    load_seconds: float | None = None
+    restarts: int = 0
+    samples: int = 0
+    generated_tokens: int = 0
+    output_tok_s: float | None = None
+    """Over the whole time that the session generated."""
+
+
+@dataclass(kw_only=True)
+class EngineRecord:
+    """How the engine of a session fared."""
+
+    reused: bool = False
+    """Whether an earlier job of the process had loaded it."""
+    restarts: int = 0
+    replicas: list[ReplicaRecord] = field(default_factory=list)
+    """In the order of their numbers; empty where the run's own process had the engine."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput:
+    """What one session generated and how fast; loading, merging and post-processing are not in the rates."""
+
+    samples: int
+    generated_tokens: int
+    output_tok_s: float
+    samples_s: float
+
+
+@dataclass(kw_only=True)
+class ReplayOf:
+    """The run that is repeated."""
+
+    run_dir: str
+    started: str
+    """When its newest session started, ISO 8601."""
+    differences: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WandbIdentity:
+    """What W&B knows a run by."""
+
+    id: str
+    name: str
+    group: str | None = None
+
+
+@dataclass(kw_only=True)
+class SessionRecord:
+    """One process that worked on a run."""
+
+    status: str
+    """running, done, interrupted or failed; killed for an earlier session that could say nothing at its end."""
+    started: str
+    """ISO 8601, as `ended`, which is None while it runs."""
+    ended: str | None = None
+    error: str | None = None
+    """Why it failed or was interrupted."""
+    engine: EngineRecord | None = None
+    """None where nothing was generated."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long load, generate, finalize and postprocess took, in the order in which they happened."""
+    throughput: Throughput | None = None
+    provenance: Provenance | None = None
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Note how long the body took, beside what the stage took before."""
+        start = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.monotonic() - start, 3)
+
+
+@dataclass(kw_only=True)
+class RunRecord(SessionRecord):
+    """The content of run.json: the newest session, what is true of the whole run, and the sessions before."""
+
+    schema_version: int = SCHEMA_VERSION
+    config: RunConfig
+    digest: Digest
+    provenance: Provenance
+    reproducibility: Reproducibility | None = None
+    replay_of: ReplayOf | None = None
+    totals: Totals | None = None
+    """None before the first rollouts.parquet."""
+    wandb: WandbIdentity | None = None
+    sessions: list[SessionRecord] = field(default_factory=list)
+    """Oldest first."""
+
+
+def exists(run_dir: Path) -> bool:
+    """Whether a run has begun in `run_dir`."""
+    return (run_dir / MANIFEST).exists()
+
+
+def read(run_dir: Path) -> RunRecord:
+    """The content of run.json. Raises UserError when `run_dir` is not a run folder, or that of a newer version.
+
+    Keys that older versions did not write have their defaults; keys that this one does not know are left out.
+    """
     path = run_dir / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("status", "started", "config", "digest", "provenance", "sessions"):
-            _ = manifest[key]
-        is_newer = manifest["schema_version"] > SCHEMA_VERSION
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if values["schema_version"] > SCHEMA_VERSION:
+            raise UserError(
+                f"{path}: schema_version={values['schema_version']} is newer than this program's {SCHEMA_VERSION}; "
+                f"use rollout {values['provenance']['packages'].get('rollout')} or later"
+            )
+        return msgspec.convert(values, RunRecord)
+    except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
         if (run_dir / "multirun.yaml").exists():  # which Hydra writes
             raise UserError(
                 f"{run_dir}: a sweep's folder; give the sweep's command again with hydra.sweep.dir={run_dir}, or the "
@@ -37,73 +152,72 @@ def read(run_dir: Path) -> dict[str, Any]:
         raise UserError(
             f"{run_dir}: not a run folder (no readable {MANIFEST} in it); give the folder of a run"
         ) from error
-    if is_newer:
-        raise UserError(
-            f"{path}: schema_version={manifest['schema_version']} is newer than this program's {SCHEMA_VERSION}; "
-            f"use rollout {manifest['provenance']['packages'].get('rollout')} or later"
-        )
-    return manifest
+
+
+def write(run_dir: Path, record: RunRecord) -> None:
+    """Replace run.json."""
+    write_json(run_dir / MANIFEST, dataclasses.asdict(record))
+
+
+def begun(
+    run: RunConfig, digest: Digest, wandb: WandbIdentity | None = None, replay_of: ReplayOf | None = None
+) -> RunRecord:
+    """The record of a new run that starts now, here."""
+    return RunRecord(
+        status="running",
+        started=now(),
+        config=run,
+        digest=digest,
+        provenance=provenance.collect(run.model),
+        reproducibility=provenance.reproducibility(run),
+        replay_of=replay_of,
+        wandb=wandb,
+    )
 
 
 @contextmanager
 def recorded(
-    run_dir: Path,
-    run: RunConfig,
-    digest: dict[str, Any],
-    wandb: dict[str, str | None],
-    replay_of: dict[str, Any] | None = None,
-) -> Iterator[dict[str, Any]]:
-    """Yield the content of run.json for the body to add to. `replay_of` is the run that a new one repeats.
+    run_dir: Path, run: RunConfig, digest: Digest, wandb: WandbIdentity, replay_of: ReplayOf | None = None
+) -> Iterator[RunRecord]:
+    """Yield the record of a session for the body to add to. `replay_of` is the run that a new one repeats.
 
-    The file says `running` from the start and at the end how it ended: done, interrupted or failed. The sessions of a
-    run that was resumed are kept under `sessions`, oldest first, one that was killed with the status `killed`.
-    `wandb` identifies the W&B run of a new run; a resumed one goes on with the one it had.
+    run.json says `running` from the start and at the end how it ended: done, interrupted or failed. The sessions of a
+    run that was resumed are kept under `sessions`, one that was killed with the status `killed`. `wandb` is the W&B run
+    of a new run; a resumed one continues with the one it had.
     """
-    before = read(run_dir) if (run_dir / MANIFEST).exists() else {}
-    manifest: dict[str, Any] = {
-        "status": "running",
-        "schema_version": SCHEMA_VERSION,
-        "started": _now(),
-        "config": dataclasses.asdict(run),
-        "digest": digest,
-        "provenance": provenance.collect(run.model),
-        "reproducibility": provenance.reproducibility(run),
-        "replay_of": before.get("replay_of", replay_of),
-        "engine": None,
-        "seconds": {},
-        "totals": None,
-        "throughput": None,
-        "wandb": before.get("wandb") or wandb,
-        "sessions": _earlier_sessions(before),
-    }
+    record = begun(run, digest, wandb, replay_of)
+    if exists(run_dir):
+        before = read(run_dir)
+        record.replay_of, record.wandb = before.replay_of, before.wandb or wandb
+        record.sessions = [*before.sessions, _session(before)]
     (run_dir / RESERVE).write_bytes(b"\0" * _RESERVE_BYTES)
-    write_json(run_dir / MANIFEST, manifest)
+    write(run_dir, record)
     try:
-        yield manifest
-        manifest["status"] = "done"
+        yield record
+        record.status = "done"
     except BaseException as error:
-        manifest["status"] = "interrupted" if isinstance(error, Interrupted) else "failed"
-        manifest["error"] = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        record.status = "interrupted" if isinstance(error, Interrupted) else "failed"
+        record.error = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         with suppress(OSError):  # of two errors the first one counts
-            _close(run_dir, manifest)
+            _close(run_dir, record)
         raise
-    _close(run_dir, manifest)
+    _close(run_dir, record)
 
 
-def _close(run_dir: Path, manifest: dict[str, Any]) -> None:
-    (run_dir / RESERVE).unlink(missing_ok=True)
-    manifest["ended"] = _now()
-    write_json(run_dir / MANIFEST, manifest)
-
-
-def _earlier_sessions(before: dict[str, Any]) -> list[dict[str, Any]]:
-    if not before:
-        return []
-    session = {key: before[key] for key in _SESSION_KEYS if key in before}
-    if session["status"] == "running":  # nobody is running it now: its lock was free
-        session["status"] = "killed"
-    return [*before["sessions"], session]
-
-
-def _now() -> str:
+def now() -> str:
+    """The time as the records have it: ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _close(run_dir: Path, record: RunRecord) -> None:
+    (run_dir / RESERVE).unlink(missing_ok=True)
+    record.ended = now()
+    write(run_dir, record)
+
+
+def _session(before: RunRecord) -> SessionRecord:
+    """The newest session of a run that another one continues."""
+    session = SessionRecord(**{item.name: getattr(before, item.name) for item in dataclasses.fields(SessionRecord)})
+    if session.status == "running":  # nobody is running it now: its lock was free
+        session.status = "killed"
+    return session

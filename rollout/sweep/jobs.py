@@ -9,32 +9,70 @@ import json
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from rollout.config import SweepConfig
 from rollout.errors import UserError, did_you_mean
-from rollout.files import same_file, write_json
+from rollout.files import same_file, short, write_json
 from rollout.process.signals import Interrupted
 from rollout.store.layout import CSV, HTML, JOBS
 
-_started: list[Path] = []
-"""The folder of the sweep that this process has started, if it has, and since when."""
-_begun: list[str] = []
+
+@dataclass
+class JobRecord:
+    """What a job leaves in `jobs/`."""
+
+    num: int
+    run_dir: str
+    overrides: list[str]
+    status: str
+    """running, done, interrupted or failed."""
+    started: str
+    """ISO 8601."""
+    error: str | None = None
+    refused: str | None = None
+    """Why the newest command could not have the job as it asked for; the rest is the job that is there."""
+    asked: list[str] | None = None
+    """The overrides of that command."""
+
+    def title(self) -> str:
+        """Its number and what was asked for."""
+        return f"{self.num} ({' '.join(self.overrides if self.asked is None else self.asked)})"
 
 
-class NoteSweep(Callback):
-    """Tells this process which folder its sweep has; Hydra makes it, as conf/config.yaml asks."""
+class Sweep(Callback):
+    """A sweep that this process has started. Hydra makes it, as conf/config.yaml asks, and says when it begins and
+    when all its jobs have been tried; an exception of a job ends it before.
+    """
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Before the first job."""
-        _started[:] = [Path(config.hydra.sweep.dir).absolute()]
-        _begun[:] = [_now()]
+        self._folder = Path(config.hydra.sweep.dir).absolute()
+        self._begun = _now()
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:  # noqa: ARG002
+        """Say where the results are, and exit with 1 if jobs failed."""
+        if not (self._folder / JOBS).is_dir():
+            return
+        here = [job for job in jobs_in(self._folder) if job.started >= self._begun]
+        failed = [job for job in here if job.status != "done" or job.refused is not None]
+        print(f"sweep: {len(here) - len(failed)} of {len(here)} jobs done: {short(self._folder / HTML)}, {CSV}")
+        for job in failed:
+            how, why = (job.status, job.error) if job.refused is None else ("refused", job.refused)
+            print(f"error: job {job.title()}: {how}: {why}", file=sys.stderr)
+        if any(job.refused is None for job in failed):
+            print("run the same command with the same hydra.sweep.dir to do what is not done", file=sys.stderr)
+        if failed:
+            sys.exit(1)
 
 
 def name() -> str | None:
@@ -43,45 +81,42 @@ def name() -> str | None:
     return "/".join(Path(hydra_cfg.sweep.dir).parts[-2:]) if hydra_cfg.mode == RunMode.MULTIRUN else None
 
 
-def job(run_dir: Path, config: DictConfig, do: Callable[[], None]) -> float | None:
-    """Do one job of a sweep, note how it went, and return what `config.objective` (of SweepConfig) names.
+def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: list[str]) -> float | None:
+    """Do one job of a sweep, note how it went, and return what `config.objective` names.
+
+    `command` is what the whole sweep was started with.
 
     A failure is printed here and now and does not stop the other jobs, unless an optimizer waits for the objective: it
     gets the exception, for its own policy about failed trials.
     """
     hydra_cfg = HydraConfig.get()
     sweep_dir = Path(hydra_cfg.sweep.dir).absolute()
-    note: dict[str, Any] = {
-        "num": hydra_cfg.job.num,
-        "run_dir": str(run_dir.absolute()),
-        "overrides": list(hydra_cfg.overrides.task),
-        "status": "running",
-        "error": None,
-        "started": _now(),
-    }
+    overrides = list(hydra_cfg.overrides.task)
+    job = JobRecord(hydra_cfg.job.num, str(run_dir.absolute()), overrides, "running", _now())
     (sweep_dir / JOBS).mkdir(parents=True, exist_ok=True)
-    path = sweep_dir / JOBS / f"{note['num']}.json"
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    write_json(path, note)
+    path = sweep_dir / JOBS / f"{job.num}.json"
+    before = _read(path) if path.exists() else None
+    write_json(path, asdict(job))
     try:
         if config.objective is not None:
             _check_objective(config.objective)
         do()
-        note["status"] = "done"
+        job.status = "done"
     except Interrupted as error:
-        note |= {"status": "interrupted", "error": str(error)}
+        job.status, job.error = "interrupted", str(error)
         print(f"continue the sweep with its own command and hydra.sweep.dir={sweep_dir}", file=sys.stderr)
         raise
     except Exception as error:
-        note |= {"status": "failed", "error": _explained(error)}
-        _print_failure(note, error)
-        if before.get("status") == "done" and isinstance(error, UserError):  # the folder keeps the job it has
-            note = before | {"started": note["started"], "refused": note["error"], "asked": note["overrides"]}
+        job.status, job.error = "failed", _explained(error)
+        _print_failure(job, error)
+        if before is not None and before.status == "done" and isinstance(error, UserError):
+            # the folder keeps the job it has
+            job = replace(before, started=job.started, refused=job.error, asked=job.overrides)
         if config.objective is not None:
             raise
     finally:
-        write_json(path, note)
-        _write_comparison(sweep_dir, config.rows)
+        write_json(path, asdict(job))
+        _write_comparison(sweep_dir, config.rows, command)
     return None if config.objective is None else _objective(run_dir, config.objective)
 
 
@@ -101,50 +136,29 @@ def _explained(error: Exception) -> str:
     return "; ".join(error.problems) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
-def _print_failure(note: dict[str, Any], error: Exception) -> None:
+def _print_failure(job: JobRecord, error: Exception) -> None:
     if not isinstance(error, UserError):
         traceback.print_exception(error)
-    print(f"error: job {_title(note)}: {note['error']}", file=sys.stderr)
+    print(f"error: job {job.title()}: {job.error}", file=sys.stderr)
 
 
-def _title(note: dict[str, Any]) -> str:
-    return f"{note['num']} ({' '.join(note.get('asked', note['overrides']))})"
-
-
-def _write_comparison(sweep_dir: Path, num_rows: int) -> None:
+def _write_comparison(sweep_dir: Path, num_rows: int, command: list[str]) -> None:
     """A job that is done is done, whatever keeps it from being compared with the others."""
     from rollout.sweep.comparison import write_comparison  # reads tables, which most commands need not load
 
     try:
-        write_comparison(sweep_dir, notes(sweep_dir), num_rows)
+        write_comparison(sweep_dir, jobs_in(sweep_dir), num_rows, command)
     except Exception as error:
         print(f"warning: sweep.csv and sweep.html are not up to date: {_explained(error)}", file=sys.stderr)
 
 
-def notes(sweep_dir: Path) -> list[dict[str, Any]]:
-    """What each job has left, in the order of their numbers."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in (sweep_dir / JOBS).glob("*.json")]
-    return sorted(found, key=lambda note: int(note["num"]))
+def jobs_in(sweep_dir: Path) -> list[JobRecord]:
+    """What each job of the sweep has left, in the order of their numbers."""
+    return sorted(map(_read, (sweep_dir / JOBS).glob("*.json")), key=lambda job: job.num)
 
 
-def finish() -> None:
-    """At the end of a sweep that this process has started: say where it is, and exit with 1 if jobs failed."""
-    if not _started or not (_started[0] / JOBS).is_dir():
-        return
-    from rollout.files import short
-
-    sweep_dir = _started[0]
-    here = [note for note in notes(sweep_dir) if note["started"] >= _begun[0]]
-    failed = [note for note in here if note["status"] != "done" or "refused" in note]
-    done = [note for note in here if note not in failed]
-    print(f"sweep: {len(done)} of {len(done) + len(failed)} jobs done: {short(sweep_dir / 'sweep.html')}, sweep.csv")
-    for note in failed:
-        how, why = ("refused", note["refused"]) if "refused" in note else (note["status"], note["error"])
-        print(f"error: job {_title(note)}: {how}: {why}", file=sys.stderr)
-    if any("refused" not in note for note in failed):
-        print("run the same command with the same hydra.sweep.dir to do what is not done", file=sys.stderr)
-    if failed:
-        sys.exit(1)
+def _read(path: Path) -> JobRecord:
+    return msgspec.json.decode(path.read_bytes(), type=JobRecord)
 
 
 def _check_objective(path: str) -> None:

@@ -87,7 +87,7 @@ def _open_if_closed(descriptor: int) -> None:
 
 
 class _Terminal:
-    """What was stdout. Once it cannot be written to (the pipe's reader is gone, say) the run goes on without it."""
+    """What was stdout. Once it cannot be written to (the pipe's reader is gone, say) the run continues without it."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

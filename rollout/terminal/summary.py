@@ -11,8 +11,10 @@ from rich.text import Text
 from rollout.data.chat import last_message
 from rollout.files import short
 from rollout.postprocess.analyze import Analysis
+from rollout.records import Totals
 from rollout.scoring.distribution import Distribution
 from rollout.store.layout import REPORT
+from rollout.store.run_record import EngineRecord, RunRecord, Throughput
 from rollout.terminal.console import show_table
 from rollout.terminal.text import duration, replay_command
 
@@ -35,10 +37,10 @@ def preview(rollouts: Path, prompt_key: str, num_rows: int) -> list[list[Any]]:
 
 
 def show_summary(
-    console: Console, run_dir: Path, manifest: dict[str, Any], analysis: Analysis | None, samples: list[list[Any]]
+    console: Console, run_dir: Path, record: RunRecord, analysis: Analysis | None, samples: list[list[Any]]
 ) -> None:
     """Print the closing tables, warnings and paths."""
-    totals = manifest["totals"]
+    totals = record.totals or Totals()
     console.print()
     for _, prompt, response, _ in samples[:1]:
         console.print(Text.assemble(("prompt    ", "bold"), _one_line(prompt)), soft_wrap=True)
@@ -46,17 +48,17 @@ def show_summary(
         console.print()
     if analysis is not None:
         show_analysis(console, analysis)
-    whole = f"{totals['samples']:,} samples of {totals['rows']:,} prompts"
-    if manifest["sessions"]:
-        console.print(f"{whole}, {totals['generated_tokens']:,} tokens", soft_wrap=True)
+    whole = f"{totals.samples:,} samples of {totals.rows:,} prompts"
+    if record.sessions:
+        console.print(f"{whole}, {totals.generated_tokens:,} tokens", soft_wrap=True)
         whole = "in this session: "
-        whole += "none" if manifest["throughput"] is None else f"{manifest['throughput']['samples']:,} samples"
-    if manifest["throughput"] is not None:
-        whole += f", {_speed(manifest)}"
+        whole += "none" if record.throughput is None else f"{record.throughput.samples:,} samples"
+    if record.throughput is not None:
+        whole += f", {_speed(record.throughput, record.seconds)}"
     console.print(whole, soft_wrap=True)
-    if (replicas := _replicas(manifest)) is not None:
+    if (replicas := _replicas(record.engine)) is not None:
         console.print(replicas, soft_wrap=True)
-    for warning in _warnings(analysis, manifest):
+    for warning in _warnings(analysis, record):
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     console.print(Text(f"results: {short(run_dir / 'rollouts.parquet')}"), soft_wrap=True)
     if (run_dir / REPORT).exists():
@@ -106,27 +108,26 @@ def _share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def _speed(manifest: dict[str, Any]) -> str:
+def _speed(throughput: Throughput, seconds: dict[str, float]) -> str:
     """What this session of the run generated, and how fast."""
-    throughput, seconds = manifest["throughput"], manifest["seconds"]
     return (
-        f"{throughput['generated_tokens']:,} tokens in {duration(seconds['generate'])}: "
-        f"[bold]{throughput['output_tok_s']:,.0f} tok/s[/bold] (loading took {duration(seconds['load'])}, not counted)"
+        f"{throughput.generated_tokens:,} tokens in {duration(seconds['generate'])}: "
+        f"[bold]{throughput.output_tok_s:,.0f} tok/s[/bold] (loading took {duration(seconds['load'])}, not counted)"
     )
 
 
-def _replicas(manifest: dict[str, Any]) -> str | None:
+def _replicas(engine: EngineRecord | None) -> str | None:
     """How fast each of several engines was, or of many the slowest, the median and the fastest."""
-    replicas = (manifest["engine"] or {}).get("replicas", [])
+    replicas = [] if engine is None else engine.replicas
     if len(replicas) < 2:
         return None
-    rates = sorted((replica["output_tok_s"] or 0.0 for replica in replicas), reverse=True)
+    rates = sorted((replica.output_tok_s or 0.0 for replica in replicas), reverse=True)
     if len(rates) > _MAX_RATES:
         speed = f"{rates[-1]:,.0f} to {rates[0]:,.0f} tok/s, median {median(rates):,.0f}"
     else:
         *most, last = (f"{rate:,.0f}" for rate in rates)
         speed = f"{', '.join(most)} and {last} tok/s"
-    restarts = sum(replica["restarts"] for replica in replicas)
+    restarts = sum(replica.restarts for replica in replicas)
     again = f", {restarts} {'restart' if restarts == 1 else 'restarts'}" if restarts else ""
     return f"{len(replicas)} replicas: {speed}{again}"
 
@@ -138,10 +139,10 @@ def _distribution_row(name: str, values: Distribution | None) -> list[str]:
     return [name, *(f"{number:,.0f}" for number in numbers)]
 
 
-def _warnings(analysis: Analysis | None, manifest: dict[str, Any]) -> list[str]:
+def _warnings(analysis: Analysis | None, record: RunRecord) -> list[str]:
     warnings = []
     if analysis is not None and analysis.truncated_fraction > _TRUNCATION_WARNING:
-        max_tokens = manifest["config"]["sampling"]["max_tokens"]
+        max_tokens = record.config.sampling.max_tokens
         warnings.append(
             f"{analysis.truncated_fraction:.0%} of the responses were cut off by sampling.max_tokens={max_tokens}"
         )

@@ -1,7 +1,7 @@
 """metrics.jsonl always, Weights & Biases beside it.
 
 The file is the source of truth. W&B is a guest: it works in a thread of its own that the run waits for at its end only,
-and only so long. Whatever goes wrong there is one warning, and the run goes on.
+and only so long. Whatever goes wrong there is one warning, and the run continues.
 """
 
 import logging
@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rollout.config import TrackingConfig
 from rollout.files import short
 from rollout.store.layout import METRICS
+from rollout.store.run_record import RunRecord
 from rollout.tracking import wandb_run
 from rollout.tracking.progress import Snapshot
 
@@ -27,13 +27,13 @@ _LAST_SECONDS = 1.0  # for the thread to end once W&B's service has been killed
 
 
 @contextmanager
-def tracked(run_dir: Path, tracking: TrackingConfig, about: dict[str, Any]) -> Iterator["Tracker"]:
+def tracked(run_dir: Path, record: RunRecord) -> Iterator["Tracker"]:
     """Yield a Tracker whose W&B run is closed at the end, as failed when the body raises.
 
-    `about` is the content of run.json; of it, `config` and `wandb` (the identity of the W&B run) are used. The end
+    Of `record` it uses the config, the identity of the W&B run and, in `summarise`, what the run has come to. The end
     comes at most `tracking.init_timeout`, 1.5 times `tracking.finish_timeout` and nine seconds later than without W&B.
     """
-    tracker = Tracker(run_dir, tracking, about)
+    tracker = Tracker(run_dir, record)
     try:
         yield tracker
     except BaseException:
@@ -45,8 +45,9 @@ def tracked(run_dir: Path, tracking: TrackingConfig, about: dict[str, Any]) -> I
 class Tracker:
     """One W&B run. No method raises and only `finish` waits: the first failure is a warning and ends the tracking."""
 
-    def __init__(self, run_dir: Path, tracking: TrackingConfig, about: dict[str, Any]) -> None:
-        self._run_dir, self._tracking, self._about = run_dir, tracking, about
+    def __init__(self, run_dir: Path, record: RunRecord) -> None:
+        self._run_dir, self._record = run_dir, record
+        self._tracking = tracking = record.config.tracking
         self._run: Any = None
         self._broken = self._warned = False
         self._exit_code = 0
@@ -61,10 +62,10 @@ class Tracker:
         if self._actions.qsize() < _MAX_BEHIND:
             self._enqueue("log", lambda: self._run.log(wandb_run.point(now)))
 
-    def summarise(self, summary: dict[str, Any], prompt_key: str, files: list[Path]) -> None:
+    def summarise(self, files: list[Path]) -> None:
         """Write totals, a table of samples and, if asked for, a reference to the output `files`, the result first."""
-        log_results = wandb_run.log_results
-        self._enqueue("summarise", lambda: log_results(self._run, self._tracking, summary, prompt_key, files))
+        results = wandb_run.Results.of(self._record, files)
+        self._enqueue("summarise", lambda: wandb_run.log_results(self._run, self._tracking, results))
 
     def finish(self, exit_code: int) -> None:
         """Close the W&B run; give up when that takes longer than the time limits allow."""
@@ -96,7 +97,7 @@ class Tracker:
         self._attempt("stop", wandb_run.close)
 
     def _start(self) -> None:
-        self._run = wandb_run.start(self._run_dir, self._tracking, self._about, self._warn)
+        self._run = wandb_run.start(self._run_dir, self._record, self._warn)
 
     def _enqueue(self, what: str, action: Callable[[], object]) -> None:
         if self._worker is not None:

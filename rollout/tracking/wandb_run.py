@@ -1,4 +1,4 @@
-"""What Weights & Biases is told about a run. Everything here may raise or hang: `tracker.py` keeps that from the run.
+"""What Weights & Biases (W&B) shows of a run. Everything here may raise or hang: `tracker.py` keeps that from the run.
 
 W&B's own settings bound what its server can do (`init_timeout`, `finish_timeout`). They do not bound its service, a
 process called wandb-core on this machine, which every call waits for; `kill_service` is the way out of that.
@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from rollout.config import TrackingConfig
 from rollout.data.chat import last_message
 from rollout.files import short
 from rollout.process import watchdog
+from rollout.records import Totals
+from rollout.store.run_record import RunRecord, Throughput, WandbIdentity
 from rollout.tracking.progress import Snapshot
 
 log = logging.getLogger(__name__)
@@ -40,12 +43,14 @@ TABLE_COLUMNS = (
 )
 """Of the table of samples; as in flat.parquet, with the prompt as a reader knows it: its last message."""
 
+_IN_SUMMARY = {"totals", "throughput", "seconds"}
+
 _SAMPLES_PER_ROW = 4  # so that the table shows several prompts, and how the samples of one differ
 _NAME_LENGTH = 120  # W&B refuses a display name of more than 128 characters
 
 
-def identity(run_dir: Path, group: str | None) -> dict[str, str | None]:
-    """A new W&B run for the run in `run_dir`, as run.json keeps it: id, name, group.
+def identity(run_dir: Path, group: str | None) -> WandbIdentity:
+    """A new W&B run for the run in `run_dir`.
 
     A job of a sweep (one with a group) is named by its number and those of its overrides that are not the whole
     sweep's: what was typed is common to all jobs, what the sweeper made of it is not.
@@ -54,7 +59,7 @@ def identity(run_dir: Path, group: str | None) -> dict[str, str | None]:
     overrides = run_dir / ".hydra" / "overrides.yaml"
     if group is not None and overrides.is_file():
         words += [str(override) for override in OmegaConf.load(overrides) if override not in sys.argv]
-    return {"id": secrets.token_hex(4), "name": " ".join(words)[:_NAME_LENGTH], "group": group}
+    return WandbIdentity(id=secrets.token_hex(4), name=" ".join(words)[:_NAME_LENGTH], group=group)
 
 
 def prepare() -> None:
@@ -65,19 +70,21 @@ def prepare() -> None:
     import wandb  # noqa: F401
 
 
-def start(run_dir: Path, tracking: TrackingConfig, about: dict[str, Any], warn: Callable[[str], None]) -> Any:
-    """Begin or go on with the W&B run `about["wandb"]`, an `identity`; `about` is the content of run.json.
+def start(run_dir: Path, record: RunRecord, warn: Callable[[str], None]) -> Any:
+    """Begin or continue the W&B run that `record` names.
 
-    Goes on offline, after a warning, when the server does not let us in. Returns W&B's run; raises what W&B raises.
+    Continues offline, after a warning, when the server does not let us in. Returns W&B's run; raises what W&B raises.
     """
     import wandb
 
-    options: dict[str, Any] = {
+    tracking, known_as = record.config.tracking, record.wandb
+    options: Any = {
+        "mode": tracking.mode,
         "dir": str(run_dir),
         "project": tracking.project,
         "entity": tracking.entity,
         "tags": tracking.tags,
-        "config": about["config"],
+        "config": asdict(record.config),
         "resume": "allow",
         # jobs of a sweep share a process: each gets a run of its own, whatever became of the one before
         "reinit": "create_new",
@@ -90,16 +97,16 @@ def start(run_dir: Path, tracking: TrackingConfig, about: dict[str, Any], warn: 
             # W&B's own answer to the stop button of its web page is to interrupt the main thread
             stop_fn=lambda: log.warning("W&B: the stop button does not stop a rollout; press Ctrl-C here"),
         ),
-        **about["wandb"],
+        **({} if known_as is None else asdict(known_as)),
     }
     try:
-        run = wandb.init(mode=tracking.mode, **options)  # type: ignore[arg-type]
+        run = wandb.init(**options)
     except wandb.errors.Error as error:
         if tracking.mode != "online":
             raise
         wandb.teardown()  # until then the service holds the id of the run that it could not begin
         warn(f"{_reason(error)}; tracking offline, upload later with `wandb sync {short(run_dir)}/wandb/offline-run-*`")
-        run = wandb.init(mode="offline", **options)
+        run = wandb.init(**options | {"mode": "offline"})
     run.define_metric("progress/samples_done")
     for series in ("throughput/*", "progress/*"):
         run.define_metric(series, step_metric="progress/samples_done")
@@ -114,7 +121,7 @@ def _reason(error: Exception) -> str:
     return f"W&B cannot be reached ({str(error).splitlines()[0]})"
 
 
-def point(now: Snapshot) -> dict[str, Any]:
+def point(now: Snapshot) -> dict[str, float]:
     """A snapshot as one point of all series. Never log it with step=: W&B drops steps that do not grow."""
     rates = ("output_tok_s", "output_tok_s_now", "running", "waiting")
     progress = ("samples_done", "samples_failed", "generated_tokens", "elapsed_seconds")
@@ -125,16 +132,31 @@ def point(now: Snapshot) -> dict[str, Any]:
     )
 
 
-def log_results(
-    run: Any, tracking: TrackingConfig, summary: dict[str, Any], prompt_key: str, files: list[Path]
-) -> None:
-    """Totals, the table of samples and, if asked for, a reference to the output `files`, rollouts.parquet first.
+@dataclass(frozen=True)
+class Results:
+    """What W&B gets at the end of a session."""
+
+    totals: Totals | None
+    throughput: Throughput | None
+    seconds: dict[str, float]
+    prompt_key: str
+    files: list[Path]
+    """What the run has written, rollouts.parquet first."""
+
+    @classmethod
+    def of(cls, record: RunRecord, files: list[Path]) -> "Results":
+        return cls(record.totals, record.throughput, dict(record.seconds), record.config.data.prompt_key, files)
+
+
+def log_results(run: Any, tracking: TrackingConfig, results: Results) -> None:
+    """Totals, the table of samples and, if asked for, a reference to the files.
 
     Raises TimeoutError when W&B does not take them in half of `tracking.finish_timeout`.
     """
-    run.summary.update(summary)
-    rows = list(islice(sample_rows(files[0], prompt_key), tracking.sample_rows))
-    _within(tracking.finish_timeout / 2, lambda: _log_artifacts(run, rows, files if tracking.artifact else []))
+    run.summary.update({name: value for name, value in asdict(results).items() if name in _IN_SUMMARY})
+    rows = list(islice(sample_rows(results.files[0], results.prompt_key), tracking.sample_rows))
+    files = results.files if tracking.artifact else []
+    _within(tracking.finish_timeout / 2, lambda: _log_artifacts(run, rows, files))
 
 
 def _log_artifacts(run: Any, rows: list[list[Any]], files: list[Path]) -> None:
@@ -153,8 +175,8 @@ def _log_artifacts(run: Any, rows: list[list[Any]], files: list[Path]) -> None:
 def _within(seconds: float, action: Callable[[], object]) -> None:
     """Wait no longer for `action` than that: an artifact, which a table is too, asks the server for 19 s (wandb 0.31).
 
-    It goes on in its thread, until the service ends. Meanwhile the run can be finished as it should, which killing the
-    service would prevent.
+    It continues in its thread, until the service ends. Meanwhile the run can be finished as it should, which killing
+    the service would prevent.
     """
     failures: list[Exception] = []
 

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -24,6 +23,9 @@ from rollout.data.tables import Table, open_table
 from rollout.errors import UserError
 from rollout.files import short
 from rollout.store import lineage, run_record
+from rollout.store.lineage import Made
+from rollout.store.provenance import Reproducibility
+from rollout.store.run_record import RunRecord
 from rollout.terminal.console import screen
 from rollout.terminal.text import resume_command
 from rollout.verify.compare import Comparison
@@ -123,7 +125,7 @@ def _scratch_folder() -> Iterator[Path]:
 
 
 def _compare(
-    run_dir: Path, run: RunConfig, table: Table, recorded: Table, rows: int, before: dict[str, Any], scratch: Path
+    run_dir: Path, run: RunConfig, table: Table, recorded: Table, rows: int, before: RunRecord, scratch: Path
 ) -> Comparison:
     from rollout.engine.content import content_of
     from rollout.process.signals import stop_on_signal
@@ -134,15 +136,15 @@ def _compare(
 
     with stop_on_signal() as stop, screen(scratch / LOG) as console:
         log.info("verifying %s: %d of %d rows", short(run_dir), rows, table.num_rows)
-        now = {"digest": digest(run, table) | content_of(run.model), "provenance": provenance.collect(run.model)}
-        for line in lineage.differences(before, now):
+        now = Made(digest(run, table) | content_of(run.model), provenance.collect(run.model))
+        for line in lineage.differences(Made.of(before), now):
             log.warning("not as in the run: %s", line)
         found = regenerate(run, table, recorded, rows, scratch, console, stop)
-        _show(console, found, before.get("reproducibility") or provenance.reproducibility(saved_config.read(run_dir)))
+        _show(console, found, before.reproducibility or provenance.reproducibility(before.config))
     return found
 
 
-def _show(console: Console, found: Comparison, reproducibility: dict[str, str]) -> None:
+def _show(console: Console, found: Comparison, reproducibility: Reproducibility) -> None:
     """Print the differences, the count, and what was to be expected."""
     for one in found.differences:
         console.print(f"row {one.row_id}, sample {one.sample_idx}: differs at character {one.offset}", soft_wrap=True)
@@ -153,7 +155,7 @@ def _show(console: Console, found: Comparison, reproducibility: dict[str, str]) 
         console.print(f"... and {differing - len(found.differences):,} more", soft_wrap=True)
     console.print(f"{found.matches:,} of {found.samples:,} samples match ({found.share()})", soft_wrap=True)
     if differing:
-        console.print(Text(f"the run is {reproducibility['level']}: {reproducibility['means']}"), soft_wrap=True)
+        console.print(Text(f"the run is {reproducibility.level}: {reproducibility.means}"), soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ _CONTEXT = 40  # characters shown of each text, from where they part ways
 
 @dataclass(frozen=True, order=True)
 class Difference:
-    """A sample that is not as it was: where the two texts part ways, in characters, and how each goes on from there."""
+    """A sample that is not as it was: where the two texts part ways, in characters, and
+    how each continues from there.
+    """
 
     row_id: int
     sample_idx: int

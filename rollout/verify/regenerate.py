@@ -42,7 +42,7 @@ def regenerate(
     `scratch` is the folder of the log. Raises Interrupted, and UserError when the engine cannot
     start or dies, or a row has not as many responses as the run.
     """
-    engine = load(run, scratch / LOG, {})
+    engine = load(run, scratch / LOG).engine
     progress = Progress(rows * run.sampling.n_samples, 0)
     found, waiting, taken = Comparison(), dict[int, dict[str, Any]](), Counter[int]()
 

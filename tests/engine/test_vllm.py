@@ -22,7 +22,7 @@ from rollout.data.prompts import parse_chat
 from rollout.engine.cache import EngineSpec, acquire, release
 from rollout.engine.vllm_engine import VLLMEngine, _engine_kwargs
 from rollout.errors import PromptError, UserError
-from rollout.lifecycle import execute
+from rollout.lifecycle import Asked, start
 from rollout.preflight import preflight, to_continue
 from rollout.records import Request
 from rollout.store import lineage
@@ -62,10 +62,7 @@ def tiny(folder: Path, *overrides: str) -> RunConfig:
 def rows_of_run(folder: Path, name: str, *overrides: str, rows: list[dict[str, Any]] = ROWS) -> list[dict[str, Any]]:
     """What a run over `rows` writes."""
     run = tiny(folder, f"data.path={write_input(folder / f'{name}.parquet', rows)}", *overrides)
-    table = preflight(run)
-    (folder / name).mkdir()
-    saved_config.save(run, folder / name)
-    execute(run, table, folder / name)
+    start(run, folder / name)
     written: list[dict[str, Any]] = pq.read_table(folder / name / "rollouts.parquet").to_pylist()
     return written
 
@@ -239,8 +236,7 @@ def test_a_replay_repeats_every_byte_and_verify_finds_the_one_character_that_was
     """On another number of samples at a time, from the saved config alone."""
     rows_of_run(folder, "original", "data.system_prompt=be brief")
     run = saved_config.load(folder / "original", ["hardware.max_num_seqs=5"])
-    (folder / "replay").mkdir()
-    execute(run, preflight(run), folder / "replay", replay_of=lineage.replay_source(folder / "original"))
+    start(run, folder / "replay", Asked(replay_of=lineage.replay_source(folder / "original")))
     result = folder / "original/rollouts.parquet"
     assert (folder / "replay/rollouts.parquet").read_bytes() == result.read_bytes()
     assert json.loads((folder / "replay/run.json").read_text())["replay_of"]["differences"] == []

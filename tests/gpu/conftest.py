@@ -7,14 +7,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from rollout.cli import saved_config
 from rollout.cli.compose import compose_run
 from rollout.config import RunConfig
 from rollout.engine.cache import release
 from rollout.engine.devices import gpu_names, installed_gpus
-from rollout.lifecycle import execute
-from rollout.preflight import preflight
-from rollout.store.lock import locked
+from rollout.lifecycle import start
 from tests.conftest import chat, write_input
 from tests.tiny_model import write_tiny_model
 
@@ -47,11 +44,8 @@ def rows_of(folder: Path, name: str, model: Path, *overrides: str) -> list[dict[
     """What a run over ROWS in `folder/name` writes. Raises UserError as the command line would show it."""
     source = write_input(folder / f"{name}.parquet", ROWS)
     run: RunConfig = compose_run(*arguments(model, source, *overrides))
-    table = preflight(run)
     run_dir = folder / name
-    with locked(run_dir):
-        saved_config.save(run, run_dir)
-        execute(run, table, run_dir)
+    start(run, run_dir)
     written: list[dict[str, Any]] = pq.read_table(run_dir / "rollouts.parquet").to_pylist()
     return written
 

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -21,6 +20,7 @@ from rollout.replicas.driver import Driver
 from rollout.replicas.messages import Job, Ready, ReplicaLost, Report
 from rollout.store.journal import Journal, finished
 from rollout.store.lock import locked
+from rollout.store.run_record import ReplicaRecord, begun
 from rollout.tracking.tracker import tracked
 from tests.commands import ECHO
 from tests.conftest import chat, composed, write_input
@@ -81,16 +81,16 @@ def done(row_id: int, sample_idx: int) -> Sample:
     return Sample(row_id, sample_idx, 1, "text", "stop", 3, 5)
 
 
-def driven(folder: Path, death: str, *overrides: str) -> tuple[Scripted, dict[str, Any], pd.DataFrame]:
+def driven(folder: Path, death: str, *overrides: str) -> tuple[Scripted, list[ReplicaRecord], pd.DataFrame]:
     """A run on such replicas: the replicas, what run.json would say of them, the journal."""
     source = write_input(folder / "input.parquet", [{"prompt": chat(str(row))} for row in range(30)])
     run = composed(*ECHO, f"data.path={source}", "sampling.n_samples=2", *overrides)
     table, run_dir = preflight(run), folder / "run"
-    record: dict[str, Any] = {"seconds": {}, "provenance": {}, "digest": {}, "replay_of": None}
+    record = begun(run, {})
     replicas = Scripted(run, death)
-    with locked(run_dir), tracked(run_dir, run.tracking, record) as tracker:
-        session = Session(run, table, run_dir, Console(file=io.StringIO()), tracker, StopRequest())
-        driver = Driver(session, replicas, finished(run_dir, 30, 2), record)
+    with locked(run_dir), tracked(run_dir, record) as tracker:
+        session = Session(record, table, run_dir, Console(file=io.StringIO()), tracker, StopRequest())
+        driver = Driver(session, replicas, finished(run_dir, 30, 2))
         final = driver.run()
     assert (final.samples_done, final.generated_tokens) == (60, 300)
     journal = pd.concat(pd.read_parquet(path) for path in run_dir.glob("samples/*.parquet"))
@@ -100,11 +100,11 @@ def driven(folder: Path, death: str, *overrides: str) -> tuple[Scripted, dict[st
 @pytest.mark.parametrize("death", ["stored, not told", "told, not stored"])
 def test_what_a_replica_takes_with_it_is_generated_again_and_what_it_left_is_not(death: str, tmp_path: Path) -> None:
     replicas, about, journal = driven(tmp_path, death)
-    assert replicas.replaced == about["restarts"] == 1
+    assert replicas.replaced == sum(replica.restarts for replica in about) == 1
     assert len(journal) == 60
     assert not journal.duplicated(["row_id", "sample_idx"]).any()
-    assert sum(replica["samples"] for replica in about["replicas"]) == 60
-    assert sum(replica["generated_tokens"] for replica in about["replicas"]) == 300
+    assert sum(replica.samples for replica in about) == 60
+    assert sum(replica.generated_tokens for replica in about) == 300
 
 
 def test_a_run_does_not_end_well_before_what_other_machines_wrote_is_seen_here(

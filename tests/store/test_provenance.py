@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rollout.config import ModelConfig, RunConfig
 from rollout.engine import devices, model_files
 from rollout.engine.cache import EngineSpec, acquire, release
 from rollout.engine.startup_errors import explain
-from rollout.store import lineage, provenance
+from rollout.store import lineage, provenance, run_record
 from rollout.store.digest import differences
 from tests.commands import ECHO, resume
 from tests.conftest import Rollout, chat, composed
@@ -85,8 +86,8 @@ def test_the_footer_names_the_versions_of_the_first_samples_whatever_finishes_th
 )
 def test_the_level_of_reproducibility_follows_from_the_hardware(overrides: list[str], level: str) -> None:
     said = provenance.reproducibility(composed(*overrides))
-    assert said["level"] == level
-    assert said["means"].endswith(".")
+    assert said.level == level
+    assert said.means.endswith(".")
 
 
 def test_batch_invariance_is_asked_of_vllm_for_one_engine_only(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,9 +137,9 @@ def test_the_chat_template_has_one_hash_wherever_it_is_kept(tmp_path: Path) -> N
     none = model_files.describe(ModelConfig(str(write_model(tmp_path / "c", None, in_a_file=False))))
     (tmp_path / "own.jinja").write_text("{{ x }}")
     own = model_files.describe(ModelConfig(str(tmp_path / "c"), chat_template=str(tmp_path / "own.jinja")))
-    assert in_file["chat_template"] == in_config["chat_template"] == own["chat_template"]
-    assert none["chat_template"] is None
-    assert none["files"] == own["files"] != in_file["files"]
+    assert in_file.chat_template == in_config.chat_template == own.chat_template
+    assert none.chat_template is None
+    assert none.files == own.files != in_file.files
 
 
 SIZES = {
@@ -165,7 +166,7 @@ SIZES = {
 def test_the_shape_of_a_model_is_what_its_config_says(config: Any, shape: Any, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert model_files.shape(tmp_path) == shape
-    assert model_files.describe(ModelConfig(str(tmp_path)))["shape"] == shape
+    assert model_files.describe(ModelConfig(str(tmp_path))).shape == shape
 
 
 def test_a_config_that_is_no_json_has_no_shape(tmp_path: Path) -> None:
@@ -212,16 +213,16 @@ def test_a_hub_model_is_known_by_the_commit_that_is_in_the_cache(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     unknown = model_files.describe(ModelConfig("owner/name"))
-    assert (unknown["path"], unknown["commit"], unknown["files"]) == ("owner/name", None, None)
+    assert (unknown.path, unknown.commit, unknown.files) == ("owner/name", None, None)
     repository, commit = tmp_path / "models--owner--name", "0123456789" * 4
     write_model(repository / "snapshots" / commit, "{{ x }}", in_a_file=True)
     (repository / "refs").mkdir()
     (repository / "refs/main").write_text(commit)
-    assert unknown["shape"] is None
+    assert unknown.shape is None
     known = model_files.describe(ModelConfig("owner/name"))
-    assert known["commit"] == commit
-    assert known["files"] == model_files.folder_hash(repository / "snapshots" / commit)
-    assert known["chat_template"] is not None
+    assert known.commit == commit
+    assert known.files == model_files.folder_hash(repository / "snapshots" / commit)
+    assert known.chat_template is not None
 
 
 def test_what_is_known_of_a_hub_model_only_once_it_is_loaded_is_noted_then(
@@ -230,11 +231,12 @@ def test_what_is_known_of_a_hub_model_only_once_it_is_loaded_is_noted_then(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     run_dir, model = rollout(ROWS), ModelConfig("owner/name")
     then = manifest(run_dir)
-    then["provenance"]["model"] = model_files.describe(model) | {"commit": "old"}
+    then["provenance"]["model"] = asdict(model_files.describe(model)) | {"commit": "old"}
     (run_dir / "run.json").write_text(json.dumps(then))
-    record = then | {"replay_of": lineage.replay_source(run_dir), "provenance": provenance.collect(model)}
+    record = run_record.read(run_dir)
+    record.replay_of, record.provenance = lineage.replay_source(run_dir), provenance.collect(model)
     lineage.note_differences(record)
-    assert record["replay_of"]["differences"] == []
+    assert record.replay_of.differences == []
     write_model(tmp_path / "models--owner--name/snapshots/new", "{{ x }}", in_a_file=True)
     (tmp_path / "models--owner--name/refs").mkdir()
     (tmp_path / "models--owner--name/refs/main").write_text("new")

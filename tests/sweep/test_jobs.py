@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.sweep.comparison import write_comparison
-from rollout.sweep.jobs import notes
+from rollout.sweep.jobs import jobs_in
 from tests.commands import ECHO, resume, run_command
 
 SIX = ("-m", *ECHO, "data.limit=3", "sampling.temperature=0.3,0.7,1.0", "sampling.n_samples=1,2")
@@ -207,9 +207,9 @@ def test_a_result_that_is_gone_is_made_again_and_blames_no_other_job(tmp_path: P
 def test_jobs_that_end_together_may_all_write_the_comparison(sweep_dir: Path) -> None:
     """Each writes files of its own before it replaces the common ones."""
     program = (
-        "import sys; from pathlib import Path; from rollout.sweep.jobs import notes; "
+        "import sys; from pathlib import Path; from rollout.sweep.jobs import jobs_in; "
         "from rollout.sweep.comparison import write_comparison; folder = Path(sys.argv[1]); "
-        "[write_comparison(folder, notes(folder), 2) for _ in range(20)]"
+        "[write_comparison(folder, jobs_in(folder), 2, sys.orig_argv) for _ in range(20)]"
     )
     writers = [subprocess.Popen([sys.executable, "-c", program, str(sweep_dir)]) for _ in range(3)]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
@@ -219,7 +219,7 @@ def test_jobs_that_end_together_may_all_write_the_comparison(sweep_dir: Path) ->
 
 def test_the_page_stays_small_however_many_jobs_there_are(sweep_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rollout.sweep.comparison.PAGE_BYTES", 6 * 400)
-    write_comparison(sweep_dir, notes(sweep_dir), 3)
+    write_comparison(sweep_dir, jobs_in(sweep_dir), 3, sys.orig_argv)
     page = (sweep_dir / "sweep.html").read_text(encoding="utf-8")
     shown = json.loads(page.partition('<script type="application/json" id="content">')[2].partition("</script>")[0])
     assert len(shown["rows"]) < 3

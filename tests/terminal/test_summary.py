@@ -1,12 +1,11 @@
 """The closing lines of a run on several engines."""
 
-import json
 from io import StringIO
-from typing import Any
 
 import pytest
 from rich.console import Console
 
+from rollout.store.run_record import EngineRecord, ReplicaRecord, read
 from rollout.terminal.summary import show_summary
 from tests.conftest import Rollout, chat
 
@@ -23,18 +22,23 @@ def test_the_end_of_a_run_on_several_engines_says_how_fast_they_were(
     rollout: Rollout, rates: list[float | None], restarts: int, line: str
 ) -> None:
     run_dir = rollout([{"prompt": chat("hello")}])
-    about = json.loads((run_dir / "run.json").read_text())
-    about["engine"]["replicas"] = [{"output_tok_s": rate, "restarts": 0} for rate in rates]
-    about["engine"]["replicas"][0]["restarts"] = restarts
+    record = read(run_dir)
+    record.engine = EngineRecord(replicas=[ReplicaRecord(output_tok_s=rate) for rate in rates])
+    record.engine.replicas[0].restarts = restarts
     screen = StringIO()
-    show_summary(Console(file=screen, width=200), run_dir, about, None, [])
+    show_summary(Console(file=screen, width=200), run_dir, record, None, [])
     assert line in screen.getvalue().splitlines()
 
 
-@pytest.mark.parametrize("engine", [None, {"restarts": 0}, {"replicas": []}, {"replicas": [{"output_tok_s": 1.0}]}])
-def test_a_run_with_one_engine_or_none_has_no_such_line(rollout: Rollout, engine: dict[str, Any] | None) -> None:
+@pytest.mark.parametrize(
+    "engine",
+    [None, EngineRecord(), EngineRecord(replicas=[ReplicaRecord(output_tok_s=1.0)])],
+    ids=["none", "one", "a replica"],
+)
+def test_a_run_with_one_engine_or_none_has_no_such_line(rollout: Rollout, engine: EngineRecord | None) -> None:
     run_dir = rollout([{"prompt": chat("hello")}])
-    about = json.loads((run_dir / "run.json").read_text()) | {"engine": engine}
+    record = read(run_dir)
+    record.engine = engine
     screen = StringIO()
-    show_summary(Console(file=screen, width=200), run_dir, about, None, [])
+    show_summary(Console(file=screen, width=200), run_dir, record, None, [])
     assert "replicas" not in screen.getvalue()

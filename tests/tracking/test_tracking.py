@@ -10,8 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from rollout.config import TrackingConfig
+from rollout.config import RunConfig
 from rollout.process.signals import Interrupted
+from rollout.store.run_record import begun
 from rollout.tracking.tracker import tracked
 from rollout.tracking.wandb_run import TABLE_COLUMNS, identity, sample_rows
 from tests.commands import resume, run_command
@@ -125,7 +126,7 @@ def test_an_artifact_refers_to_the_outputs_and_copies_none(run_dir: Path) -> Non
 
 def test_disabled_means_that_wandb_is_not_even_imported(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from rollout.config import TrackingConfig; "
+        "import sys; from pathlib import Path; from rollout.config import RunConfig, TrackingConfig; "
         "from rollout.tracking.tracker import tracked\n"
         "with tracked(Path('.'), TrackingConfig(mode='disabled'), {}) as tracker: tracker.summarise({}, 'prompt', [])\n"
         "assert 'wandb' not in sys.modules"
@@ -150,8 +151,8 @@ def test_the_jobs_of_a_sweep_are_runs_of_one_group_named_by_what_differs(tmp_pat
 
 @pytest.mark.parametrize("error", [KeyError("a bug"), Interrupted(2)])
 def test_a_run_that_does_not_end_well_is_marked_failed(tmp_path: Path, error: BaseException) -> None:
-    about = {"config": {}, "wandb": identity(tmp_path, None)}
-    with pytest.raises(type(error)), tracked(tmp_path, TrackingConfig(), about):
+    record = begun(RunConfig(), {}, identity(tmp_path, None))
+    with pytest.raises(type(error)), tracked(tmp_path, record):
         raise error
     (offline_run,) = offline_runs(tmp_path)
     assert (inspected(offline_run)["state"], inspected(offline_run)["exit_code"]) == ("failed", 1)

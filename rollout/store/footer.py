@@ -1,0 +1,37 @@
+"""Metadata of rollouts.parquet: what determines the samples, and what made them."""
+
+import dataclasses
+import json
+
+from rollout.records import SCHEMA_VERSION
+from rollout.store.digest import Digest
+from rollout.store.provenance import reproducibility
+from rollout.store.run_record import RunRecord
+
+DIGEST = "rollout.digest"
+
+_OF_PROVENANCE = ("python", "git", "gpus", "driver", "model")
+"""Beside package versions: nothing here may differ between two equal runs on one machine."""
+
+
+def footer(record: RunRecord) -> dict[str, str]:
+    """The metadata as text: JSON, but for versions and the level of reproducibility.
+
+    What made the samples is that of the first session that had the model: so a result that is written again, whenever,
+    has the same bytes.
+    """
+    known = [session.provenance for session in (*record.sessions, record) if session.provenance is not None]
+    first = next((made_by for made_by in known if made_by.model is not None and made_by.model.files), known[0])
+    values = dataclasses.asdict(first)
+    return {
+        "rollout.schema_version": str(SCHEMA_VERSION),
+        **{f"rollout.version.{name}": version for name, version in first.packages.items()},
+        **{f"rollout.{name}": json.dumps(values[name], ensure_ascii=False) for name in _OF_PROVENANCE},
+        "rollout.reproducibility": (record.reproducibility or reproducibility(record.config)).level,
+        DIGEST: digest_text(record.digest),
+    }
+
+
+def digest_text(digest: Digest) -> str:
+    """A digest as the footer has it."""
+    return json.dumps(digest, ensure_ascii=False, sort_keys=True)
