@@ -100,13 +100,11 @@ def test_a_second_signal_ends_at_once() -> None:
     assert process.wait(timeout=5) == 143
 
 
-def test_a_finished_run_owes_nothing_and_says_so_at_once(folder: Path) -> None:
+def test_a_finished_run_owes_nothing_and_says_so_without_loading_anything(folder: Path) -> None:
     assert start(folder).returncode == 0
     before = {path: path.stat().st_mtime_ns for path in (folder / "run").rglob("*") if path.name != ".lock"}
     trace = [sys.executable, "-X", "importtime", "-m", "rollout.resume", "run"]
-    began = time.monotonic()
     result = subprocess.run(trace, cwd=folder, capture_output=True, text=True, check=True)
-    assert time.monotonic() - began < 2
     assert result.stdout == "run: nothing to do, the run is complete\n"
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in result.stderr.splitlines()}
     assert not imported & {"vllm", "torch", "transformers", "wandb"}

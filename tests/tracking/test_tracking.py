@@ -127,8 +127,9 @@ def test_an_artifact_refers_to_the_outputs_and_copies_none(run_dir: Path) -> Non
 def test_disabled_means_that_wandb_is_not_even_imported(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from rollout.config import RunConfig, TrackingConfig; "
-        "from rollout.tracking.tracker import tracked\n"
-        "with tracked(Path('.'), TrackingConfig(mode='disabled'), {}) as tracker: tracker.summarise({}, 'prompt', [])\n"
+        "from rollout.store.run_record import begun; from rollout.tracking.tracker import tracked\n"
+        "record = begun(RunConfig(tracking=TrackingConfig(mode='disabled')), {})\n"
+        "with tracked(Path('.'), record) as tracker: tracker.summarise([])\n"
         "assert 'wandb' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
