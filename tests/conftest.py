@@ -1,6 +1,6 @@
 """What the tests share: composing a config as the command line does, and doing a whole run in this process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from rollout.cli.compose import compose_run
 from rollout.lifecycle import start
 from tests.browser import browser as browser
 from tests.browser import windows as windows
-from tests.commands import ECHO
+from tests.commands import ECHO, kill_those_left
 
 composed = compose_run
 
@@ -51,3 +51,9 @@ def rollout(tmp_path: Path) -> Rollout:
         return run_in(tmp_path / name, f"data.path={source}", *overrides)
 
     return do
+
+
+@pytest.fixture(autouse=True)
+def _commands_end_with_their_test() -> Iterator[None]:
+    yield
+    kill_those_left()

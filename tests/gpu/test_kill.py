@@ -9,7 +9,7 @@ import pytest
 
 from rollout.records import SAMPLE_SCHEMA
 from rollout.verify.__main__ import verify
-from tests.commands import command, resume
+from tests.commands import command, run_fresh
 from tests.conftest import write_input
 from tests.gpu.conftest import GPUS, ROWS, arguments, needs_gpu, write_model
 from tests.processes import wait_until
@@ -63,7 +63,7 @@ def test_killed_and_resumed_then_verified_to_the_last_character(tmp_path: Path) 
     durable = journal(tmp_path / "run")
     assert 0 < len(durable) < 288
 
-    resumed = resume("run", cwd=tmp_path)
+    resumed = run_fresh("run", cwd=tmp_path, module="rollout.resume")
     assert resumed.returncode == 0, resumed.stderr
     after = journal(tmp_path / "run")
     assert len({(row["row_id"], row["sample_idx"]) for row in after}) == len(after) == 288

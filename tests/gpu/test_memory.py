@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rollout.errors import UserError
-from tests.commands import run_command
+from tests.commands import run_fresh
 from tests.conftest import write_input
 from tests.gpu.conftest import ROWS, arguments, assert_complete, needs_gpu, rows_of, write_model
 
@@ -87,6 +87,6 @@ def test_a_sweep_over_two_models_frees_the_memory_of_the_first(tmp_path: Path) -
         write_model(tmp_path / name)
     source = write_input(tmp_path / "input.parquet", ROWS)
     swept = [*arguments(Path("a,b"), source), "hardware=debug", "hardware.gpu_memory_utilization=0.6"]
-    result = run_command("-m", *swept, "hydra.sweep.dir=sweep", cwd=tmp_path)
+    result = run_fresh("-m", *swept, "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert result.returncode == 0, result.stdout + result.stderr
     assert len(list(tmp_path.glob("sweep/*/rollouts.parquet"))) == 2

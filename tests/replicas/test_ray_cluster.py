@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import ECHO, command, resume, run_command
+from tests.commands import ECHO, command, resume, run_fresh
 from tests.conftest import chat, write_input
 from tests.processes import REPLICA, alive, family, wait_until
 
@@ -38,7 +38,7 @@ def free_ports(number: int) -> list[int]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cluster")
     write_input(folder / "input.parquet", [{"prompt": chat(f"question {number}")} for number in range(ROWS)])
-    one = run_command(*RUN, "hardware.replicas=1", "hydra.run.dir=one", cwd=folder)
+    one = run_fresh(*RUN, "hardware.replicas=1", "hydra.run.dir=one", cwd=folder)
     assert one.returncode == 0, one.stderr
     return folder
 
@@ -90,7 +90,7 @@ def cluster() -> Iterator[dict[str, str]]:
 
 @pytest.mark.parametrize("way", ["auto", "address", "client"])
 def test_a_run_on_a_cluster_writes_the_bytes_of_one_engine(way: str, folder: Path, cluster: dict[str, str]) -> None:
-    result = run_command(*RUN, f"hardware.ray_address={cluster[way]}", f"hydra.run.dir={way}", cwd=folder)
+    result = run_fresh(*RUN, f"hardware.ray_address={cluster[way]}", f"hydra.run.dir={way}", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert (folder / way / "rollouts.parquet").read_bytes() == (folder / "one/rollouts.parquet").read_bytes()
     engine = json.loads((folder / way / "run.json").read_text())["engine"]

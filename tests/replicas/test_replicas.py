@@ -22,7 +22,7 @@ from rollout.replicas import ray_replicas
 from rollout.replicas.messages import Job
 from rollout.replicas.worker import _check_folder
 from rollout.store.layout import LOCK, LOGS
-from tests.commands import ECHO, command, resume, run_command
+from tests.commands import ECHO, command, resume, run_fresh
 from tests.conftest import composed, write_mixed_input
 from tests.processes import REPLICA, alive, family, wait_until
 
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An input with bad rows and refused rows, and what one engine makes of it."""
     folder = tmp_path_factory.mktemp("replicas")
     write_mixed_input(folder / "input.parquet", ROWS)
-    one = run_command(*RUN, "hydra.run.dir=one", cwd=folder)
+    one = run_fresh(*RUN, "hydra.run.dir=one", cwd=folder)
     assert one.returncode == 0, one.stderr
     return folder
 
@@ -95,7 +95,7 @@ def assert_as_one_engine(run_dir: Path) -> None:
 @pytest.fixture(scope="module")
 def two(folder: Path) -> Path:
     """A run on two replicas that nothing disturbs."""
-    result = run_command(*TWO, "hydra.run.dir=two", "tracking.interval_seconds=1", cwd=folder)
+    result = run_fresh(*TWO, "hydra.run.dir=two", "tracking.interval_seconds=1", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert "replica 0 on " in result.stdout
     assert "replica 1 on " in result.stdout
@@ -133,7 +133,7 @@ def test_each_replica_has_a_log_of_its_own(two: Path) -> None:
 
 
 def test_too_many_bad_rows_end_the_run_in_one_line(folder: Path) -> None:
-    result = run_command(*TWO, "hydra.run.dir=strict", "data.max_error_fraction=0.001", cwd=folder)
+    result = run_fresh(*TWO, "hydra.run.dir=strict", "data.max_error_fraction=0.001", cwd=folder)
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: data.max_error_fraction=0.001: 2 of 1500 rows cannot be sampled")
@@ -155,7 +155,7 @@ def test_a_replica_that_is_killed_is_started_again_and_nothing_is_lost_or_double
 
 
 def test_a_replica_whose_engine_dies_is_started_again(folder: Path) -> None:
-    result = run_command(*TWO, "engine.echo.die_after=2000", "hydra.run.dir=died", cwd=folder)
+    result = run_fresh(*TWO, "engine.echo.die_after=2000", "hydra.run.dir=died", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert "died (the echo engine died, as engine.echo.die_after asks), starting it again" in result.stdout
     assert 1 <= manifest(folder / "died")["engine"]["restarts"] <= 4
@@ -164,7 +164,7 @@ def test_a_replica_whose_engine_dies_is_started_again(folder: Path) -> None:
 
 
 def test_an_engine_that_keeps_dying_ends_the_run_and_a_resume_on_one_engine_goes_on(folder: Path) -> None:
-    result = run_command(*TWO, "engine.echo.die_after=150", "engine.max_restarts=1", "hydra.run.dir=dead", cwd=folder)
+    result = run_fresh(*TWO, "engine.echo.die_after=150", "engine.max_restarts=1", "hydra.run.dir=dead", cwd=folder)
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: engine.max_restarts=1: replica ")
@@ -221,7 +221,7 @@ def test_a_signal_stops_all_in_order_with_what_has_finished_kept(
 
 def test_a_sweep_starts_the_replicas_once_even_when_a_job_is_over_before_all_are_ready(folder: Path) -> None:
     jobs = ("-m", *ECHO, "hardware.replicas=2", "data.limit=1", "sampling.n_samples=1", "sampling.seed=1,2,3,4")
-    result = run_command(*jobs, "hydra.sweep.dir=sweep", cwd=folder)
+    result = run_fresh(*jobs, "hydra.sweep.dir=sweep", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert [manifest(folder / f"sweep/{job}")["engine"]["reused"] for job in range(4)] == [False, True, True, True]
     assert [manifest(folder / f"sweep/{job}")["totals"]["samples"] for job in range(4)] == [1, 1, 1, 1]
@@ -254,7 +254,7 @@ def test_replicas_that_cannot_be_are_refused_before_anything_is_loaded(override:
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:9", "ray://127.0.0.1:9"])
 def test_a_cluster_that_is_not_there_ends_the_run_in_one_line_and_soon(address: str, folder: Path) -> None:
     begun = time.monotonic()
-    result = run_command(*RUN, f"hardware.ray_address='{address}'", "hydra.run.dir=alone", cwd=folder)
+    result = run_fresh(*RUN, f"hardware.ray_address='{address}'", "hydra.run.dir=alone", cwd=folder)
     assert time.monotonic() - begun < 25  # Ray itself would wait for half a minute, or for minutes
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.commands import command, run_command
+from tests.commands import command, run_fresh
 from tests.conftest import chat, write_input
 from tests.processes import REPLICA, alive, family, wait_until
 from tests.tiny_model import KILLABLE_RUN, write_tiny_model
@@ -26,7 +26,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("replicas_vllm")
     write_tiny_model(folder / "model")
     write_input(folder / "input.parquet", [{"prompt": chat(f"question {number % 9}")} for number in range(ROWS)])
-    one = run_command(*KILLABLE_RUN, "hydra.run.dir=one", cwd=folder)
+    one = run_fresh(*KILLABLE_RUN, "hydra.run.dir=one", cwd=folder)
     assert one.returncode == 0, one.stderr
     return folder
 
@@ -38,7 +38,7 @@ def assert_as_one_engine(run_dir: Path) -> None:
 
 
 def test_two_replicas_write_the_bytes_of_one_engine(folder: Path) -> None:
-    result = run_command(*KILLABLE_RUN, "hardware.replicas=2", "hydra.run.dir=two", cwd=folder)
+    result = run_fresh(*KILLABLE_RUN, "hardware.replicas=2", "hydra.run.dir=two", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert_as_one_engine(folder / "two")
     replicas = json.loads((folder / "two/run.json").read_text())["engine"]["replicas"]

@@ -12,7 +12,7 @@ import pytest
 
 from rollout.sweep.comparison import write_comparison
 from rollout.sweep.jobs import jobs_in
-from tests.commands import ECHO, resume, run_command
+from tests.commands import ECHO, resume, run_command, run_fresh
 
 SIX = ("-m", *ECHO, "data.limit=3", "sampling.temperature=0.3,0.7,1.0", "sampling.n_samples=1,2")
 
@@ -181,7 +181,7 @@ def test_an_objective_that_no_job_can_have_is_refused_before_anything_runs(
 def test_jobs_in_processes_of_their_own_end_in_the_same_table(launcher: str, tmp_path: Path) -> None:
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
     command = ("-m", *ECHO, "data.limit=3", "sampling.temperature=0.3,5,0.7", f"hydra/launcher={launcher}")
-    result = run_command(*command, "hydra.sweep.dir=s", cwd=tmp_path)
+    result = run_fresh(*command, "hydra.sweep.dir=s", cwd=tmp_path)
     assert result.returncode == 1
     assert [row["status"] for row in table(tmp_path / "s")] == ["done", "failed", "done"]
     assert "error: job 1 (" in result.stderr

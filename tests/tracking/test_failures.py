@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rollout.process.watchdog import children_named
-from tests.commands import command, run_command
+from tests.commands import command, run_fresh
 from tests.tracking.test_tracking import inspected
 from tests.wandb_server import refusing_server, silent_server, wandb_server
 
@@ -123,7 +123,7 @@ def test_a_failure_in_one_job_of_a_sweep_leaves_the_next_one_its_own_run(
     with wandb_server(dies=True) as server:
         monkeypatch.setenv("WANDB_BASE_URL", server.url)
         sweep = ("-m", "sampling.temperature=0.3,0.7", "hydra.sweep.dir=sweep", "tracking=wandb")
-        result = run_command(*sweep, "engine.kind=echo", "hardware=cpu", *SHORT, cwd=tmp_path)
+        result = run_fresh(*sweep, "engine.kind=echo", "hardware=cpu", *SHORT, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     warnings = [line for line in result.stdout.splitlines() if "warning: W&B" in line]
     assert [("failed to summarise" in line, "cannot be reached" in line) for line in warnings] == [

@@ -15,7 +15,7 @@ from rollout.process.signals import Interrupted
 from rollout.store.run_record import begun
 from rollout.tracking.tracker import tracked
 from rollout.tracking.wandb_run import TABLE_COLUMNS, identity, sample_rows
-from tests.commands import resume, run_command
+from tests.commands import run_fresh
 from tests.wandb_server import WandbServer, wandb_server
 
 ECHO = ("engine.kind=echo", "hardware=cpu", "sampling.n_samples=6")
@@ -58,7 +58,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         environment.setenv("WANDB_DIR", str(folder / "elsewhere"))
         environment.setenv("WANDB_SERVICE", "3-1-unix-/nowhere")
         environment.setenv("WANDB_RUN_ID", "theirs")
-        result = run_command(*ECHO, *tracking, "hydra.run.dir=run", cwd=folder)
+        result = run_fresh(*ECHO, *tracking, "hydra.run.dir=run", cwd=folder)
     assert result.returncode == 0, result.stderr
     assert "W&B" not in result.stdout
     assert "wandb" not in result.stdout + result.stderr
@@ -105,7 +105,7 @@ def test_a_sample_that_failed_is_in_the_table_with_its_error(tmp_path: Path) -> 
     lines = [{"prompt": "fine"}, {"prompt": "forbidden"}]
     (tmp_path / "input.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     bad = ("engine.echo.refuse_word=forbidden", "data.max_error_fraction=1", "tracking=disabled")
-    result = run_command(*ECHO, *bad, "data.path=input.jsonl", "hydra.run.dir=run", cwd=tmp_path)
+    result = run_fresh(*ECHO, *bad, "data.path=input.jsonl", "hydra.run.dir=run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     rows = [
         dict(zip(TABLE_COLUMNS, row, strict=True)) for row in sample_rows(tmp_path / "run/rollouts.parquet", "prompt")
@@ -138,7 +138,7 @@ def test_disabled_means_that_wandb_is_not_even_imported(tmp_path: Path) -> None:
 
 def test_the_jobs_of_a_sweep_are_runs_of_one_group_named_by_what_differs(tmp_path: Path) -> None:
     sweep = ("-m", "sampling.temperature=0.3,0.7", "hydra.sweep.dir=outputs/sweep")
-    assert run_command(*sweep, *ECHO, cwd=tmp_path).returncode == 0
+    assert run_fresh(*sweep, *ECHO, cwd=tmp_path).returncode == 0
     jobs = [tmp_path / "outputs/sweep" / number for number in "01"]
     about = [manifest(job)["wandb"] for job in jobs]
     assert [job["name"] for job in about] == ["0 sampling.temperature=0.3", "1 sampling.temperature=0.7"]
@@ -171,9 +171,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
 def test_a_resumed_run_goes_on_in_the_same_wandb_run(mode: str, tmp_path: Path, server: WandbServer) -> None:
     slow = ("engine.echo.max_steps=10", "engine.echo.step_seconds=0.02", "tracking.interval_seconds=0.001")
     dying = (*slow, "engine.echo.die_after=30", "engine.max_restarts=0", "tracking.sample_rows=0")
-    assert run_command(*ECHO, *dying, f"tracking={mode}", "hydra.run.dir=run", cwd=tmp_path).returncode == 1
+    assert run_fresh(*ECHO, *dying, f"tracking={mode}", "hydra.run.dir=run", cwd=tmp_path).returncode == 1
     run_id = manifest(tmp_path / "run")["wandb"]["id"]
-    resumed = resume("run", "engine.echo.die_after=null", "trust=true", cwd=tmp_path)
+    resumed = run_fresh("run", "engine.echo.die_after=null", "trust=true", cwd=tmp_path, module="rollout.resume")
     assert resumed.returncode == 0, resumed.stderr
     assert "W&B" not in resumed.stdout
     if mode == "offline":
