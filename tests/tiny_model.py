@@ -12,6 +12,8 @@ KILLABLE_RUN = (
     "hardware=cpu",
     "hardware.max_num_seqs=8",
     "hardware.env.VLLM_CPU_KVCACHE_SPACE='1'",
+    # several threads wait for each other without sleeping, and where other programs run that is a hundred times slower
+    "hardware.env.OMP_NUM_THREADS='1'",
     "tracking=disabled",
     "data.path=input.parquet",
     "sampling.n_samples=4",

@@ -1,4 +1,7 @@
-"""Real vLLM on the CPU. Slow to start, so the tests share engines: the tiny model for logic, SmolLM2 for text."""
+"""Real vLLM on the CPU. Slow to start, so the tests share engines: the tiny model for logic, SmolLM2 for text.
+
+Tests of one engine stand together, because other hardware ends it: first the default, then NARROW, then others.
+"""
 
 import json
 import os
@@ -13,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from vllm import SamplingParams
 
 from rollout.cli import saved_config
@@ -42,8 +46,14 @@ ROWS: list[dict[str, Any]] = [
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("vllm")
     write_tiny_model(folder / "model")
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in KILLABLE_RUN
     yield folder
     release()
+    torch.set_num_threads(num_threads)
+
+
+NARROW = ("hardware.max_num_seqs=3", "hardware.max_num_batched_tokens=256")
 
 
 def tiny(folder: Path, *overrides: str) -> RunConfig:
@@ -79,20 +89,6 @@ def test_prompts_have_the_tokens_and_greedy_responses_the_text_of_vllms_own_chat
         assert row["finish_reasons"] == [output.outputs[0].finish_reason]
         assert row["num_generated_tokens"] == [len(output.outputs[0].token_ids)]
     assert len({tuple(row["responses"]) for row in rows}) > 12  # of 24 prompts, which decide what comes
-
-
-def test_a_last_message_is_continued_when_asked_for(folder: Path) -> None:
-    begun = [*chat("count"), {"role": "assistant", "content": "one two"}]
-    continued = "model.chat_template_kwargs={continue_final_message: true}"
-    rows_of_run(folder, "continued", continued, rows=[{"prompt": begun}])
-    log = (folder / "continued/rollout.log").read_text()
-    assert "(row 0): '<s><user>count\\n<assistant>one two'" in log
-
-
-def test_a_template_of_one_line_gives_a_base_model_the_text_as_it_is(folder: Path) -> None:
-    (folder / "raw.jinja").write_text("{{ bos_token }}{{ messages[0]['content'] }}")
-    rows_of_run(folder, "raw", f"model.chat_template={folder / 'raw.jinja'}", rows=[{"prompt": "def quick("}])
-    assert "(row 0): '<s>def quick('" in (folder / "raw/rollout.log").read_text()
 
 
 def test_a_context_that_the_config_tells_is_compared_before_loading(folder: Path) -> None:
@@ -183,13 +179,68 @@ def test_vllms_chatter_goes_to_the_log_and_the_parameters_are_in_it(folder: Path
     assert "sampling: n_samples=1, max_tokens=24, temperature=0.0, seed=42" in log
 
 
+@pytest.fixture(scope="module")
+def original(folder: Path) -> Path:
+    """The folder of a run of ROWS."""
+    rows_of_run(folder, "original", "data.system_prompt=be brief")
+    return folder / "original"
+
+
+@pytest.fixture
+def _kept_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a command ends with is left out, so that the next test has the engine too."""
+    monkeypatch.setattr("rollout.engine.cache.release", lambda: None)
+
+
+@pytest.mark.usefixtures("_kept_engine")
+def test_verify_finds_nothing_in_an_untouched_run(original: Path) -> None:
+    found = verify(original, ["rows=10"])
+    assert (found.samples, found.matches) == (30, 30)
+
+
 def test_same_seed_same_bytes_whatever_the_limit_and_the_number_at_a_time(folder: Path) -> None:
     """Also where the prompts of a step do not fit into it: they must wait, because their samples are seeded."""
     rows = [{"prompt": chat(f"{number} " + "fox " * (30 * (number % 3)))} for number in range(24)]
     together = rows_of_run(folder, "wide", rows=rows)
     assert rows_of_run(folder, "limited", "data.limit=10", rows=rows) == together[:10]
-    narrow = ("hardware.max_num_seqs=3", "hardware.max_num_batched_tokens=256")
-    assert rows_of_run(folder, "narrow", *narrow, rows=rows) == together
+    assert rows_of_run(folder, "narrow", *NARROW, rows=rows) == together
+
+
+@pytest.mark.usefixtures("_kept_engine")
+def test_a_replay_repeats_every_byte_and_verify_finds_the_one_character_that_was_changed(
+    original: Path, folder: Path
+) -> None:
+    """On another number of samples at a time, from the saved config alone."""
+    run = saved_config.load(original, list(NARROW))
+    start(run, folder / "replay", Asked(replay_of=lineage.replay_source(original)))
+    result = original / "rollouts.parquet"
+    assert (folder / "replay/rollouts.parquet").read_bytes() == result.read_bytes()
+    assert json.loads((folder / "replay/run.json").read_text())["replay_of"]["differences"] == []
+
+    table = pq.read_table(result)
+    rows = table.to_pylist()
+    text = rows[7]["responses"][1]
+    rows[7]["responses"][1] = text[:9] + "#" + text[10:]
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), result)
+    found = verify(original, ["rows=all", *NARROW])
+    assert (found.samples, found.matches) == (72, 71)
+    (difference,) = found.differences
+    assert (difference.row_id, difference.sample_idx, difference.offset) == (7, 1, 9)
+    assert text[9:].startswith(difference.regenerated.removesuffix("..."))
+
+
+def test_a_last_message_is_continued_when_asked_for(folder: Path) -> None:
+    begun = [*chat("count"), {"role": "assistant", "content": "one two"}]
+    continued = "model.chat_template_kwargs={continue_final_message: true}"
+    rows_of_run(folder, "continued", continued, rows=[{"prompt": begun}])
+    log = (folder / "continued/rollout.log").read_text()
+    assert "(row 0): '<s><user>count\\n<assistant>one two'" in log
+
+
+def test_a_template_of_one_line_gives_a_base_model_the_text_as_it_is(folder: Path) -> None:
+    (folder / "raw.jinja").write_text("{{ bos_token }}{{ messages[0]['content'] }}")
+    rows_of_run(folder, "raw", f"model.chat_template={folder / 'raw.jinja'}", rows=[{"prompt": "def quick("}])
+    assert "(row 0): '<s>def quick('" in (folder / "raw/rollout.log").read_text()
 
 
 @pytest.mark.parametrize(
@@ -232,35 +283,11 @@ def test_engine_arguments_that_vllm_does_not_have_are_refused_before_loading(fol
     )
 
 
-def test_a_replay_repeats_every_byte_and_verify_finds_the_one_character_that_was_changed(folder: Path) -> None:
-    """On another number of samples at a time, from the saved config alone."""
-    rows_of_run(folder, "original", "data.system_prompt=be brief")
-    run = saved_config.load(folder / "original", ["hardware.max_num_seqs=5"])
-    start(run, folder / "replay", Asked(replay_of=lineage.replay_source(folder / "original")))
-    result = folder / "original/rollouts.parquet"
-    assert (folder / "replay/rollouts.parquet").read_bytes() == result.read_bytes()
-    assert json.loads((folder / "replay/run.json").read_text())["replay_of"]["differences"] == []
-
-    found = verify(folder / "original", ["rows=10"])
-    assert (found.samples, found.matches) == (30, 30)
-
-    table = pq.read_table(result)
-    rows = table.to_pylist()
-    text = rows[7]["responses"][1]
-    rows[7]["responses"][1] = text[:9] + "#" + text[10:]
-    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), result)
-    found = verify(folder / "original", ["rows=all"])
-    assert (found.samples, found.matches) == (72, 71)
-    (difference,) = found.differences
-    assert (difference.row_id, difference.sample_idx, difference.offset) == (7, 1, 9)
-    assert text[9:].startswith(difference.regenerated.removesuffix("..."))
-
-
 def test_the_quick_test_writes_real_text_on_a_fresh_machine(tmp_path: Path) -> None:
     """The README's set-up check, in a process of its own and with nothing unpacked yet; W&B offline, as by default."""
     command = [sys.executable, "-m", "rollout", "experiment=quick_test", "hardware=cpu", "hydra.run.dir=run"]
-    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    fresh = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, cwd=tmp_path, env=os.environ | fresh, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     rows = pq.read_table(tmp_path / "run" / "rollouts.parquet").to_pylist()
     assert len(rows) == 2
