@@ -1,10 +1,12 @@
 # make demo   install into .venv, then a real rollout on this machine (no GPU needed)
-# make test   install into .venv, then everything CI runs
+# make test   install into .venv, then everything CI runs (12 minutes on two cores)
+# make test-fast  what needs no vLLM, Ray or browser and kills no runs: most tests (90 seconds)
 # make check  lint, format and types only
 # make docs   write docs/configuration.md again from rollout/config/schema.py
 # make lock   solve requirements/cpu.txt again from pyproject.toml
 
 PYTHON ?= python3.11
+WORKERS ?= 2
 VENV   := .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
@@ -13,7 +15,7 @@ export HF_HUB_OFFLINE ?= 1
 # it cannot be reached, pip waits through its retries for every package.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo test check docs lock clean
+.PHONY: setup demo test test-fast check docs lock clean
 
 setup: $(VENV)/.installed
 
@@ -29,8 +31,14 @@ $(VENV)/.installed: requirements/cpu.txt pyproject.toml
 demo: setup
 	$(BIN)/python -m rollout experiment=demo
 
+# A file's tests stay in one process, because they share what they run.
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
 test: check
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: setup
+	$(PYTEST) -m "not (gpu or slow or ray or chaos or browser or long)"
 
 check: setup
 	$(BIN)/ruff check .

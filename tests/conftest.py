@@ -57,3 +57,10 @@ def rollout(tmp_path: Path) -> Rollout:
 def _commands_end_with_their_test() -> Iterator[None]:
     yield
     kill_those_left()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what needs a browser."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")

@@ -3,10 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
 KILLABLE_RUN = (
     "model.path=model",
     "hardware=cpu",
@@ -50,6 +46,10 @@ def write_tiny_model(folder: Path, **changes: Any) -> Path:
     The weights are wide enough for a next token to depend on those before it (about 2.6 nats of choice). vLLM's `dummy`
     ones are within 0.001 of zero: a sample of theirs is the same for every prompt, and so shows no prompt mixed up.
     """
+    import torch  # here, because these take seconds, and to collect the tests needs none of them
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
     config = LlamaConfig(**_CONFIG | changes)
     torch.manual_seed(0)
     LlamaForCausalLM(config).to(config.dtype).save_pretrained(folder)

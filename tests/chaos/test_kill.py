@@ -11,6 +11,8 @@ import pytest
 from tests.commands import ECHO, Running, run_command, start_command
 from tests.conftest import write_mixed_input
 
+pytestmark = pytest.mark.chaos
+
 ROWS, N_SAMPLES, FLUSH_SECONDS = 1000, 4, 0.4
 OUTPUTS = ("rollouts.parquet", "flat.parquet", "analysis.json")
 RUN = (

@@ -16,7 +16,7 @@ from tests.conftest import chat, write_input
 from tests.processes import REPLICA, alive, family, wait_until
 from tests.tiny_model import KILLABLE_RUN, write_tiny_model
 
-pytestmark = [pytest.mark.slow]
+pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
 ROWS, N_SAMPLES = 80, 4
 
@@ -72,6 +72,7 @@ def test_one_engine_goes_on(killed: Path, folder: Path) -> None:
     assert_as_undisturbed(folder / "on_one")
 
 
+@pytest.mark.ray
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
 def test_two_replicas_go_on_and_one_that_is_killed_is_started_again(killed: Path, folder: Path) -> None:
     run_dir = Path(shutil.copytree(killed, folder / "on_two"))

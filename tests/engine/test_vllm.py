@@ -16,15 +16,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
-from vllm import SamplingParams
 
 from rollout.cli import saved_config
 from rollout.cli.compose import compose_run
 from rollout.config import HardwareConfig, ModelConfig, RunConfig
 from rollout.data.prompts import parse_chat
 from rollout.engine.cache import EngineSpec, acquire, release
-from rollout.engine.vllm_engine import VLLMEngine, _engine_kwargs
 from rollout.errors import PromptError, UserError
 from rollout.lifecycle import Asked, start
 from rollout.preflight import preflight, to_continue
@@ -44,6 +41,8 @@ ROWS: list[dict[str, Any]] = [
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    import torch  # here and below, because to collect the tests needs none of what is large
+
     folder = tmp_path_factory.mktemp("vllm")
     write_tiny_model(folder / "model")
     num_threads = torch.get_num_threads()
@@ -78,6 +77,10 @@ def rows_of_run(folder: Path, name: str, *overrides: str, rows: list[dict[str, A
 
 
 def test_prompts_have_the_tokens_and_greedy_responses_the_text_of_vllms_own_chat(folder: Path) -> None:
+    from vllm import SamplingParams
+
+    from rollout.engine.vllm_engine import VLLMEngine
+
     rows = rows_of_run(folder, "greedy", "sampling.temperature=0", "sampling.n_samples=1")
     engine = acquire(EngineSpec.of(tiny(folder))).engine
     assert isinstance(engine, VLLMEngine)
@@ -300,6 +303,8 @@ def test_the_quick_test_writes_real_text_on_a_fresh_machine(tmp_path: Path) -> N
 def test_several_gpus_share_no_fused_all_reduce_where_multicast_is_switched_off(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from rollout.engine.vllm_engine import _engine_kwargs
+
     captured = {"compilation_config": {"max_cudagraph_capture_size": 1024}}
     hardware = HardwareConfig(tensor_parallel_size=2, engine_kwargs=captured)
     model = ModelConfig(str(folder / "model"))

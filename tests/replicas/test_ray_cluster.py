@@ -19,7 +19,7 @@ from tests.commands import ECHO, command, resume, run_fresh
 from tests.conftest import chat, write_input
 from tests.processes import REPLICA, alive, family, wait_until
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
+pytestmark = [pytest.mark.ray, pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")]
 
 ROWS = 600
 RUN = (*ECHO, "data.path=input.parquet", "sampling.n_samples=4", "hardware.replicas=2", "store.flush_seconds=0.2")

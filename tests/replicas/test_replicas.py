@@ -26,7 +26,7 @@ from tests.commands import ECHO, command, resume, run_fresh
 from tests.conftest import composed, write_mixed_input
 from tests.processes import REPLICA, alive, family, wait_until
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
+pytestmark = [pytest.mark.ray, pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")]
 
 ROWS, N_SAMPLES = 1500, 4
 OUTPUTS = ("rollouts.parquet", "flat.parquet", "analysis.json")
