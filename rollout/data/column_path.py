@@ -5,6 +5,7 @@ from typing import Any
 import pyarrow as pa
 
 from rollout.data.tables import load_json
+from rollout.data.text import values_of
 from rollout.errors import did_you_mean
 
 
@@ -32,7 +33,7 @@ def path_problem(schema: pa.Schema, path: str) -> str | None:
 def values_at(batch: pa.RecordBatch, path: str) -> list[Any]:
     """The value at `path` for every row of `batch`; None where the row has none."""
     column, fields = _split(batch.schema, path)
-    return [_follow(value, fields) for value in batch.column(column).to_pylist()]
+    return [_follow(value, fields) for value in values_of(batch.column(column))]
 
 
 def _split(schema: pa.Schema, path: str) -> tuple[str, list[str]]:

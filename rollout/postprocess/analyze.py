@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 
 from rollout.config import AnalyzeConfig, ScoreConfig
 from rollout.data.column_path import values_at
+from rollout.data.text import as_text
 from rollout.files import write_json
 from rollout.postprocess.filter import repeats
 from rollout.postprocess.repetition import is_looping
 from rollout.postprocess.source import Source
 from rollout.scoring.distribution import Distribution, ValueCounts
-from rollout.scoring.scorers import as_text
 from rollout.scoring.summary import ScoreCounts, ScoreSummary
 from rollout.store.layout import ANALYSIS
 

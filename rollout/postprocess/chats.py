@@ -8,6 +8,7 @@ import pyarrow as pa
 from rollout.config import DataConfig
 from rollout.data.arrow import row_slices
 from rollout.data.prompts import parse_chat, with_system_prompt
+from rollout.data.text import rows_of
 from rollout.errors import PromptError
 from rollout.records import Message
 
@@ -87,7 +88,7 @@ def _chats(
     wanted += [name for name in ("score",) if name in batch.schema.names]
     answered = batch.filter(batch.column("response").is_valid())
     prompts = answered.column(data.prompt_key)
-    rows = answered.select(list(dict.fromkeys(wanted))).to_pylist()
+    rows = rows_of(answered.select(list(dict.fromkeys(wanted))))
     for start, stop in row_slices(answered):
         try:
             chat = parse_chat(prompts[start].as_py())

@@ -11,6 +11,7 @@ import pyarrow.csv as pa_csv
 
 from rollout.config import DataConfig, ExportConfig
 from rollout.data.tables import write_parquet
+from rollout.data.text import rows_of, values_of
 from rollout.errors import UserError
 from rollout.files import replacing
 from rollout.postprocess.chats import Records, chat_type, messages, preferences
@@ -68,7 +69,7 @@ def _records(
 def _write_jsonl(stream: pa.NativeFile, records: Iterator[Records]) -> int:
     count = 0
     for part in records:
-        rows = part.to_pylist() if isinstance(part, pa.RecordBatch) else part
+        rows = rows_of(part) if isinstance(part, pa.RecordBatch) else part
         # text as it is (no \u escapes); NaN becomes null, dates ISO 8601
         stream.write(b"".join(orjson.dumps(row, default=_plain, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
         count += len(rows)
@@ -101,7 +102,7 @@ def _as_text(array: pa.Array) -> pa.Array:
     def text(value: Any) -> str:
         return _plain(value) if isinstance(value, bytes) else orjson.dumps(value, default=_plain).decode()
 
-    return pa.array([None if value is None else text(value) for value in array.to_pylist()], pa.string())
+    return pa.array([None if value is None else text(value) for value in values_of(array)], pa.string())
 
 
 def _as_batches(schema: pa.Schema, records: Iterator[Records], path: Path) -> Iterator[pa.RecordBatch]:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from rollout.config import DataConfig, PostprocessConfig
+from rollout.data.text import as_text
 from rollout.files import short
 from rollout.pages.report_content import Point, Replica, ReportPage, Run
 from rollout.pages.write import write_page
 from rollout.postprocess.sample_rows import sample_rows
 from rollout.postprocess.source import Source
-from rollout.scoring.scorers import as_text
 from rollout.store.layout import ANALYSIS, METRICS, REPORT
 from rollout.store.run_record import ReplicaRecord, RunRecord
 

@@ -11,12 +11,12 @@ from rollout.config import DataConfig
 from rollout.data.arrow import row_slices
 from rollout.data.column_path import values_at
 from rollout.data.prompts import parse_chat, with_system_prompt
+from rollout.data.text import as_text, rows_of
 from rollout.errors import PromptError
 from rollout.pages.report_content import Message, Response, Row
 from rollout.postprocess.repetition import is_looping
 from rollout.postprocess.source import Source
 from rollout.records import FLAT_FIELDS, SCORE_FIELDS
-from rollout.scoring.scorers import as_text
 
 PAGE_BYTES = 30 << 20
 """Of all rows of a page that a browser opens at once."""
@@ -52,7 +52,7 @@ def sample_rows(
 def _row(samples: pa.RecordBatch, data: DataConfig, ground_truth: str | None) -> Row:
     """One input row, from the batch of its responses."""
     truth = None if ground_truth is None else values_at(samples.slice(0, 1), ground_truth)[0]
-    first = samples.slice(0, 1).to_pylist()[0]
+    first = rows_of(samples.slice(0, 1))[0]
     shown = {name: value for name, value in first.items() if name not in _OURS and name != data.prompt_key}
     return {
         "row_id": first["row_id"],

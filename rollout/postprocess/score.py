@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from rollout.config import ScoreConfig
 from rollout.data.column_path import values_at
 from rollout.data.tables import write_parquet
+from rollout.data.text import rows_of
 from rollout.errors import UserError
 from rollout.postprocess.source import Source
 from rollout.records import FLAT_FIELDS, SCORE_FIELDS
@@ -139,7 +140,7 @@ def _rows(batch: pa.RecordBatch, score: ScoreConfig) -> list[dict[str, Any]]:
     """The input's columns for every response; only a function of the user's looks at them."""
     if score.scorer == "regex" or score.scorer in BUILT_IN:
         return [{}] * batch.num_rows
-    rows: list[dict[str, Any]] = batch.select([name for name in batch.schema.names if name not in _OURS]).to_pylist()
+    rows = rows_of(batch.select([name for name in batch.schema.names if name not in _OURS]))
     return rows or [{}] * batch.num_rows
 
 

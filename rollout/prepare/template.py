@@ -3,7 +3,6 @@
 Only names are looked up, never attributes or items of Python objects, so a template cannot reach anything but columns.
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rollout.data.prompts import without_nulls
+from rollout.data.text import as_text, values_of
 from rollout.errors import PromptError, UserError, did_you_mean
 
 ColumnPath = tuple[str, ...]
@@ -35,13 +34,6 @@ class Template:
                 raise PromptError(f"{{{'.'.join(path)}}} is null")
             pieces += (as_text(value), text)
         return "".join(pieces)
-
-
-def as_text(value: Any) -> str:
-    """A cell as it stands in a prompt: text and numbers as they are, lists, structs and true/false as JSON."""
-    if isinstance(value, (list, dict, bool)):
-        return json.dumps(without_nulls(value), ensure_ascii=False, default=str)
-    return str(value)
 
 
 def parse_template(text: str, schema: pa.Schema) -> Template:
@@ -70,8 +62,7 @@ def parse_template(text: str, schema: pa.Schema) -> Template:
 def column_values(batch: pa.RecordBatch, path: ColumnPath) -> list[Any]:
     """The values at `path`, one per row; None wherever anything on the way is null."""
     column = batch.column(path[0])
-    values: list[Any] = (pc.struct_field(column, path[1:]) if len(path) > 1 else column).to_pylist()
-    return values
+    return values_of(pc.struct_field(column, path[1:]) if len(path) > 1 else column)
 
 
 def _pieces(text: str) -> list[tuple[str, str | None, str | None, str | None]]:

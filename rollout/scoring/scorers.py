@@ -8,7 +8,6 @@ number, true or false, None for no score, or a dictionary with `score` and, for 
 """
 
 import importlib
-import json
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rollout.config import ScoreConfig
+from rollout.data.text import as_text
 from rollout.errors import UserError
 
 
@@ -126,12 +126,3 @@ def _own(function: Callable[[str, Any, Row], Any], response: str, ground_truth: 
     if not abs(float(result)) < _LARGEST:
         raise ValueError(f"returned {result}")
     return Scored(float(result), answer)
-
-
-def as_text(value: Any) -> str:
-    """A ground truth as people write it: 42, even where a null in the column has made 42.0 of it; lists as JSON."""
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if value is None or isinstance(value, bool | list | dict):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return str(value)
