@@ -1,0 +1,1 @@
+"""Scorers, one answer at a time."""
