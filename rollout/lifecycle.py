@@ -21,9 +21,10 @@ from rollout.files import disk_full_explained, short
 from rollout.generation.session import Session, generate_owed
 from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.outputs import claim, files_read, outputs, own, remove_own
+from rollout.postprocess.score import ScoreFailed
 from rollout.postprocess.source import open_source
 from rollout.postprocess.steps import run_steps
-from rollout.preflight import preflight, refuse_used, results, to_continue
+from rollout.preflight import preflight, refuse_used, results, scorer_warnings, to_continue
 from rollout.process.signals import Interrupted, stop_on_signal
 from rollout.replicas.driver import generate_on_replicas
 from rollout.store import run_record
@@ -34,7 +35,7 @@ from rollout.store.journal import finished, remove_partial_files
 from rollout.store.layout import CONFIG, CONFIG_FILES, LOG, MANIFEST, OUTPUT, RESULTS, WRITTEN
 from rollout.store.lineage import note_differences
 from rollout.store.lock import locked
-from rollout.store.run_record import ReplayOf, RunRecord, Throughput
+from rollout.store.run_record import Missing, ReplayOf, RunRecord, Throughput
 from rollout.store.saved_config import save
 from rollout.terminal.console import screen
 from rollout.terminal.summary import preview, show_summary
@@ -120,14 +121,14 @@ def _stages(session: Session) -> None:
         record.totals = finalize(run_dir, session.table, run.sampling.n_samples, footer(record))
     with record.timed("postprocess"):
         analysis = _postprocess(session)
-    session.tracker.summarise([run_dir / name for name in results(run)])
+    session.tracker.summarise([path for name in results(run) if (path := run_dir / name).exists()])
     show_summary(session.console, run_dir, record, analysis, preview(run_dir / OUTPUT, run.data.prompt_key, 1))
 
 
 def _log_beginning(session: Session) -> None:
     run = session.run
     log.info("run folder: %s", short(session.run_dir))
-    for warning in config_warnings(run):
+    for warning in [*config_warnings(run), *scorer_warnings(run, session.table)]:
         log.warning("%s", warning)
     if run.data.num_shards > 1:
         log.info("%s", shard_in_words(session.table, run.data))
@@ -146,7 +147,11 @@ def _postprocess(session: Session) -> Analysis | None:
     run, run_dir, record = session.run, session.run_dir, session.record
     remove_own(run_dir, RESULTS, record, files_read(run))  # made from fewer samples
     as_done = dataclasses.replace(record, status="done", ended=run_record.now())
-    return run_steps(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, as_done)
+    try:
+        return run_steps(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, as_done)
+    except ScoreFailed as error:  # the samples are there, and can be scored again
+        record.missing = Missing(steps=list(error.missing), reason=str(error))
+        return error.analysis
 
 
 @contextmanager

@@ -55,6 +55,14 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
     return table
 
 
+def scorer_warnings(run: RunConfig, table: Table) -> Iterator[str]:
+    """What the scorer says against a made-up response, before the model is loaded for those that it is to score."""
+    if "score" in run.postprocess.steps:
+        first = next(iter(table.batches()), None)
+        if first is not None and (warning := check.scorer_warning(run.postprocess.score, first)):
+            yield warning
+
+
 def _context_problems(run: RunConfig) -> Iterator[str]:
     """Loading would find the same, a minute or more later."""
     known = None if "hf_overrides" in run.hardware.engine_kwargs else context_length(run.model)

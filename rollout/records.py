@@ -134,7 +134,7 @@ SCORE_FIELDS = (
     pa.field("score_error", pa.string()),
 )
 """What `score` adds to a response: its score, the share of its row's scored responses that pass, the answer that the
-scorer found in it, and why there is no score."""
+scorer found in it, and why there is no score, or beside a score of 0 why there is no answer."""
 
 RESERVED_COLUMNS = frozenset(column.name for column in (*ROLLOUT_FIELDS, *FLAT_FIELDS, *SCORE_FIELDS))
 """Names an input column cannot have."""

@@ -1,11 +1,13 @@
 """`dry_run=true`: what would run, after every check that needs no model."""
 
+import sys
 from collections.abc import Iterator
 
 from rollout.config import HardwareConfig, RunConfig
 from rollout.data.prompts import read_prompts, shard_in_words
 from rollout.data.tables import Table
 from rollout.generation.session import error_limit
+from rollout.preflight import scorer_warnings
 from rollout.records import Outcome
 
 
@@ -27,6 +29,8 @@ def show_plan(run: RunConfig, table: Table) -> None:
     print(f"model     {run.model.path}")
     print(f"sampling  temperature {run.sampling.temperature}, top_p {run.sampling.top_p}, seed {run.sampling.seed}")
     print(f"hardware  {', '.join(_hardware(run.hardware))}")
+    for warning in scorer_warnings(run, table):
+        print(f"warning: {warning}", file=sys.stderr)
     check = error_limit(run, table.num_rows)
     for prompt in bad:
         check(Outcome(prompt.row_id, sample_idx=0, num_prompt_tokens=None, num_generated_tokens=0, error=prompt.error))

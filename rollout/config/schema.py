@@ -144,6 +144,9 @@ class ScoreConfig:
     pattern: str | None = None
     """Regular expression of `scorer=regex`. Its last match's first group must equal the ground truth; without a ground
     truth, a match is enough."""
+    after: str | None = None
+    """Score only what stands after the last occurrence of this text, for example </think>. A response without it has no
+    answer, and the score 0. null: all of it, but for thinking in <think> and </think>."""
     pass_score: float = _field(1.0, gt=float("-inf"))
     """A response with at least this score passes; pass@k, majority@k and pass rates count those."""
     timeout: float = _field(10.0, gt=0.0)

@@ -11,6 +11,7 @@ the config's group `postprocess` may be given, without the group's name, and dat
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from hydra.errors import HydraException
@@ -108,7 +109,7 @@ def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, record: R
     from rollout.postprocess import check
     from rollout.postprocess.outputs import files_read, outputs, own
     from rollout.postprocess.outputs import problems as output_problems
-    from rollout.postprocess.score import with_scores
+    from rollout.postprocess.score import ScoreFailed, with_scores
     from rollout.postprocess.source import open_source
     from rollout.postprocess.steps import run_steps
     from rollout.store.layout import ANALYSIS, SCORES
@@ -130,11 +131,20 @@ def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, record: R
         raise UserError(*problems)
     output_dir.mkdir(parents=True, exist_ok=True)
     with plain_screen() as console:
-        analysis = run_steps(source, output_dir, config, run.data, record)
+        failed: ScoreFailed | None = None
+        try:
+            analysis = run_steps(source, output_dir, config, run.data, record)
+        except ScoreFailed as error:
+            failed, analysis = error, error.analysis
         if analysis is not None:
             show_analysis(console, analysis)
-        for name in outputs(config):
+        done = [step for step in config.steps if failed is None or step not in failed.missing]
+        for name in outputs(replace(config, steps=done)):
             console.print(f"wrote {short(output_dir / name)}", soft_wrap=True, markup=False)
+    if failed is not None:
+        raise failed
+    if record is not None and record.missing is not None and "score" in config.steps:
+        run_record.write(output_dir, replace(record, missing=None))
 
 
 if __name__ == "__main__":

@@ -3,17 +3,19 @@
 import importlib.util
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from rollout.config import DataConfig, ExportConfig, FilterConfig, PostprocessConfig, ScoreConfig
-from rollout.data.column_path import path_problem
+from rollout.data.column_path import path_problem, values_at
+from rollout.data.text import rows_of
 from rollout.errors import UserError, did_you_mean
 from rollout.postprocess.chats import MADE
 from rollout.postprocess.export import SUFFIXES
 from rollout.scoring.scorers import BUILT_IN, scorer_of
+from rollout.scoring.workers import scoring
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,20 @@ def _score_problems(score: ScoreConfig, inputs: StepInputs) -> Iterator[str]:
         yield from _path_problems("postprocess.score.ground_truth", score.ground_truth, inputs.schema)
     elif score.scorer in BUILT_IN:
         yield f"postprocess.score.scorer={score.scorer}: needs the right answers; set postprocess.score.ground_truth"
+
+
+def scorer_warning(score: ScoreConfig, first: pa.RecordBatch) -> str | None:
+    """What the scorer says against a made-up response to one of the input's first rows, or that it says nothing in time.
+
+    It is called as it will be, in a process of its own. Such a scorer may still be right: a line for a person to read.
+    """
+    truths = [None] * first.num_rows if score.ground_truth is None else values_at(first, score.ground_truth)
+    row = next((row for row, truth in enumerate(truths) if truth is not None), 0)
+    response = f"{score.after or ''} A made-up response. The answer is \\boxed{{1}}."
+    made_up = [(response, truths[row], rows_of(first.slice(row, 1))[0])] if first.num_rows else []
+    with scoring(replace(score, workers=1)) as score_all:
+        reasons = [scored.error for scored in score_all(made_up) if scored.score is None and scored.error]
+    return next((f"postprocess.score.scorer={score.scorer}: of a made-up response: {reason}" for reason in reasons), None)
 
 
 _NAMES = (*BUILT_IN, "regex")

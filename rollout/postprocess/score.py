@@ -9,6 +9,7 @@ from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rollout.config import ScoreConfig
@@ -16,6 +17,7 @@ from rollout.data.column_path import values_at
 from rollout.data.tables import write_parquet
 from rollout.data.text import rows_of
 from rollout.errors import UserError
+from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.source import Source
 from rollout.records import FLAT_FIELDS, SCORE_FIELDS
 from rollout.scoring.scorers import BUILT_IN, Scored
@@ -36,13 +38,23 @@ _DISTINCT = 1000  # that are counted, for a scorer that names its row in each
 _OURS = {column.name for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
 
 
+class ScoreFailed(UserError):
+    """No response could be scored. The scores are missing, and what needs them; all else can be done."""
+
+    analysis: Analysis | None = None
+    """What `analyze` has found all the same."""
+    missing: Sequence[str] = ("score",)
+    """The steps that were not done."""
+
+
 def score_responses(source: Source, output_dir: Path, score: ScoreConfig) -> dict[str, int]:
     """Write `scores.parquet`: SCHEMA, one row per response of `source`, in its order.
 
-    Returns how many responses were `scored`, how many not although they are there (`unscored`), and how many `failed`.
-    Raises UserError, and writes nothing, when there were reasons not to score every one.
+    Returns how many responses were `scored`, how many of them had `no_answer`, how many were not scored although they
+    are there (`unscored`), and how many `failed`. Raises ScoreFailed, and writes nothing, when there were reasons not
+    to score every one.
     """
-    counts = {"scored": 0, "unscored": 0, "failed": 0}
+    counts = {"scored": 0, "no_answer": 0, "unscored": 0, "failed": 0}
     reasons = Counter[str]()
 
     def batches() -> Iterator[pa.RecordBatch]:
@@ -53,13 +65,15 @@ def score_responses(source: Source, output_dir: Path, score: ScoreConfig) -> dic
                 counts["failed"] += failed
                 counts["unscored"] += scores.column("score").null_count - failed
                 counts["scored"] += batch.num_rows - scores.column("score").null_count
-                for reason in scores.column("score_error").drop_null().to_pylist():
+                is_scored = scores.column("score").is_valid()
+                counts["no_answer"] += scores.filter(is_scored).column("score_error").is_valid().sum().as_py() or 0
+                for reason in scores.filter(pc.invert(is_scored)).column("score_error").drop_null().to_pylist():
                     if reason in reasons or len(reasons) < _DISTINCT:
                         reasons[reason] += 1
                 yield scores
         if not counts["scored"] and reasons:  # before the scores that are there are replaced by none
             reason, times = reasons.most_common(1)[0]
-            raise UserError(
+            raise ScoreFailed(
                 f"postprocess.score.scorer={score.scorer}: no response could be scored, {times:,} of them because: "
                 f"{reason}; fix that"
             )

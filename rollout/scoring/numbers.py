@@ -1,7 +1,7 @@
-"""The numbers in a text, in the forms that people, models and LaTeX write them.
+r"""The numbers in a text, in the forms that people, models and LaTeX write them.
 
-    -$5   1,234.50   1,00,000   12 000   9{,}500   1.234,56   1'000   1_000   .5   5.   28%   25 cm^2
-    1/2   1 1/2   \\frac{1}{2}   1½   2.5e-6   2.5 \\times 10^{-6}   10^6   １２   −5
+-$5   1,234.50   1,00,000   12 000   9{,}500   1.234,56   1'000   1_000   .5   5.   28%   25 cm^2
+1/2   1 1/2   \frac{1}{2}   1½   2.5e-6   2.5 \times 10^{-6}   10^6   １２   −5
 """
 
 import re
@@ -9,7 +9,9 @@ import unicodedata
 from fractions import Fraction
 
 _FULL_WIDTH = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)}
-_DASHES = dict.fromkeys(map(ord, "\N{MINUS SIGN}\N{EN DASH}\N{HYPHEN}\N{NON-BREAKING HYPHEN}\N{SMALL HYPHEN-MINUS}"), "-")
+_DASHES = dict.fromkeys(
+    map(ord, "\N{MINUS SIGN}\N{EN DASH}\N{HYPHEN}\N{NON-BREAKING HYPHEN}\N{SMALL HYPHEN-MINUS}"), "-"
+)
 _CHARACTERS = {**_FULL_WIDTH, **_DASHES, 0x2044: "/", 0x2215: "/", 0x00D7: "*", 0x22C5: "*", 0x00B7: "*"}
 
 _SPACES = " \u00a0\u2007\u2008\u2009\u202f"
@@ -29,7 +31,8 @@ _LATEX = [
     (re.compile(r"\^\s*\{?\s*\\circ\s*\}?"), ""),
 ]
 _CURRENCY = (
-    r"(?:US|HK|NZ|[AC])?[$\u20a0-\u20cf\u00a2-\u00a5\u0e3f]|\\(?:pounds|euro|yen)\b|\b(?:USD|EUR|GBP|INR|JPY|CNY|CHF|Rs\.?)"
+    r"(?:US|HK|NZ|[AC])?[$\u20a0-\u20cf\u00a2-\u00a5\u0e3f]|\\(?:pounds|euro|yen)\b"
+    r"|\b(?:USD|EUR|GBP|INR|JPY|CNY|CHF|Rs\.?)"
 )
 _NOISE = [
     (re.compile(rf"(?:{_CURRENCY})\s*(?=[-+]?\.?\d)"), ""),
@@ -79,8 +82,7 @@ def number_text(value: Fraction) -> str:
 
 def plain(text: str) -> str:
     """`text` with its numbers in ASCII: no LaTeX around them, no currency before them, commas between groups."""
-    text = "".join(map(_vulgar_fraction, text)) if not text.isascii() else text
-    text = _SUPERSCRIPT.sub(lambda found: f"^{unicodedata.normalize('NFKC', found[0])}", text).translate(_CHARACTERS)
+    text = ascii_digits(text)
     for pattern, replacement in _LATEX:
         text = pattern.sub(replacement, text)
     text = _FRACTION.sub(_slashed, text)
@@ -88,6 +90,15 @@ def plain(text: str) -> str:
     for pattern, replacement in _NOISE:
         text = pattern.sub(replacement, text)
     return text
+
+
+def ascii_digits(text: str) -> str:
+    """`text` with full-width characters, every kind of minus, vulgar fractions and powers of digits as ASCII."""
+    if text.isascii():
+        return text
+    text = "".join(map(_vulgar_fraction, text))
+    text = _SUPERSCRIPT.sub(lambda found: f"^{{{unicodedata.normalize('NFKC', found[0])}}}", text)
+    return text.translate(_CHARACTERS)
 
 
 def _vulgar_fraction(character: str) -> str:
@@ -128,18 +139,23 @@ def _power(base: Fraction, exponent: int) -> Fraction | None:
 
 def _of_digits(digits: str, is_list: bool) -> Fraction | None:
     """A number of digits with commas and dots in any of the ways they are used; of a list the last; None for 1.2.3."""
-    if len(digits) > _MOST_DIGITS:
-        return None
     dots, commas = digits.count("."), digits.count(",")
-    if commas and re.fullmatch(r"\d{1,3}(?:\.\d{3})+,\d+" if dots else r"(?:\d+,\d{1,2}|0,\d+)", digits) and not is_list:
-        return Fraction(digits.replace(".", "").replace(",", "."))
+    if (
+        commas
+        and re.fullmatch(r"\d{1,3}(?:\.\d{3})+,\d+" if dots else r"(?:\d+,\d{1,2}|0,\d+)", digits)
+        and not is_list
+    ):
+        return _fraction(digits.replace(".", "").replace(",", "."))
     if dots > 1 and re.fullmatch(r"\d{1,3}(?:\.\d{3})+", digits):
-        return Fraction(digits.replace(".", ""))
+        return _fraction(digits.replace(".", ""))
     whole, _, part = digits.partition(".")
     if commas and not is_list and "," not in part and _is_grouped(whole):
         digits = digits.replace(",", "")
-    last = digits.rpartition(",")[2]
-    return Fraction(last) if last.count(".") < 2 else None
+    return _fraction(digits.rpartition(",")[2])
+
+
+def _fraction(digits: str) -> Fraction | None:
+    return Fraction(digits) if digits.count(".") < 2 and len(digits) <= _MOST_DIGITS else None
 
 
 def _is_grouped(whole: str) -> bool:

@@ -10,7 +10,6 @@ number, true or false, None for no score, or a dictionary with `score` and, for 
 import importlib
 import re
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
@@ -20,10 +19,11 @@ import numpy as np
 from rollout.config import ScoreConfig
 from rollout.data.text import as_text
 from rollout.errors import UserError
+from rollout.scoring.numbers import last_number, number_text
 
 
 class Scored(NamedTuple):
-    """What a scorer says of a response. Without a score there may be an `error` that says why."""
+    """What a scorer says of a response. Without a score, or an answer, there may be an `error` that says why."""
 
     score: float | None
     answer: str | None = None
@@ -34,60 +34,57 @@ Row = Mapping[str, Any]
 Scorer = Callable[[str, Any, Row], Scored]
 """What `scorer_of` returns. It raises what it likes; `rollout.scoring.workers` deals with that."""
 
+_THINKING = re.compile(r"<(/?)think(?:ing)?>|\[(/?)THINK\]")
 _LARGEST = 1e100  # far from where sums of scores overflow; NaN and infinity are not below it
 
-_NUMBER = re.compile(r"(?:(?<![\d)])[-+])?(?:(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d{1,3})?")
-"""Digits with or without commas between thousands, a fraction, an exponent; in `5-3` the minus is no sign."""
 
-
-def exact_match(response: str, ground_truth: Any) -> Scored:
+def exact_match(response: str, ground_truth: str) -> Scored:
     """1 for the ground truth itself, up to white space around it."""
     answer = response.strip()
-    return Scored(float(answer == as_text(ground_truth).strip()), answer)
+    if answer == ground_truth.strip():
+        return Scored(1.0, answer)
+    return Scored(0.0, answer) if answer else no_answer("nothing in it")
 
 
-def numeric_match(response: str, ground_truth: Any) -> Scored:
+def numeric_match(response: str, ground_truth: str) -> Scored:
     """1 when the last number in the response equals the last one in the ground truth.
 
-    What lm-evaluation-harness calls `flexible-extract` for GSM8K. Raises ValueError for a ground truth without one.
+    What lm-evaluation-harness calls `flexible-extract` for GSM8K, with more forms of numbers; see
+    `rollout.scoring.numbers`. Raises ValueError for a ground truth without one.
     """
-    truth = _last_number(as_text(ground_truth))
+    truth = last_number(ground_truth)
     if truth is None:
         raise ValueError("no number in the ground truth")
-    found = _last_number(response)
-    return Scored(float(found == truth), None if found is None else f"{found.normalize():f}")
+    found = last_number(response)
+    return no_answer("no number in it") if found is None else Scored(float(found == truth), number_text(found))
 
 
-def _last_number(text: str) -> Decimal | None:
-    found = _NUMBER.findall(text.replace("\N{MINUS SIGN}", "-"))
-    return Decimal(found[-1].replace(",", "")) if found else None
-
-
-def regex(pattern: str, response: str, ground_truth: Any) -> Scored:
+def regex(pattern: str, response: str, ground_truth: str | None) -> Scored:
     """1 when the pattern's last match gives the ground truth; without a ground truth, when there is a match."""
     matches = list(re.finditer(pattern, response))
     if not matches:
-        return Scored(0.0)
+        return Scored(0.0) if ground_truth is None else no_answer("the pattern does not match")
     answer = (matches[-1][1] if matches[-1].re.groups else matches[-1][0]) or ""
-    return Scored(1.0 if ground_truth is None else float(answer.strip() == as_text(ground_truth).strip()), answer)
+    return Scored(1.0 if ground_truth is None else float(answer.strip() == ground_truth.strip()), answer)
 
 
-def math(response: str, ground_truth: Any) -> Scored:
-    r"""1 when the response's final answer is mathematically equal to the ground truth, by the math-verify library.
+def math(response: str, ground_truth: str) -> Scored:
+    r"""1 when the response's final answer is mathematically equal to the ground truth (`rollout.scoring.expressions`).
 
     The ground truth is an expression, `\frac{1}{2}`, or a text with a `\boxed{}` or `$...$` one. Raises ValueError for
-    one that cannot be parsed.
+    one that is empty.
     """
-    from math_verify import parse, verify
+    from rollout.scoring.expressions import answers_of, are_equal, truth_of  # math-verify is an extra
 
-    text = as_text(ground_truth)
-    # the library's own limit would take the alarm clock that rollout.scoring.workers uses for every scorer
-    truth = parse(text if "\\boxed" in text or "$" in text else f"\\boxed{{{text}}}", parsing_timeout=None)
-    if not truth:
-        raise ValueError(f"the ground truth {text!r} is no expression")
-    answer = parse(response, parsing_timeout=None)
-    score = float(verify(truth, answer, timeout_seconds=None))
-    return Scored(score, str(answer[0]) if answer else None)
+    truth = truth_of(ground_truth)
+    if not truth.values and not truth.text:
+        raise ValueError(f"the ground truth {ground_truth!r} is no expression")
+    answers = answers_of(response)
+    for answer in answers:
+        if are_equal(truth, answer):
+            return Scored(1.0, answer.shown())
+    shown = next(filter(None, (answer.shown() for answer in answers)), None)
+    return no_answer("no expression in it") if shown is None else Scored(0.0, shown)
 
 
 BUILT_IN = {"exact_match": exact_match, "numeric_match": numeric_match, "math": math}
@@ -98,7 +95,7 @@ def scorer_of(score: ScoreConfig) -> Scorer:
     name = score.scorer or ""
     if name in BUILT_IN or name == "regex":
         function = partial(regex, score.pattern or "") if name == "regex" else BUILT_IN[name]
-        return lambda response, ground_truth, _row: function(response, ground_truth)
+        return partial(_of_answer, function, score.after)
     module_name, _, function_name = name.partition(":")
     key = f"postprocess.score.scorer={name}"
     try:
@@ -110,10 +107,58 @@ def scorer_of(score: ScoreConfig) -> Scorer:
     own = getattr(module, function_name, None)
     if not callable(own):
         raise UserError(f"{key}: {module_name} has no function {function_name}; check the name")
-    return partial(_own, own)
+    return partial(_own, own, score.after)
 
 
-def _own(function: Callable[[str, Any, Row], Any], response: str, ground_truth: Any, row: Row) -> Scored:
+def _of_answer(
+    function: Callable[[str, Any], Scored], after: str | None, response: str, ground_truth: Any, _row: Row
+) -> Scored:
+    """What one of our scorers says of the response's answer, which is never in its thinking."""
+    is_search = ground_truth is None and after is None  # for a pattern, which may be of the thinking itself
+    answer = response if is_search else answer_in(response, after)
+    return answer if isinstance(answer, Scored) else _of_any(function, answer, ground_truth)
+
+
+def _of_any(function: Callable[[str, Any], Scored], answer: str, ground_truth: Any) -> Scored:
+    """A list of ground truths means any of them. Raises what `function` does where it can use none of them."""
+    if not isinstance(ground_truth, list):
+        return function(answer, None if ground_truth is None else as_text(ground_truth))
+    found, problem = list[Scored](), ValueError("the ground truth is a list without an answer")
+    for truth in ground_truth:
+        try:
+            found += [] if truth is None else [function(answer, as_text(truth))]
+        except ValueError as error:
+            problem = error
+    if not found:
+        raise problem
+    return max(found, key=lambda scored: scored.score or 0.0)
+
+
+def answer_in(response: str, after: str | None) -> str | Scored:
+    """The part of the response to look for an answer in: after the last `after`, if that is not None, and after its
+    thinking, `<think>` to `</think>`. Where there is no such part, the score of 0 that this costs.
+    """
+    marks = list(_THINKING.finditer(response))
+    if marks and not (marks[-1][1] or marks[-1][2]):
+        return no_answer(f"its {marks[-1][0]} never ends")
+    begin = marks[-1].end() if marks else 0
+    if after is not None and (found := response.rfind(after)) < 0:
+        return no_answer(f"no {after!r} in it")
+    return response[begin:] if after is None else response[max(begin, found + len(after)) :]
+
+
+def no_answer(reason: str) -> Scored:
+    """The score of a response that gives no answer."""
+    return Scored(0.0, None, f"no answer: {reason}")
+
+
+def _own(
+    function: Callable[[str, Any, Row], Any], after: str | None, response: str, ground_truth: Any, row: Row
+) -> Scored:
+    if after is not None:
+        _, found, response = response.rpartition(after)
+        if not found:
+            return no_answer(f"no {after!r} in it")
     result = function(response, ground_truth, row)
     answer = None
     if isinstance(result, Mapping):

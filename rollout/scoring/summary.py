@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rollout.data.arrow import row_slices
 from rollout.scoring.distribution import Histogram
@@ -23,6 +24,10 @@ class ScoreSummary:
     """
 
     scored: int
+    no_answer: int
+    """Of the scored: those in which the scorer found no answer."""
+    cut_off: int
+    """Of the scored: those that max_tokens cut off. They are scored as they are."""
     unscored: int
     mean: float | None
     pass_rate: float | None
@@ -43,7 +48,7 @@ class ScoreCounts:
 
     def __init__(self, pass_score: float) -> None:
         self._pass_score = pass_score
-        self._unscored = 0
+        self._unscored = self._no_answer = self._cut_off = 0
         self._sum = 0.0
         self._values = Counter[float]()
         self._rows = Counter[tuple[int, int]]()
@@ -53,10 +58,12 @@ class ScoreCounts:
         self._has_answers = False
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Count a batch that has the columns of SCORE_FIELDS."""
+        """Count a batch that has the columns of SCORE_FIELDS and `finish_reason`."""
         present = batch.filter(batch.column("response").is_valid())
         scored = present.filter(present.column("score").is_valid())
         self._unscored += present.num_rows - scored.num_rows
+        self._no_answer += len(scored) - scored.column("score_error").null_count
+        self._cut_off += pc.sum(pc.equal(scored.column("finish_reason"), "length")).as_py() or 0
         scores = scored.column("score").to_numpy()
         self._sum += float(scores.sum())
         self._count_values(scores)
@@ -89,6 +96,8 @@ class ScoreCounts:
         rates = np.array([c / n for n, c in self._rows])
         return ScoreSummary(
             scored=scored,
+            no_answer=self._no_answer,
+            cut_off=self._cut_off,
             unscored=self._unscored,
             mean=self._sum / scored if scored else None,
             pass_rate=passed / scored if scored else None,

@@ -79,6 +79,14 @@ class WandbIdentity:
     group: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """What of the second stage could not be done, and can be done again."""
+
+    steps: list[str]
+    reason: str
+
+
 @dataclass(kw_only=True)
 class SessionRecord:
     """One process that worked on a run."""
@@ -96,6 +104,8 @@ class SessionRecord:
     """How long load, generate, finalize and postprocess took, in the order in which they happened."""
     throughput: Throughput | None = None
     provenance: Provenance | None = None
+    missing: Missing | None = None
+    """None where all that was asked for is there, or the session did not come that far."""
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:

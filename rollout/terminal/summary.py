@@ -16,7 +16,7 @@ from rollout.scoring.distribution import Distribution
 from rollout.store.layout import REPORT
 from rollout.store.run_record import EngineRecord, RunRecord, Throughput
 from rollout.terminal.console import show_table
-from rollout.terminal.text import duration, replay_command
+from rollout.terminal.text import duration, postprocess_command, replay_command
 
 _MAX_RATES = 8  # that a line has room for
 _TRUNCATION_WARNING = 0.05  # a few long responses are normal; more than this share cut off is worth a line
@@ -58,7 +58,7 @@ def show_summary(
     console.print(whole, soft_wrap=True)
     if (replicas := _replicas(record.engine)) is not None:
         console.print(replicas, soft_wrap=True)
-    for warning in _warnings(analysis, record):
+    for warning in [*_warnings(analysis, record), *_missing(run_dir, record)]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     console.print(Text(f"results: {short(run_dir / 'rollouts.parquet')}"), soft_wrap=True)
     if (run_dir / REPORT).exists():
@@ -91,13 +91,16 @@ def _show_scores(console: Console, analysis: Analysis) -> None:
         [
             name,
             f"{part.scored:,}",
+            f"{part.no_answer:,}",
+            f"{part.cut_off:,}",
             f"{part.unscored:,}",
             _share(part.mean),
             *(_share(part.pass_at_k.get(k)) for k in ks),
         ]
         for name, part in scores.items()
     ]
-    show_table(console, "Scores", ["", "scored", "unscored", "mean", *(f"pass@{k}" for k in ks)], rows)
+    names = ["", "scored", "no answer", "cut off", "unscored", "mean", *(f"pass@{k}" for k in ks)]
+    show_table(console, "Scores", names, rows)
     if scores["all"].majority_at_k:
         text = ", ".join(f"majority@{k} {share:.3f}" for k, share in scores["all"].majority_at_k.items())
         console.print(text, soft_wrap=True)
@@ -150,6 +153,14 @@ def _warnings(analysis: Analysis | None, record: RunRecord) -> list[str]:
         reason, count = next(iter(analysis.errors.items()))
         warnings.append(f"{analysis.rows_with_errors} rows have errors; the most frequent ({count} samples): {reason}")
     return warnings
+
+
+def _missing(run_dir: Path, record: RunRecord) -> list[str]:
+    """What of the second stage could not be done, and how to do it."""
+    if record.missing is None:
+        return []
+    steps = ", ".join(record.missing.steps)
+    return [f"{record.missing.reason}; then do what is missing ({steps}) with\n  {postprocess_command(run_dir)}"]
 
 
 def _one_line(text: str, limit: int = 300) -> str:

@@ -25,6 +25,11 @@ def replay_command(run_dir: Path) -> str:
     return f"python -m rollout.replay {_folder(run_dir)}"
 
 
+def postprocess_command(run_dir: Path) -> str:
+    """What to type to do the second stage of the run in `run_dir` again."""
+    return f"python -m rollout.postprocess run_dir={_folder(run_dir)}"
+
+
 def _folder(run_dir: Path) -> str:
     """As an argument, with `trust=true` behind it where the run's own config is refused without."""
     return shlex.quote(short(run_dir)) + (f" {trust.OVERRIDE}" if trust.needs_trust(run_dir) else "")
