@@ -86,7 +86,7 @@ def _score_problems(score: ScoreConfig, inputs: StepInputs) -> Iterator[str]:
 
 
 def scorer_warning(score: ScoreConfig, first: pa.RecordBatch) -> str | None:
-    """What the scorer says against a made-up response to one of the input's first rows, or that it says nothing in time.
+    """What the scorer has against a made-up response to one of the input's first rows, if anything.
 
     It is called as it will be, in a process of its own. Such a scorer may still be right: a line for a person to read.
     """
@@ -96,7 +96,9 @@ def scorer_warning(score: ScoreConfig, first: pa.RecordBatch) -> str | None:
     made_up = [(response, truths[row], rows_of(first.slice(row, 1))[0])] if first.num_rows else []
     with scoring(replace(score, workers=1)) as score_all:
         reasons = [scored.error for scored in score_all(made_up) if scored.score is None and scored.error]
-    return next((f"postprocess.score.scorer={score.scorer}: of a made-up response: {reason}" for reason in reasons), None)
+    return next(
+        (f"postprocess.score.scorer={score.scorer}: of a made-up response: {reason}" for reason in reasons), None
+    )
 
 
 _NAMES = (*BUILT_IN, "regex")

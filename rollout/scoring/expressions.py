@@ -1,7 +1,7 @@
 r"""Mathematical answers: read and compared by the math-verify library, in the forms that it does not know as well.
 
 A ground truth is an expression by itself, `\frac{1}{2}`, or a text with a `\boxed{}`, a `$...$` or a `####`. The answer
-of a response is its last `\boxed{}`, or else what the library finds, what follows "the answer is", or all of a short one.
+of a response is its last `\boxed{}`, or else what the library finds, or follows "the answer is", or all of a short one.
 Both are equal when the library says so, or when they are the same text but for spaces, case and commands that only
 decide how it looks.
 """
@@ -33,7 +33,8 @@ class Answer:
 
     def shown(self) -> str | None:
         """As one text, the same for answers that are written the same; None of nothing."""
-        return str(self.values[0]) if self.values else self.text or None
+        is_word = self.text.isalpha() and len(self.text) > 1
+        return str(self.values[0]) if self.values and not is_word else self.text or None
 
 
 @lru_cache(maxsize=64)
@@ -57,7 +58,7 @@ def answers_of(response: str) -> list[Answer]:
     found = _library(text)
     stated = [whole for whole in (_stated(text), _whole(text)) if whole]
     answers = [Answer(found, "")] if found else []
-    return [*answers, *(Answer(_expression(whole), one_form(whole)) for whole in dict.fromkeys(stated))]
+    return [*answers, *map(_bare_answer, dict.fromkeys(stated))]
 
 
 def are_equal(truth: Answer, answer: Answer) -> bool:
@@ -70,6 +71,11 @@ def are_equal(truth: Answer, answer: Answer) -> bool:
         from math_verify import verify
 
         return bool(verify(list(truth.values), list(answer.values), timeout_seconds=None))
+
+
+def _bare_answer(text: str) -> Answer:
+    """Words are no product of letters."""
+    return Answer(() if len(_WORD.findall(text)) > 1 else _expression(text), one_form(text))
 
 
 def _expression(text: str) -> tuple[Any, ...]:
@@ -116,6 +122,7 @@ def _quiet() -> Iterator[None]:
 
 _PERCENT = re.compile(r"(.*?)\s*(?:\\?%|\\text\s*\{\s*(?:percent|\\?%)\s*\}|(?<![A-Za-z])percent)\.?", re.DOTALL)
 _DELIMITED = re.compile(r"(?<!\\)\$\$?(.+?)(?<!\\)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{2,}")
 _STATED = re.compile(r"(?:answer|result)\s*(?:is|are|:|=)\s*:?\s*(.+)", re.IGNORECASE)
 _BASE = re.compile(r"([0-9a-z]+)_([0-9]+)")
 
@@ -146,7 +153,7 @@ def _stated(text: str) -> str | None:
 
 def _whole(text: str) -> str | None:
     is_short = len(text) <= _MOST_CHARACTERS and len(re.sub(r"\\[a-z]+\s*", "", text).split()) <= 4 * _MOST_WORDS
-    has_words = len(re.findall(r"(?<![\\A-Za-z{])[A-Za-z]{2,}", text)) > _MOST_WORDS
+    has_words = len(_WORD.findall(text)) > _MOST_WORDS
     return None if has_words or not is_short else _bare(text)
 
 
@@ -199,6 +206,7 @@ def cleaned(text: str) -> str:
     text = re.sub(rf"(?<![\d.,])\d{{1,3}}(?:{_GROUP}\d{{3}})+(?!\d)", lambda found: re.sub(r"\D", "", found[0]), text)
     text = re.sub(r"(?<![\d.,])\d{1,3}(?: \d{3})+(?![\d/])", lambda found: found[0].replace(" ", ""), text)
     text = re.sub(r"(?<=\d)\{,\}(?=\d)", ".", text)
+    text = re.sub(r"(?<![\d.,])(\d{1,3}(?:\.\d{3})+),(\d{1,2})(?![\d.,]*\d)", _of_europe, text)
     text = re.sub(r"(?<![\w$\\}])([-+])\s*\\?\$\s*(?=[\d.,]+(?![\d.,]*\s*\$))", r"\1", text)
     text = re.sub(r"\\\$|\\(?:pounds|euro|cent)(?![A-Za-z])|[\u20a0-\u20cf\u00a2-\u00a5]", "", text)
     text = text.replace("$", "") if len(re.findall(r"(?<!\\)\$", text)) == 1 else text
@@ -206,6 +214,10 @@ def cleaned(text: str) -> str:
     text = re.sub(_NUMBER + _TEN, _positional, text)
     text = re.sub(r"(\d*)\.(\d*)\\overline\s*\{(\d+)\}", _repeating, text)
     return re.sub(r"(?<![\w.,/])(\d+)\s+(\d+)/(\d+)(?![\w/])", _improper, text)
+
+
+def _of_europe(found: re.Match[str]) -> str:
+    return f"{found[1].replace('.', '')}.{found[2]}"
 
 
 def _positional(found: re.Match[str]) -> str:

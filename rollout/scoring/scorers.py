@@ -83,7 +83,7 @@ def math(response: str, ground_truth: str) -> Scored:
     for answer in answers:
         if are_equal(truth, answer):
             return Scored(1.0, answer.shown())
-    shown = next(filter(None, (answer.shown() for answer in answers)), None)
+    shown = next((answer.shown() for answer in answers if answer.values), None)
     return no_answer("no expression in it") if shown is None else Scored(0.0, shown)
 
 
