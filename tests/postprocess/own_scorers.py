@@ -28,6 +28,19 @@ def with_numpy(response: str, ground_truth: Any, row: dict[str, Any]) -> Any:
     return np.array(["a"])[0] == response
 
 
+def never(response: str, ground_truth: Any, row: dict[str, Any]) -> float:
+    raise RuntimeError("not today")
+
+
+def hangs(response: str, ground_truth: Any, row: dict[str, Any]) -> float:
+    time.sleep(60)
+    return 1.0
+
+
+def dies(response: str, ground_truth: Any, row: dict[str, Any]) -> float:
+    os._exit(7)
+
+
 class _Slow(Exception):
     def __str__(self) -> str:
         time.sleep(60)
