@@ -70,7 +70,7 @@ def distribution(*counts: int) -> dict[str, Any]:
 def scores(**changes: Any) -> dict[str, Any]:
     histogram = {"edges": [0.0, 0.5, 1.0], "counts": [2, 1]}
     rates = {"pass_at_k": {"1": 0.333, "2": 0.5}, "majority_at_k": {"1": 0.333, "2": 0.25}}
-    totals = {"scored": 3, "unscored": 0, "mean": 0.333, "pass_rate": 0.333}
+    totals = {"scored": 3, "no_answer": 1, "cut_off": 2, "unscored": 0, "mean": 0.333, "pass_rate": 0.333}
     return {**totals, **rates, "histogram": histogram, "row_pass_rates": histogram, **changes}
 
 

@@ -137,16 +137,13 @@ class HardwareConfig:
 @dataclass
 class ScoreConfig:
     scorer: str | None = None
-    """`exact_match`, `numeric_match` (the last number), `regex`, `math` (the math-verify library), or a function of
-    yours as `module:function`; see `rollout.scoring.scorers`."""
+    """`exact_match`, `numeric_match` (the last number), `regex`, `math`, or a function of yours as `module:function`."""
     ground_truth: str | None = None
     """Column of the right answers; a dotted path leads into structs and JSON, as in reward_model.ground_truth."""
     pattern: str | None = None
-    """Regular expression of `scorer=regex`. Its last match's first group must equal the ground truth; without a ground
-    truth, a match is enough."""
+    """Of `scorer=regex`: its last match's first group must equal the ground truth; without one, a match is enough."""
     after: str | None = None
-    """Score only what stands after the last occurrence of this text, for example </think>. A response without it has no
-    answer, and the score 0. null: all of it, but for thinking in <think> and </think>."""
+    """Score what stands after the last occurrence of this text, as </think>; without it there is no answer: 0."""
     pass_score: float = _field(1.0, gt=float("-inf"))
     """A response with at least this score passes; pass@k, majority@k and pass rates count those."""
     timeout: float = _field(10.0, gt=0.0)

@@ -193,9 +193,10 @@ function rowPassRates({ row_pass_rates: histogram }) {
   return histogram && histogramChart({ title: "Pass rate of a row", note, histogram, ...labels });
 }
 
-function scoreHistogram({ mean, scored, unscored, histogram }) {
-  const missing = unscored > 0 ? `, ${number(unscored)} could not be scored` : "";
-  const note = `mean ${number(mean)} of ${plural(scored, "response")}${missing}`;
+function scoreHistogram({ mean, scored, no_answer: noAnswer, cut_off: cutOff, unscored, histogram }) {
+  const counts = { "gave no answer": noAnswer, "were cut off": cutOff, "could not be scored": unscored };
+  const parts = Object.entries(counts).filter(([, count]) => count > 0).map(([name, count]) => `${number(count)} ${name}`);
+  const note = [`mean ${number(mean)} of ${plural(scored, "response")}`, ...parts].join(", ");
   return histogram && histogramChart({ title: "Scores", note, histogram, xLabel: "score", yLabel: "responses" });
 }
 
