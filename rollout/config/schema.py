@@ -137,7 +137,7 @@ class HardwareConfig:
 @dataclass
 class ScoreConfig:
     scorer: str | None = None
-    """`exact_match`, `numeric_match` (the last number), `regex`, `math`, or a function of yours as `module:function`."""
+    """`exact_match`, `numeric_match`, `regex`, `math`, or a function of yours as `module:function`."""
     ground_truth: str | None = None
     """Column of the right answers; a dotted path leads into structs and JSON, as in reward_model.ground_truth."""
     pattern: str | None = None
