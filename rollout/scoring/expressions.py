@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -54,7 +54,7 @@ def answers_of(response: str) -> list[Answer]:
     """The answers a response may be taken to give, the likeliest first."""
     text = cleaned(response)
     if (boxed := _last_boxed(text)) is not None:
-        return [Answer(_percent(boxed) or _library(text), one_form(boxed))]
+        return [Answer(_percent(boxed) or (*_library(text), *_with_letters(boxed)), one_form(boxed))]
     found = _library(text)
     stated = [whole for whole in (_stated(text), _whole(text)) if whole]
     answers = [Answer(found, "")] if found else []
@@ -70,7 +70,7 @@ def are_equal(truth: Answer, answer: Answer) -> bool:
     with _quiet():
         from math_verify import verify
 
-        return bool(verify(list(truth.values), list(answer.values), timeout_seconds=None))
+        return bool(verify(list(truth.values), list(answer.values), allow_set_relation_comp=True, timeout_seconds=None))
 
 
 def _bare_answer(text: str) -> Answer:
@@ -80,7 +80,19 @@ def _bare_answer(text: str) -> Answer:
 
 def _expression(text: str) -> tuple[Any, ...]:
     """What the library makes of a text that is nothing but an expression."""
-    return _percent(text) or _library(f"\\boxed{{{text}}}")
+    return _percent(text) or (*_library(f"\\boxed{{{text}}}"), *_with_letters(text))
+
+
+def _with_letters(text: str) -> tuple[Any, ...]:
+    """What the library makes of it where a letter at its end is no unit: r^2 h."""
+    if not re.search(r"(?<![A-Za-z])[a-z]\s*$", text):
+        return ()
+    with _quiet():
+        from math_verify import LatexExtractionConfig, parse
+
+        normal = LatexExtractionConfig().normalization_config
+        config = LatexExtractionConfig(normalization_config=replace(normal, units=False))
+        return tuple(parse(f"\\boxed{{{text}}}", [config], fallback_mode="no_fallback", parsing_timeout=None))
 
 
 def _percent(text: str) -> tuple[Any, ...]:
@@ -193,7 +205,7 @@ _CHARACTERS = {
     "√": r"\sqrt",
 }
 _TEN = r"\s*(?:\\times|\\cdot|\*|[xX](?=\s*10))\s*10\s*\^\s*(?:\{\s*([-+]?\d{1,2})\s*\}|([-+]?\d{1,2}))(?!\d)"
-_NUMBER = r"(?<![\w.,^_])(\d+(?:\.\d+)?|\.\d+)"
+_NUMBER = r"(?<![\w.,^_])(\d{1,40}(?:\.\d{1,40})?|\.\d{1,40})"
 _GROUP = r"(?:\\[,;: ]|~|[\u00a0\u2007\u2008\u2009\u202f]|\{,\})"
 
 
@@ -212,8 +224,8 @@ def cleaned(text: str) -> str:
     text = text.replace("$", "") if len(re.findall(r"(?<!\\)\$", text)) == 1 else text
     text = re.sub(rf"{_NUMBER}[eE]([-+]?\d{{1,2}})(?!\w|\.\d)", _positional, text)
     text = re.sub(_NUMBER + _TEN, _positional, text)
-    text = re.sub(r"(\d*)\.(\d*)\\overline\s*\{(\d+)\}", _repeating, text)
-    return re.sub(r"(?<![\w.,/])(\d+)\s+(\d+)/(\d+)(?![\w/])", _improper, text)
+    text = re.sub(r"(?<!\d)(\d{0,20})\.(\d{0,20})\\overline\s*\{(\d{1,20})\}", _repeating, text)
+    return re.sub(r"(?<![\w.,/])(\d{1,20})\s+(\d{1,20})/(\d{1,20})(?![\w/])", _improper, text)
 
 
 def _of_europe(found: re.Match[str]) -> str:

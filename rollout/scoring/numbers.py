@@ -45,7 +45,7 @@ _NOISE = [
 _DIGITS = r"(?:\d+(?:[.,]\d+)*|(?<![\w.])\.\d+)"
 _NUMBER = re.compile(
     rf"""(?P<sign>(?<![\d)\]}}])[-+])?
-    (?: (?<!/)(?P<whole>\d+)\s+(?P<part>\d+)/(?P<parts>\d+)(?![\d/])
+    (?: (?<![\d/])(?P<whole>\d{{1,20}})\s+(?P<part>\d{{1,20}})/(?P<parts>\d{{1,20}})(?![\d/])
       | (?<![\d/])(?P<above>{_DIGITS})\ ?/\ ?(?P<below>{_DIGITS})(?![\d/])
       | (?P<digits>{_DIGITS})
         (?: \s*[*xX]\s*10\^(?P<power_of_ten>[-+]?\d{{1,3}})(?!\d)
@@ -81,12 +81,12 @@ def number_text(value: Fraction) -> str:
 
 
 def plain(text: str) -> str:
-    """`text` with its numbers in ASCII: no LaTeX around them, no currency before them, commas between groups."""
+    """`text` with its numbers in ASCII: no LaTeX around them, no currency before them."""
     text = ascii_digits(text)
     for pattern, replacement in _LATEX:
         text = pattern.sub(replacement, text)
     text = _FRACTION.sub(_slashed, text)
-    text = _GROUPS.sub(lambda found: re.sub(r"\D", ",", found[0]), text)
+    text = _GROUPS.sub(lambda found: re.sub(r"\D", "", found[0]), text)
     for pattern, replacement in _NOISE:
         text = pattern.sub(replacement, text)
     return text
@@ -149,7 +149,7 @@ def _of_digits(digits: str, is_list: bool) -> Fraction | None:
     if dots > 1 and re.fullmatch(r"\d{1,3}(?:\.\d{3})+", digits):
         return _fraction(digits.replace(".", ""))
     whole, _, part = digits.partition(".")
-    if commas and not is_list and "," not in part and _is_grouped(whole):
+    if commas and "," not in part and _is_grouped(whole):
         digits = digits.replace(",", "")
     return _fraction(digits.rpartition(",")[2])
 

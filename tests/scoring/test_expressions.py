@@ -301,6 +301,8 @@ def test_no_answer_is_equal_to_another_number_or_to_none(answer: str) -> None:
 
 
 SAME = [
+    (r"\frac{\pi r^2 h}{3}", r"\boxed{\frac{1}{3}\pi r^2 h}"),
+    (r"(-3,5)", r"\boxed{-3 < x < 5}"),
     (r"28%", r"The answer is 28%."),
     (r"28\%", r"The answer is 28 percent."),
     (r"50%", r"\boxed{50\%}"),
@@ -407,6 +409,14 @@ OTHER = [
 @pytest.mark.parametrize(("ground_truth", "response"), OTHER)
 def test_what_means_something_else_is_not_equal(ground_truth: str, response: str) -> None:
     assert not score(response, ground_truth)
+
+
+@pytest.mark.parametrize(
+    "text", ["9" * 5000, "1 2/" + "9" * 5000, "9" * 5000 + "e5", r"0.\overline{" + "9" * 5000 + "}"]
+)
+def test_numbers_without_end_are_no_error(text: str) -> None:
+    assert not score(text, "4")
+    assert not score("4", text)
 
 
 def test_nothing_of_the_library_is_on_screen(capfd: pytest.CaptureFixture[str]) -> None:
