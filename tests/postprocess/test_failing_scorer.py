@@ -64,7 +64,7 @@ def test_the_command_on_screen_does_what_is_missing(tmp_path: Path) -> None:
     again = run_command(*shlex.split(printed)[3:], cwd=tmp_path, module="rollout.postprocess")
     assert again.returncode == 0, again.stderr
     assert {row["score"] for row in read(tmp_path / "a run/scores.parquet")} == {1.0}
-    assert "missing" not in json.loads((tmp_path / "a run/run.json").read_text())
+    assert json.loads((tmp_path / "a run/run.json").read_text())["missing"] is None
 
 
 def test_a_resume_scores_what_is_missing(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_a_resume_scores_what_is_missing(tmp_path: Path) -> None:
     again = resume("run", "trust=true", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
     assert names(tmp_path / "run") == {"scores.parquet", "analysis.json"}
-    assert "missing" not in json.loads((tmp_path / "run/run.json").read_text())
+    assert json.loads((tmp_path / "run/run.json").read_text())["missing"] is None
 
 
 def test_the_second_stage_by_itself_does_the_rest_and_fails(tmp_path: Path) -> None:
