@@ -20,7 +20,7 @@ from rollout.errors import UserError
 from rollout.postprocess.analyze import analyze
 from rollout.postprocess.score import SCHEMA, score_responses, with_scores
 from rollout.postprocess.source import open_source
-from rollout.scoring.pass_at_k import ks, majority_at_k, pass_at_k
+from rollout.scoring.pass_at_k import majority_at_k, pass_at_k, reported_ks
 from rollout.scoring.scorers import scorer_of
 from tests.postprocess.tables import Row, answered, read, source_of
 
@@ -212,10 +212,10 @@ def test_majority_at_k_is_whether_the_most_frequent_of_the_first_answers_passes(
 
 
 def test_k_goes_up_in_powers_of_two_to_the_number_of_samples() -> None:
-    assert ks([8, 3]) == [1, 2, 4, 8]
-    assert ks([6]) == [1, 2, 4, 6]
-    assert ks([1]) == [1]
-    assert ks([]) == []
+    assert reported_ks([8, 3]) == [1, 2, 4, 8]
+    assert reported_ks([6]) == [1, 2, 4, 6]
+    assert reported_ks([1]) == [1]
+    assert reported_ks([]) == []
 
 
 SCORES_OF_A_ROW = st.lists(st.none() | st.sampled_from([0.0, 0.5, 1.0]), min_size=3, max_size=3)
@@ -244,7 +244,7 @@ def test_the_aggregates_are_those_of_plain_python(
     assert (found.scored, found.unscored) == (len(flat), 3 * len(table) - len(flat))
     assert found.mean == (pytest.approx(statistics.fmean(flat)) if flat else None)
     assert found.pass_rate == (pytest.approx(sum(score >= 0.5 for score in flat) / len(flat)) if flat else None)
-    assert list(found.pass_at_k) == [str(k) for k in ks(map(len, passed))]
+    assert list(found.pass_at_k) == [str(k) for k in reported_ks(map(len, passed))]
     for k in map(int, found.pass_at_k):
         enough = [row for row in passed if len(row) >= k]
         by_draws = [statistics.fmean(map(any, itertools.combinations(row, k))) for row in enough]
