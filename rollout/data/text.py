@@ -2,22 +2,15 @@
 
 import base64
 import json
-from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from rollout.data.floats import written
 from rollout.data.prompts import without_nulls
 
-_IS_LIST = (
-    pa.types.is_list,
-    pa.types.is_large_list,
-    pa.types.is_fixed_size_list,
-    pa.types.is_list_view,
-    pa.types.is_large_list_view,
-)
 _POSITIONAL = range(-10, 16)  # exponents of ten of numbers that people write without one
 
 
@@ -47,7 +40,7 @@ def values_of(column: pa.Array | pa.ChunkedArray) -> list[Any]:
     """The values of a column as Python has them, where a float32 is the number that people write: 0.1, not
     0.10000000149011612.
     """
-    return _written(column.to_pylist(), column.type)
+    return written(column.to_pylist(), column.type)
 
 
 def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
@@ -71,51 +64,3 @@ def _of_bytes(value: bytes) -> str:
         return value.decode()
     except UnicodeDecodeError:
         return base64.b64encode(value).decode()
-
-
-def _written(values: list[Any], kind: pa.DataType) -> list[Any]:
-    write = _writer(kind)
-    return values if write is None else [None if value is None else write(value) for value in values]
-
-
-def _writer(kind: pa.DataType) -> Callable[[Any], Any] | None:
-    """What makes of a value of this type the one that people write; None where it is that already."""
-    if pa.types.is_float32(kind) or pa.types.is_float16(kind):
-        short = np.float32 if pa.types.is_float32(kind) else np.float16
-        return lambda value: float(str(short(value)))
-    if pa.types.is_dictionary(kind):
-        return _writer(kind.value_type)
-    if pa.types.is_struct(kind):
-        return _writer_of_fields({field.name: _writer(field.type) for field in kind})
-    if pa.types.is_map(kind):
-        return _writer_of_pairs(_writer(kind.key_type), _writer(kind.item_type))
-    if isinstance(kind, pa.BaseExtensionType):
-        return _writer(kind.storage_type)
-    if any(test(kind) for test in _IS_LIST):
-        item = kind.value_type
-        return None if _writer(item) is None else lambda values: _written(values, item)
-    return None
-
-
-def _writer_of_fields(writers: dict[str, Callable[[Any], Any] | None]) -> Callable[[Any], Any] | None:
-    def write(fields: dict[str, Any]) -> dict[str, Any]:
-        return fields | {
-            name: writer(fields[name])
-            for name, writer in writers.items()
-            if writer is not None and fields[name] is not None
-        }
-
-    return write if any(writers.values()) else None
-
-
-def _writer_of_pairs(*writers: Callable[[Any], Any] | None) -> Callable[[Any], Any] | None:
-    def write(pairs: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-        return [
-            tuple(
-                part if part is None or writer is None else writer(part)
-                for part, writer in zip(pair, writers, strict=True)
-            )
-            for pair in pairs
-        ]
-
-    return write if any(writers) else None
