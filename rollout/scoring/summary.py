@@ -16,7 +16,7 @@ _MAX_DISTINCT = 1000  # different scores that are counted one by one, for the hi
 _BINS = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoreSummary:
     """Of the responses that have a score. `unscored` have none: no ground truth, or the scorer raised or timed out.
 
@@ -24,9 +24,9 @@ class ScoreSummary:
     """
 
     scored: int
-    no_answer: int
+    no_answer: int = 0
     """Of the scored: those in which the scorer found no answer."""
-    cut_off: int
+    cut_off: int = 0
     """Of the scored: those that max_tokens cut off. They are scored as they are."""
     unscored: int
     mean: float | None
