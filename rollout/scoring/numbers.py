@@ -53,12 +53,22 @@ _NUMBER = re.compile(
           | \^(?P<power>[-+]?\d{{1,3}})(?!\d) )? )""",
     re.VERBOSE,
 )
+_TAIL, _MARGIN = 2000, 500  # characters; in the margin a number may have its beginning cut off
 _MOST_DIGITS = 300  # of what is read as a number, or worked out as a power
 
 
 def last_number(text: str) -> Fraction | None:
     """The last number in `text`; None where there is none. Percent signs, currencies and units are left aside."""
+    if len(text) > 2 * _TAIL and (value := _last(text[-_TAIL:], _MARGIN)) is not None:
+        return value  # the beginning of a long text is not worth its time
+    return _last(text, 0)
+
+
+def _last(text: str, begin: int) -> Fraction | None:
+    """The last number that stands at `begin` or after it."""
     for found in reversed(list(_NUMBER.finditer(plain(text)))):
+        if found.start() < begin:
+            return None
         value = _value(found)
         if value is not None:
             return -value if found["sign"] == "-" else value

@@ -159,6 +159,13 @@ def test_the_last_number_of_a_text(text: str, number: str | None) -> None:
     assert (None if found is None else number_text(found)) == number
 
 
+@pytest.mark.parametrize("after", ["", "word " * 300, "word " * 390, "word " * 2000])
+def test_the_length_of_a_text_does_not_matter(after: str) -> None:
+    found = last_number("the 7 of " * 1000 + "it is 1 234 567.5 in all " + after)
+    assert found is not None
+    assert number_text(found) == "1234567.5"
+
+
 @pytest.mark.parametrize("text", ["40", "so 40.0", "4e1", "0,040.00", "80/2", "4 \\times 10^1", "40%", "$40."])
 def test_equal_numbers_have_one_text(text: str) -> None:
     found = last_number(text)
