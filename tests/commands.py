@@ -43,7 +43,9 @@ def run_fresh(*arguments: str, cwd: Path, module: str = "rollout") -> Completed:
 
 def run_command(*arguments: str, cwd: Path, module: str = "rollout") -> Completed:
     """The same, forked."""
-    return start_command(*arguments, cwd=cwd, module=module).completed(timeout=300)
+    process = start_command(*arguments, cwd=cwd, module=module)
+    output, errors = process.communicate(timeout=300)
+    return Completed(process.args, process.wait(), output, errors)
 
 
 def start_command(*arguments: str, cwd: Path, module: str = "rollout") -> "Running":
@@ -64,8 +66,8 @@ class Running:
     def __init__(self, arguments: tuple[str, ...], cwd: Path, module: str) -> None:
         self.args = command(*arguments, module=module)
         self._output = tempfile.TemporaryDirectory(prefix="rollout-test-")
-        there = (self._path("stdout"), self._path("stderr"))
-        asked = (module, arguments, cwd, dict(os.environ), *there)
+        self._printed = (Path(self._output.name, "stdout"), Path(self._output.name, "stderr"))
+        asked = (module, arguments, cwd, dict(os.environ), *self._printed)
         self._process = _fork.Process(target=_main, args=asked, name=_NAME)
         with chdir(_ROOT):  # where the process that is forked looks for `tests` when it begins
             forkserver.ensure_running()
@@ -76,15 +78,18 @@ class Running:
         assert self._process.pid is not None
         return self._process.pid
 
-    def poll(self) -> int | None:
+    @property
+    def returncode(self) -> int | None:
         return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         self._process.join(timeout)
-        code = self._process.exitcode
-        if code is None:
+        if self.returncode is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
-        return code
+        return self.returncode
 
     def send_signal(self, signum: signal.Signals) -> None:
         if self.poll() is None:
@@ -93,17 +98,10 @@ class Running:
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
 
-    def completed(self, timeout: float | None = None) -> Completed:
-        """How it ended and what it has printed."""
-        code = self.wait(timeout)
-        return Completed(self.args, code, self.printed("stdout"), self.printed("stderr"))
-
-    def printed(self, name: str) -> str:
-        """What it has printed so far; name: stdout or stderr."""
-        return self._path(name).read_text(encoding="utf-8")
-
-    def _path(self, name: str) -> Path:
-        return Path(self._output.name, name)
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        self.wait(timeout)
+        output, errors = (path.read_text(encoding="utf-8") for path in self._printed)
+        return output, errors
 
 
 def _main(module: str, arguments: tuple[str, ...], cwd: Path, environment: dict[str, str], *output: Path) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from rollout.errors import UserError
 from rollout.store.journal import read_part
-from tests.commands import ECHO, command, resume, run_command
+from tests.commands import ECHO, Running, resume, run_command, start_command
 from tests.conftest import chat, write_input
 
 ROWS = [{"prompt": chat(f"question {number}"), "number": number} for number in range(400)]
@@ -35,12 +35,10 @@ def start(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     return run_command(*ECHO, "data.path=input.parquet", "hydra.run.dir=run", *overrides, cwd=folder)
 
 
-def started(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+def started(folder: Path, *overrides: str) -> Running:
     """A run that has written its first samples and has more to come."""
     arguments = [*ECHO, "data.path=input.parquet", "hydra.run.dir=run", *SLOW, *overrides]
-    process = subprocess.Popen(
-        command(*arguments), cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    process = start_command(*arguments, cwd=folder)
     deadline = time.monotonic() + 60
     while not list(folder.glob("run/samples/part-*.parquet")):
         assert process.poll() is None, process.communicate()
@@ -58,6 +56,7 @@ def journal(folder: Path) -> pd.DataFrame:
     return pd.concat(pd.read_parquet(path) for path in sorted(folder.glob("run/samples/part-*.parquet")))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_in_order_and_the_rest_comes_with_resume(
     signum: signal.Signals, code: int, folder: Path
@@ -84,6 +83,7 @@ def test_a_signal_stops_in_order_and_the_rest_comes_with_resume(
         assert (folder / "run" / name).read_bytes() == (folder / "uninterrupted" / name).read_bytes()
 
 
+@pytest.mark.long
 def test_a_second_signal_ends_at_once() -> None:
     stubborn = (
         "import time\nfrom rollout.process.signals import stop_on_signal\n"
@@ -195,6 +195,7 @@ def test_every_difference_is_named(once: Path) -> None:
     ]
 
 
+@pytest.mark.long
 def test_hardware_may_change_and_the_input_may_move(folder: Path) -> None:
     process = started(folder)
     process.kill()
@@ -205,6 +206,7 @@ def test_hardware_may_change_and_the_input_may_move(folder: Path) -> None:
     assert len(pd.read_parquet(folder / "run/rollouts.parquet")) == 400
 
 
+@pytest.mark.long
 def test_a_run_resumes_from_another_folder(folder: Path) -> None:
     process = started(folder)
     process.kill()
@@ -214,6 +216,7 @@ def test_a_run_resumes_from_another_folder(folder: Path) -> None:
     assert [session["status"] for session in manifest(folder)["sessions"]] == ["killed"]
 
 
+@pytest.mark.long
 def test_a_live_run_folder_is_refused_saying_who_holds_it(folder: Path) -> None:
     process = started(folder)
     refused = resume("run", cwd=folder)
@@ -232,6 +235,7 @@ def test_what_is_not_a_run_folder_is_refused(target: str, folder: Path) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["input.parquet"]
 
 
+@pytest.mark.long
 def test_a_damaged_shard_is_named_and_without_it_its_samples_come_again(folder: Path) -> None:
     process = started(folder)
     process.kill()
@@ -265,6 +269,7 @@ def test_an_engine_that_keeps_dying_ends_the_run_and_resume_goes_on(folder: Path
     assert len(journal(folder)) == 800
 
 
+@pytest.mark.long
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
 def test_a_full_disk_stops_with_a_line_and_the_run_goes_on_once_there_is_space(folder: Path) -> None:
     small = folder / "small"
@@ -390,10 +395,11 @@ def test_keys_that_json_turns_into_text_are_no_difference(folder: Path) -> None:
     assert resume("run", cwd=folder).stdout == "run: nothing to do, the run is complete\n"
 
 
+@pytest.mark.long
 def test_a_signal_is_heard_while_only_bad_rows_come(folder: Path) -> None:
     pd.DataFrame({"prompt": pd.Series([None] * 600_000, dtype="str")}).to_parquet(folder / "null.parquet")
     arguments = [*ECHO, "data.path=null.parquet", "data.max_error_fraction=1", "hydra.run.dir=run"]
-    process = subprocess.Popen(command(*arguments), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start_command(*arguments, cwd=folder)
     while not list(folder.glob("run/samples/part-*.parquet")):
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)

@@ -70,8 +70,9 @@ def kill_while_finalizing(process: Running, run_dir: Path) -> None:
 
 
 def finish(folder: Path, name: str) -> None:
-    ended = start_or_resume(folder, name).completed(timeout=120)
-    assert ended.returncode == 0, ended.stderr
+    process = start_or_resume(folder, name)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
 
 
 def assert_as_undisturbed(folder: Path, name: str) -> None:

@@ -16,6 +16,8 @@ from tests.commands import command
 from tests.processes import alive, family, wait_until
 from tests.tiny_model import write_tiny_model
 
+pytestmark = pytest.mark.long
+
 NAMED = (  # as vLLM's processes are, a moment after they began; see prctl(2)
     "import ctypes, os, subprocess, sys, time\ntime.sleep(0.3)\nctypes.CDLL(None).prctl(15, b'VLLM::Worker', 0, 0, 0)\n"
 )

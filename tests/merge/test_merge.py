@@ -341,6 +341,7 @@ def test_a_disk_that_is_full_leaves_no_result(copy: Path, monkeypatch: pytest.Mo
     assert not (copy / "merged" / OUTPUT).exists()
 
 
+@pytest.mark.long
 def test_a_job_array_through_submitit_ends_in_one_file(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     write_input(tmp_path / "input.parquet", WORDS)

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 PARENT = """
 import subprocess, sys, time
 from rollout import watchdog
@@ -24,6 +26,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_children_and_their_children_end_with_a_parent_that_is_killed() -> None:
     bystander = subprocess.Popen(["sleep", "600"])
     parent = subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True)

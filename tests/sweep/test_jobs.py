@@ -151,6 +151,7 @@ def test_what_nobody_foresaw_keeps_its_traceback_and_stops_no_other_job(tmp_path
     assert table(tmp_path / "s")[0]["error"].startswith("IsADirectoryError")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("objective", ["throughput.output_tok_s", "truncated_fraction", "score.mean"])
 def test_optuna_gets_the_objective(objective: str, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
@@ -177,6 +178,7 @@ def test_an_objective_that_no_job_can_have_is_refused_before_anything_runs(
     assert not list((tmp_path / "s").glob("*/run.json"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_jobs_in_processes_of_their_own_end_in_the_same_table(launcher: str, tmp_path: Path) -> None:
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.removesuffix('_local')}_launcher")
@@ -204,6 +206,7 @@ def test_a_result_that_is_gone_is_made_again_and_blames_no_other_job(tmp_path: P
     assert (tmp_path / "s/1/rollouts.parquet").exists()
 
 
+@pytest.mark.long
 def test_jobs_that_end_together_may_all_write_the_comparison(sweep_dir: Path) -> None:
     """Each writes files of its own before it replaces the common ones."""
     program = (

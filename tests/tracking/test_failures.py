@@ -15,6 +15,8 @@ from tests.commands import command, run_fresh
 from tests.tracking.test_tracking import inspected
 from tests.wandb_server import refusing_server, silent_server, wandb_server
 
+pytestmark = pytest.mark.long
+
 SHORT = ("tracking.init_timeout=2", "tracking.finish_timeout=2")
 SLOW = ("engine.echo.max_steps=20", "engine.echo.step_seconds=0.05")  # about four seconds of 12 x 32 samples
 RUN = (

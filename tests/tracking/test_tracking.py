@@ -18,6 +18,8 @@ from rollout.tracking.wandb_run import TABLE_COLUMNS, identity, sample_rows
 from tests.commands import run_fresh
 from tests.wandb_server import WandbServer, wandb_server
 
+pytestmark = pytest.mark.long
+
 ECHO = ("engine.kind=echo", "hardware=cpu", "sampling.n_samples=6")
 
 
