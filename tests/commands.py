@@ -110,6 +110,7 @@ def _main(module: str, arguments: tuple[str, ...], cwd: Path, environment: dict[
     os.environ.clear()
     os.environ.update(environment)
     sys.argv[1:] = arguments
+    sys.orig_argv = command(*arguments, module=module)
     sys.path.insert(0, str(cwd))
     tempfile.tempdir = None  # TMPDIR may be another one now
     for descriptor, path in zip((1, 2), output, strict=True):
