@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 
 from rollout.config import HardwareConfig, RunConfig
-from rollout.data.prompts import read_prompts, shard_in_words
+from rollout.data.prompts import read_prompts, shard_in_words, watch_roles
 from rollout.data.tables import Table
 from rollout.generation.session import error_limit
 from rollout.preflight import scorer_warnings
@@ -17,13 +17,16 @@ def show_plan(run: RunConfig, table: Table) -> None:
     Raises UserError, after the plan, where there are more of them than the run allows.
     """
     n_samples, max_tokens = run.sampling.n_samples, run.sampling.max_tokens
-    bad = [prompt for prompt in read_prompts(table, run.data) if prompt.error is not None]
+    warnings = list[str]()
+    bad = [prompt for prompt in watch_roles(read_prompts(table, run.data), warnings.append) if prompt.error is not None]
     print(f"input     {table.path}: {table.num_rows:,} rows, columns {', '.join(table.schema.names)}")
     if run.data.num_shards > 1:
         print(f"shard     {shard_in_words(table, run.data)}")
     print(f"prompts   {table.num_rows - len(bad):,} usable, {len(bad):,} not")
     for prompt in bad[:5]:
         print(f"          row {prompt.row_id}: {prompt.error}")
+    for warning in warnings:
+        print(f"warning   {warning}")
     samples = n_samples * (table.num_rows - len(bad))
     print(f"samples   {samples:,} ({n_samples} per row), at most {samples * max_tokens:,} tokens")
     print(f"model     {run.model.path}")

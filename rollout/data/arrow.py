@@ -1,9 +1,22 @@
-"""What Arrow arrays are asked for in more than one place."""
+"""What Arrow types and arrays are asked for in more than one place, whatever a file holds."""
 
+import re
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from rollout.data.floats import written
+
+NOT_UTF8 = object()
+"""In place of a cell with text that is not UTF-8; see `cells`."""
+
+
+_SHOWABLE = re.compile(r"(\d{4,6}-\d\d-\d\d )?\d\d:\d\d:\d\d|\d{4,6}-\d\d-\d\d$|-?\d+$")
+"""What Arrow writes for a date, a time or a duration; of dates out of its own range it writes nonsense."""
 
 
 def row_slices(batch: pa.RecordBatch) -> list[tuple[int, int]]:
@@ -13,3 +26,209 @@ def row_slices(batch: pa.RecordBatch) -> list[tuple[int, int]]:
         return []
     cuts = [0, *(np.flatnonzero(np.diff(row_ids)) + 1).tolist(), len(row_ids)]
     return list(pairwise(cuts))
+
+
+def joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    """The rows of one or more batches of one schema as one."""
+    if len(batches) == 1:
+        return batches[0]
+    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return batch
+
+
+def regrouped(batches: Iterable[pa.RecordBatch], num_rows: int) -> Iterator[list[pa.RecordBatch]]:
+    """The same rows, `num_rows` at a time; the last time what is left."""
+    held, count = list[pa.RecordBatch](), 0
+    for batch in batches:
+        while batch.num_rows:
+            part = batch.slice(0, num_rows - count)
+            held.append(part)
+            count += part.num_rows
+            batch = batch.slice(part.num_rows)
+            if count == num_rows:
+                yield held
+                held, count = [], 0
+    if held:
+        yield held
+
+
+def stored(kind: pa.DataType) -> pa.DataType:
+    """What values of type `kind` are, behind a dictionary, a run-end encoding or an extension type."""
+    while True:
+        if isinstance(kind, pa.BaseExtensionType):
+            kind = kind.storage_type
+        elif pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+            kind = kind.value_type
+        else:
+            return kind
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether values of type `kind` are text, JSON text for one."""
+    kind = stored(kind)
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def is_bytes(kind: pa.DataType) -> bool:
+    """Whether values of type `kind` are bytes. A UUID is not: it has a form as text."""
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
+    return not isinstance(kind, pa.UuidType) and any(test(stored(kind)) for test in tests)
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether values of type `kind` are lists."""
+    tests = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
+    views = (pa.types.is_list_view, pa.types.is_large_list_view)
+    return any(test(stored(kind)) for test in (*tests, *views))
+
+
+def values(column: pa.Array) -> list[Any]:
+    """`column.to_pylist()` for any column: what Python has no form for is text instead, or says so.
+
+    A float32 is the number that people write: 0.1, not 0.10000000149011612.
+    """
+    try:
+        if not _contains(column.type, _is_nano_time):
+            return written(column.to_pylist(), column.type)
+    except Exception:  # OverflowError, UnicodeDecodeError, ArrowInvalid, ...: by type, value and version of Arrow
+        pass
+    return written([_value(cell) for cell in column], column.type)
+
+
+def cells(column: pa.Array) -> list[Any]:
+    """As `values`, with NOT_UTF8 for a cell that has text which is not UTF-8, anywhere in it."""
+    try:
+        return written(column.to_pylist(), column.type)
+    except Exception:  # as above
+        return written([_cell(cell) for cell in column], column.type)
+
+
+def shown(column: pa.Array) -> pa.Array:
+    """Dates or timestamps as Arrow writes them; one that it cannot write says so."""
+    try:
+        texts = column.cast(pa.string()).to_pylist()
+    except Exception:  # as above
+        texts = [""] * len(column)
+    found = [text if text is None or _SHOWABLE.match(text) else None for text in texts]
+    lost = [place for place, (text, as_is) in enumerate(zip(texts, found, strict=True)) if text != as_is]
+    for place in lost:
+        found[place] = _shown(column[place]) if column[place].is_valid else None
+    return pa.array(found, pa.string())
+
+
+def valid_text(column: pa.Array) -> pa.Array:
+    """A column of strings, with a replacement character for each byte that is not UTF-8."""
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return pa.array(values(column), column.type)
+    return column
+
+
+def _is_nano_time(kind: pa.DataType) -> bool:
+    """Of which `to_pylist` loses something without a word: Python's times end at microseconds."""
+    return bool(pa.types.is_time64(kind)) and kind.unit == "ns"
+
+
+def _is_list_view(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list_view(kind) or pa.types.is_large_list_view(kind))
+
+
+def _contains(kind: pa.DataType, test: Callable[[pa.DataType], bool]) -> bool:
+    """Whether `test` holds for `kind`, or for a type in it at any depth."""
+    kind = stored(kind)
+    return test(kind) or any(_contains(kind.field(i).type, test) for i in range(kind.num_fields))
+
+
+def _cell(cell: pa.Scalar) -> Any:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError:
+        return NOT_UTF8
+    except Exception:  # as above
+        return _value(cell)
+
+
+def _value(cell: pa.Scalar) -> Any:
+    if not cell.is_valid:
+        return None
+    try:
+        if not _contains(cell.type, _is_nano_time) or (_is_nano_time(cell.type) and cell.value % 1000 == 0):
+            return cell.as_py()
+    except Exception:  # as above
+        pass
+    if isinstance(cell, pa.StructScalar):
+        pairs = [(cell.type.field(i).name, _value(cell[i])) for i in range(cell.type.num_fields)]
+        return pairs if len(dict(pairs)) < len(pairs) else dict(pairs)  # two fields may have one name
+    if isinstance(cell, pa.MapScalar):
+        return [(_value(item[0]), _value(item[1])) for item in cell.values]
+    if isinstance(cell, pa.DictionaryScalar | pa.ExtensionScalar | pa.RunEndEncodedScalar):
+        return _value(cell.value)
+    return [_value(item) for item in cell.values] if is_list(cell.type) else _shown(cell)
+
+
+def _shown(cell: pa.Scalar) -> str:
+    """The text of a value that Python has no form for."""
+    try:
+        if is_text(cell.type):
+            return bytes(cell.as_buffer()).decode("utf-8", "replace")
+        number, kind = cell.value, cell.type
+        if pa.types.is_timestamp(kind) and kind.tz is not None:  # this machine may not know the zone
+            cell = cell.cast(pa.timestamp(kind.unit, "UTC"))
+        text = str(cell.cast(pa.string()).as_py())
+        return text if _SHOWABLE.match(text) else f"{number} ({kind}, cannot be shown)"
+    except Exception:  # as above
+        return f"a value of type {cell.type}, cannot be shown"
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """`kind` without types on which Arrow computes little, at any depth: views, and run-end encoded ones."""
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_run_end_encoded(kind):
+        return plain_type(kind.value_type)
+    if pa.types.is_dictionary(kind):
+        return pa.dictionary(kind.index_type, plain_type(kind.value_type), kind.ordered)
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind if kind.storage_type == (plain := plain_type(kind.storage_type)) else _extension(kind, plain)
+    if pa.types.is_struct(kind):
+        return pa.struct([plain_field(kind.field(i)) for i in range(kind.num_fields)])
+    if pa.types.is_map(kind):
+        return pa.map_(plain_field(kind.key_field), plain_field(kind.item_field), kind.keys_sorted)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(plain_field(kind.value_field), kind.list_size)
+    if pa.types.is_list(kind) or pa.types.is_list_view(kind):
+        return pa.list_(plain_field(kind.value_field))
+    if pa.types.is_large_list(kind) or pa.types.is_large_list_view(kind):
+        return pa.large_list(plain_field(kind.value_field))
+    return kind
+
+
+def plain_field(column: pa.Field) -> pa.Field:
+    """`column` with its `plain_type`."""
+    return column.with_type(plain_type(column.type))
+
+
+def _extension(kind: pa.BaseExtensionType, storage: pa.DataType) -> pa.DataType:
+    """The extension type over another storage, or that storage where there is none."""
+    return pa.json_(storage) if isinstance(kind, pa.JsonType) else storage
+
+
+def cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    """`column` as type `kind`, also where Arrow has no such cast. Raises ArrowInvalid for values that do not fit."""
+    if column.type == kind:
+        return column
+    if isinstance(column, pa.RunEndEncodedArray):
+        return cast(pc.run_end_decode(column), kind)
+    if isinstance(column, pa.ExtensionArray):
+        return cast(column.storage, kind)
+    if isinstance(kind, pa.BaseExtensionType):
+        return pa.ExtensionArray.from_storage(kind, cast(column, kind.storage_type))
+    if _contains(column.type, _is_list_view):  # whose items Arrow 26 loses in a cast
+        return pa.array(values(column), kind)
+    try:
+        return column.cast(kind)
+    except pa.ArrowNotImplementedError:
+        return pa.array(values(column), kind)

@@ -1,51 +1,99 @@
 """Dotted paths into columns: `reward_model.ground_truth` is a field of a struct, or of a JSON object kept as text."""
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
 
-from rollout.data.tables import load_json
-from rollout.data.text import values_of
+from rollout.data.arrow import NOT_UTF8, is_text, stored, values
+from rollout.data.json_text import column_values, holds_json, load_json
 from rollout.errors import did_you_mean
+
+ColumnPath = tuple[str, ...]
+"""A column, and the field of a field of it."""
+
+
+def find(schema: pa.Schema, path: str, into_text: bool = True) -> ColumnPath | None:
+    """Where `path` leads, or None where it leads nowhere; with `into_text` it may lead into any column of text.
+
+    Columns and fields may have dots in their own names: the longest that fits is meant.
+    """
+    if path in (names := [field.name for field in schema]):
+        return (path,)
+    for name in sorted((name for name in names if path.startswith(f"{name}.")), key=len, reverse=True):
+        if (below := _below(schema.field(name), path.removeprefix(f"{name}."), into_text)) is not None:
+            return (name, *below)
+    return None
+
+
+def names_in(schema: pa.Schema) -> list[str]:
+    """Every path that the types of `schema` tell of."""
+    return [*_names(schema)]
 
 
 def path_problem(schema: pa.Schema, path: str) -> str | None:
     """What is wrong with `path`, as the end of an error line; None for one that leads somewhere."""
-    column, fields = _split(schema, path)
-    if column not in schema.names:
-        return f"no such column, {did_you_mean(column, schema.names)}"
-    kind = schema.field(column).type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    for name in fields:
-        if not pa.types.is_struct(kind):
-            break  # JSON text, or a type whose values will tell
-        known = [kind.field(i).name for i in range(kind.num_fields)]
-        if name not in known:
-            return f"{column} has no field {name}, {did_you_mean(name, known)}"
-        kind = kind.field(name).type
-    else:
+    if find(schema, path) is not None:
         return None
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    return None if is_text else f"{column} holds {kind}, which has no fields"
+    owners = [name for name in schema.names if path.startswith(f"{name}.")]
+    column = max(owners, key=len, default=None)
+    if column is None:
+        return f"no such column, {did_you_mean(path.partition('.')[0], schema.names)}"
+    kind, rest = stored(schema.field(column).type), path.removeprefix(f"{column}.")
+    while pa.types.is_struct(kind):
+        known = [kind.field(i).name for i in range(kind.num_fields)]
+        name = max((name for name in known if rest.startswith(f"{name}.")), key=len, default=None)
+        if name is None:
+            missing = rest.partition(".")[0]
+            return f"{column} has no field {missing}, {did_you_mean(missing, known)}"
+        kind, rest = stored(kind.field(name).type), rest.removeprefix(f"{name}.")
+    return f"{column} holds {kind}, which has no fields"
+
+
+def type_at(schema: pa.Schema, path: ColumnPath) -> pa.DataType:
+    """The type at the end of `path`; that of the text where it leads into JSON."""
+    kind = schema.field(path[0]).type
+    for name in path[1:]:
+        if not pa.types.is_struct(stored(kind)):
+            break
+        kind = stored(kind).field(name).type
+    return kind
 
 
 def values_at(batch: pa.RecordBatch, path: str) -> list[Any]:
     """The value at `path` for every row of `batch`; None where the row has none."""
-    column, fields = _split(batch.schema, path)
-    return [_follow(value, fields) for value in values_of(batch.column(column))]
+    steps = find(batch.schema, path)
+    if steps is None:
+        return [None] * batch.num_rows
+    return column_values(batch, path) if len(steps) == 1 else values_along(batch, steps)
 
 
-def _split(schema: pa.Schema, path: str) -> tuple[str, list[str]]:
-    """A column may have dots in its own name."""
-    owners = [name for name in schema.names if path == name or path.startswith(f"{name}.")]
-    column = max(owners, key=len, default=path.partition(".")[0])
-    fields = path.removeprefix(column).removeprefix(".")
-    return column, fields.split(".") if fields else []
+def values_along(batch: pa.RecordBatch, path: ColumnPath, read: Callable[[pa.Array], list[Any]] = values) -> list[Any]:
+    """As `values_at`, but that a column of JSON is text; `read` is `values` or `cells` of `rollout.data.arrow`."""
+    column, *fields = path
+    return [_follow(value, fields) for value in read(batch.column(column))]
+
+
+def _below(field: pa.Field, path: str, into_text: bool) -> ColumnPath | None:
+    """Where `path` leads from a column or field on."""
+    kind = stored(field.type)
+    if pa.types.is_struct(kind):
+        return find(pa.schema(list(kind)), path, into_text)
+    is_json = isinstance(field.type, pa.JsonType) or holds_json(field)
+    return tuple(path.split(".")) if is_text(kind) and (into_text or is_json) else None
+
+
+def _names(fields: Any, prefix: str = "") -> Iterator[str]:
+    for field in fields:
+        yield prefix + field.name
+        if pa.types.is_struct(kind := stored(field.type)):
+            yield from _names(kind, f"{prefix}{field.name}.")
 
 
 def _follow(value: Any, fields: list[str]) -> Any:
     for name in fields:
+        if value is NOT_UTF8:
+            return value
         if isinstance(value, str):
             value = _from_json(value)
         if not isinstance(value, dict):

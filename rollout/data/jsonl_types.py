@@ -4,6 +4,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from rollout.data.json_text import dump_json, json_field
+
 _LARGEST_EXACT = 2**53  # the largest integer below which a float holds every one
 
 
@@ -11,34 +13,67 @@ class ColumnType:
     """The type of a JSONL column, settled block by block."""
 
     def __init__(self) -> None:
-        self._type: pa.DataType | None = pa.null()  # None: there is no common one
-        self._has_large_int = False
+        self._type: pa.DataType | None = pa.null()  # None: there is no one type
+        self._has_large_int = self._has_text = self._has_nan = False
+        self._keys: dict[tuple[str | None, ...], frozenset[str]] = {}  # of the objects at a place in the values
 
     def add(self, values: list[Any]) -> None:
         """Take another block's values into account."""
+        kinds = {type(value) for value in values}
+        self._has_text |= str in kinds
         if self._type is None:
             return
-        kinds = {type(value) for value in values}
-        if bool in kinds and kinds & {int, float}:  # Arrow would make numbers of both
-            self._type = None
-            return
-        try:
-            here = pa.array(values).type
-            fields = [pa.schema([("x", kind)]) for kind in (self._type, here)]
-            found = pa.unify_schemas(fields, promote_options="permissive").field("x").type
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            self._type = None
-            return
+        if float in kinds and any(map(_is_nan, values)):  # as pandas writes what is missing
+            self._has_nan, values = True, [None if _is_nan(value) else value for value in values]
         self._has_large_int |= int in kinds and any(type(v) is int and abs(v) > _LARGEST_EXACT for v in values)
-        self._type = found if _storable(found) else None
+        self._type = None if self._keys_differ(values) else _common(self._type, values, kinds)
 
-    def is_mixed(self) -> bool:
-        """Whether no one type holds every value as it is."""
-        return self._type is None or (self._has_large_int and pa.types.is_floating(self._type))
+    def _keys_differ(self, values: list[Any]) -> bool:
+        """Whether two objects at the same place have other keys: a struct would add the missing ones as nulls."""
+        try:
+            return not all(self._fits(value, ()) for value in values if isinstance(value, dict | list))
+        except RecursionError:
+            return True
 
-    def type(self) -> pa.DataType:
-        """The Arrow type of the column; text for one that is mixed or empty."""
-        return pa.string() if self.is_mixed() or pa.types.is_null(self._type) else self._type
+    def _fits(self, value: Any, place: tuple[str | None, ...]) -> bool:
+        if isinstance(value, list):
+            return all(self._fits(item, (*place, None)) for item in value if isinstance(item, dict | list))
+        if self._keys.setdefault(place, frozenset(value)) != value.keys():
+            return False
+        return all(self._fits(item, (*place, key)) for key, item in value.items() if isinstance(item, dict | list))
+
+    def field(self, name: str) -> pa.Field:
+        """The column called `name`. Where no type holds every value as it is, text: JSON, and texts as they are."""
+        if self._type is None or (self._has_large_int and pa.types.is_floating(self._type)):
+            return pa.field(name, pa.string()) if self._has_text else json_field(name)
+        if pa.types.is_null(self._type):
+            return pa.field(name, pa.float64() if self._has_nan else pa.string())
+        return pa.field(name, self._type)
+
+
+def column_array(values: list[Any], column: pa.Field) -> pa.Array:
+    """`values` of a JSONL column as an array for its `ColumnType.field`."""
+    if not pa.types.is_floating(column.type):
+        values = [None if _is_nan(value) else value for value in values]
+    if pa.types.is_string(column.type):
+        values = [value if value is None or isinstance(value, str) else dump_json(value) for value in values]
+    return pa.array(values, column.type)
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and value != value
+
+
+def _common(before: pa.DataType, values: list[Any], kinds: set[type]) -> pa.DataType | None:
+    """The type of the values so far and of `values`, if there is one that holds all as they are."""
+    if bool in kinds and kinds & {int, float}:  # Arrow would make numbers of both
+        return None
+    try:
+        fields = [pa.schema([("x", kind)]) for kind in (before, pa.array(values).type)]
+        found = pa.unify_schemas(fields, promote_options="permissive").field("x").type
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return None
+    return found if _storable(found) else None
 
 
 def _storable(kind: pa.DataType) -> bool:

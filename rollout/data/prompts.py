@@ -1,7 +1,7 @@
 """The input: a table with a column of chats -> Prompt, one per row, streamed, bad rows included."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,31 @@ from typing import Any
 import pyarrow as pa
 
 from rollout.config import DataConfig
-from rollout.data.tables import Table, load_json, open_table, select
+from rollout.data.arrow import NOT_UTF8, cells, is_list, is_text, stored
+from rollout.data.chat import message_text
+from rollout.data.json_text import load_json
+from rollout.data.tables import Table, open_table, select
 from rollout.errors import PromptError, UserError, did_you_mean
 from rollout.records import RESERVED_COLUMNS, Message, Prompt
 
 _BUILT_IN = "builtin_prompts.jsonl"
-_IN_PYTHON = re.compile(r"""\s*\[\s*\{\s*'(?:role|content)'\s*:""")
+_IN_PYTHON = re.compile(
+    r"""\s*(?:array\()?[\[(]\s*\{\s*'\w+'\s*:.*'(?:role|content|from|value)'\s*:|"""
+    r"""\s*(?:array\()?[\[(]?\s*\{\s*'(?:role|content|from|value)'\s*:""",
+    re.DOTALL,
+)
 """How a chat begins that was written as `str(chat)`, for one by pandas to a CSV file."""
+
+_IN_JSON = re.compile(r'\s*[\[{]\s*(?:\{\s*)?"(?:role|content|messages|conversations)"\s*:')
+"""How a chat begins that was written as JSON."""
+
+_ANSWERS = ("tool_calls", "reasoning", "reasoning_content", "function_call")
+"""Fields with which a message says something without a content."""
+
+_TEXT_PARTS = {"text", "input_text", "output_text", "refusal", "thinking"}
+"""Types of the parts of a content that vLLM reads as text."""
+
+KNOWN_ROLES = ("system", "user", "assistant", "tool", "developer")
 
 
 def open_input(data: DataConfig) -> Table:
@@ -39,12 +57,14 @@ def read_prompts(table: Table, data: DataConfig) -> Iterator[Prompt]:
     """Every row of `table` as a Prompt, in order; a row without a usable chat says why in `error`."""
     row_id = table.first_row
     for batch in table.batches():
-        for value in batch.column(data.prompt_key).to_pylist():
+        for value in cells(batch.column(data.prompt_key)):
             try:
                 if row_id in table.bad_rows:
                     raise PromptError(table.bad_rows[row_id])
                 chat = with_system_prompt(parse_chat(value), data.system_prompt)
-                yield Prompt(row_id, [_only_text(message, number) for number, message in enumerate(chat)])
+                for number, message in enumerate(chat):
+                    _refuse_other_than_text(message, number)
+                yield Prompt(row_id, chat)
             except PromptError as error:
                 yield Prompt(row_id, [], str(error))
             row_id += 1
@@ -62,18 +82,41 @@ def parse_chat(value: Any) -> list[Message]:
     Takes a list of {role, content}, the same as a JSON string, or plain text, which becomes one user message. Raises
     PromptError for a cell that is none of these or that says nothing.
     """
-    if value is None:
+    if value is None or (not isinstance(value, str | list | dict) and value != value):  # NaN and NaT, of pandas
         raise PromptError("the prompt is null")
-    if isinstance(value, str):
-        if _IN_PYTHON.match(value):
-            raise PromptError("the prompt is a chat in Python's notation; write it with json.dumps, or as a list")
-        value = _chat_in_json(value) or [{"role": "user", "content": value}]
+    if value is NOT_UTF8:
+        raise PromptError("the prompt is not UTF-8")
+    value = _of_text(value) if isinstance(value, str) else without_nulls(value)
+    if isinstance(value, dict):
+        raise PromptError(_no_list(value))
     if not isinstance(value, list):
         raise PromptError(f"the prompt is a {type(value).__name__}, neither text nor a list of messages")
     messages = [_message(turn, number) for number, turn in enumerate(value)]
-    if all(_is_blank(message["content"]) for message in messages):
+    if all(_is_blank(message) for message in messages):
         raise PromptError("the prompt is empty")
     return messages
+
+
+def watch_roles(prompts: Iterable[Prompt], warn: Callable[[str], None]) -> Iterator[Prompt]:
+    """The same prompts, with one warning for each role that no model is trained with: most templates print any."""
+    seen = set(KNOWN_ROLES)
+    for prompt in prompts:
+        for message in prompt.messages:
+            if (role := message["role"]) not in seen:
+                seen.add(role)
+                warn(
+                    f"row {prompt.row_id} has a message with the role {role}, which most chat templates print as it "
+                    f"is; models know {', '.join(KNOWN_ROLES)}"
+                )
+        yield prompt
+
+
+def last_message(value: Any) -> str:
+    """A cell of the prompt column as a reader knows it: what its chat's last message says, or the cell itself."""
+    try:
+        return message_text(parse_chat(value)[-1])
+    except PromptError:
+        return "" if value is NOT_UTF8 else str(value)
 
 
 def with_system_prompt(messages: list[Message], system_prompt: str | None) -> list[Message]:
@@ -83,41 +126,77 @@ def with_system_prompt(messages: list[Message], system_prompt: str | None) -> li
     return [{"role": "system", "content": system_prompt}, *messages]
 
 
-def _only_text(message: Message, number: int) -> Message:
-    """`message` with a content in parts put together, as vLLM does for templates that read text.
-
-    Raises PromptError for a part that is no text: tokens are all that the engine is given.
-    """
-    if not isinstance(parts := message["content"], list):
-        return message
-    for part in parts:
-        if not (isinstance(part, str) or (isinstance(part, dict) and isinstance(part.get("text"), str))):
-            kind = part.get("type", "no text") if isinstance(part, dict) else type(part).__name__
+def _refuse_other_than_text(message: Message, number: int) -> None:
+    """Raise PromptError for a content, or a part of one, that is no text: tokens are all that the engine is given."""
+    content = message.get("content")
+    if content is not None and not isinstance(content, str | list):
+        raise PromptError(f"message {number} has a content that is {type(content).__name__}, not text")
+    for part in content if isinstance(content, list) else ():
+        kind = part.get("type", "no text") if isinstance(part, dict) else type(part).__name__
+        if not isinstance(part, str) and kind not in _TEXT_PARTS:
             raise PromptError(f"message {number} has a part that is {kind}; only text can be sampled")
-    return message | {"content": "\n".join(part if isinstance(part, str) else part["text"] for part in parts)}
 
 
-def _chat_in_json(text: str) -> list[Any] | None:
-    """The chat that `text` encodes, or None where `text` is simply a text (which may well begin with a bracket)."""
-    if not text.lstrip().startswith("["):
-        return None
-    try:
-        chat = load_json(text)
-    except ValueError:
-        return None
-    return chat if chat and all(isinstance(turn, dict) for turn in chat) else None
+def _of_text(text: str) -> Any:
+    """What `text` encodes where it is a chat in JSON; else the chat in which a user says it.
+
+    Raises PromptError for a chat in another notation, which a model would be shown as the user's words.
+    """
+    if _IN_PYTHON.match(text):
+        raise PromptError("the prompt is a chat in Python's notation; write it with json.dumps, or as a list")
+    value: Any = None
+    if text.lstrip()[:1] in ("[", "{"):
+        try:
+            value = load_json(text)
+        except ValueError as error:  # a text may well begin with a bracket
+            if _IN_JSON.match(text):
+                raise PromptError(f"the prompt begins as a chat in JSON, but is not JSON ({error})") from error
+    if value == [] or _is_chat(value):
+        return value
+    return [{"role": "user", "content": text}]
+
+
+def _is_chat(value: Any) -> bool:
+    """Whether JSON is meant as a chat: messages, or what is hardly ever anything else."""
+    if isinstance(value, dict):
+        roles = value.get("role") in KNOWN_ROLES, value.get("from") in (*KNOWN_ROLES, "human", "gpt")
+        return any(roles) or {"role", "content"} <= value.keys() or _chat_in(value) is not None
+    if not isinstance(value, list) or not value:
+        return False
+    inner = value[0] if isinstance(value[0], list) else value
+    return _has_message(inner) or all(turn is None or turn == [] or isinstance(turn, dict) for turn in value)
+
+
+def _chat_in(value: dict[str, Any]) -> str | None:
+    """The field that holds a chat in a row of a data set written as JSON."""
+    for name, item in value.items():
+        if isinstance(item, list) and (_has_message(item) or (not item and name in ("messages", "conversations"))):
+            return name
+    return None
+
+
+def _has_message(turns: list[Any]) -> bool:
+    return any(isinstance(turn, dict) and {"role", "from"} & turn.keys() for turn in turns)
+
+
+def _no_list(value: dict[str, Any]) -> str:
+    """What is wrong with a prompt that is one object."""
+    if (name := _chat_in(value)) is not None:
+        return f"the prompt is an object with the messages in its field {name}; give that list alone"
+    return "the prompt is one message, not a list of them; put [ ] around it"
 
 
 def _message(turn: Any, number: int) -> Message:
+    if isinstance(turn, list) and turn and all(isinstance(pair, tuple) for pair in turn):
+        turn = dict(turn)  # a map
     if not isinstance(turn, dict):
         raise PromptError(f"message {number} is not {{role, content}} but {type(turn).__name__}")
-    message: Message = without_nulls(turn)
+    message: Message = dict(turn)
     if not isinstance(message.get("role"), str):
-        raise PromptError(f"message {number} has no role")
-    if "content" not in message:
-        if "tool_calls" not in message:
-            raise PromptError(f"message {number} has no content")
-        message["content"] = ""  # templates read the key even where a turn only calls tools
+        named = " but from and value; rename them to role and content" if {"from", "value"} <= turn.keys() else ""
+        raise PromptError(f"message {number} has no role{named}")
+    if message.setdefault("content", None) is None and not any(message.get(name) for name in _ANSWERS):
+        raise PromptError(f"message {number} has no content")
     return message
 
 
@@ -131,23 +210,21 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def _is_blank(content: Any) -> bool:
-    return not (content.strip() if isinstance(content, str) else content)
+def _is_blank(message: Message) -> bool:
+    return not message_text(message).strip()
 
 
 def prompt_column_problems(table: Table, column: str, key: str) -> Iterator[str]:
     """Why `column`, the value of the config `key`, cannot hold the prompts of `table`: one line or none."""
     if column not in table.schema.names:
         names = table.schema.names
-        cure = f"has no such column, {did_you_mean(column, names)}" if names else "has no columns; check what wrote it"
-        yield f"{key}={column}: {table.path} {cure}"
+        first = next(iter(table.bad_rows.values()), None)
+        empty = f"has no columns{'' if first is None else f' ({first})'}; check what wrote it"
+        yield f"{key}={column}: {table.path} {f'has no such column, {did_you_mean(column, names)}' if names else empty}"
         return
-    kind = table.schema.field(column).type
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    if not (is_text or (is_list and pa.types.is_struct(kind.value_type))):
+    kind = stored(table.schema.field(column).type)
+    item = stored(kind.value_type) if is_list(kind) else pa.null()
+    if not (is_text(kind) or pa.types.is_struct(item) or pa.types.is_map(item)):
         yield f"{key}={column}: the column holds {kind}; it must hold text or lists of {{role, content}}"
 
 

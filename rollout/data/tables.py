@@ -17,7 +17,9 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from rollout.data.jsonl_types import ColumnType
+from rollout.data.arrow import cast, plain_field
+from rollout.data.json_text import load_json
+from rollout.data.jsonl_types import ColumnType, column_array
 from rollout.errors import UserError
 from rollout.files import replacing
 
@@ -26,6 +28,13 @@ BATCH_BYTES = 256 << 20
 """No batch is larger than these two, roughly."""
 
 _CSV_BLOCK = 16 << 20  # bytes; also the longest line
+_LOOK_AHEAD = 1 << 20  # characters behind the first line of a .jsonl file
+
+_INT96_UNIT = "us"  # of Spark's timestamps: in nanoseconds the year 9999 would silently be another
+
+
+class NotALineEach(ValueError):
+    """What a .jsonl file holds instead of a JSON object a line, and the cure."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,8 @@ def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:
     """`opener(path)`, with what is wrong with the file in a UserError that names the config `key`."""
     try:
         table = opener(path)
+    except NotALineEach as error:
+        raise UserError(f"{key}={path}: {error}") from error
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{key}={path}: not a readable {path.suffix} file ({reason}); write it again") from error
@@ -128,31 +139,9 @@ def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
     return num_rows
 
 
-def joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    """The rows of one or more batches of one schema as one."""
-    if len(batches) == 1:
-        return batches[0]
-    (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
-    return batch
-
-
-def load_json(text: str) -> Any:
-    """`json.loads` for text that ends up in Arrow. Raises ValueError for whatever is wrong with it.
-
-    Arrow holds UTF-8 only, and a lone surrogate (half of an escaped pair) has no UTF-8 form: it becomes "?".
-    """
-    try:
-        value = json.loads(text)
-        if "\\ud" in text.lower():
-            value = json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    return value
-
-
 def open_parquet(path: Path) -> Table:
     """Open a Parquet file. Raises what pyarrow raises about one that cannot be read."""
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, coerce_int96_timestamp_unit=_INT96_UNIT) as file:
         schema, num_rows = plain_schema(file.schema_arrow), file.metadata.num_rows
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
     # an Arrow array of text holds 2 GiB at most
@@ -169,40 +158,19 @@ def open_parquet(path: Path) -> Table:
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
     """`schema` with plain types, and without pandas' metadata, which describes the columns as they were."""
-    return pa.schema(map(_without_view, schema))
+    return pa.schema(map(plain_field, schema))
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """`batch` with its columns, in the same order, cast to the types of `schema`."""
-    columns = [
-        array if array.type == column.type else array.cast(column.type)
-        for array, column in zip(batch.columns, schema, strict=True)
-    ]
+    columns = [cast(array, column.type) for array, column in zip(batch.columns, schema, strict=True)]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def _without_view(column: pa.Field) -> pa.Field:
-    """Arrow computes little on its newer `view` types, in the column or inside its lists and structs."""
-    return column.with_type(_plain(column.type))
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    if kind == pa.string_view():
-        return pa.string()
-    if kind == pa.binary_view():
-        return pa.binary()
-    if pa.types.is_struct(kind):
-        return pa.struct([_without_view(kind.field(i)) for i in range(kind.num_fields)])
-    if pa.types.is_list(kind):
-        return pa.list_(_without_view(kind.value_field))
-    if pa.types.is_large_list(kind):
-        return pa.large_list(_without_view(kind.value_field))
-    return kind
 
 
 def _parquet_batches(path: Path, schema: pa.Schema, batch_rows: int, first_group: int = 0) -> Iterator[pa.RecordBatch]:
     # without these two settings one large row group is held in memory whole
-    with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+    options: dict[str, Any] = {"pre_buffer": False, "buffer_size": 1 << 20}
+    with pq.ParquetFile(path, coerce_int96_timestamp_unit=_INT96_UNIT, **options) as file:
         batches = file.iter_batches(batch_size=batch_rows, row_groups=range(first_group, file.num_row_groups))
         while True:
             try:
@@ -254,7 +222,11 @@ def _text_batches(path: Path, schema: pa.Schema, first_row: int = 0) -> Iterator
 
 
 def _open_jsonl(path: Path) -> Table:
-    """Types are settled over the whole file. A column without one common type becomes text, holding JSON."""
+    """Types are settled over the whole file. A column that no one type holds becomes text, holding JSON.
+
+    Raises NotALineEach for a file that is JSON, but not an object a line.
+    """
+    _refuse_other_json(path)
     columns, num_rows, bad_rows = dict[str, ColumnType](), 0, dict[int, str]()
     for lines in _line_blocks(path):
         rows = []
@@ -267,23 +239,31 @@ def _open_jsonl(path: Path) -> Table:
             num_rows += 1
         for name in dict.fromkeys(name for row in rows for name in row):
             columns.setdefault(name, ColumnType()).add([row.get(name) for row in rows])
-    schema = pa.schema([(name, column.type()) for name, column in columns.items()])
-    as_json = frozenset(name for name, column in columns.items() if column.is_mixed())
-    batches = partial(_jsonl_batches, path, schema, as_json)
+    schema = pa.schema([column.field(name) for name, column in columns.items()])
+    batches = partial(_jsonl_batches, path, schema)
     return Table(path, schema, num_rows, batches, bad_rows, from_row=batches)
 
 
-def _jsonl_batches(
-    path: Path, schema: pa.Schema, as_json: frozenset[str], first_row: int = 0
-) -> Iterator[pa.RecordBatch]:
+def _refuse_other_json(path: Path) -> None:
+    """Raise NotALineEach for an array of objects, or objects over several lines."""
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        first = next((line for line in file if line.strip()), "").strip()
+        text = f"{first}\n{file.read(_LOOK_AHEAD)}"
+    try:
+        value, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):  # it may be longer than what was read
+        value, end = None, len(text)
+    is_one_line = end <= len(first)
+    if first.startswith("[") and (first == "[" or (value and not (is_one_line and text[end:].strip()))):
+        raise NotALineEach("holds one JSON array; write an object a line, as `jq -c '.[]'` does")
+    if first == "{" or (isinstance(value, dict) and not is_one_line):
+        raise NotALineEach("holds JSON over several lines; write an object a line, as `jq -c .` does")
+
+
+def _jsonl_batches(path: Path, schema: pa.Schema, first_row: int = 0) -> Iterator[pa.RecordBatch]:
     for lines in _line_blocks(path, first_row):
         rows = [row if isinstance(row, dict) else {} for row in (_parse_line(line) for _, line in lines)]
-        arrays = []
-        for column in schema:
-            values = [row.get(column.name) for row in rows]
-            if column.name in as_json:
-                values = [value if value is None or isinstance(value, str) else _dumps(value) for value in values]
-            arrays.append(pa.array(values, column.type))
+        arrays = [column_array([row.get(column.name) for row in rows], column) for column in schema]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
 
@@ -303,7 +283,3 @@ def _parse_line(line: str) -> dict[str, Any] | str:
     except ValueError as error:
         return f"not JSON ({error})"
     return row if isinstance(row, dict) else f"not a JSON object but {type(row).__name__}"
-
-
-def _dumps(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)

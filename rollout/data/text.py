@@ -6,9 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
-from rollout.data.floats import written
 from rollout.data.prompts import without_nulls
 
 _POSITIONAL = range(-10, 16)  # exponents of ten of numbers that people write without one
@@ -34,20 +32,6 @@ def as_text(value: Any) -> str:
         case bytes():
             return _of_bytes(value)
     return str(value)
-
-
-def values_of(column: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """The values of a column as Python has them, where a float32 is the number that people write: 0.1, not
-    0.10000000149011612.
-    """
-    return written(column.to_pylist(), column.type)
-
-
-def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows of a batch, values as of `values_of`."""
-    names = batch.schema.names
-    columns = [values_of(column) for column in batch.columns]
-    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
 def _number(value: float | np.floating[Any]) -> str:

@@ -34,7 +34,7 @@ class EchoEngine:
         return f"max_tokens={self._max_tokens}"
 
     def render(self, messages: list[Message]) -> Rendered:
-        text = "\n".join(f"{message['role']}: {message['content']}" for message in messages)
+        text = "\n".join(f"{message['role']}: {message['content'] or ''}" for message in messages)
         words = text.split()
         if self._echo.refuse_word in words:
             raise PromptError(f"refused: {self._echo.refuse_word}")

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rollout.config import RunConfig
-from rollout.data.prompts import read_prompts
+from rollout.data.prompts import read_prompts, watch_roles
 from rollout.data.tables import Table
 from rollout.engine.cache import EngineSpec, Loaded, acquire, release
 from rollout.engine.content import content_beside
@@ -130,7 +130,8 @@ def sample_all(session: Session, engine: Engine, progress: Progress, failed: set
     def owed(row_id: int) -> list[int]:
         return [index for index in done.owed(row_id) if (row_id, index) not in failed]
 
-    feed = requests(read_prompts(table, run.data), engine, run.sampling, owed, run.data.too_long)
+    prompts = watch_roles(read_prompts(table, run.data), log.warning)
+    feed = requests(prompts, engine, run.sampling, owed, run.data.too_long)
 
     def keep(sample: Sample) -> None:
         journal.add(sample)

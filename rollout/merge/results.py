@@ -11,6 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from rollout.data.arrow import regrouped
 from rollout.data.tables import BATCH_BYTES, BATCH_ROWS, Table, conform, open_table, write_parquet
 from rollout.errors import UserError
 from rollout.merge.shards import Shard
@@ -70,7 +71,7 @@ def _footer(path: Path) -> dict[bytes, bytes]:
 
 
 def _batches(tables: list[Table], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for rows in _regrouped(_in_order(tables), _batch_rows(tables)):
+    for rows in regrouped(_in_order(tables), _batch_rows(tables)):
         for group in row_groups(rows):
             yield conform(group, schema)
 
@@ -98,19 +99,3 @@ def _batch_rows(tables: list[Table]) -> int:
         inputs = range(about.num_columns - len(ROLLOUT_FIELDS))  # ours are the last, a Parquet column each
         num_bytes += sum(group.column(number).total_uncompressed_size for group in groups for number in inputs)
     return max(1, min(BATCH_ROWS, BATCH_BYTES * sum(table.num_rows for table in tables) // max(1, num_bytes)))
-
-
-def _regrouped(batches: Iterator[pa.RecordBatch], num_rows: int) -> Iterator[list[pa.RecordBatch]]:
-    """The same rows, `num_rows` at a time."""
-    held, count = list[pa.RecordBatch](), 0
-    for batch in batches:
-        while batch.num_rows:
-            part = batch.slice(0, num_rows - count)
-            held.append(part)
-            count += part.num_rows
-            batch = batch.slice(part.num_rows)
-            if count == num_rows:
-                yield held
-                held, count = [], 0
-    if held:
-        yield held

@@ -1,27 +1,50 @@
 """Responses put back into their chats: for fine-tuning (`messages`) and for preference learning (`preference`)."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import pyarrow as pa
 
 from rollout.config import DataConfig
-from rollout.data.arrow import row_slices
+from rollout.data.arrow import cells, is_list, stored
+from rollout.data.json_text import holds_json, json_field
 from rollout.data.prompts import parse_chat, with_system_prompt
-from rollout.data.text import rows_of
 from rollout.errors import PromptError
 from rollout.records import Message
 
-Records = pa.RecordBatch | list[dict[str, Any]]
-"""A part of what is exported: a batch, or plain records."""
+
+@dataclass(frozen=True)
+class Records:
+    """A part of what is exported with chats: what is made for each record, and the input's columns beside it."""
+
+    made: list[dict[str, Any]]
+    beside: pa.RecordBatch
 
 
-def chat_type(prompt: pa.DataType) -> pa.DataType:
-    """The type of a column of chats made from a column of `prompt`s: with the same fields, where it has any."""
-    is_list = pa.types.is_list(prompt) or pa.types.is_large_list(prompt)
-    if is_list and pa.types.is_struct(prompt.value_type):
-        return pa.list_(prompt.value_type)
-    return pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+@dataclass(frozen=True)
+class _Answer:
+    """A response: the row of the batch that it is in, and what a record needs of it."""
+
+    position: int
+    row_id: int
+    sample_idx: int
+    response: str
+    score: float | None
+
+
+def chat_field(name: str, prompt: pa.Field) -> pa.Field:
+    """The column of chats called `name` made from the column `prompt`: with the same fields, where it has any.
+
+    Chats of a JSONL file whose messages have other fields in other rows are JSON text, as the column they come from.
+    """
+    if holds_json(prompt):
+        return json_field(name)
+    if is_list(prompt.type) and pa.types.is_struct(item := stored(stored(prompt.type).value_type)):
+        return pa.field(name, pa.list_(item))
+    return pa.field(name, pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))
 
 
 MADE = {
@@ -35,66 +58,68 @@ MADE = {
 """What a record has of itself in each `export.format`: no input column can have these names there."""
 
 
-def messages(
-    batch: pa.RecordBatch, data: DataConfig, extra: list[pa.Field], continued: bool = False
-) -> list[dict[str, Any]]:
+def messages(batch: pa.RecordBatch, data: DataConfig, extra: list[str], continued: bool = False) -> Records:
     """One record per response: `messages` is the chat with the response as the assistant's turn.
 
     Where the responses have `continued` a last message of the assistant, that message and the response are one turn.
+    `extra` names the input's columns beside them.
     """
-    return [
-        {"messages": [*chat, _turn(row)], "row_id": row["row_id"], "sample_idx": row["sample_idx"]} | _extra(row, extra)
-        for chat, rows in _chats(batch, data, extra, continued)
-        for row in rows
-    ]
+    made, positions = list[dict[str, Any]](), list[int]()
+    for chat, answers in _chats(batch, data, continued):
+        for answer in answers:
+            ids = {"row_id": answer.row_id, "sample_idx": answer.sample_idx}
+            made.append({"messages": [*chat, _turn(answer)], **ids})
+            positions.append(answer.position)
+    return _records(made, batch, extra, positions)
 
 
-def preferences(
-    batch: pa.RecordBatch, data: DataConfig, extra: list[pa.Field], continued: bool = False
-) -> list[dict[str, Any]]:
+def preferences(batch: pa.RecordBatch, data: DataConfig, extra: list[str], continued: bool = False) -> Records:
     """One record per row whose scores differ: its best response is `chosen`, its worst `rejected`; of equals the first.
 
     The conversational form with an explicit prompt that TRL's DPOTrainer documents, with scores and sample numbers
     beside it.
     """
-    records = []
-    for chat, rows in _chats(batch, data, extra, continued):
-        scored = [row for row in rows if row["score"] is not None]
+    made, positions = list[dict[str, Any]](), list[int]()
+    for chat, answers in _chats(batch, data, continued):
+        scored = [(answer.score, answer) for answer in answers if answer.score is not None]
         if not scored:
             continue
-        best, worst = max(scored, key=lambda row: row["score"]), min(scored, key=lambda row: row["score"])
-        if best["score"] == worst["score"]:
+        (high, best), (low, worst) = max(scored, key=itemgetter(0)), min(scored, key=itemgetter(0))
+        if high == low:
             continue
         record: dict[str, Any] = {"prompt": chat, "chosen": [_turn(best)], "rejected": [_turn(worst)]}
-        record |= {"chosen_score": best["score"], "rejected_score": worst["score"], "row_id": best["row_id"]}
-        record |= {"chosen_sample_idx": best["sample_idx"], "rejected_sample_idx": worst["sample_idx"]}
-        records.append(record | _extra(best, extra))
-    return records
+        record |= {"chosen_score": high, "rejected_score": low, "row_id": best.row_id}
+        made.append(record | {"chosen_sample_idx": best.sample_idx, "rejected_sample_idx": worst.sample_idx})
+        positions.append(best.position)
+    return _records(made, batch, extra, positions)
 
 
-def _turn(row: dict[str, Any]) -> Message:
-    return {"role": "assistant", "content": row["response"]}
+def _records(made: list[dict[str, Any]], batch: pa.RecordBatch, extra: list[str], positions: list[int]) -> Records:
+    return Records(made, batch.select(extra).take(pa.array(positions, pa.int64())))
 
 
-def _extra(row: dict[str, Any], extra: list[pa.Field]) -> dict[str, Any]:
-    return {column.name: row[column.name] for column in extra}
+def _turn(answer: _Answer) -> Message:
+    return {"role": "assistant", "content": answer.response}
 
 
-def _chats(
-    batch: pa.RecordBatch, data: DataConfig, extra: list[pa.Field], continued: bool
-) -> Iterator[tuple[list[Message], list[dict[str, Any]]]]:
+def _chats(batch: pa.RecordBatch, data: DataConfig, continued: bool) -> Iterator[tuple[list[Message], list[_Answer]]]:
     """For every input row in `batch` its chat and its responses; rows whose prompt is no chat are left out."""
-    wanted = ["row_id", "sample_idx", "response", *(column.name for column in extra)]
-    wanted += [name for name in ("score",) if name in batch.schema.names]
-    answered = batch.filter(batch.column("response").is_valid())
-    prompts = answered.column(data.prompt_key)
-    rows = rows_of(answered.select(list(dict.fromkeys(wanted))))
-    for start, stop in row_slices(answered):
+    prompts, answers = batch.column(data.prompt_key), _answers(batch)
+    for _, group in groupby(answers, key=attrgetter("row_id")):
+        row = list(group)
         try:
-            chat = parse_chat(prompts[start].as_py())
+            chat = parse_chat(*cells(prompts.slice(row[0].position, 1)))
         except PromptError:
             continue
-        chat, answers = with_system_prompt(chat, data.system_prompt), rows[start:stop]
+        chat = with_system_prompt(chat, data.system_prompt)
         if continued and chat[-1]["role"] == "assistant" and isinstance(begun := chat[-1]["content"], str):
-            chat, answers = chat[:-1], [row | {"response": begun + row["response"]} for row in answers]
-        yield chat, answers
+            chat, row = chat[:-1], [replace(answer, response=begun + answer.response) for answer in row]
+        yield chat, row
+
+
+def _answers(batch: pa.RecordBatch) -> Iterator[_Answer]:
+    """The responses in `batch` that are there."""
+    names = ["row_id", "sample_idx", "response", *(["score"] if "score" in batch.schema.names else [])]
+    for position, row in enumerate(batch.select(names).to_pylist()):
+        if row["response"] is not None:
+            yield _Answer(position, row["row_id"], row["sample_idx"], row["response"], row.get("score"))

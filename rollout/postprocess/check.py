@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from rollout.config import DataConfig, ExportConfig, FilterConfig, PostprocessConfig, ScoreConfig
 from rollout.data.column_path import path_problem, values_at
-from rollout.data.text import rows_of
+from rollout.data.json_text import rows_of
 from rollout.errors import UserError, did_you_mean
 from rollout.postprocess.chats import MADE
 from rollout.postprocess.export import SUFFIXES

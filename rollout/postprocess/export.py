@@ -10,11 +10,12 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 
 from rollout.config import DataConfig, ExportConfig
+from rollout.data.arrow import is_list, shown, valid_text, values
+from rollout.data.json_text import dump_json, holds_json
 from rollout.data.tables import write_parquet
-from rollout.data.text import rows_of, values_of
 from rollout.errors import UserError
 from rollout.files import replacing
-from rollout.postprocess.chats import Records, chat_type, messages, preferences
+from rollout.postprocess.chats import Records, chat_field, messages, preferences
 from rollout.postprocess.source import Source
 
 _COMPRESSION = {"": None, ".gz": "gzip", ".zst": "zstd"}
@@ -46,82 +47,113 @@ def export(source: Source, output_dir: Path, config: ExportConfig, data: DataCon
 
 def _records(
     source: Source, config: ExportConfig, data: DataConfig, continued: bool
-) -> tuple[pa.Schema, Iterator[Records]]:
-    """The schema of the file, and what to write: Arrow batches, or lists of plain records where chats are made."""
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch | Records]]:
+    """The schema of the file, and what to write: Arrow batches, or records where chats are made."""
+    names, schema = config.columns or [], source.schema
     if config.format == "responses":
-        schema = source.schema
         if config.columns is not None:
-            names = dict.fromkeys(["row_id", "sample_idx", *config.columns])
+            names = list(dict.fromkeys(["row_id", "sample_idx", *names]))
             schema = pa.schema([schema.field(name) for name in names])
         return schema, (batch.select(schema.names) for batch in source.batches())
-    kind = chat_type(source.schema.field(data.prompt_key).type)
-    extra = [source.schema.field(name) for name in config.columns or []]
+    prompt, extra = schema.field(data.prompt_key), [schema.field(name) for name in names]
     if config.format == "messages":
-        schema = pa.schema([pa.field("messages", kind), *_KEY, *extra])
-        return schema, (messages(batch, data, extra, continued) for batch in source.batches())
-    sides = [pa.field(name, kind) for name in ("prompt", "chosen", "rejected")]
+        schema = pa.schema([chat_field("messages", prompt), *_KEY, *extra])
+        return schema, (messages(batch, data, names, continued) for batch in source.batches())
+    sides = [chat_field(name, prompt) for name in ("prompt", "chosen", "rejected")]
     scores = [pa.field(f"{side}_score", pa.float64()) for side in ("chosen", "rejected")]
     samples = [pa.field(f"{side}_sample_idx", pa.int32()) for side in ("chosen", "rejected")]
     schema = pa.schema([*sides, *scores, _KEY[0], *samples, *extra])
-    return schema, (preferences(batch, data, extra, continued) for batch in source.batches())
+    return schema, (preferences(batch, data, names, continued) for batch in source.batches())
 
 
-def _write_jsonl(stream: pa.NativeFile, records: Iterator[Records]) -> int:
+def _write_jsonl(stream: pa.NativeFile, records: Iterator[pa.RecordBatch | Records]) -> int:
     count = 0
     for part in records:
-        rows = rows_of(part) if isinstance(part, pa.RecordBatch) else part
+        if isinstance(part, Records):
+            rows = [made | beside for made, beside in zip(part.made, _plain_rows(part.beside), strict=True)]
+        else:
+            rows = _plain_rows(part)
         # text as it is (no \u escapes); NaN becomes null, dates ISO 8601
         stream.write(b"".join(orjson.dumps(row, default=_plain, option=orjson.OPT_APPEND_NEWLINE) for row in rows))
         count += len(rows)
     return count
 
 
-def _plain(value: Any) -> str:
+def _plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """As `rollout.data.json_text.rows`, with JSON as it stands in its column."""
+    columns = []
+    for column, array in zip(batch.schema, batch.columns, strict=True):
+        found = values(array)
+        if holds_json(column):
+            found = [None if text is None else orjson.Fragment(text) for text in found]
+        columns.append(found)
+    names = batch.schema.names
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] or [{}] * batch.num_rows
+
+
+def _plain(value: Any) -> Any:
     """What JSON has no form for: bytes as base64, a decimal or a duration as text."""
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 def _write_csv(stream: pa.NativeFile, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> int:
     """Lists and structs become JSON text, bytes base64; null is an empty field, an empty text is a quoted one."""
-    flat = pa.schema([pa.field(column.name, pa.string()) if _needs_text(column) else column for column in schema])
+    flat = pa.schema([pa.field(column.name, pa.string()) if _needs_text(column.type) else column for column in schema])
     count = 0
     with pa_csv.CSVWriter(stream, flat) as writer:
         for batch in batches:
-            columns = [_as_text(array) if _needs_text(array) else array for array in batch.columns]
+            columns = [_as_text(array) if _needs_text(array.type) else array for array in batch.columns]
             writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=flat))
             count += batch.num_rows
     return count
 
 
-def _needs_text(column: pa.Field | pa.Array) -> bool:
-    kinds = (pa.types.is_nested, pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary)
-    return any(is_kind(column.type) for is_kind in kinds)
+def _needs_text(kind: pa.DataType) -> bool:
+    """Whether Arrow's writer of CSV files may refuse values of a type, or write what is no CSV."""
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_null)
+    return not any(test(kind) for test in (*tests, pa.types.is_time, pa.types.is_duration))
 
 
 def _as_text(array: pa.Array) -> pa.Array:
-    def text(value: Any) -> str:
-        return _plain(value) if isinstance(value, bytes) else orjson.dumps(value, default=_plain).decode()
+    if pa.types.is_string(array.type):
+        return valid_text(array)
+    if pa.types.is_date(array.type) or pa.types.is_timestamp(array.type):
+        return shown(array)
+    return pa.array([None if value is None else _cell(value) for value in values(array)], pa.string())
 
-    return pa.array([None if value is None else text(value) for value in values_of(array)], pa.string())
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list | dict | tuple | bool):
+        return orjson.dumps(value, default=_plain).decode()
+    return str(_plain(value))
 
 
-def _as_batches(schema: pa.Schema, records: Iterator[Records], path: Path) -> Iterator[pa.RecordBatch]:
+def _as_batches(schema: pa.Schema, records: Iterator[pa.RecordBatch | Records], path: Path) -> Iterator[pa.RecordBatch]:
     for part in records:
-        yield part if isinstance(part, pa.RecordBatch) else _typed(schema, part, path)
+        yield _typed(schema, part, path) if isinstance(part, Records) else part
 
 
-def _typed(schema: pa.Schema, rows: list[dict[str, Any]], path: Path) -> pa.RecordBatch:
-    """`rows` as a batch of `schema`. Raises UserError where a chat says more than its columns can hold."""
-    known = {schema.field(0).type.value_type.field(i).name for i in range(schema.field(0).type.value_type.num_fields)}
-    chats = (row[schema.field(0).name] for row in rows)
-    lost = {key for chat in chats for message in chat for key in message} - known
+def _typed(schema: pa.Schema, part: Records, path: Path) -> pa.RecordBatch:
+    """`part` as a batch of `schema`. Raises UserError where a chat says more than its columns can hold."""
+    fields = [schema.field(i) for i in range(len(schema) - part.beside.num_columns)]
+    columns = [_column(field, [record[field.name] for record in part.made], path) for field in fields]
+    return pa.RecordBatch.from_arrays([*columns, *part.beside.columns], schema=schema)
+
+
+def _column(field: pa.Field, cells: list[Any], path: Path) -> pa.Array:
+    if holds_json(field):
+        return pa.array(map(dump_json, cells), field.type)
+    if is_list(field.type):
+        known = {field.type.value_type.field(i).name for i in range(field.type.value_type.num_fields)}
+        said = {key for chat in cells for message in chat for key, value in message.items() if value is not None}
+        if lost := said - known:
+            raise UserError(f"{_cannot_hold(path)} ({', '.join(sorted(lost))} of a message); write .jsonl")
     try:
-        batch = pa.RecordBatch.from_pylist(rows, schema)
+        return pa.array(cells, field.type)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise UserError(f"{_cannot_hold(path)} ({str(error).splitlines()[0]}); write .jsonl") from error
-    if lost:
-        raise UserError(f"{_cannot_hold(path)} ({', '.join(sorted(lost))} of a message); write .jsonl")
-    return batch
 
 
 def _cannot_hold(path: Path) -> str:

@@ -8,10 +8,12 @@ import numpy as np
 import pyarrow as pa
 
 from rollout.config import DataConfig
-from rollout.data.arrow import row_slices
+from rollout.data.arrow import cells, row_slices
+from rollout.data.chat import message_text
 from rollout.data.column_path import values_at
+from rollout.data.json_text import rows_of
 from rollout.data.prompts import parse_chat, with_system_prompt
-from rollout.data.text import as_text, rows_of
+from rollout.data.text import as_text
 from rollout.errors import PromptError
 from rollout.pages.report_content import Message, Response, Row
 from rollout.postprocess.repetition import is_looping
@@ -32,7 +34,7 @@ def sample_rows(
 
     `ground_truth` is the path to their right answers. Reads no further than the last position.
     """
-    rows: list[Row] = []
+    found: list[Row] = []
     wanted, first, size = np.array(positions, np.int64), 0, 0
     for batch in source.batches() if len(wanted) else ():
         slices = row_slices(batch)
@@ -41,34 +43,36 @@ def sample_rows(
             row = _row(batch.slice(start, stop - start), data, ground_truth)
             size += len(json.dumps(row))
             if size > most_bytes:
-                return rows
-            rows.append(row)
+                return found
+            found.append(row)
         first += len(slices)
         if first > wanted[-1]:
             break
-    return rows
+    return found
 
 
 def _row(samples: pa.RecordBatch, data: DataConfig, ground_truth: str | None) -> Row:
     """One input row, from the batch of its responses."""
     truth = None if ground_truth is None else values_at(samples.slice(0, 1), ground_truth)[0]
-    first = rows_of(samples.slice(0, 1))[0]
+    (first,) = rows_of(samples.slice(0, 1))
+    ours = [name for name in samples.schema.names if name in _OURS]
     shown = {name: value for name, value in first.items() if name not in _OURS and name != data.prompt_key}
     return {
         "row_id": first["row_id"],
-        "prompt": _prompt(first.get(data.prompt_key), data),
+        "prompt": _prompt(samples, data),
         "ground_truth": None if truth is None else _short(as_text(truth)),
         "fields": {name: _short(as_text(value)) for name, value in shown.items()},
-        "responses": [_response(sample) for sample in samples.to_pylist()],
+        "responses": [_response(sample) for sample in rows_of(samples.select(ours))],
     }
 
 
-def _prompt(value: Any, data: DataConfig) -> list[Message]:
+def _prompt(samples: pa.RecordBatch, data: DataConfig) -> list[Message]:
+    (value,) = cells(samples.column(data.prompt_key).slice(0, 1)) if data.prompt_key in samples.schema.names else [None]
     try:
         chat = with_system_prompt(parse_chat(value), data.system_prompt)
     except PromptError as error:
         return [{"role": "error", "content": str(error)}]
-    return [{"role": turn["role"], "content": _short(as_text(turn["content"]))} for turn in chat]
+    return [{"role": turn["role"], "content": _short(message_text(turn))} for turn in chat]
 
 
 def _response(sample: dict[str, Any]) -> Response:

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 
 from rollout.config import ScoreConfig
 from rollout.data.column_path import values_at
+from rollout.data.json_text import rows_of
 from rollout.data.tables import write_parquet
-from rollout.data.text import rows_of
 from rollout.errors import UserError
 from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.source import Source
@@ -119,7 +119,7 @@ def _scores(
 ) -> pa.RecordBatch:
     responses = batch.column("response").to_pylist()
     truths = _truths(batch, score)
-    rows = _rows(batch, score)
+    inputs = _rows(batch, score)
     needs_truth = score.ground_truth is not None
     scored = [Scored(None)] * batch.num_rows
     ready = []
@@ -130,7 +130,7 @@ def _scores(
             scored[position] = Scored(None, error=f"{score.ground_truth} is null")
         else:
             ready.append(position)
-    items = [(responses[position], truths[position], rows[position]) for position in ready]
+    items = [(responses[position], truths[position], inputs[position]) for position in ready]
     for position, result in zip(ready, score_all(items), strict=True):
         scored[position] = result
     values = np.array([np.nan if result.score is None else result.score for result in scored], np.float64)
@@ -154,8 +154,7 @@ def _rows(batch: pa.RecordBatch, score: ScoreConfig) -> list[dict[str, Any]]:
     """The input's columns for every response; only a function of the user's looks at them."""
     if score.scorer == "regex" or score.scorer in BUILT_IN:
         return [{}] * batch.num_rows
-    rows = rows_of(batch.select([name for name in batch.schema.names if name not in _OURS]))
-    return rows or [{}] * batch.num_rows
+    return rows_of(batch.select([name for name in batch.schema.names if name not in _OURS]))
 
 
 def _pass_rates(batch: pa.RecordBatch, scores: Any, pass_score: float) -> Any:

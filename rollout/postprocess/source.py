@@ -10,7 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rollout.data.tables import BATCH_BYTES, Table, joined, load_json, open_table
+from rollout.data.arrow import cast, is_list, is_text, joined, stored, valid_text, values
+from rollout.data.json_text import load_json
+from rollout.data.tables import BATCH_BYTES, Table, open_table
 from rollout.errors import UserError
 from rollout.records import FLAT_FIELDS, ROLLOUT_COLUMNS, SCORE_FIELDS
 
@@ -80,7 +82,7 @@ def _flat(table: Table, key: str) -> Source:
 def _typed(array: pa.Array, field: pa.Field, path: Path) -> pa.Array:
     """`array` as the type of `field`: in a CSV file all is text. Raises UserError for what cannot be that."""
     try:
-        typed = array.cast(field.type)
+        typed = cast(array, field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(
             f"{path}: column {field.name} holds {array.type}, not {field.type} ({error}); fix it"
@@ -136,19 +138,12 @@ def _listed(table: Table, key: str) -> Source:
 
 def _check_columns(table: Table, key: str) -> None:
     kind = table.schema.field("responses").type
-    if not (_is_text(kind) or (_is_list(kind) and (_is_text(kind.value_type) or pa.types.is_null(kind.value_type)))):
+    item = stored(kind).value_type if is_list(kind) else kind
+    if not (is_text(item) or (is_list(kind) and pa.types.is_null(item))):
         raise UserError(f"{key}={table.path}: the column responses holds {kind}; it must hold lists of texts, or JSON")
     for name in _LISTS.values():
-        if name in table.schema.names and not _is_list(table.schema.field(name).type):
+        if name in table.schema.names and not is_list(table.schema.field(name).type):
             raise UserError(f"{key}={table.path}: the column {name} holds {table.schema.field(name).type}, not lists")
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _explode(batch: pa.RecordBatch, row_ids: pa.Array, schema: pa.Schema, path: Path) -> pa.RecordBatch:
@@ -157,10 +152,10 @@ def _explode(batch: pa.RecordBatch, row_ids: pa.Array, schema: pa.Schema, path: 
     responses, unreadable = _as_lists(batch.column("responses"))
     counts = pc.list_value_length(responses).to_numpy(zero_copy_only=False).astype(np.int64)
     row = pa.array(np.repeat(np.arange(batch.num_rows), counts))
-    response = pc.list_flatten(responses).cast(pa.string())
+    response = valid_text(cast(pc.list_flatten(responses), pa.string()))
     # an error of a row is that of its failed samples
     errors = batch.column("error") if "error" in names else pa.nulls(batch.num_rows, pa.string())
-    errors = pc.coalesce(errors.cast(pa.string()), unreadable)
+    errors = pc.coalesce(cast(errors, pa.string()), unreadable)
     found = {
         "row_id": row_ids.take(row),
         "sample_idx": pa.array(_positions(counts)),
@@ -176,7 +171,7 @@ def _explode(batch: pa.RecordBatch, row_ids: pa.Array, schema: pa.Schema, path: 
     columns = []
     for field in schema:
         if field.name in found:
-            columns.append(found[field.name].cast(field.type))
+            columns.append(cast(found[field.name], field.type))
         elif field.name in names and field.name not in ROLLOUT_COLUMNS:
             columns.append(batch.column(field.name).take(row))
         else:
@@ -201,12 +196,12 @@ def _flattened(lists: pa.Array, counts: npt.NDArray[np.int64], column: str, path
 
 def _as_lists(column: pa.Array) -> tuple[pa.Array, pa.Array]:
     """`column` as lists of texts, and per row why it could not be read: such a row is one failed sample."""
-    if not _is_text(column.type):
+    if not is_text(column.type):
         if (pc.fill_null(pc.list_value_length(column), 0).to_numpy(zero_copy_only=False) > 0).all():
             return column, pa.nulls(len(column), pa.string())
-        parsed = [value or _NONE for value in column.to_pylist()]
+        parsed = [value or _NONE for value in values(column)]
     else:
-        parsed = [_parse(text) for text in column.to_pylist()]
+        parsed = [_parse(text) for text in values(column)]
     lists = pa.array([[None] if isinstance(value, str) else value for value in parsed], pa.list_(pa.string()))
     return lists, pa.array([value if isinstance(value, str) else None for value in parsed], pa.string())
 
@@ -231,7 +226,7 @@ def _parse(text: str | None) -> list[str | None] | str:
 def _pieces(batch: pa.RecordBatch) -> Iterator[tuple[int, int]]:
     """Split a batch, as (first, last + 1), where repeating its rows for every response would make it too large."""
     responses = batch.column("responses")
-    most = 1 if _is_text(responses.type) else pc.max(pc.list_value_length(responses)).as_py() or 1
+    most = 1 if is_text(responses.type) else pc.max(pc.list_value_length(responses)).as_py() or 1
     rows = max(1, batch.num_rows * BATCH_BYTES // max(batch.nbytes * most, BATCH_BYTES))
     for start in range(0, batch.num_rows, rows):
         yield start, min(start + rows, batch.num_rows)

@@ -144,7 +144,7 @@ def _chat_column(chats: list[list[Message]], chat_type: pa.DataType) -> pa.Array
     names = {part.name for part in chat_type.value_type}
     for chat in chats:
         for message in chat:
-            if not (message.keys() <= names and isinstance(message["content"], str)):
+            if not (message.keys() <= names and isinstance(message["content"], str | None)):
                 raise _RicherChat
     return pa.array(chats, chat_type)
 

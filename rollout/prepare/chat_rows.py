@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.config import PrepareConfig
+from rollout.data.arrow import cells, is_list, stored
+from rollout.data.column_path import ColumnPath, values_along
 from rollout.data.prompts import parse_chat, prompt_column_problems, with_system_prompt
 from rollout.data.tables import Table, select
 from rollout.errors import PromptError, UserError, did_you_mean
-from rollout.prepare.template import ColumnPath, Template, column_values, parse_template
+from rollout.prepare.template import Template, parse_template
 from rollout.records import RESERVED_COLUMNS, Message
 
 PROMPT = "prompt"
@@ -66,7 +68,7 @@ def plan_for(table: Table, config: PrepareConfig) -> Plan:
 
 def read_chats(plan: Plan, batch: pa.RecordBatch, first_row: int) -> Iterator[list[Message] | Refusal]:
     """For each row of `batch`, the first of which is row `first_row` of the table, its chat or why it has none."""
-    columns = [column_values(batch, path) for path in plan.columns]
+    columns = [values_along(batch, path, cells) for path in plan.columns]
     for row, values in enumerate(zip(*columns, strict=True), start=first_row):
         if row in plan.table.bad_rows:
             line, _, reason = plan.table.bad_rows[row].partition(": ")
@@ -93,10 +95,11 @@ def _chat_of_template(template: Template, system_prompt: str | None, values: Seq
 
 def _chat_type(kind: pa.DataType) -> pa.DataType:
     """The type of chats made of a column of type `kind`: role and content are text, other fields stay what they are."""
-    if pa.types.is_dictionary(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    message = stored(stored(kind).value_type) if is_list(kind) else pa.null()
+    if not pa.types.is_struct(message):
         return pa.list_(pa.struct(_ROLE_AND_CONTENT))
     own = {field.name for field in _ROLE_AND_CONTENT}
-    others = [field for field in kind.value_type if field.name not in own and not pa.types.is_null(field.type)]
+    others = [field for field in message if field.name not in own and not pa.types.is_null(field.type)]
     chats = pa.list_(pa.struct([*_ROLE_AND_CONTENT, *others]))
     return chats if _storable(chats) else CHATS_AS_JSON
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from rollout.config import RunConfig
-from rollout.data.prompts import read_prompts
+from rollout.data.prompts import read_prompts, watch_roles
 from rollout.engine import models, vllm_worker
 from rollout.engine.cache import EngineSpec, acquire_replicas
 from rollout.engine.content import content_beside
@@ -116,7 +116,8 @@ class Driver:
     def __init__(self, session: Session, replicas: Replicas, done: Finished) -> None:
         run, table = session.run, session.table
         self._session, self._replicas, self._record = session, replicas, session.record
-        self._dispatcher = Dispatcher(read_prompts(table, run.data), done.owed, done.num_owed, replicas.count)
+        prompts = watch_roles(read_prompts(table, run.data), log.warning)
+        self._dispatcher = Dispatcher(prompts, done.owed, done.num_owed, replicas.count)
         self._progress = Progress(done.num_owed, done.num_done)
         self._check_errors = error_limit(run, table.num_rows)
         self._wait = max(_WAIT_SECONDS, replicas.count / _MAX_ASKED)

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rollout.data.tables import BATCH_BYTES, Table, joined
+from rollout.data.arrow import joined
+from rollout.data.tables import BATCH_BYTES, Table
 from rollout.files import replacing
 from rollout.records import ROLLOUT_FIELDS, SAMPLE_SCHEMA, Totals
 from rollout.store.journal import parts, read_part

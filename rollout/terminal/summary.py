@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.text import Text
 
-from rollout.data.chat import last_message
+from rollout.data.json_text import rows_of
+from rollout.data.prompts import last_message
 from rollout.files import short
 from rollout.postprocess.analyze import Analysis
 from rollout.records import Totals
@@ -27,7 +28,7 @@ def preview(rollouts: Path, prompt_key: str, num_rows: int) -> list[list[Any]]:
     rows: list[list[Any]] = []
     with pq.ParquetFile(rollouts) as file:
         for batch in file.iter_batches(num_rows, columns=["row_id", prompt_key, "responses", "finish_reasons"]):
-            for row in batch.to_pylist():
+            for row in rows_of(batch):
                 if row["responses"][0] is not None and len(rows) < num_rows:
                     prompt = last_message(row[prompt_key])
                     rows.append([row["row_id"], prompt, row["responses"][0], row["finish_reasons"][0]])

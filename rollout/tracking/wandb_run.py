@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from rollout.config import TrackingConfig
-from rollout.data.chat import last_message
+from rollout.data.json_text import rows_of
+from rollout.data.prompts import last_message
 from rollout.files import short
 from rollout.process import watchdog
 from rollout.records import Totals
@@ -200,7 +201,7 @@ def sample_rows(rollouts: Path, prompt_key: str) -> Iterator[list[Any]]:
     columns = ["row_id", "responses", "finish_reasons", "num_prompt_tokens", "num_generated_tokens", "seeds", "error"]
     with pq.ParquetFile(rollouts) as file:
         for batch in file.iter_batches(16, columns=[prompt_key, *columns]):
-            for row in batch.to_pylist():
+            for row in rows_of(batch):
                 lists = (row[name] for name in ("responses", "finish_reasons", "num_generated_tokens", "seeds"))
                 for index, sample in enumerate(islice(zip(*lists, strict=True), _SAMPLES_PER_ROW)):
                     response, finish_reason, num_tokens, seed = sample

@@ -4,12 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from rollout.config import DataConfig
-from rollout.data.prompts import open_input, parse_chat, read_prompts, with_system_prompt
+from rollout.data.prompts import last_message, open_input, parse_chat, read_prompts, watch_roles, with_system_prompt
 from rollout.errors import PromptError, UserError
 from rollout.records import RESERVED_COLUMNS, Prompt
 from tests.conftest import chat, write_input
@@ -40,10 +41,19 @@ def problems_of(path: Path, **data: Any) -> tuple[str, ...]:
         (" hi\n", chat(" hi\n")),
         ("[1, 2] is a list", chat("[1, 2] is a list")),
         ("[1, 2]", chat("[1, 2]")),
-        ("[]", chat("[]")),
         ('["a"]', chat('["a"]')),
-        ('[{"role": "user"', chat('[{"role": "user"')),
-        ('{"role": "user", "content": "hi"}', chat('{"role": "user", "content": "hi"}')),
+        ('{"a": 1}', chat('{"a": 1}')),
+        ('{"a": [{"b": 1}]}', chat('{"a": [{"b": 1}]}')),
+        ('{"from": "USD", "value": 1}', chat('{"from": "USD", "value": 1}')),
+        ('{"role": "admin"}', chat('{"role": "admin"}')),
+        ("{'a': 1}['a']?", chat("{'a': 1}['a']?")),
+        ("[{'a': 1}] is a list", chat("[{'a': 1}] is a list")),
+        ("nan", chat("nan")),
+        ([[("role", "user"), ("content", "hi")]], chat("hi")),
+        (
+            json.dumps([*chat("1+1?"), {"role": "assistant", "content": None, "tool_calls": [{"x": None}]}]),
+            [*chat("1+1?"), {"role": "assistant", "content": None, "tool_calls": [{"x": None}]}],
+        ),
         ("null", chat("null")),
         (
             [{"role": "user", "content": "hi", "name": None, "more": {"x": None, "y": [{"z": None}]}}],
@@ -51,7 +61,7 @@ def problems_of(path: Path, **data: Any) -> tuple[str, ...]:
         ),
         (
             [*chat("1+1?"), {"role": "assistant", "content": None, "tool_calls": [CALL]}],
-            [*chat("1+1?"), {"role": "assistant", "content": "", "tool_calls": [CALL]}],
+            [*chat("1+1?"), {"role": "assistant", "content": None, "tool_calls": [CALL]}],
         ),
         (
             [{"role": "user", "content": [{"type": "text", "text": "hi", "image": None}]}],
@@ -68,6 +78,35 @@ def test_a_chat_is_a_list_or_json_or_plain_text(cell: Any, messages: list[Any]) 
     ("cell", "reason"),
     [
         (None, "the prompt is null"),
+        (float("nan"), "the prompt is null"),
+        (pd.NaT, "the prompt is null"),
+        ("[]", "the prompt is empty"),
+        (" [ ]\n", "the prompt is empty"),
+        ([{"role": "user", "content": [{"type": "text", "text": " "}, None]}], "the prompt is empty"),
+        (chat("hi")[0], "the prompt is one message, not a list of them; put [ ] around it"),
+        (json.dumps(chat("hi")[0]), "the prompt is one message, not a list of them; put [ ] around it"),
+        (
+            json.dumps({"id": 1, "messages": chat("hi")}),
+            "the prompt is an object with the messages in its field messages; give that list alone",
+        ),
+        (
+            '{"messages": []}',
+            "the prompt is an object with the messages in its field messages; give that list alone",
+        ),
+        ('{"role": "user"}', "the prompt is one message, not a list of them; put [ ] around it"),
+        ("[null]", "message 0 is not {role, content} but NoneType"),
+        ("[[]]", "message 0 is not {role, content} but list"),
+        (json.dumps([chat("hi")]), "message 0 is not {role, content} but list"),
+        (json.dumps([*chat("hi"), "hi"]), "message 1 is not {role, content} but str"),
+        (
+            json.dumps([{"from": "human", "value": "hi"}]),
+            "message 0 has no role but from and value; rename them to role and content",
+        ),
+        (
+            '[{"role": "user", "content": "hi',
+            "the prompt begins as a chat in JSON, but is not JSON "
+            "(Unterminated string starting at: line 1 column 30 (char 29))",
+        ),
         ("", "the prompt is empty"),
         (" \n\t", "the prompt is empty"),
         ([], "the prompt is empty"),
@@ -84,7 +123,17 @@ def test_a_chat_is_a_list_or_json_or_plain_text(cell: Any, messages: list[Any]) 
         ([*chat("hi"), "hi"], "message 1 is not {role, content} but str"),
         (5, "the prompt is a int, neither text nor a list of messages"),
         (str(chat("hi")), "the prompt is a chat in Python's notation; write it with json.dumps, or as a list"),
-        ("[{'content': 'hi'}]", "the prompt is a chat in Python's notation; write it with json.dumps, or as a list"),
+        *(
+            (text, "the prompt is a chat in Python's notation; write it with json.dumps, or as a list")
+            for text in (
+                "[{'content': 'hi'}]",
+                "[{'name': 'Ann', 'role': 'user', 'content': \"it's\"}]",
+                "array([{'role': 'user', 'content': 'hi'}], dtype=object)",
+                "({'role': 'user', 'content': 'hi'},)",
+                "{'role': 'user', 'content': 'hi'}",
+                "[{'from': 'human', 'value': 'hi'}]",
+            )
+        ),
     ],
 )
 def test_a_cell_that_holds_no_chat_says_why(cell: Any, reason: str) -> None:
@@ -128,16 +177,17 @@ def test_fields_that_only_other_rows_have_are_not_in_a_chat(tmp_path: Path) -> N
     chats = [chat("hi"), [*chat("1+1?"), {"role": "assistant", "tool_calls": [CALL]}]]
     prompts = read_all(write_input(tmp_path / "input.parquet", [{"prompt": messages} for messages in chats]))
     assert prompts[0].messages == chat("hi")
-    assert prompts[1].messages[1] == {"role": "assistant", "content": "", "tool_calls": [CALL]}
+    assert prompts[1].messages[1] == {"role": "assistant", "content": None, "tool_calls": [CALL]}
 
 
-def test_a_content_in_parts_is_put_together_and_what_is_no_text_costs_its_row(tmp_path: Path) -> None:
+def test_a_content_in_parts_stays_in_parts_and_what_is_no_text_costs_its_row(tmp_path: Path) -> None:
     image = {"type": "image_url", "image_url": {"url": "file:a.png"}}
     text = {"type": "text", "text": "What is this?"}
     cells = [[text, {"type": "text", "text": "Be brief."}], ["What?"], [image, text], [text, {"type": "input_audio"}]]
     rows = [{"prompt": json.dumps([{"role": "user", "content": cell}])} for cell in cells]
     two, one, *bad = read_all(write_input(tmp_path / "input.parquet", rows))
-    assert (two.messages, one.messages) == (chat("What is this?\nBe brief."), chat("What?"))
+    assert two.messages == [{"role": "user", "content": cells[0]}]
+    assert one.messages == [{"role": "user", "content": ["What?"]}]
     assert [prompt.error for prompt in bad] == [
         "message 0 has a part that is image_url; only text can be sampled",
         "message 0 has a part that is input_audio; only text can be sampled",
@@ -199,7 +249,9 @@ def test_a_missing_prompt_column_is_refused_with_every_name_when_none_is_near(tm
 def test_a_file_of_bad_lines_only_has_no_columns(tmp_path: Path) -> None:
     (tmp_path / "input.jsonl").write_text("nope\n")
     (problem,) = problems_of(tmp_path / "input.jsonl")
-    assert problem.endswith("has no columns; check what wrote it")
+    assert problem.endswith(
+        "has no columns (line 1: not JSON (Expecting value: line 1 column 1 (char 0))); check what wrote it"
+    )
 
 
 @pytest.mark.parametrize("name", sorted(RESERVED_COLUMNS))
@@ -242,3 +294,25 @@ def test_a_lone_surrogate_in_a_chat_of_json_becomes_a_question_mark() -> None:
 
 def test_text_of_brackets_without_end_is_text() -> None:
     assert parse_chat("[" * 100_000) == chat("[" * 100_000)
+
+
+def test_a_role_that_no_model_knows_is_one_warning() -> None:
+    chats = [chat("hi"), [{"role": "human", "content": "hi"}, {"role": "gpt", "content": "yo"}]] * 3
+    prompts = [Prompt(row_id, messages) for row_id, messages in enumerate(chats)]
+    warnings = list[str]()
+    assert [*watch_roles(prompts, warnings.append)] == prompts
+    assert warnings == [
+        f"row 1 has a message with the role {role}, which most chat templates print as it is; models know system, "
+        "user, assistant, tool, developer"
+        for role in ("human", "gpt")
+    ]
+
+
+def test_what_a_reader_sees_of_a_chat_is_what_its_last_message_says() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "refusal", "refusal": "no"}, "b"]
+    assert last_message(json.dumps(chat("hi"))) == "hi"
+    assert last_message([{"role": "user", "content": parts}]) == "a\nno\nb"
+    assert last_message([*chat("hi"), {"role": "assistant", "content": None, "tool_calls": [CALL]}]) == json.dumps(
+        [CALL]
+    )
+    assert (last_message("[1"), last_message(None)) == ("[1", "None")

@@ -1,8 +1,11 @@
 """Files as streams of Arrow batches: every row is read as the file says it, and an odd file is refused in one line."""
 
 import json
+import math
 import random
+import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rollout.data.json_text import rows_of
 from rollout.data.tables import BATCH_ROWS, Table, open_table, select
 from rollout.errors import UserError
-from tests.conftest import write_input
+from tests.conftest import chat, write_input
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -88,6 +92,12 @@ def test_row_groups_of_any_size_keep_their_order(tmp_path: Path) -> None:
     assert column(path) == list(range(3000))
 
 
+def test_a_far_date_of_sparks_stays_the_date_it_is(tmp_path: Path) -> None:
+    table = pa.table({"a": [datetime(9999, 12, 31, 23, 59)]})
+    pq.write_table(table, tmp_path / "input.parquet", use_deprecated_int96_timestamps=True, store_schema=False)
+    assert column(tmp_path / "input.parquet") == [datetime(9999, 12, 31, 23, 59)]
+
+
 def test_the_metadata_of_pandas_is_left_behind(tmp_path: Path) -> None:
     pd.DataFrame({"a": ["x"]}, index=pd.Index([7], name="key")).to_parquet(tmp_path / "input.parquet")
     table = open_table(tmp_path / "input.parquet", "data.path")
@@ -134,11 +144,66 @@ def test_a_type_first_seen_after_many_lines_holds_for_all_of_them(first: Any, la
     assert column(jsonl) == [*[first] * BATCH_ROWS, last]
 
 
-def test_a_field_first_seen_late_is_null_before(jsonl: Path) -> None:
-    write_lines(jsonl, [*[{"a": {"x": 1}}] * BATCH_ROWS, {"a": {"x": 2, "y": "z"}, "b": "new"}])
+def test_a_column_first_seen_late_is_null_before(jsonl: Path) -> None:
+    write_lines(jsonl, [*[{"a": 1}] * BATCH_ROWS, {"a": 2, "b": "new"}])
     first, *_, last = read(jsonl)
-    assert first == {"a": {"x": 1, "y": None}, "b": None}
-    assert last == {"a": {"x": 2, "y": "z"}, "b": "new"}
+    assert (first, last) == ({"a": 1, "b": None}, {"a": 2, "b": "new"})
+
+
+@pytest.mark.parametrize("earlier_lines", [1, BATCH_ROWS], ids=["same block", "another block"])
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        ({"x": 1}, {"y": 2}),
+        ({"x": 1}, {"x": 1, "y": None}),
+        ({"x": 1}, {}),
+        ([{"x": 1}], [{"x": 1}, {"y": 2}]),
+        ({"x": {"y": 1}}, {"x": {"z": 1}}),
+        ({"x": {"y": None}}, {"x": {"y": {"z": 1}, "u": 1}}),
+        (chat("hi"), [*chat("1+1?"), {"role": "assistant", "content": None, "tool_calls": []}]),
+    ],
+)
+def test_objects_with_other_keys_are_json_so_that_none_gets_keys_it_did_not_have(
+    first: Any, last: Any, earlier_lines: int, jsonl: Path
+) -> None:
+    table = open_table(write_lines(jsonl, [*[{"a": first}] * earlier_lines, {"a": None}, {"a": last}]), "data.path")
+    found = [row["a"] for batch in table.batches() for row in rows_of(batch)]
+    assert found == [*[first] * earlier_lines, None, last]
+    assert [json.loads(text) for text in column(jsonl) if text is not None] == [
+        value for value in found if value is not None
+    ]
+
+
+def test_many_objects_with_a_key_each_take_no_longer_than_others(jsonl: Path) -> None:
+    write_lines(jsonl, [{"a": {f"key {number}": number}} for number in range(8000)])
+    begin = time.monotonic()
+    assert len(column(jsonl)) == 8000
+    assert time.monotonic() - begin < 5
+
+
+def test_nan_is_a_null_unless_the_column_holds_numbers(jsonl: Path) -> None:
+    write(jsonl, '{"a": "x", "b": 1, "c": NaN, "d": {"x": NaN}}\n{"a": NaN, "b": NaN, "c": NaN, "d": {"y": 1}}\n')
+    first, last = read(jsonl)
+    assert (first["a"], last["a"]) == ("x", None)
+    assert (first["b"], last["b"]) == (1, None)
+    assert math.isnan(last["c"])
+    assert first["d"] == '{"x": null}'
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ('[{"a": 1}, {"a": 2}]', "holds one JSON array; write an object a line, as `jq -c '.[]'` does"),
+        ('\n[\n{"a": 1},\n{"a": 2}\n]\n', "holds one JSON array; write an object a line, as `jq -c '.[]'` does"),
+        ('[{"a": 1},\n{"a": 2}]\n', "holds one JSON array; write an object a line, as `jq -c '.[]'` does"),
+        ('{\n  "a": 1\n}\n', "holds JSON over several lines; write an object a line, as `jq -c .` does"),
+        ('{"a": 1,\n "b": 2}\n{"a": 1}\n', "holds JSON over several lines; write an object a line, as `jq -c .` does"),
+    ],
+)
+def test_json_that_is_no_object_a_line_is_named(content: str, reason: str, jsonl: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        open_table(write(jsonl, content), "data.path")
+    assert refused.value.problems == (f"data.path={jsonl}: {reason}",)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.config import AnalyzeConfig, DataConfig, ExportConfig, ScoreConfig
-from rollout.data.text import as_text, rows_of, values_of
+from rollout.data.arrow import values as values_of
+from rollout.data.json_text import rows_of
+from rollout.data.text import as_text
 from rollout.postprocess.analyze import analyze
 from rollout.postprocess.export import export
 from rollout.postprocess.sample_rows import sample_rows

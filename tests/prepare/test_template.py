@@ -3,8 +3,9 @@
 import pyarrow as pa
 import pytest
 
+from rollout.data.column_path import values_along
 from rollout.errors import PromptError, UserError
-from rollout.prepare.template import column_values, parse_template
+from rollout.prepare.template import parse_template
 
 ROW = {"q": "hi", "a b": 1, "s": {"x": {"y": [1, None]}, "n": None}, "s.dotted": {"z": True}, "blob": b"x"}
 BATCH = pa.RecordBatch.from_pylist([ROW])
@@ -12,7 +13,7 @@ BATCH = pa.RecordBatch.from_pylist([ROW])
 
 def filled(text: str) -> str:
     template = parse_template(text, BATCH.schema)
-    return template.fill([column_values(BATCH, path)[0] for path in template.columns])
+    return template.fill([values_along(BATCH, path)[0] for path in template.columns])
 
 
 @pytest.mark.parametrize(
@@ -38,13 +39,13 @@ def test_a_null_on_the_way_is_named() -> None:
 
 def test_a_null_struct_has_null_fields() -> None:
     batch = pa.RecordBatch.from_pylist([{"s": {"x": 1}}, {"s": None}])
-    assert column_values(batch, ("s", "x")) == [1, None]
+    assert values_along(batch, ("s", "x")) == [1, None]
 
 
 def test_numbers_stand_in_a_prompt_as_people_write_them() -> None:
     batch = pa.record_batch({"p": pa.array([0.1], pa.float32()), "n": [3.0], "small": [1e-05]})
     template = parse_template("{p} {n} {small}", batch.schema)
-    assert template.fill([column_values(batch, path)[0] for path in template.columns]) == "0.1 3 0.00001"
+    assert template.fill([values_along(batch, path)[0] for path in template.columns]) == "0.1 3 0.00001"
 
 
 @pytest.mark.parametrize(
