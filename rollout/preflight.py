@@ -1,6 +1,7 @@
 """What is checked before a run begins or continues, without loading anything."""
 
 import dataclasses
+import importlib.util
 import os
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from rollout.config import RunConfig
 from rollout.config.check import check as check_config
 from rollout.data.prompts import open_input
 from rollout.data.tables import Table
-from rollout.engine import devices, models
+from rollout.engine import cache, devices, models
 from rollout.engine.content import MODEL, TOKENIZER, content_of
 from rollout.engine.model_files import context_length
 from rollout.errors import UserError
@@ -29,7 +30,7 @@ from rollout.store.journal import finished
 from rollout.store.layout import CONFIG_FILES, JOURNAL, LOCK, LOG, METRICS, OUTPUT, RESERVE, RESULTS
 from rollout.store.lock import is_of_a_run
 from rollout.store.run_record import RunRecord
-from rollout.terminal.console import byte_progress
+from rollout.terminal.console import byte_progress, unseen
 from rollout.terminal.text import resume_command
 
 
@@ -41,6 +42,7 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
     problems = [*check_config(run), *devices.check_ray(run.hardware)]
     if run.engine.kind == "vllm":
         problems += [*models.check(run.model), *_context_problems(run), *devices.check(run.hardware)]
+        problems += _argument_problems(run)
     try:
         table = open_input(run.data)
     except UserError as error:
@@ -53,6 +55,20 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
     if problems:
         raise UserError(*problems)
     return table
+
+
+def _argument_problems(run: RunConfig) -> list[str]:
+    """What vLLM's own classes say of the keys that go to vLLM as they are; where there are none, vLLM is not imported.
+
+    A machine that only starts engines on others need not have it.
+    """
+    given = run.sampling.extra or run.hardware.engine_kwargs
+    if not given or importlib.util.find_spec("vllm") is None:
+        return []
+    with cache.environment(run.hardware), unseen():
+        from rollout.engine import vllm_arguments  # takes 5 to 14 seconds
+
+        return list(vllm_arguments.problems(run.sampling, run.model, run.hardware))
 
 
 def scorer_warnings(run: RunConfig, table: Table) -> Iterator[str]:

@@ -126,6 +126,8 @@ def _run(cfg: DictConfig, run_dir: Path, command: Command) -> None:
             from rollout.cli.dry_run import show_plan
             from rollout.preflight import preflight
 
+            if cfg.sweep.objective is not None:
+                jobs.check_objective(cfg.sweep.objective)
             show_plan(run, preflight(run, run_dir))
             _remove_if_ours(run_dir)
         else:

@@ -4,8 +4,8 @@ import dataclasses
 import json
 import os
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -114,14 +114,22 @@ def release() -> None:
     _cache.release()
 
 
-def _set_environment(hardware: HardwareConfig) -> None:
-    """Until `release`: vLLM reads its switches whenever it needs them, not only when it starts."""
+@contextmanager
+def environment(hardware: HardwareConfig) -> Iterator[None]:
+    """The environment that an engine would find, while the body runs: vLLM reads some of it when it is imported."""
+    with ExitStack() as stack:
+        _set_environment(hardware, stack)
+        yield
+
+
+def _set_environment(hardware: HardwareConfig, undone_by: ExitStack) -> None:
+    """Until `undone_by` is closed: vLLM reads its switches whenever it needs them, not only when it starts."""
     without_multicast = {"VLLM_ALLREDUCE_USE_SYMM_MEM": "0"} if devices.lacks_multicast(hardware) else {}
     ours = ENVIRONMENT | without_multicast
     defaults = {name: value for name, value in ours.items() if name not in os.environ}
     asked = {"VLLM_BATCH_INVARIANT": "1"} if hardware.batch_invariant else {}
     for name, value in (defaults | hardware.env | asked).items():
-        _cache.environment.callback(_restore, name, os.environ.get(name))
+        undone_by.callback(_restore, name, os.environ.get(name))
         os.environ[name] = value
 
 
@@ -133,7 +141,7 @@ def _restore(name: str, value: str | None) -> None:
 
 
 def _load(spec: EngineSpec) -> Engine:
-    _set_environment(spec.hardware)
+    _set_environment(spec.hardware, _cache.environment)
     # imported here: vllm takes 5 to 14 seconds, which an error in the command must not wait for
     if spec.engine.kind == "echo":
         from rollout.engine.echo_engine import EchoEngine

@@ -1,53 +1,30 @@
-"""vLLM behind the Engine protocol. The only module that imports vllm; written against 0.26 to 0.33.
+"""vLLM behind the Engine protocol. Only this module and `vllm_arguments` import vllm; written against 0.26 to 0.33.
 
 One vLLM request per sample, token ids in, finished outputs only. Measured on an H200, eight requests with n=1 run as
 fast as one with n=8, and each can be stored, seeded and resumed by itself.
 """
 
 import copy
-import dataclasses
 import gc
-import inspect
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
 from vllm import LLM, SamplingParams
-from vllm.engine.arg_utils import EngineArgs
-from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+from vllm.renderers import ChatParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
-from rollout.engine import devices, models, vllm_worker
+from rollout.engine import devices, models, vllm_arguments, vllm_worker
 from rollout.engine.protocol import EngineStats, Rendered
-from rollout.errors import EngineDied, PromptError, UserError, did_you_mean
+from rollout.engine.vllm_arguments import refusal
+from rollout.errors import EngineDied, PromptError, UserError
 from rollout.records import Message, Request, Sample
 
 log = logging.getLogger(__name__)
-
-_OURS_IN_SAMPLING_PARAMS = {"n", "seed", "output_kind"}
-"""Fields that the generation stage sets itself: one request per sample, a seed of its own, one output at its end."""
-
-
-_OURS_IN_SAMPLING = {"n_samples", "seed", "extra"}
-"""Fields of SamplingConfig that are no argument of SamplingParams; the others have vLLM's names."""
-
-_MODEL_ARGUMENTS = ("tokenizer", "revision", "max_model_len", "quantization", "load_format", "trust_remote_code")
-_HARDWARE_ARGUMENTS = (
-    "tensor_parallel_size",
-    "pipeline_parallel_size",
-    "gpu_memory_utilization",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "enable_prefix_caching",
-    "enforce_eager",
-    "dtype",
-    "kv_cache_dtype",
-)
-"""Fields of ModelConfig and HardwareConfig that are arguments of vLLM's engine under the same names."""
 
 
 class VLLMEngine:
@@ -62,51 +39,57 @@ class VLLMEngine:
         self._vocab_size: int = config.model_config.get_vocab_size()
         # the engine decodes with its tokenizer while the feeder thread encodes; a fast tokenizer is not made for both
         self._tokenizer = copy.deepcopy(self.llm.get_tokenizer())
+        self._renderer = copy.copy(self._engine.renderer)
+        self._renderer.tokenizer = self._tokenizer
         self.bos_token_id: int | None = self._tokenizer.bos_token_id
         tells = config.parallel_config.worker_extension_cls == vllm_worker.NAME
         self.kv_cache_bytes: int | None = self.llm.collective_rpc("kv_cache_bytes_found")[0] if tells else None
         self._params: dict[str, Any] = {}
         self._unfinished: dict[str, Request] = {}
         try:
-            self._template_kwargs = _template_kwargs(model, self._tokenizer)
+            self._chat_params = _chat_params(model, self._tokenizer)
             self._refuse_broken_template(model)
         except UserError:
             self.shutdown()
             raise
 
     def _refuse_broken_template(self, model: ModelConfig) -> None:
-        """A template that cannot be compiled is no row's fault."""
+        """A template that cannot be compiled, or that is missing, is no row's fault."""
         try:
             self.render([{"role": "user", "content": "hello"}])
         except PromptError as error:  # a template that merely refuses this chat is sound
-            if isinstance(error.__cause__, TemplateSyntaxError):
+            causes = list(_causes(error))
+            if broken := next((cause for cause in causes if isinstance(cause, TemplateSyntaxError)), None):
                 where = model.chat_template or model.path
-                raise UserError(f"model.chat_template={where}: {error.__cause__}; fix the template") from error
+                raise UserError(f"model.chat_template={where}: {broken}; fix the template") from error
+            if any(type(cause).__name__ == "ChatTemplateResolutionError" for cause in causes):
+                raise UserError(
+                    f"model.path={model.path}: its tokenizer has no chat template; set model.chat_template=FILE.jinja"
+                ) from error
 
     def configure(self, sampling: SamplingConfig) -> None:
-        try:
-            params = _sampling_kwargs(sampling)
-            SamplingParams(**params)
-        except UserError:
-            raise
-        except Exception as error:  # a ValueError, a TypeError or one of vLLM's own, by its version
-            raise UserError(f"sampling: vLLM refuses these parameters: {_refusal(error)}") from error
-        self._params = params
+        self._params = vllm_arguments.sampling_kwargs(sampling)
 
     def describe(self) -> str:
         params, default = SamplingParams(**self._params), SamplingParams()
-        names = [name for name in self._params if name not in _OURS_IN_SAMPLING_PARAMS]
+        names = [name for name in self._params if name not in vllm_arguments.PER_REQUEST]
         always = ("max_tokens", "temperature")
         shown = [name for name in names if name in always or getattr(params, name) != getattr(default, name)]
         return ", ".join(f"{name}={getattr(params, name)}" for name in shown)
 
     def render(self, messages: list[Message]) -> Rendered:
+        """As `LLM.chat` does: vLLM brings a chat into the form that templates expect, for one tool calls' arguments."""
         try:
-            text = self._tokenizer.apply_chat_template(messages, **self._template_kwargs)
-            # the template has written the special tokens already; adding them again would double the first one
-            token_ids = self._tokenizer.encode(text, add_special_tokens=False)
+            # vLLM writes into the chat that it is given
+            _, prompt = self._renderer.render_messages(copy.deepcopy(messages), self._chat_params)
+            text, token_ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
+            if text is None:
+                text = self._tokenizer.decode(token_ids)
+            else:
+                # the template has written the special tokens already; adding them again would double the first one
+                token_ids = self._tokenizer.encode(text, add_special_tokens=False)
         except Exception as error:  # a template is a program of the model's, and may raise anything about a chat
-            raise PromptError(f"the chat template refuses it: {type(error).__name__}: {error}") from error
+            raise PromptError(f"the chat template refuses it: {refusal(error)}") from error
         if not token_ids:
             raise PromptError("the prompt has no tokens")
         if max(token_ids) >= self._vocab_size:  # vLLM would die of it
@@ -127,7 +110,7 @@ class VLLMEngine:
         except EngineDeadError as error:
             raise EngineDied(str(error)) from error
         except Exception as error:  # whatever it is, vLLM says it of this request, and the others can continue
-            raise PromptError(_refusal(error)) from error
+            raise PromptError(refusal(error)) from error
         self._unfinished[key] = request
 
     def step(self) -> list[Sample]:
@@ -173,31 +156,13 @@ class VLLMEngine:
         )
 
 
-def _refusal(error: Exception) -> str:
-    """Why vLLM refuses something: its words, with the kind of error where that is none of those it writes reasons in.
-
-    Those are ValueError up to 0.26, and VLLMValidationError since.
-    """
-    is_said = isinstance(error, ValueError) or type(error).__name__ == "VLLMValidationError"
-    return str(error) if is_said else f"{type(error).__name__}: {error}"
-
-
 def _engine_kwargs(model: ModelConfig, hardware: HardwareConfig) -> dict[str, Any]:
     """Arguments of `vllm.LLM`. Raises UserError for an engine_kwargs key that vLLM does not have."""
-    ours = {
-        "model": models.resolve(model.path),
-        "tokenizer_revision": model.revision if model.tokenizer is None else None,
-        **{name: getattr(model, name) for name in _MODEL_ARGUMENTS},
-        **{name: getattr(hardware, name) for name in _HARDWARE_ARGUMENTS},
-        "disable_log_stats": False,  # running, waiting and tokens so far, for the progress line
-    }
-    known = set(inspect.signature(EngineArgs).parameters)
-    _refuse("hardware.engine_kwargs", hardware.engine_kwargs, known, set(ours))
-    engine_kwargs = hardware.engine_kwargs
+    kwargs = vllm_arguments.engine_kwargs(model, hardware)
     if devices.lacks_multicast(hardware):
         log.info("NVLink multicast is switched off on this machine: no fused all-reduce, which needs it")
-        engine_kwargs = _with_defaults(engine_kwargs, _NO_FUSED_ALL_REDUCE)
-    return {key: value for key, value in ours.items() if value is not None} | engine_kwargs
+        kwargs = _with_defaults(kwargs, _NO_FUSED_ALL_REDUCE)
+    return {"model": models.resolve(model.path)} | kwargs
 
 
 _NO_FUSED_ALL_REDUCE = {"compilation_config": {"pass_config": {"fuse_allreduce_rms": False}}}
@@ -213,41 +178,19 @@ def _with_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str
     return defaults | values | both
 
 
-def _sampling_kwargs(sampling: SamplingConfig) -> dict[str, Any]:
-    """Arguments of SamplingParams but for the seed. Raises UserError for an `extra` key that vLLM does not have."""
-    ours = {field.name: getattr(sampling, field.name) for field in dataclasses.fields(sampling)}
-    ours = {name: value for name, value in ours.items() if name not in _OURS_IN_SAMPLING}
-    ours["output_kind"] = RequestOutputKind.FINAL_ONLY
-    extra = dict(sampling.extra)
-    known = set(inspect.signature(SamplingParams).parameters)
-    _refuse("sampling.extra", extra, known, set(ours) | _OURS_IN_SAMPLING_PARAMS)
-    if isinstance(structured := extra.get("structured_outputs"), dict):
-        known = set(inspect.signature(StructuredOutputsParams).parameters)
-        _refuse("sampling.extra.structured_outputs", structured, known, set())
-        extra["structured_outputs"] = StructuredOutputsParams(**structured)
-    return ours | extra
-
-
-def _refuse(key: str, given: Iterable[str], known: set[str], ours: set[str]) -> None:
-    public = [name for name in known if not name.startswith("_")]
-    problems = []
-    for name in given:
-        if name in ours:
-            problems.append(f"{key}.{name}: this project sets it; use the config key of that name")
-        elif name not in known:
-            problems.append(f"{key}.{name}: vLLM has no such argument, {did_you_mean(name, public)}")
-    if problems:
-        raise UserError(*problems)
-
-
-def _template_kwargs(model: ModelConfig, tokenizer: Any) -> dict[str, Any]:
-    """Arguments of `apply_chat_template`. Raises UserError for a model that has no template."""
+def _chat_params(model: ModelConfig, tokenizer: Any) -> ChatParams:
+    """What `LLM.chat` would make of its arguments."""
     template = None if model.chat_template is None else Path(model.chat_template).expanduser().read_text("utf-8")
-    if template is None and getattr(tokenizer, "chat_template", "unknown") is None:
-        raise UserError(
-            f"model.path={model.path}: its tokenizer has no chat template; set model.chat_template=FILE.jinja"
-        )
-    chosen = {} if template is None else {"chat_template": template}
     own = model.chat_template_kwargs
     begins_a_turn = not own.get("continue_final_message", False)
-    return {"tokenize": False, "add_generation_prompt": begins_a_turn, **chosen, **own}
+    # the tokenizers of Mistral's own library give tokens only
+    tokenize = type(tokenizer).__name__ == "MistralTokenizer"
+    kwargs = {"tokenize": tokenize, "add_generation_prompt": begins_a_turn, **own}
+    return ChatParams(chat_template=template, chat_template_kwargs=kwargs)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What `error` was raised from, and that from, and so on."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        yield cause
+        error = cause

@@ -99,7 +99,7 @@ def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: 
     write_json(path, asdict(job))
     try:
         if config.objective is not None:
-            _check_objective(config.objective)
+            check_objective(config.objective)
         do()
         job.status = "done"
     except Interrupted as error:
@@ -161,7 +161,7 @@ def _read(path: Path) -> JobRecord:
     return msgspec.json.decode(path.read_bytes(), type=JobRecord)
 
 
-def _check_objective(path: str) -> None:
+def check_objective(path: str) -> None:
     """Raise UserError for a name that no job can have, before hours are spent on one."""
     from rollout.postprocess.analyze import Analysis
     from rollout.scoring.summary import ScoreSummary

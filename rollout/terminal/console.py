@@ -55,6 +55,25 @@ def screen(log_file: Path) -> Iterator[Console]:
 
 
 @contextmanager
+def unseen() -> Iterator[None]:
+    """What libraries print in the body goes nowhere."""
+    _flush()
+    for descriptor in (1, 2):
+        _open_if_closed(descriptor)
+    saved, null = (os.dup(1), os.dup(2)), os.open(os.devnull, os.O_WRONLY)
+    try:
+        for descriptor in (1, 2):
+            os.dup2(null, descriptor)
+        yield
+    finally:
+        _flush()
+        for descriptor, original in zip((1, 2), saved, strict=True):
+            os.dup2(original, descriptor)
+            os.close(original)
+        os.close(null)
+
+
+@contextmanager
 def plain_screen() -> Iterator[Console]:
     """Yield a console on stdout that also shows what our logger says; nothing is redirected."""
     console = Console(highlight=False)

@@ -29,6 +29,7 @@ from rollout.records import Request
 from rollout.store import lineage
 from rollout.verify.__main__ import verify
 from tests.conftest import chat, write_input
+from tests.engine.chats import CHATS, TEMPLATES
 from tests.engine.test_content import flip_a_bit
 from tests.tiny_model import write_tiny_model
 
@@ -92,6 +93,49 @@ def test_prompts_have_the_tokens_and_greedy_responses_the_text_of_vllms_own_chat
         assert row["finish_reasons"] == [output.outputs[0].finish_reason]
         assert row["num_generated_tokens"] == [len(output.outputs[0].token_ids)]
     assert len({tuple(row["responses"]) for row in rows}) > 12  # of 24 prompts, which decide what comes
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_chat_is_rendered_token_by_token_as_vllms_own_chat_does(
+    template: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm import SamplingParams
+
+    from rollout.engine.vllm_engine import VLLMEngine, _chat_params
+
+    engine = acquire(EngineSpec.of(tiny(folder))).engine
+    assert isinstance(engine, VLLMEngine)
+    (folder / "chats.jinja").write_text(TEMPLATES[template])
+    model = ModelConfig(str(folder / "model"), chat_template=str(folder / "chats.jinja"))
+    monkeypatch.setattr(engine, "_chat_params", _chat_params(model, engine._tokenizer))
+
+    def of_vllm(messages: list[Any]) -> list[int] | None:
+        try:
+            (output,) = engine.llm.chat(
+                messages, SamplingParams(max_tokens=1), chat_template=TEMPLATES[template], use_tqdm=False
+            )
+        except Exception:  # as ours: whatever a template makes of it
+            return None
+        return list(output.prompt_token_ids)
+
+    def of_ours(messages: list[Any]) -> list[int] | None:
+        try:
+            return engine.render(messages).token_ids
+        except PromptError:
+            return None
+
+    ours = {name: of_ours(parse_chat(json.dumps(messages))) for name, messages in CHATS.items()}
+    assert ours == {name: of_vllm(json.loads(json.dumps(messages))) for name, messages in CHATS.items()}
+    assert sum(token_ids is not None for token_ids in ours.values()) >= 25
+    assert parse_chat(CHATS["arguments as JSON text"]) == CHATS["arguments as JSON text"]  # nothing is written into it
+
+
+def test_tool_calls_are_what_templates_expect(folder: Path) -> None:
+    (folder / "items.jinja").write_text(TEMPLATES["items"])
+    rows = [{"prompt": json.dumps(CHATS[name])} for name in ("arguments as JSON text", "no calls")]
+    run = rows_of_run(folder, "items", f"model.chat_template={folder / 'items.jinja'}", rows=rows)
+    assert [row["error"] for row in run] == [None, None]
+    assert "(row 0): '<user>hi<assistant>city=Paris<user>hi'" in (folder / "items/rollout.log").read_text()
 
 
 def test_a_context_that_the_config_tells_is_compared_before_loading(folder: Path) -> None:
@@ -167,6 +211,21 @@ def test_sampling_parameters_that_vllm_does_not_have_are_refused(folder: Path, o
     run = tiny(folder, override)
     with pytest.raises(UserError, match=message):
         acquire(EngineSpec.of(run)).engine.configure(run.sampling)
+
+
+def test_what_goes_to_vllm_as_it_is_is_checked_before_loading(folder: Path) -> None:
+    with pytest.raises(UserError) as refused:
+        preflight(tiny(folder, "sampling.extra.bad_words=hello", "hardware.engine_kwargs.seed=x", "data.limit=1"))
+    assert refused.value.problems == (
+        "sampling.extra.bad_words=hello: must be a list of texts",
+        "hardware.engine_kwargs.seed=x: must be a whole number",
+    )
+
+
+def test_structures_of_vllms_are_made_from_dictionaries(folder: Path) -> None:
+    detection = "sampling.extra.repetition_detection={max_pattern_size: 8, min_pattern_size: 1, min_count: 2}"
+    rows = rows_of_run(folder, "repetition", detection)
+    assert all(text is not None for row in rows for text in row["responses"])
 
 
 def test_extra_sampling_parameters_reach_vllm(folder: Path) -> None:

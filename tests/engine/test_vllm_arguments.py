@@ -1,0 +1,122 @@
+"""What goes to vLLM as it is, against vLLM's own classes: built where it is right, one line where it is not."""
+
+from typing import Any
+
+import pytest
+
+from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
+
+pytestmark = pytest.mark.slow
+
+
+def problems_of(extra: dict[str, Any] | None = None, engine: dict[str, Any] | None = None) -> list[str]:
+    from rollout.engine.vllm_arguments import problems  # here and below: to collect the tests needs no vllm
+
+    return [*problems(SamplingConfig(extra=extra or {}), ModelConfig(), HardwareConfig(engine_kwargs=engine or {}))]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "built"),
+    [
+        ("bad_words", ["hello"], ["hello"]),
+        ("logit_bias", {"5": "1.5"}, {5: 1.5}),
+        ("ignore_eos", "no", False),
+        ("thinking_token_budget", None, None),
+        ("extra_args", {"a": 1}, {"a": 1}),
+    ],
+)
+def test_sampling_parameters_are_what_vllm_takes(name: str, given: Any, built: Any) -> None:
+    from rollout.engine.vllm_arguments import sampling_kwargs
+
+    assert sampling_kwargs(SamplingConfig(extra={name: given}))[name] == built
+
+
+def test_structures_are_made_from_dictionaries() -> None:
+    from vllm.sampling_params import RepetitionDetectionParams, StructuredOutputsParams
+
+    from rollout.engine.vllm_arguments import sampling_kwargs
+
+    detection = {"max_pattern_size": 8, "min_pattern_size": "2", "min_count": 4}
+    kwargs = sampling_kwargs(
+        SamplingConfig(extra={"repetition_detection": detection, "structured_outputs": {"choice": ["a"]}})
+    )
+    assert kwargs["repetition_detection"] == RepetitionDetectionParams(8, 2, 4)
+    assert kwargs["structured_outputs"] == StructuredOutputsParams(choice=["a"])
+
+
+@pytest.mark.parametrize(
+    ("extra", "line"),
+    [
+        ({"bad_words": "hello"}, "bad_words=hello: must be a list of texts"),
+        ({"logit_bias": {"a": 1}}, "logit_bias={'a': 1}: must be a dictionary from whole numbers to numbers"),
+        ({"allowed_token_ids": "5"}, "allowed_token_ids=5: must be a list of whole numbers"),
+        ({"ignore_eos": "maybe"}, "ignore_eos=maybe: must be true or false"),
+        ({"thinking_token_budget": 1.5}, "thinking_token_budget=1.5: must be a whole number"),
+        ({"repetition_detection": 5}, "repetition_detection=5: must be a dictionary"),
+        (
+            {"repetition_detection": {"max_pattern_size": "x"}},
+            "repetition_detection.max_pattern_size=x: must be a whole number",
+        ),
+        (
+            {"repetition_detection": {"patterns": 8}},
+            "repetition_detection.patterns: vLLM has no such argument, did you mean min_pattern_size or "
+            "max_pattern_size?",
+        ),
+        ({"structured_outputs": {"choice": "a"}}, "structured_outputs.choice=a: must be a list of texts"),
+    ],
+)
+def test_a_sampling_parameter_of_another_type_is_refused(extra: dict[str, Any], line: str) -> None:
+    assert problems_of(extra) == [f"sampling.extra.{line}"]
+
+
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        ({"seed": "5"}, {"seed": 5}),
+        ({"enable_lora": "no"}, {"enable_lora": False}),
+        *(
+            (kwargs, kwargs)
+            for kwargs in (
+                {"compilation_config": 3},
+                {"compilation_config": {"cudagraph_mode": "FULL", "pass_config": {"fuse_allreduce_rms": False}}},
+                {"attention_backend": "FLASH_ATTN"},
+                {"speculative_config": {"method": "ngram", "num_speculative_tokens": 3}},
+                {"hf_overrides": {"a": 1}},
+                {"async_scheduling": None},
+                {"logits_processors": ["a:b"]},
+                {"kv_cache_memory_bytes": 10**9},
+                {"lora_dtype": "float16"},
+            )
+        ),
+    ],
+)
+def test_engine_arguments_are_what_vllm_takes(given: dict[str, Any], passed: dict[str, Any]) -> None:
+    from rollout.engine.vllm_arguments import engine_kwargs
+
+    kwargs = engine_kwargs(ModelConfig(), HardwareConfig(engine_kwargs=given))
+    assert {name: kwargs[name] for name in given} == passed
+
+
+@pytest.mark.parametrize(
+    ("engine", "line"),
+    [
+        ({"seed": "x"}, "seed=x: must be a whole number"),
+        ({"speculative_config": "ngram"}, "speculative_config=ngram: must be a dictionary"),
+        ({"compilation_config": "x"}, "compilation_config=x: must be a dictionary"),
+        ({"compilation_config": {"moed": 3}}, "compilation_config.moed: vLLM has no such argument, did you mean mode?"),
+        ({"scheduling_policy": "prio"}, "scheduling_policy=prio: must be fcfs or priority"),
+        ({"block_size": [1]}, "block_size=[1]: must be a whole number"),
+    ],
+)
+def test_an_engine_argument_of_another_type_is_refused(engine: dict[str, Any], line: str) -> None:
+    assert problems_of(engine=engine) == [f"hardware.engine_kwargs.{line}"]
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    found = problems_of({"bad_words": "a", "ignore_eos": 7}, {"seed": "x", "block_size": "y"})
+    assert [line.partition("=")[0] for line in found] == [
+        "sampling.extra.bad_words",
+        "sampling.extra.ignore_eos",
+        "hardware.engine_kwargs.seed",
+        "hardware.engine_kwargs.block_size",
+    ]
