@@ -95,7 +95,7 @@ class SamplingConfig:
     min_tokens: int = _field(0, ge=0)
     """No end before this many tokens."""
     extra: dict[str, Any] = field(default_factory=dict)
-    """Any other field of vLLM's SamplingParams; unknown ones, and those for log-probabilities, are refused by name."""
+    """Any other field of vLLM's SamplingParams; unknown ones, wrong types and log-probabilities are refused at once."""
 
 
 @dataclass
@@ -129,7 +129,7 @@ class HardwareConfig:
     batch_invariant: bool = False
     """Ask vLLM for kernels whose result does not depend on what else is in the batch: slower, and exact in a replay."""
     engine_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Any other argument of vLLM's engine; an unknown one is refused by name."""
+    """Any other argument of vLLM's engine; one that is unknown or of another type is refused before loading."""
     env: dict[str, str] = field(default_factory=dict)
     """Environment variables set before the engine starts, for vLLM's own switches."""
 
@@ -317,7 +317,7 @@ class PrepareConfig:
     """Column that holds the chat or the text, as `data.prompt_key` of a run. Not used with a template."""
     template: str | None = _field(None, escapes=True)
     """One user message made from columns, for example '{question}\\nAnswer with a number.'; {column.field} reaches
-    into structs, {{ and }} are braces, \\n a new line, \\\\ a backslash. A row with a null in it is refused."""
+    into structs and JSON, {{ and }} are braces, \\n a new line, \\\\ a backslash. A row with a null is refused."""
     system_prompt: str | None = _field(None, escapes=True)
     """Put before every chat that does not begin with a system message of its own; \\n as in a template."""
     keep: list[str] | None = None
