@@ -13,13 +13,15 @@ from functools import partial
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-from pydantic import PydanticSchemaGenerationError, PydanticUndefinedAnnotation, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
 from vllm import SamplingParams
 from vllm.engine.arg_utils import EngineArgs
 from vllm.sampling_params import RequestOutputKind
 
 from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
 from rollout.errors import UserError, did_you_mean
+
+_NUMBERS_ARE_TEXT = ConfigDict(coerce_numbers_to_str=True)  # where text belongs: the config's 42 may have been meant so
 
 PER_REQUEST = {"n", "seed", "output_kind"}
 """Fields of SamplingParams that we set ourselves: one request per sample, a seed of its own, one output at its end."""
@@ -121,8 +123,8 @@ def _value(annotation: Any, key: str, value: Any) -> Any:
     if value is None or structure is not None or any(_is_enum(kind) for kind in kinds):
         return value  # vLLM has short forms of its own for these
     try:
-        return TypeAdapter(annotation).validate_python(value)
-    except (PydanticSchemaGenerationError, PydanticUndefinedAnnotation):  # there are types that pydantic cannot check
+        return TypeAdapter(annotation, config=_NUMBERS_ARE_TEXT).validate_python(value)
+    except (PydanticUserError, PydanticUndefinedAnnotation):  # there are types that pydantic cannot check
         return value
     except ValidationError as error:
         raise UserError(f"{key}={value}: must be {_words(kinds)}") from error
@@ -198,7 +200,7 @@ def _words(kinds: list[Any]) -> str:
 def _name(kind: Any) -> str:
     origin, items = get_origin(kind) or kind, get_args(kind)
     name = _NAMES.get(origin, getattr(origin, "__name__", str(origin)))
-    many = [_MANY[item] for item in items if item in _MANY]
+    many = [_MANY[item] for item in items if isinstance(item, type) and item in _MANY]
     if len(many) < len(items) or not items:
         return name
     return f"{name} of {many[0]}" if origin is not dict else f"{name} from {many[0]} to {many[1]}"

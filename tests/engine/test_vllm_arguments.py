@@ -18,7 +18,7 @@ def problems_of(extra: dict[str, Any] | None = None, engine: dict[str, Any] | No
 @pytest.mark.parametrize(
     ("name", "given", "built"),
     [
-        ("bad_words", ["hello"], ["hello"]),
+        ("bad_words", ["hello", 42], ["hello", "42"]),
         ("logit_bias", {"5": "1.5"}, {5: 1.5}),
         ("ignore_eos", "no", False),
         ("thinking_token_budget", None, None),
@@ -106,6 +106,7 @@ def test_engine_arguments_are_what_vllm_takes(given: dict[str, Any], passed: dic
         ({"compilation_config": {"moed": 3}}, "compilation_config.moed: vLLM has no such argument, did you mean mode?"),
         ({"scheduling_policy": "prio"}, "scheduling_policy=prio: must be fcfs or priority"),
         ({"block_size": [1]}, "block_size=[1]: must be a whole number"),
+        ({"hf_overrides": "x"}, "hf_overrides=x: must be a dictionary or Callable"),
     ],
 )
 def test_an_engine_argument_of_another_type_is_refused(engine: dict[str, Any], line: str) -> None:
