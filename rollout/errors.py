@@ -34,5 +34,10 @@ class EngineDied(Exception):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error line about an unknown `name`: the nearest known names, or all of them."""
     names = sorted(known)
-    near = get_close_matches(name, names, n=2, cutoff=0.8) or get_close_matches(name, names, n=3)
+    near = nearest(name, names) or get_close_matches(name, names, n=3)
     return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names)}"
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The one or two of `known` that `name` is most likely a slip for."""
+    return get_close_matches(name, sorted(known), n=2, cutoff=0.8)

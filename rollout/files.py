@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -78,6 +79,24 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def at_home(text: str) -> Path:
+    """The path that a user has typed: `~` is the home folder, and a name that only begins with one stays."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - the other one raises for a user that there is not
+
+
+def user_path(text: str) -> Path:
+    """The same, absolute where it would begin with `~` as a name: Arrow would look for that user once more."""
+    path = at_home(text)
+    return path.absolute() if str(path).startswith("~") else path
+
+
 def short(path: Path) -> str:
     """`path` as a person here would type it: relative to the current folder where it is below it."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    text = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return f"./{text}" if text.startswith(("-", "~")) else text
+
+
+def as_argument(path: Path) -> str:
+    """`path` as an argument of a command for a shell: quoted, and never taken for an option or a key."""
+    text = short(path)
+    return shlex.quote(f"./{text}" if "=" in text and not text.startswith(("/", "./")) else text)

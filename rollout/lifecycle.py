@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from rollout.config import RunConfig
-from rollout.config.check import config_warnings
+from rollout.config.check import column_warnings, config_warnings
 from rollout.data.prompts import shard_in_words
 from rollout.data.tables import Table
 from rollout.engine import devices
@@ -128,7 +128,8 @@ def _stages(session: Session) -> None:
 def _log_beginning(session: Session) -> None:
     run = session.run
     log.info("run folder: %s", short(session.run_dir))
-    for warning in [*config_warnings(run), *scorer_warnings(run, session.table)]:
+    known = (*config_warnings(run), *column_warnings(run, session.table.schema.names))
+    for warning in (*known, *scorer_warnings(run, session.table)):
         log.warning("%s", warning)
     if run.data.num_shards > 1:
         log.info("%s", shard_in_words(session.table, run.data))

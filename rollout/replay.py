@@ -7,22 +7,20 @@ was recorded, a warning names both.
 """
 
 import sys
-from pathlib import Path
 
-from rollout.cli.main import launch, one_line_errors
+from rollout.cli.main import launch, one_line_errors, show_help
 from rollout.config import trust
+from rollout.files import user_path
 
 USAGE = "usage: python -m rollout.replay RUN_DIR [sampling.seed=1] [hardware=...] [any override] [-m] [trust=true]"
 
 
 def main() -> None:
     """The command. Exit codes as of `python -m rollout`."""
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        print(__doc__ + "\n" + USAGE)
-        sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 1)
     with one_line_errors():
+        show_help(sys.argv[1:], f"{__doc__}\n{USAGE}")
         trusted, arguments = trust.asked(sys.argv[2:])
-        launch(arguments, Path(sys.argv[1]), trusted)
+        launch(arguments, user_path(sys.argv[1]), trusted)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from rollout.cli import saved_config
-from rollout.cli.main import one_line_errors
+from rollout.cli.main import one_line_errors, show_help
 from rollout.config import trust
+from rollout.files import short, user_path
 from rollout.store import run_record
 
 USAGE = (
@@ -20,12 +21,10 @@ USAGE = (
 
 def main() -> None:
     """The command. Exit codes as of `python -m rollout`."""
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        print(__doc__ + "\n" + USAGE)
-        sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 1)
     with one_line_errors():
+        show_help(sys.argv[1:], f"{__doc__}\n{USAGE}")
         trusted, overrides = trust.asked(sys.argv[2:])
-        resume(Path(sys.argv[1]), overrides, trusted)
+        resume(user_path(sys.argv[1]), overrides, trusted)
 
 
 def resume(run_dir: Path, overrides: list[str], trusted: bool = False) -> None:
@@ -48,7 +47,7 @@ def resume(run_dir: Path, overrides: list[str], trusted: bool = False) -> None:
         return
     try:
         if lifecycle.resume(run, run_dir) is None:
-            print(f"{run_dir}: nothing to do, the run is complete")
+            print(f"{short(run_dir)}: nothing to do, the run is complete")
     finally:
         release()
 

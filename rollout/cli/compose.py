@@ -1,17 +1,27 @@
 """Composing a config with Hydra from the presets in `conf/` and the schema in `config/schema.py`."""
 
-import hydra
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from pathlib import Path, PurePosixPath
 
-from rollout.config import RunConfig
-from rollout.config.fields import build, schema
+import hydra
+from hydra._internal.core_plugins import file_config_source
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
+
+from rollout.config import RunConfig, yaml_texts
+from rollout.config.fields import build, schema, type_of
+from rollout.config.overrides import as_typed
 from rollout.config.presets import conf_dir
 from rollout.engine.devices import default_hardware
 
 
 def register() -> None:
     """Make the schema and the resolver known to Hydra; once is enough, and twice is harmless."""
+    Plugins.instance()  # registers Hydra's own readers, of which ours takes the place of one
+    SourcesRegistry.instance().types[FileConfigSource.scheme()] = FileConfigSource
     ConfigStore.instance().store(name="schema", node=schema())
     OmegaConf.register_new_resolver("default_hardware", default_hardware, replace=True)
 
@@ -20,4 +30,23 @@ def compose_run(*overrides: str) -> RunConfig:
     """The config that `python -m rollout OVERRIDES` would run with, for scripts and tests."""
     register()
     with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
-        return build(hydra.compose("config", list(overrides)))
+        return build(hydra.compose("config", as_typed(list(overrides))))
+
+
+class FileConfigSource(file_config_source.FileConfigSource):
+    """Files of values, a user's own too, in which texts keep their letters.
+
+    It has the name of the one it replaces: in the processes of a launcher Hydra registers its own again, unless one of
+    that name is there.
+    """
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """As Hydra has it."""
+        result = super().load_config(config_path)
+        group = str(PurePosixPath(config_path).parent).replace("/", ".").strip(".")
+        package = result.header["package"] or group
+        kind = type_of({"_global_": "", "_group_": group}.get(package, package))
+        path = Path(self.path) / self._normalize_file_name(config_path)
+        values = yaml_texts.load(path.read_text(encoding="utf-8"), kind, get_yaml_loader())
+        result.config = OmegaConf.create(values or {})
+        return result

@@ -4,8 +4,10 @@ import sys
 from collections.abc import Iterator
 
 from rollout.config import HardwareConfig, RunConfig
+from rollout.config.check import column_warnings, config_warnings
 from rollout.data.prompts import read_prompts, shard_in_words, watch_roles
 from rollout.data.tables import Table
+from rollout.engine.devices import gpu_names, gpus_needed
 from rollout.generation.session import error_limit
 from rollout.preflight import scorer_warnings
 from rollout.records import Outcome
@@ -32,7 +34,8 @@ def show_plan(run: RunConfig, table: Table) -> None:
     print(f"model     {run.model.path}")
     print(f"sampling  temperature {run.sampling.temperature}, top_p {run.sampling.top_p}, seed {run.sampling.seed}")
     print(f"hardware  {', '.join(_hardware(run.hardware))}")
-    for warning in scorer_warnings(run, table):
+    known = (*config_warnings(run), *column_warnings(run, table.schema.names))
+    for warning in (*known, *scorer_warnings(run, table)):
         print(f"warning: {warning}", file=sys.stderr)
     check = error_limit(run, table.num_rows)
     for prompt in bad:
@@ -49,3 +52,5 @@ def _hardware(hardware: HardwareConfig) -> Iterator[str]:
         yield f"replicas_per_gpu {hardware.replicas_per_gpu}"
     if hardware.ray_address is not None:
         yield f"ray_address {hardware.ray_address}"
+    if needed := gpus_needed(hardware):
+        yield f"needs {needed} GPU{'s' * (needed > 1)} (this machine shows {len(gpu_names())})"

@@ -17,13 +17,23 @@ _KINDS = {
     "bool": "true or false",
     "String": "text",
 }
+_PLUGINS = {
+    ("hydra/launcher", "joblib"): "hydra-joblib-launcher",
+    ("hydra/launcher", "submitit_local"): "hydra-submitit-launcher",
+    ("hydra/launcher", "submitit_slurm"): "hydra-submitit-launcher",
+    ("hydra/launcher", "ray"): "hydra-ray-launcher",
+    ("hydra/sweeper", "optuna"): "hydra-optuna-sweeper",
+}
+"""Presets of Hydra's that are packages of their own."""
 
 
 def explain(error: Exception) -> str:
     """One line about an error raised while a config was composed."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, preset = error.missing_cfg_file.rpartition("/")
-        return f"{group}={preset}: no such preset; choose from {', '.join(sorted(error.options))}"
+        package = _PLUGINS.get((group, preset))
+        where = f" (or `pip install {package}`, which brings it)" if package else ""
+        return f"{group}={preset}: no such preset; choose from {', '.join(sorted(error.options))}{where}"
     if isinstance(error, OverrideParseException):
         reason = str(error).replace(f"Error parsing override '{error.override}'", "").strip().splitlines()[0]
         key, _, value = error.override.partition("=")
@@ -32,12 +42,13 @@ def explain(error: Exception) -> str:
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException):
         is_unknown = re.match(r"Key .* (is )?not in ", str(cause))
-        return _unknown_key(str(cause.full_key)) if is_unknown else _wrong_value(cause)
+        return unknown_key(str(cause.full_key)) if is_unknown else _wrong_value(cause)
     return " ".join(str(error).split())
 
 
-def _unknown_key(key: str) -> str:
-    if key.startswith("hydra."):
+def unknown_key(key: str) -> str:
+    """One line about a key that there is not."""
+    if key.startswith(("hydra.", "hydra/")):
         return f"{key}: Hydra has no such key; see --hydra-help"
     group, dot, _ = key.partition(".")
     known = [name for name, _ in config_fields()]

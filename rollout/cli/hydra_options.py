@@ -2,14 +2,16 @@
 
 import argparse
 import os
-from collections.abc import Iterator
+import shlex
+import shutil
 from pathlib import Path
+from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.override_parser.types import Override, QuotedString
 
-from rollout.config.presets import conf_dir
+from rollout.config.overrides import FOLDERS, key_of
 from rollout.errors import UserError
 from rollout.files import holds_keys
 from rollout.store.layout import CSV, HTML, JOBS, MANIFEST
@@ -22,7 +24,9 @@ _REPLAY = "`python -m rollout.replay RUN_DIR`"
 
 def check(arguments: list[str]) -> None:
     """Raise UserError for what Hydra would answer with a traceback, or by loading a pickle."""
-    options = get_args_parser().parse_args(arguments)
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    options = parser.parse_args(arguments)
     if options.experimental_rerun is not None:
         raise UserError(f"--experimental-rerun: would load a pickle, which can run any program; use {_REPLAY}")
     if options.resolve and options.cfg is None and not options.help:
@@ -34,22 +38,73 @@ def check(arguments: list[str]) -> None:
         raise UserError(f"--config-dir={options.config_dir}: Hydra would not read the config in it; use {_REPLAY}")
     if not options.shell_completion:  # whose overrides are unfinished words
         for override in OverridesParser.create().parse_overrides(options.overrides):
-            _check_preset(override)
-            _check_folder(override, options.multirun)
+            if not override.is_delete() or override.key_or_group.startswith("hydra.callbacks"):
+                _check_override(override, is_sweep(arguments))
+        _check_optimizer(options.overrides)
 
 
-def _check_folder(override: Override, is_sweep: bool) -> None:
+def is_sweep(arguments: list[str]) -> bool:
+    """Whether `arguments` ask for a sweep, with the option or with `hydra.mode`."""
+    return bool({"-m", "--multirun"} & set(arguments)) or "hydra.mode=MULTIRUN" in arguments
+
+
+def _refuse(message: str) -> NoReturn:
+    raise UserError(f"{message}; see --help")
+
+
+def _check_override(override: Override, of_sweep: bool) -> None:
+    """What Hydra would accept, to fail later or elsewhere."""
+    key, value = override.key_or_group, override.value()
+    if key in (*FOLDERS, "hydra.sweep.subdir") and not str(value).strip():
+        raise UserError(f"{key}={value}: names no folder; give one, or leave it out")
+    if key.startswith("hydra.callbacks"):
+        raise UserError(f"{override.input_line}: a sweep needs them to say how it ended; leave it out")
+    if key.startswith("hydra.sweeper.params") and value is not None:
+        raise UserError(f"{override.input_line}: Hydra cannot merge this; write {_params(value)}")
+    if key == "hydra/launcher" and value == "submitit_slurm" and shutil.which("srun") is None:
+        raise UserError(
+            f"{key}={value}: there is no SLURM here (no program srun); start it where sbatch works, or choose "
+            "hydra/launcher=submitit_local or hydra/launcher=joblib"
+        )
+    if of_sweep:
+        _check_folder(key, str(value))
+
+
+def _params(value: object) -> str:
+    """The keys of `hydra.sweeper.params` as overrides."""
+    params = value if isinstance(value, dict) else {"KEY": "VALUE,VALUE"}
+    words = [f"{key}={item.text if isinstance(item, QuotedString) else item}" for key, item in params.items()]
+    return shlex.join(["-m", *words])
+
+
+def _check_folder(key: str, value: str) -> None:
     """A sweep has a folder of its own, with one for each job in it."""
-    if not is_sweep or override.is_delete():
-        return
-    if override.key_or_group == "hydra.run.dir":
-        raise UserError(f"hydra.run.dir={override.value()}: a sweep does not use it; set hydra.sweep.dir")
-    if override.key_or_group == "hydra.sweep.dir":
-        folder = Path(str(override.value()))
+    if key == "hydra.run.dir":
+        raise UserError(f"hydra.run.dir={value}: a sweep does not use it; set hydra.sweep.dir")
+    if key == "hydra.sweep.subdir" and "${" not in value:
+        cure = shlex.quote(f"{key}={value}-${{hydra.job.num}}")
+        raise UserError(f"hydra.sweep.subdir={value}: is one folder for all jobs; write {cure}")
+    if key == "hydra.sweep.dir":
+        folder = Path(value)
         if (folder / MANIFEST).exists():
             raise UserError(f"hydra.sweep.dir={folder}: the folder of a run; choose another one")
         if found := _of_somebody_else(folder):
             raise UserError(f"hydra.sweep.dir={folder}: {found} already exists there; choose another folder")
+
+
+def _check_optimizer(overrides: list[str]) -> None:
+    """A sweeper that optimizes needs a number from each job."""
+    given = {key_of(word): word.partition("=")[2] for word in overrides}
+    sweeper = given.get("hydra/sweeper", "basic")
+    if sweeper != "basic" and given.get("dry_run") == "true":
+        raise UserError(
+            f"dry_run=true: hydra/sweeper={sweeper} needs the numbers of real jobs; leave out one of the two"
+        )
+    if sweeper != "basic" and not {"sweep.objective", "experiment"} & given.keys():
+        raise UserError(
+            f"hydra/sweeper={sweeper}: needs a number to optimize; add sweep.objective=throughput.output_tok_s, or "
+            "score.mean where responses are scored"
+        )
 
 
 def _of_somebody_else(folder: Path) -> str | None:
@@ -59,22 +114,6 @@ def _of_somebody_else(folder: Path) -> str | None:
             return f"{JOBS}/{path.name}"
     found = [] if (folder / JOBS).is_dir() else [name for name in _OF_A_SWEEP if os.path.lexists(folder / name)]
     return found[0] if found else None
-
-
-def _check_preset(override: Override) -> None:
-    folder = Path(conf_dir()) / override.key_or_group
-    if override.is_delete() or not override.key_or_group.isidentifier() or not folder.is_dir():
-        return
-    for value in _values(override):
-        if value is None or isinstance(value, int | float):
-            presets = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-            shown = "null" if value is None else str(value)
-            raise UserError(f"{override.key_or_group}={shown}: no such preset; choose from {presets}")
-
-
-def _values(override: Override) -> Iterator[object]:
-    value = override.value()
-    yield from value.list if isinstance(value, ChoiceSweep) else [value]
 
 
 def saved_run(arguments: list[str]) -> tuple[Path | None, list[str]]:

@@ -7,6 +7,7 @@ import errno
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,17 +21,21 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout.cli import hydra_options, saved_config
-from rollout.cli.compose import register
+from rollout.cli import hydra_options, mistakes, saved_config
+from rollout.cli.compose import compose_run, register
 from rollout.cli.hydra_errors import explain
 from rollout.config import RunConfig, trust
+from rollout.config.check import check as check_config
 from rollout.config.fields import build
+from rollout.config.overrides import as_typed, key_of
 from rollout.config.presets import conf_dir
 from rollout.errors import UserError
+from rollout.files import user_path
 from rollout.process.signals import Interrupted
 from rollout.store import lineage
 from rollout.store.run_record import ReplayOf
 from rollout.sweep import jobs
+from rollout.terminal.streams import forgive_output
 
 if TYPE_CHECKING:
     from rollout.lifecycle import Asked
@@ -53,9 +58,11 @@ _PATH_ERRNOS = {
 
 def main() -> None:
     """The command. Exit code 0, 1 after a mistake or a failed run, 130 after Ctrl-C, 143 after SIGTERM."""
-    if (folder := str(Path.cwd())) not in sys.path:  # as with `python -m`: a scorer of the user's is looked for there
-        sys.path.insert(0, folder)
     with one_line_errors():
+        if (
+            folder := str(Path.cwd())
+        ) not in sys.path:  # as with `python -m`: a scorer of the user's is looked for there
+            sys.path.insert(0, folder)
         trusted, arguments = trust.asked(sys.argv[1:])
         run_dir, arguments = hydra_options.saved_run(arguments)
         launch(arguments, run_dir, trusted)
@@ -69,8 +76,7 @@ def launch(arguments: list[str], replayed: Path | None = None, trusted: bool = F
     # without this Hydra prints its own, longer version of an error and exits before we can explain it
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     register()
-    arguments = sorted(arguments, key=lambda word: word not in ("-m", "--multirun"))  # argparse wants options first
-    hydra_options.check(arguments)
+    arguments = _understood(arguments, replayed)
     replay_of = None if replayed is None else lineage.replay_source(replayed)
     before = None if replayed is None else saved_config.register_saved(replayed)
     if replayed is not None and before is not None and not trusted:
@@ -94,6 +100,37 @@ def launch(arguments: list[str], replayed: Path | None = None, trusted: bool = F
             cache.release()
 
 
+def _understood(arguments: list[str], replayed: Path | None) -> list[str]:
+    """The command for Hydra: options first, texts quoted. Raises UserError for what is wrong with it, all at once."""
+    is_sweep = hydra_options.is_sweep(arguments)
+    if asked := [word for word in arguments if word in ("-h", "--help", "--hydra-help")]:
+        return asked[:1]  # whatever else is wrong
+    if not {"-sc", "--shell-completion"} & set(arguments):  # whose overrides are unfinished words
+        mistakes.refuse(arguments, is_sweep, None if is_sweep else lambda words: _other_problems(words, replayed))
+    arguments = as_typed(mistakes.options_first(mistakes.without_plus(arguments)), is_sweep)
+    hydra_options.check(arguments)
+    return arguments
+
+
+def _other_problems(words: list[str], replayed: Path | None) -> Iterator[str]:
+    """What else is wrong with a command, whose `words` by themselves are right."""
+    overrides = [word for word in words if "=" in word and not word.startswith("-") and key_of(word)[:5] != "hydra"]
+    if mistakes.config_dirs(words):  # whose presets are known to Hydra's own command line only
+        return
+    try:
+        run = compose_run(*overrides) if replayed is None else saved_config.load(replayed, overrides, trusted=True)
+        if run.data.path is None:
+            yield from check_config(run)
+        else:
+            from rollout.preflight import preflight
+
+            preflight(run)
+    except UserError as error:
+        yield from error.problems
+    except (HydraException, OmegaConfBaseException) as error:
+        yield explain(error)
+
+
 @dataclass(frozen=True)
 class Command:
     """What all jobs of a command have in common, in whatever process they are."""
@@ -107,6 +144,7 @@ class Command:
 
 def _job(cfg: DictConfig, command: Command) -> float | None:
     """Do one job. Returns the sweep's objective; a job that is no sweep's has none."""
+    os.chdir(HydraConfig.get().runtime.cwd)  # hydra.job.chdir: paths mean what they meant where they were typed
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if HydraConfig.get().mode != RunMode.MULTIRUN or cfg.dry_run:
         try:
@@ -143,7 +181,7 @@ def _run_of_sweep(cfg: DictConfig, run_dir: Path, command: Command) -> None:
         from rollout.store import run_record
 
         if run.data.path is not None:
-            jobs.refuse_as_input(Path(run.data.path).expanduser())
+            jobs.refuse_as_input(user_path(run.data.path))
         if not run_record.exists(run_dir):
             lifecycle.start(run, run_dir, _asked(command))
         elif lifecycle.resume(run, run_dir, _asked(command)) is None:
@@ -165,7 +203,7 @@ def _built(cfg: DictConfig, command: Command) -> RunConfig:
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from error
     command.check(run)
-    return run
+    return jobs.sampled_once_if_greedy(run) if HydraConfig.get().mode == RunMode.MULTIRUN else run
 
 
 @contextmanager
@@ -189,7 +227,11 @@ def _remove_if_ours(run_dir: Path) -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Exit with code 1 and one line per problem for a mistake, with 130 or 143 after a signal."""
+    """Exit with code 1 and one line per problem for a mistake, with 130 or 143 after a signal.
+
+    What is printed inside never raises, whatever reads it.
+    """
+    forgive_output()
     try:
         yield
     except UserError as error:
@@ -197,13 +239,26 @@ def one_line_errors() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException) as error:
         _exit_with(explain(error))
     except OSError as error:
-        if error.errno not in _PATH_ERRNOS or error.filename is None:
+        if error.filename is None or not (error.errno in _PATH_ERRNOS or _is_of_new_folder(error)):
             raise
         _exit_with(f"{error.filename}: {error.strerror}; choose another path, or change its permissions or free space")
     except Interrupted as error:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # before the run had begun
         sys.exit(130)
+
+
+def _is_of_new_folder(error: OSError) -> bool:
+    """Whether it is about a folder that could not be made: some places, such as /proc, have no error of their own."""
+    return traceback.extract_tb(error.__traceback__)[-1].name == "mkdir"
+
+
+def show_help(arguments: list[str], text: str) -> None:
+    """Print `text` and exit where the `arguments` of a command ask for help or do not begin with one of its own."""
+    is_asked = bool({"--help", "-h"} & set(arguments))
+    if is_asked or not arguments or arguments[0].startswith("-"):
+        print(text)
+        sys.exit(0 if is_asked else 1)
 
 
 def _exit_with(*problems: str) -> NoReturn:

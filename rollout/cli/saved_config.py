@@ -14,10 +14,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rollout.cli import mistakes
 from rollout.cli.compose import register
 from rollout.cli.hydra_errors import explain
-from rollout.config import RunConfig, trust
+from rollout.config import RunConfig, trust, yaml_texts
 from rollout.config.fields import build, from_values, literal
+from rollout.config.overrides import as_typed
 from rollout.config.presets import conf_dir
 from rollout.errors import UserError
 from rollout.store.layout import CONFIG
@@ -32,7 +34,7 @@ def read(run_dir: Path) -> RunConfig:
     if not path.is_file():
         raise UserError(f"{run_dir}: not a run folder (no {CONFIG} in it); give the folder of a run")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml_texts.load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not YAML any more; restore it, its values are in run.json") from error
     if not isinstance(values, dict) or not values:
@@ -74,7 +76,8 @@ def load(
     """
     if about_hydra := [word for word in overrides if word.lstrip("+~").startswith("hydra")]:
         raise UserError(f"{about_hydra[0]}: the run's folder stays; leave it out, or see `python -m rollout.replay`")
-    before = register_saved(run_dir)
+    mistakes.refuse(overrides)
+    before, overrides = register_saved(run_dir), as_typed(overrides)
     with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
         run = build(hydra.compose(NAME, overrides))
     if not trusted:

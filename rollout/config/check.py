@@ -1,10 +1,11 @@
 """What is wrong with the values of a config, or seldom meant."""
 
+import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from rollout.config import RunConfig
+from rollout.config import RunConfig, TrackingConfig
 from rollout.config.fields import config_fields
 
 
@@ -12,6 +13,8 @@ def check(run: RunConfig) -> Iterator[str]:
     """Values out of range and values that contradict each other: one line for each problem."""
     yield from check_values(run)
     yield from _cross_field_problems(run)
+    if run.tracking.mode != "disabled":
+        yield from _refused_by_wandb(run.tracking)
 
 
 def config_warnings(run: RunConfig) -> Iterator[str]:
@@ -21,6 +24,17 @@ def config_warnings(run: RunConfig) -> Iterator[str]:
             yield (
                 f"sampling.stop={text}: a backslash and a letter, not a line break or tab; in a shell those are "
                 "$'sampling.stop=[\"\\n\"]'"
+            )
+
+
+def column_warnings(run: RunConfig, columns: Iterable[str]) -> Iterator[str]:
+    """Columns of the input that look as if they said how to sample: one line each."""
+    keys = {field.name for field in dataclasses.fields(run.sampling)}
+    for name in columns:
+        if name in keys and name != run.data.prompt_key:
+            yield (
+                f"column {name} of the input is kept but not used: every row is sampled with sampling.{name}="
+                f"{getattr(run.sampling, name)}"
             )
 
 
@@ -98,3 +112,20 @@ def _cross_field_problems(run: RunConfig) -> Iterator[str]:
             "hardware.batch_invariant=true: vLLM has these kernels for GPUs only; leave it out, on the CPU in float32 "
             "samples repeat without them"
         )
+
+
+_LONGEST_NAME, _LONGEST_TAG = 128, 64
+_NOT_IN_A_NAME = "/\\#?%:"
+
+
+def _refused_by_wandb(tracking: TrackingConfig) -> Iterator[str]:
+    """What W&B would refuse once the run has begun: its rules for names, as of wandb 0.31."""
+    for key, name in (("project", tracking.project), ("entity", tracking.entity)):
+        if name is not None and (not name.strip() or len(name) > _LONGEST_NAME or set(name) & set(_NOT_IN_A_NAME)):
+            yield (
+                f"tracking.{key}={name}: W&B takes 1 to {_LONGEST_NAME} characters and none of "
+                f"{' '.join(_NOT_IN_A_NAME)}; choose another name"
+            )
+    for tag in tracking.tags:
+        if not 1 <= len(tag) <= _LONGEST_TAG:
+            yield f"tracking.tags={tag}: W&B takes tags of 1 to {_LONGEST_TAG} characters; shorten it or leave it out"

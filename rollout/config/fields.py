@@ -4,7 +4,8 @@ import dataclasses
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -65,3 +66,22 @@ def config_fields(node: Any = None, prefix: str = "") -> Iterator[tuple[str, Fie
             yield from config_fields(value, f"{prefix}{item.name}.")
         else:
             yield f"{prefix}{item.name}", Field(value, item.type, item.metadata)
+
+
+def type_of(key: str, kind: Any = RunConfig) -> Any:
+    """The declared type at the dotted `key` of `kind`, without its `| None`; None where there is no such key."""
+    for name in key.split(".") if key else []:
+        kind = type_of_item(kind, name)
+    return kind
+
+
+def type_of_item(kind: Any, name: str) -> Any:
+    """The declared type of what `kind`, a type of the schema, holds under `name`; None where it holds nothing so."""
+    if dataclasses.is_dataclass(kind):
+        return next((required(item.type) for item in dataclasses.fields(kind) if item.name == name), None)
+    return required(get_args(kind)[-1]) if get_origin(kind) in (dict, list) else Any if kind is Any else None
+
+
+def required(kind: Any) -> Any:
+    """`kind` without its `| None`."""
+    return next(of for of in get_args(kind) if of is not NoneType) if isinstance(kind, UnionType) else kind

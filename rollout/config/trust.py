@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout.config import HardwareConfig, ModelConfig, PostprocessConfig, RunConfig, TrackingConfig
+from rollout.config import HardwareConfig, ModelConfig, PostprocessConfig, RunConfig, TrackingConfig, yaml_texts
 from rollout.config.fields import from_values
 from rollout.config.presets import conf_dir
 from rollout.errors import UserError
@@ -140,7 +140,7 @@ def needs_trust(run_dir: Path) -> bool:
     if any(links(run_dir)):
         return True
     try:
-        saved = from_values(yaml.safe_load((run_dir / CONFIG).read_text(encoding="utf-8")))
+        saved = from_values(yaml_texts.load((run_dir / CONFIG).read_text(encoding="utf-8")))
         return any(concerns(saved))
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):  # no run, or none that can be continued
         return False

@@ -14,6 +14,7 @@ from rollout.data.chat import message_text
 from rollout.data.json_text import load_json
 from rollout.data.tables import Table, open_table, select
 from rollout.errors import PromptError, UserError, did_you_mean
+from rollout.files import user_path
 from rollout.records import RESERVED_COLUMNS, Message, Prompt
 
 _BUILT_IN = "builtin_prompts.jsonl"
@@ -38,7 +39,7 @@ KNOWN_ROLES = ("system", "user", "assistant", "tool", "developer")
 
 def open_input(data: DataConfig) -> Table:
     """The rows and columns a run works on. Raises UserError when the file or its columns cannot be used."""
-    path = Path(str(files("rollout.data") / _BUILT_IN)) if data.path is None else Path(data.path).expanduser()
+    path = Path(str(files("rollout.data") / _BUILT_IN)) if data.path is None else user_path(data.path)
     table = open_table(path, "data.path")
     try:
         chosen = select(table, data.drop_columns, data.limit, max(1, data.num_shards), data.shard_index)

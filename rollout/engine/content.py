@@ -20,6 +20,7 @@ from blake3 import blake3
 
 from rollout.config import ModelConfig
 from rollout.engine import models
+from rollout.files import user_path
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def content_beside(model: ModelConfig) -> Iterator[Callable[[], dict[str, str]]]
 
 def stamps(path: str) -> list[tuple[str, Stamp]]:
     """Name and stamp of each file of a model in a local folder; empty for any other model."""
-    folder = Path(path).expanduser()
+    folder = user_path(path)
     return [(file.name, Stamp.of(file)) for file in _files(folder)] if models.is_local(path) and folder.is_dir() else []
 
 

@@ -66,16 +66,21 @@ def default_hardware() -> str:
 
 def check(hardware: HardwareConfig) -> Iterator[str]:
     """Whether the GPUs that `hardware` asks of this machine are there: one line for each problem."""
-    if hardware.device != "cuda" or hardware.ray_address is not None:  # a cluster is asked once it is reached
-        return
-    factors = {key: getattr(hardware, key) or 1 for key in _GPU_FACTORS}
-    needed, found = math.prod(factors.values()), len(gpu_names())
+    needed, found = gpus_needed(hardware), len(gpu_names())
     if needed <= found:
         return
+    factors = {key: getattr(hardware, key) or 1 for key in _GPU_FACTORS}
     shown = [f"{key}={value}" for key, value in factors.items() if value > 1] or ["tensor_parallel_size=1"]
     gpus = "1 GPU" if needed == 1 else f"{needed} GPUs"
     cure = f"lower it to at most {found}" if found else "use hardware=cpu"
     yield f"hardware.{' x '.join(shown)}: needs {gpus}, this machine shows {found}; {cure}"
+
+
+def gpus_needed(hardware: HardwareConfig) -> int:
+    """The least number of GPUs that this machine must have for `hardware`."""
+    if hardware.device != "cuda" or hardware.ray_address is not None:  # a cluster is asked once it is reached
+        return 0
+    return math.prod(getattr(hardware, key) or 1 for key in _GPU_FACTORS)
 
 
 def is_distributed(hardware: HardwareConfig) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 from rollout.config import ModelConfig
 from rollout.engine import models
+from rollout.files import user_path
 
 _READ = (".json", ".jinja", ".model", ".txt")
 """Config and tokenizer files, hashed by content. Of every other file, weights above all, name and size count."""
@@ -111,7 +112,7 @@ def _hash_of(files: tuple[tuple[Path, int, int], ...]) -> str:
 def _template(model: ModelConfig, tokenizer: Path | None) -> str | None:
     """The text of the chat template, found as transformers finds it: a file of its own, else the tokenizer's config."""
     if model.chat_template is not None:
-        return Path(model.chat_template).expanduser().read_text("utf-8")
+        return user_path(model.chat_template).read_text("utf-8")
     if tokenizer is None:
         return None
     with suppress(OSError):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rollout.config import EMBEDDED_MODEL, ModelConfig
 from rollout.errors import UserError
+from rollout.files import user_path
 
 log = logging.getLogger(__name__)
 
@@ -24,20 +25,16 @@ def check(model: ModelConfig) -> Iterator[str]:
     if model.path.startswith("embedded:"):
         yield from _embedded_problems(model.path)
     elif is_local(model.path):
-        folder = Path(model.path).expanduser()
+        folder = user_path(model.path)
         if not folder.exists():
             yield f"model.path={model.path}: no such folder; give a model's folder or a hub id such as Qwen/Qwen3-8B"
         elif not (folder / "config.json").is_file():
             yield f"model.path={model.path}: has no config.json; give the folder that `save_pretrained` wrote"
     elif not _is_hub_id(model.path):
         yield f"model.path={model.path}: neither a folder here nor a hub id (OWNER/NAME)"
-    if (
-        model.tokenizer is not None
-        and not Path(model.tokenizer).expanduser().exists()
-        and not _is_hub_id(model.tokenizer)
-    ):
+    if model.tokenizer is not None and not user_path(model.tokenizer).exists() and not _is_hub_id(model.tokenizer):
         yield f"model.tokenizer={model.tokenizer}: neither a folder here nor a hub id (OWNER/NAME)"
-    if model.chat_template is not None and not Path(model.chat_template).expanduser().is_file():
+    if model.chat_template is not None and not user_path(model.chat_template).is_file():
         yield f"model.chat_template={model.chat_template}: no such file; give the path of a jinja template"
 
 
@@ -53,12 +50,12 @@ def resolve(path: str) -> str:
 
 def absolute(path: str) -> str:
     """`path` with a local folder made absolute; a hub id or embedded model as it is."""
-    return str(Path(path).expanduser().absolute()) if is_local(path) else path
+    return str(user_path(path).absolute()) if is_local(path) else path
 
 
 def with_absolute_paths(model: ModelConfig) -> ModelConfig:
     """`model` as it means the same from another folder."""
-    template = None if model.chat_template is None else str(Path(model.chat_template).expanduser().absolute())
+    template = None if model.chat_template is None else str(user_path(model.chat_template).absolute())
     tokenizer = None if model.tokenizer is None else absolute(model.tokenizer)
     return dataclasses.replace(model, path=absolute(model.path), tokenizer=tokenizer, chat_template=template)
 
@@ -68,7 +65,7 @@ def local_folder(path: str, revision: str | None) -> Path | None:
     if path.startswith("embedded:"):
         return _embedded_folder() if _is_unpacked() else None
     if is_local(path):
-        folder = Path(path).expanduser()
+        folder = user_path(path)
         return folder if folder.is_dir() else None
     from huggingface_hub import try_to_load_from_cache
 

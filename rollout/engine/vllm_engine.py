@@ -9,7 +9,6 @@ import gc
 import logging
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
@@ -22,6 +21,7 @@ from rollout.engine import devices, models, vllm_arguments, vllm_worker
 from rollout.engine.protocol import EngineStats, Rendered
 from rollout.engine.vllm_arguments import refusal
 from rollout.errors import EngineDied, PromptError, UserError
+from rollout.files import user_path
 from rollout.records import Message, Request, Sample
 
 log = logging.getLogger(__name__)
@@ -180,7 +180,7 @@ def _with_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str
 
 def _chat_params(model: ModelConfig, tokenizer: Any) -> ChatParams:
     """What `LLM.chat` would make of its arguments."""
-    template = None if model.chat_template is None else Path(model.chat_template).expanduser().read_text("utf-8")
+    template = None if model.chat_template is None else user_path(model.chat_template).read_text("utf-8")
     own = model.chat_template_kwargs
     begins_a_turn = not own.get("continue_final_message", False)
     # the tokenizers of Mistral's own library give tokens only

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from rollout.cli.main import one_line_errors
+from rollout.cli.main import one_line_errors, show_help
 from rollout.config import RunConfig, trust
 from rollout.errors import UserError, did_you_mean
-from rollout.files import disk_full_explained, holds_keys, short, write_json
+from rollout.files import disk_full_explained, holds_keys, short, user_path, write_json
 from rollout.merge.results import open_results, write_merged
 from rollout.merge.shards import Shard, differences, named, problems, shards_in, unsharded
 from rollout.process.signals import stop_on_signal
@@ -57,10 +57,8 @@ class MergeRecord:
 
 def main() -> None:
     """The command. Exit codes as of `python -m rollout`."""
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        print(f"{__doc__}\n{USAGE}")
-        sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 1)
     with one_line_errors(), stop_on_signal():
+        show_help(sys.argv[1:], f"{__doc__}\n{USAGE}")
         _, arguments = trust.asked(sys.argv[1:])  # it reads data only, so trust makes no difference
         folders, output = _parse(arguments)
         shards = merge(folders, output)
@@ -93,7 +91,7 @@ def merge(folders: list[Path], output: Path) -> list[Shard]:
 def _parse(arguments: list[str]) -> tuple[list[Path], Path]:
     """The folders to merge and the one to write. Raises UserError with everything that is wrong with the arguments."""
     outputs = [word.removeprefix("output=") for word in arguments if word.startswith("output=")]
-    folders = [Path(word).expanduser() for word in arguments if not word.startswith("output=")]
+    folders = [user_path(word) for word in arguments if not word.startswith("output=")]
     wrong = [
         f"{key}: no such key, {did_you_mean(key, ['output'])}"
         for key, equals, _ in (str(folder).partition("=") for folder in folders if not folder.exists())
@@ -105,7 +103,7 @@ def _parse(arguments: list[str]) -> tuple[list[Path], Path]:
         wrong.append("RUN_DIR: no runs to merge; give their folders, or the folder that holds them")
     if wrong:
         raise UserError(*wrong)
-    return folders, Path(outputs[0]).expanduser()
+    return folders, user_path(outputs[0])
 
 
 def _output_problems(output: Path) -> Iterator[str]:
@@ -149,7 +147,7 @@ def _report_lines(shards: list[Shard], output: Path) -> Iterator[str]:
         yield f"warning: not the same in all shards: {line} (in {named(odd)})"
     yield f"merged {len(shards)} shards: {result}"
     yield ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in asdict(totals).items())
-    yield f"go on with: python -m rollout.postprocess {shlex.quote(f'input={result}')} steps=[flatten,analyze]"
+    yield f"go on with: python -m rollout.postprocess {shlex.quote(f'input={result}')} 'steps=[flatten,analyze]'"
 
 
 if __name__ == "__main__":

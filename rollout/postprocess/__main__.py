@@ -17,13 +17,14 @@ from pathlib import Path
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout.cli import saved_config
+from rollout.cli import mistakes, saved_config
 from rollout.cli.compose import compose_run
 from rollout.cli.hydra_errors import explain
-from rollout.cli.main import one_line_errors
+from rollout.cli.main import one_line_errors, show_help
 from rollout.config import RunConfig, trust
 from rollout.config.check import check_values
 from rollout.errors import UserError
+from rollout.files import user_path
 from rollout.process.signals import stop_on_signal
 from rollout.store import run_record
 from rollout.store.run_record import RunRecord
@@ -34,13 +35,10 @@ _OWN = ("run_dir", "input", "output_dir")
 
 def main() -> None:
     """The command. Exit codes as of `python -m rollout`."""
-    arguments = sys.argv[1:]
-    if not arguments or arguments[0] in ("--help", "-h"):
-        print(__doc__)
-        sys.exit(0 if arguments else 1)
     with one_line_errors(), stop_on_signal():
+        show_help(sys.argv[1:], __doc__)
         try:
-            postprocess(arguments)
+            postprocess(sys.argv[1:])
         except UserError as error:
             raise UserError(*map(_as_typed, error.problems)) from error
         except (HydraException, OmegaConfBaseException) as error:
@@ -61,11 +59,11 @@ def postprocess(arguments: list[str]) -> None:
     if "run_dir" in own:
         if "output_dir" in own:
             raise UserError(f"output_dir={own['output_dir']}: the results of a run go to its folder; leave it out")
-        _of_run(Path(own["run_dir"]).expanduser(), overrides, trusted)
+        _of_run(user_path(own["run_dir"]), overrides, trusted)
     else:
-        path = Path(own["input"]).expanduser()
+        path = user_path(own["input"])
         output_dir = own.get("output_dir")
-        folder = path.with_name(f"{path.stem}-postprocess") if output_dir is None else Path(output_dir).expanduser()
+        folder = path.with_name(f"{path.stem}-postprocess") if output_dir is None else user_path(output_dir)
         _of_file(path, folder, overrides)
 
 
@@ -101,6 +99,7 @@ def _of_run(run_dir: Path, overrides: list[str], trusted: bool) -> None:
 
 
 def _of_file(path: Path, output_dir: Path, overrides: list[str]) -> None:
+    mistakes.refuse(overrides)
     _run_steps(compose_run(*overrides), path, output_dir, "input", None)
 
 

@@ -12,6 +12,7 @@ from rollout.config import DataConfig, ExportConfig, FilterConfig, PostprocessCo
 from rollout.data.column_path import path_problem, values_at
 from rollout.data.json_text import rows_of
 from rollout.errors import UserError, did_you_mean
+from rollout.files import at_home
 from rollout.postprocess.chats import MADE
 from rollout.postprocess.export import SUFFIXES
 from rollout.scoring.scorers import BUILT_IN, scorer_of
@@ -149,7 +150,8 @@ def _rules_without_scores(rules: FilterConfig) -> Iterator[str]:
 def _export_problems(config: ExportConfig, data: DataConfig, inputs: StepInputs, has_scores: bool) -> Iterator[str]:
     if not config.file.endswith(SUFFIXES) or Path(config.file).name in SUFFIXES:
         yield f"postprocess.export.file={config.file}: must end in {', '.join(SUFFIXES)}"
-    folder, is_absolute = Path(config.file).expanduser().parent, config.file.startswith(("/", "~"))
+    file = at_home(config.file)
+    folder, is_absolute = file.parent, file.is_absolute()
     if is_absolute and not folder.is_dir():
         yield f"postprocess.export.file={config.file}: there is no folder {folder}; make it first"
     elif not is_absolute and folder != Path():

@@ -14,7 +14,7 @@ from rollout.data.arrow import is_list, shown, valid_text, values
 from rollout.data.json_text import dump_json, holds_json
 from rollout.data.tables import write_parquet
 from rollout.errors import UserError
-from rollout.files import replacing
+from rollout.files import at_home, replacing
 from rollout.postprocess.chats import Records, chat_field, messages, preferences
 from rollout.postprocess.source import Source
 
@@ -32,7 +32,7 @@ def export(source: Source, output_dir: Path, config: ExportConfig, data: DataCon
     message of the assistant and the response are one turn. Raises UserError for a chat that the format of the file
     cannot hold.
     """
-    path = output_dir / Path(config.file).expanduser()
+    path = output_dir / at_home(config.file)
     schema, records = _records(source, config, data, continued)
     if path.suffix == ".parquet":
         return write_parquet(path, schema, _as_batches(schema, records, path))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from rollout.config import PostprocessConfig, RunConfig
-from rollout.files import same_file, short, write_json
+from rollout.files import at_home, same_file, short, user_path, write_json
 from rollout.store.layout import ANALYSIS, DROPPED, FLAT, KEPT, METRICS, OUTPUT, REPORT, RESULTS, SCORES, WRITTEN
 from rollout.store.run_record import RunRecord
 
@@ -52,7 +52,7 @@ def claim(folder: Path, names: Iterable[str], record: RunRecord | None = None) -
 
 def files_read(run: RunConfig) -> list[Path]:
     """The files that a run reads: its input, and the chat template."""
-    return [Path(path).expanduser() for path in (run.data.path, run.model.chat_template) if path is not None]
+    return [user_path(path) for path in (run.data.path, run.model.chat_template) if path is not None]
 
 
 def remove_own(folder: Path, names: Collection[str], record: RunRecord | None, inputs: Iterable[Path]) -> None:
@@ -85,4 +85,4 @@ def problems(
 
 
 def _expanded(file: str) -> str:
-    return str(Path(file).expanduser())
+    return str(at_home(file))

@@ -60,6 +60,8 @@ def run_steps(
             case "export":
                 count = export(source, output_dir, config.export, data, continued)
                 _log_counts("export", {config.export.format: count})
+                if not count and config.export.format == "preference":
+                    log.warning("export: no row has two responses with different scores, so there are no pairs")
             case "report":
                 report(source, output_dir, config, data, record)
     if failed is not None:

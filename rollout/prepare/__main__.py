@@ -6,7 +6,6 @@ counted, with the reason and the first of their positions in the input (from 0; 
 """
 
 import json
-import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
@@ -18,10 +17,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rollout.cli.main import one_line_errors
+from rollout.cli.main import one_line_errors, show_help
 from rollout.config import PrepareConfig
+from rollout.config.overrides import hydra_word
 from rollout.errors import UserError
-from rollout.files import disk_full_explained, replacing, same_file, short
+from rollout.files import disk_full_explained, replacing, same_file, short, user_path
 from rollout.prepare.arguments import parse, usage
 from rollout.prepare.chat_rows import CHATS_AS_JSON, PROMPT, Plan, Refusal, plan_for, read_chats
 from rollout.prepare.folders import open_source
@@ -40,10 +40,8 @@ _canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str).e
 
 def main() -> None:
     """The command. Exit codes as of `python -m rollout`; 1 also when there is nothing to write."""
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        print(f"{__doc__}\n{USAGE}\n\n{usage(PrepareConfig)}")
-        sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 1)
     with one_line_errors(), stop_on_signal():
+        show_help(sys.argv[1:], f"{__doc__}\n{USAGE}\n\n{usage(PrepareConfig)}")
         config = parse(PrepareConfig, sys.argv[1:])
         for line in _report_lines(prepare(config), config):
             print(line)
@@ -80,7 +78,7 @@ class Report:
 
 def prepare(config: PrepareConfig) -> Report:
     """Write `config.output`. Raises UserError when something does not fit, or when there is nothing to write."""
-    source, output = Path(config.input).expanduser(), Path(config.output).expanduser()
+    source, output = user_path(config.input), user_path(config.output)
     problems = list(_output_problems(source, output, config.overwrite))
     try:
         plan = plan_for(open_source(source, "input"), config)
@@ -208,21 +206,13 @@ def _report_lines(report: Report, config: PrepareConfig) -> Iterator[str]:
     if report.plan.left_out:
         yield f"left out      {', '.join(report.plan.left_out)}: a run needs the name for a column of its own"
     yield f"first prompt  {_excerpt(_as_json(report.first_chat))}"
-    yield f"use it with   python -m rollout {_data_path(config.output)}"
+    yield f"use it with   python -m rollout {shlex.quote(hydra_word('data.path', config.output))}"
 
 
 def _excerpt(text: str) -> str:
     """The beginning of `text`, without characters that would control the terminal."""
     shown = "".join(c if c.isprintable() else "?" for c in text[:_SHOWN_CHARACTERS])
     return shown if len(text) <= _SHOWN_CHARACTERS else f"{shown} ..."
-
-
-def _data_path(path: str) -> str:
-    """The override for a run, quoted for Hydra and for the shell where the path asks for it."""
-    if re.fullmatch(r"[\w./~@%+-]+", path):
-        return f"data.path={path}"
-    escaped = path.replace("\\", "\\\\").replace('"', '\\"')
-    return shlex.quote(f'data.path="{escaped}"')
 
 
 if __name__ == "__main__":

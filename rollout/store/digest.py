@@ -18,6 +18,7 @@ from rollout.data.tables import Table
 from rollout.engine import content
 from rollout.engine.model_files import folder_hash
 from rollout.engine.models import is_local
+from rollout.files import user_path
 
 Digest = dict[str, Any]
 """Config key -> its value as JSON keeps it, or a hash of what the value names."""
@@ -138,14 +139,14 @@ def _without_memory(values: Mapping[str, Any]) -> Digest:
 
 def _identity(model: str) -> str:
     """What tells one model from another: the name of a hub or embedded one, the hash of a folder's files."""
-    return folder_hash(Path(model).expanduser()) if is_local(model) else model
+    return folder_hash(user_path(model)) if is_local(model) else model
 
 
 def _file_hash(path: str | None) -> str | None:
     """BLAKE2b of a file's bytes, whatever the file is called."""
     if path is None:
         return None
-    file = Path(path).expanduser()
+    file = user_path(path)
     state = file.stat()
     return _content_hash(file.absolute(), state.st_size, state.st_mtime_ns, state.st_ino)
 

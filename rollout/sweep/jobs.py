@@ -6,6 +6,7 @@ the same command may be given again, to do what is not done yet.
 
 import dataclasses
 import json
+import shlex
 import sys
 import traceback
 from collections.abc import Callable
@@ -20,7 +21,8 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rollout.config import SweepConfig
+from rollout.config import RunConfig, SweepConfig
+from rollout.config.overrides import hydra_word
 from rollout.errors import UserError, did_you_mean
 from rollout.files import same_file, short, write_json
 from rollout.process.signals import Interrupted
@@ -59,10 +61,13 @@ class Sweep(Callback):
         self._folder = Path(config.hydra.sweep.dir).absolute()
         self._begun = _now()
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:  # noqa: ARG002
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Say where the results are, and exit with 1 if jobs failed."""
-        if not (self._folder / JOBS).is_dir():
+        if config.dry_run:
             return
+        if not (self._folder / JOBS).is_dir():
+            print(f"error: hydra.sweep.dir={self._folder}: no job of the sweep has begun", file=sys.stderr)
+            sys.exit(1)
         here = [job for job in jobs_in(self._folder) if job.started >= self._begun]
         failed = [job for job in here if job.status != "done" or job.refused is not None]
         print(f"sweep: {len(here) - len(failed)} of {len(here)} jobs done: {short(self._folder / HTML)}, {CSV}")
@@ -104,7 +109,8 @@ def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: 
         job.status = "done"
     except Interrupted as error:
         job.status, job.error = "interrupted", str(error)
-        print(f"continue the sweep with its own command and hydra.sweep.dir={sweep_dir}", file=sys.stderr)
+        folder = shlex.quote(hydra_word("hydra.sweep.dir", str(sweep_dir)))
+        print(f"continue the sweep with its own command and {folder}", file=sys.stderr)
         raise
     except Exception as error:
         job.status, job.error = "failed", _explained(error)
@@ -118,6 +124,17 @@ def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: 
         write_json(path, asdict(job))
         _write_comparison(sweep_dir, config.rows, command)
     return None if config.objective is None else _objective(run_dir, config.objective)
+
+
+def sampled_once_if_greedy(run: RunConfig) -> RunConfig:
+    """`run` with one sample per prompt where more would be the same, which is said: the other jobs have another
+    temperature, and what is greedy is there to be compared with them.
+    """
+    sampling = run.sampling
+    if sampling.temperature != 0 or sampling.n_samples == 1:
+        return run
+    print(f"job {HydraConfig.get().job.num}: temperature=0 is greedy: 1 sample per prompt, not {sampling.n_samples}")
+    return replace(run, sampling=replace(sampling, n_samples=1))
 
 
 def refuse_as_input(path: Path) -> None:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 from rich.text import Text
 
+from rollout.terminal.streams import open_if_closed
 from rollout.terminal.text import duration
 from rollout.tracking.progress import Snapshot
 
@@ -31,9 +32,13 @@ def screen(log_file: Path) -> Iterator[Console]:
     """
     _flush()
     for descriptor in (1, 2):
-        _open_if_closed(descriptor)
+        open_if_closed(descriptor)
     saved = os.dup(1), os.dup(2)
-    with log_file.open("a", encoding="utf-8") as sink, os.fdopen(os.dup(saved[0]), "w", encoding="utf-8") as terminal:
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    with (
+        log_file.open("a", encoding="utf-8") as sink,
+        os.fdopen(os.dup(saved[0]), "w", encoding=encoding, errors="replace") as terminal,
+    ):
         console = Console(file=cast(IO[str], _Terminal(terminal)), highlight=False)
         handlers = [_ScreenHandler(console), _file_handler(sink)]
         ours = logging.getLogger("rollout")
@@ -92,17 +97,6 @@ def _flush() -> None:
         if stream is not None:
             with suppress(OSError):
                 stream.flush()
-
-
-def _open_if_closed(descriptor: int) -> None:
-    """A program may be started with its output closed."""
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        null = os.open(os.devnull, os.O_WRONLY)
-        if null != descriptor:
-            os.dup2(null, descriptor)
-            os.close(null)
 
 
 class _Terminal:

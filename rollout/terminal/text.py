@@ -1,10 +1,9 @@
 """Numbers, durations and commands as a person reads and types them."""
 
-import shlex
 from pathlib import Path
 
 from rollout.config import trust
-from rollout.files import short
+from rollout.files import as_argument
 
 
 def duration(seconds: float) -> str:
@@ -32,4 +31,4 @@ def postprocess_command(run_dir: Path) -> str:
 
 def _folder(run_dir: Path) -> str:
     """As an argument, with `trust=true` behind it where the run's own config is refused without."""
-    return shlex.quote(short(run_dir)) + (f" {trust.OVERRIDE}" if trust.needs_trust(run_dir) else "")
+    return as_argument(run_dir) + (f" {trust.OVERRIDE}" if trust.needs_trust(run_dir) else "")

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rollout.files import short
+from rollout.files import as_argument
 from rollout.store.layout import METRICS
 from rollout.store.run_record import RunRecord
 from rollout.tracking import wandb_run
@@ -117,7 +117,7 @@ class Tracker:
         worker.join(_LAST_SECONDS)
 
     def _what_is_left(self) -> str:
-        folder = short(self._run_dir)
+        folder = as_argument(self._run_dir)
         return (
             f"going on without it; {folder}/{METRICS} has every number, and `wandb sync {folder}/wandb/*run-*` "
             "uploads what W&B had kept"

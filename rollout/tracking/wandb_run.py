@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from omegaconf import OmegaConf
 from rollout.config import TrackingConfig
 from rollout.data.json_text import rows_of
 from rollout.data.prompts import last_message
-from rollout.files import short
+from rollout.files import as_argument
 from rollout.process import watchdog
 from rollout.records import Totals
 from rollout.store.run_record import RunRecord, Throughput, WandbIdentity
@@ -60,7 +60,9 @@ def identity(run_dir: Path, group: str | None) -> WandbIdentity:
     overrides = run_dir / ".hydra" / "overrides.yaml"
     if group is not None and overrides.is_file():
         words += [str(override) for override in OmegaConf.load(overrides) if override not in sys.argv]
-    return WandbIdentity(id=secrets.token_hex(4), name=" ".join(words)[:_NAME_LENGTH], group=group)
+    return WandbIdentity(
+        id=secrets.token_hex(4), name=" ".join(words)[:_NAME_LENGTH], group=group and group[-_NAME_LENGTH:]
+    )
 
 
 def prepare() -> None:
@@ -106,8 +108,11 @@ def start(run_dir: Path, record: RunRecord, warn: Callable[[str], None]) -> Any:
         if tracking.mode != "online":
             raise
         wandb.teardown()  # until then the service holds the id of the run that it could not begin
-        warn(f"{_reason(error)}; tracking offline, upload later with `wandb sync {short(run_dir)}/wandb/offline-run-*`")
+        sync = f"wandb sync {as_argument(run_dir)}/wandb/offline-run-*"
+        warn(f"{_reason(error)}; tracking offline, upload later with `{sync}`")
         run = wandb.init(**options | {"mode": "offline"})
+    if known_as is not None and run.id != known_as.id:
+        record.wandb = replace(known_as, id=run.id)
     run.define_metric("progress/samples_done")
     for series in ("throughput/*", "progress/*"):
         run.define_metric(series, step_metric="progress/samples_done")

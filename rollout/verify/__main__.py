@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.text import Text
 
 from rollout.cli import saved_config
-from rollout.cli.main import one_line_errors
+from rollout.cli.main import one_line_errors, show_help
 from rollout.config import PostprocessConfig, RunConfig, trust
 from rollout.data.tables import Table, open_table
 from rollout.errors import UserError
-from rollout.files import short
+from rollout.files import short, user_path
 from rollout.store import lineage, run_record
 from rollout.store.lineage import Made
 from rollout.store.provenance import Reproducibility
@@ -45,12 +45,10 @@ _MAY_CHANGE = ("data.path", "model.path", "model.tokenizer", "model.chat_templat
 
 def main() -> None:
     """The command. Exit code 0 when all samples match, 1 when some do not or after a mistake, 130 after Ctrl-C."""
-    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
-        print(__doc__ + "\n" + USAGE)
-        sys.exit(0 if sys.argv[1:] in (["--help"], ["-h"]) else 1)
     with one_line_errors():
+        show_help(sys.argv[1:], f"{__doc__}\n{USAGE}")
         trusted, arguments = trust.asked(sys.argv[2:])
-        found = verify(Path(sys.argv[1]), arguments, trusted)
+        found = verify(user_path(sys.argv[1]), arguments, trusted)
         sys.exit(0 if found.matches == found.samples else 1)
 
 

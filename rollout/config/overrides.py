@@ -1,0 +1,193 @@
+"""Overrides as they were typed: a text keeps its letters, whatever Hydra's grammar would make of them, and ~ is home.
+
+Hydra reads a value without knowing what its key is for: `2024_01_05` as a number, `true` as a boolean, and letters that
+are not ASCII not at all. Here such a value is put in Hydra's quotes where the schema says that it is a text.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, get_origin
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.overrides_visitor import HydraErrorListener
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+from hydra.grammar.gen.OverrideLexer import (  # type: ignore[attr-defined]
+    CommonTokenStream,
+    InputStream,
+    OverrideLexer,
+)
+from hydra.grammar.gen.OverrideParser import OverrideParser
+
+from rollout.config.fields import type_of, type_of_item
+from rollout.errors import UserError
+from rollout.files import at_home
+
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
+"""Keys of Hydra's that are paths of ours."""
+
+_TEXTS = {*FOLDERS, "hydra.sweep.subdir"}
+_OF_THE_SAME = {"choice", "shuffle", "sort", "tag"}
+"""Functions of Hydra's grammar whose arguments are values of the key."""
+
+_CONVERTED = {OverrideLexer.INT, OverrideLexer.FLOAT, OverrideLexer.BOOL}
+_parser = OverridesParser.create()
+
+Edit = tuple[int, int, str]
+"""A part of a word, from a character to before another, and what stands there instead."""
+
+
+def as_typed(words: list[str], is_sweep: bool = False) -> list[str]:
+    """`words`, overrides and options, for Hydra: every text in them quoted where it would come out otherwise.
+
+    Raises UserError for a number with underscores where a key takes texts as well as numbers.
+    """
+    return [word if word.startswith("-") or "=" not in word else _as_typed(word, is_sweep) for word in words]
+
+
+def key_of(word: str) -> str:
+    """The key of an override, without Hydra's `+` and `~`."""
+    return word.partition("=")[0].lstrip("+~")
+
+
+def hydra_word(key: str, text: str) -> str:
+    """The override that gives `key` exactly this `text`, quoted for Hydra where that is needed; not for the shell."""
+    bare = f"{key}={text}"
+    if re.fullmatch(r"[\w./~@%+-]+", text, re.ASCII) and as_typed([bare]) == [bare] and not text.startswith("~"):
+        return bare
+    return f"{key}={quoted(without_interpolation(text))}"
+
+
+def quoted(text: str) -> str:
+    """`text` in Hydra's double quotes."""
+    return str(QuotedString(text=text, quote=Quote.double).with_quotes())
+
+
+def without_interpolation(text: str) -> str:
+    """`text` for OmegaConf, where a `${` in it is a part of the text."""
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+
+
+def _as_typed(word: str, is_sweep: bool) -> str:
+    key, _, value = word.partition("=")
+    name = key_of(word)
+    kind = str if name in _TEXTS else type_of(name)
+    if kind is None or not value:
+        return word
+    try:
+        edited = _partly_quoted(word, kind)
+    except HydraException:
+        edited = f"{key}={_wholly_quoted(value, kind, is_sweep)}"
+        with suppress(HydraException):  # which Hydra explains
+            edited = _partly_quoted(edited, kind)
+    if kind is str and value != value.strip() and not is_sweep and not value.strip().startswith(('"', "'")):
+        edited = f"{key}={quoted(value)}"  # Hydra would strip it
+    return _at_home(key, edited) if name in FOLDERS else edited
+
+
+def _partly_quoted(word: str, kind: Any) -> str:
+    """`word` with quotes where texts need them. Raises HydraException where it cannot be read all the same."""
+    edited = _edited(word, list(_edits(_tree(word).value(), kind, word)))
+    _parser.parse_overrides([edited])
+    return edited
+
+
+def _tree(word: str) -> Any:
+    """The parse tree of an override. Raises HydraException where there is none."""
+    listener, lexer = HydraErrorListener(), OverrideLexer(InputStream(word))
+    parser = OverrideParser(CommonTokenStream(lexer))
+    for reader in (lexer, parser):
+        reader.removeErrorListeners()
+        reader.addErrorListener(listener)
+    return parser.override()  # type: ignore[no-untyped-call]
+
+
+def _edits(node: Any, kind: Any, word: str) -> Iterator[Edit]:
+    """The quotes that the texts of `node`, a value or a part of one, need as values of the type `kind`."""
+    match node:
+        case OverrideParser.ValueContext() | OverrideParser.SimpleChoiceSweepContext():
+            yield from _of_all(node.getChildren(), kind, word)
+        case OverrideParser.ElementContext():
+            yield from _edits(node.getChild(0), kind, word)
+        case OverrideParser.PrimitiveContext():
+            yield from _edits_of_primitive(node, kind, word)
+        case OverrideParser.ListContainerContext() | OverrideParser.DictContainerContext() if kind is str:
+            start, end = _span(node)
+            yield start, end, quoted(word[start:end])
+        case OverrideParser.ListContainerContext():
+            yield from _of_all(node.element(), type_of_item(kind, "") if get_origin(kind) is list else kind, word)
+        case OverrideParser.DictContainerContext():
+            for pair in node.dictKeyValuePair():
+                yield from _edits(pair.element(), type_of_item(kind, pair.dictKey().getText()), word)
+        case OverrideParser.FunctionContext() if node.getChild(0).getText() in _OF_THE_SAME:
+            yield from _of_all(node.element(), kind, word)
+
+
+def _of_all(nodes: Any, kind: Any, word: str) -> Iterator[Edit]:
+    for node in nodes:
+        yield from _edits(node, kind, word)
+
+
+def _edits_of_primitive(node: Any, kind: Any, word: str) -> Iterator[Edit]:
+    tokens = [child.symbol for child in node.getChildren() if child.symbol.type != OverrideLexer.WS]
+    is_item = isinstance(node.parentCtx.parentCtx, OverrideParser.ListContainerContext)  # null is none of these
+    if len(tokens) != 1 or tokens[0].type not in ({*_CONVERTED, OverrideLexer.NULL} if is_item else _CONVERTED):
+        return
+    text, start = tokens[0].text, tokens[0].start
+    if kind is str and not re.fullmatch(r"0|-?[1-9][0-9]*", text):  # which come out as they were
+        yield start, tokens[0].stop + 1, quoted(text)
+    elif kind is Any and "_" in text:
+        number, as_text = (
+            shlex.quote(_edited(word, [(start, start + len(text), new)]))
+            for new in (text.replace("_", ""), quoted(text))
+        )
+        raise UserError(f"{word}: {text} may be a number or a text here; write {number} or {as_text}")
+
+
+def _span(node: Any) -> tuple[int, int]:
+    return node.start.start, node.stop.stop + 1
+
+
+def _edited(word: str, edits: list[Edit]) -> str:
+    for start, end, text in sorted(edits, reverse=True):
+        word = word[:start] + text + word[end:]
+    return word
+
+
+def _wholly_quoted(value: str, kind: Any, is_sweep: bool) -> str:
+    """`value`, which Hydra cannot read, with its texts in quotes; unchanged where it cannot be one."""
+    is_list = value.startswith("[") and value.endswith("]")
+    if is_list and kind is not str and (kind is Any or get_origin(kind) is list):
+        return f"[{','.join(map(_part_quoted, _parts(value[1:-1])))}]"
+    if kind is not str and not (kind is Any and value[0] not in "[{"):
+        return value
+    if is_sweep:
+        return ",".join(map(_part_quoted, _parts(value)))
+    is_resolved = re.search(r"\$\{[^}]*\}", value) is not None
+    return quoted(value if is_resolved else without_interpolation(value))
+
+
+def _parts(value: str) -> list[str]:
+    """`value` at its commas that are not in quotes or brackets."""
+    return [part.strip() for part in re.findall(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\[[^]]*\]|[^,])+""", value)]
+
+
+def _part_quoted(part: str) -> str:
+    try:
+        _parser.parse_overrides([f"key={part}"])
+    except HydraException:
+        return quoted(part)
+    return part
+
+
+def _at_home(key: str, word: str) -> str:
+    """Hydra takes a `~` for a folder of that name."""
+    try:
+        text = _parser.parse_overrides([word])[0].value()
+    except HydraException:
+        return word
+    if not isinstance(text, str) or not text.startswith("~"):
+        return word
+    return f"{key}={quoted(str(at_home(text)))}"
