@@ -55,10 +55,10 @@ _KEYS = {
 
 _OF_EXTRA = (
     "ignore_eos skip_special_tokens spaces_between_special_tokens include_stop_str_in_output bad_words logit_bias "
-    "allowed_token_ids structured_outputs truncate_prompt_tokens"
+    "allowed_token_ids structured_outputs"
 )
 _OF_ENGINE = (
-    "swap_space cpu_offload_gb block_size enable_chunked_prefill distributed_executor_backend download_dir "
+    "cpu_offload_gb block_size enable_chunked_prefill distributed_executor_backend download_dir "
     "hf_overrides enable_expert_parallel kv_cache_memory_bytes speculative_config enable_lora tokenizer_mode "
     "attention_backend compilation_config scheduling_policy async_scheduling hf_token"
 )

@@ -59,11 +59,15 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Before the first job."""
         self._folder = Path(config.hydra.sweep.dir).absolute()
+        self._is_new = not self._folder.exists()
         self._begun = _now()
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Say where the results are, and exit with 1 if jobs failed."""
         if config.dry_run:
+            if self._is_new:  # Hydra has made it
+                (self._folder / "multirun.yaml").unlink(missing_ok=True)
+                self._folder.rmdir()
             return
         if not (self._folder / JOBS).is_dir():
             print(f"error: hydra.sweep.dir={self._folder}: no job of the sweep has begun", file=sys.stderr)
