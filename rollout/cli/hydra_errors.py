@@ -2,12 +2,14 @@
 
 import dataclasses
 import re
+from typing import get_origin
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from rollout.config import RunConfig
-from rollout.config.fields import config_fields
+from rollout.config.fields import config_fields, type_of
+from rollout.config.overrides import key_of
 from rollout.errors import did_you_mean
 
 _KINDS = {
@@ -35,15 +37,29 @@ def explain(error: Exception) -> str:
         where = f" (or `pip install {package}`, which brings it)" if package else ""
         return f"{group}={preset}: no such preset; choose from {', '.join(sorted(error.options))}{where}"
     if isinstance(error, OverrideParseException):
-        reason = str(error).replace(f"Error parsing override '{error.override}'", "").strip().splitlines()[0]
-        key, _, value = error.override.partition("=")
-        quoted = f'{key}="{value}"' if value and not set(value) & set("\"'\\") else 'key="a, b"'
-        return f"{error.override}: cannot be read ({reason}); write key=value, and quote a text as in '{quoted}'"
+        return _unreadable(error)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException):
         is_unknown = re.match(r"Key .* (is )?not in ", str(cause))
         return unknown_key(str(cause.full_key)) if is_unknown else _wrong_value(cause)
     return " ".join(str(error).split())
+
+
+_FORMS = {
+    float: "must be a number",
+    int: "must be a whole number",
+    bool: "must be true or false",
+    list: 'write a list as \'["a","b"]\', in both kinds of quotes',
+    dict: "write it as '{name: \"text\"}', in both kinds of quotes",
+}
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    reason = str(error).replace(f"Error parsing override '{error.override}'", "").strip().splitlines()[0]
+    reason = "an unexpected character" if reason.startswith("LexerNoViableAltException") else reason
+    kind = type_of(key_of(error.override))
+    form = _FORMS.get(get_origin(kind) or kind, "write key=value, and a text in it in double quotes")
+    return f"{error.override}: cannot be read ({reason}); {form}"
 
 
 def unknown_key(key: str) -> str:

@@ -161,6 +161,9 @@ def _wholly_quoted(value: str, kind: Any, is_sweep: bool) -> str:
     is_list = value.startswith("[") and value.endswith("]")
     if is_list and kind is not str and (kind is Any or get_origin(kind) is list):
         return f"[{','.join(map(_part_quoted, _parts(value[1:-1])))}]"
+    if value.startswith("{") and value.endswith("}") and (kind is Any or get_origin(kind) is dict):
+        pairs = [part.partition(":") for part in _parts(value[1:-1])]
+        return f"{{{','.join(f'{name}:{_part_quoted(item.strip())}' for name, _, item in pairs)}}}"
     if kind is not str and not (kind is Any and value[0] not in "[{"):
         return value
     if is_sweep:

@@ -292,6 +292,13 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
         "takes tags of 1 to 64 characters; shorten it or leave it out",
         None,
     ),
+    (
+        "sampling.temperature=0~7",
+        "sampling.temperature=0~7: cannot be read (an unexpected character); must be a number",
+        None,
+    ),
+    ("'sampling.stop=[a'", "sampling.stop=[a: cannot be read (", 'sampling.stop=["a"]'),
+    ("'hardware.env={A'", "hardware.env={A: cannot be read (", "'hardware.env={A: \"a\"}'"),
     # Hydra's own
     (
         "hydra/launcher=foo",
