@@ -8,9 +8,8 @@ was recorded, a warning names both.
 
 import sys
 
-from rollout.cli.main import launch, one_line_errors, show_help
+from rollout.cli.main import launch, one_line_errors, run_folder, show_help
 from rollout.config import trust
-from rollout.files import user_path
 
 USAGE = "usage: python -m rollout.replay RUN_DIR [sampling.seed=1] [hardware=...] [any override] [-m] [trust=true]"
 
@@ -20,7 +19,7 @@ def main() -> None:
     with one_line_errors():
         show_help(sys.argv[1:], f"{__doc__}\n{USAGE}")
         trusted, arguments = trust.asked(sys.argv[2:])
-        launch(arguments, user_path(sys.argv[1]), trusted)
+        launch(arguments, run_folder(sys.argv[1]), trusted)
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from rollout.cli import saved_config
-from rollout.cli.main import one_line_errors, show_help
+from rollout.cli.main import one_line_errors, run_folder, show_help
 from rollout.config import trust
-from rollout.files import short, user_path
+from rollout.files import short
 from rollout.store import run_record
 
 USAGE = (
@@ -24,7 +24,7 @@ def main() -> None:
     with one_line_errors():
         show_help(sys.argv[1:], f"{__doc__}\n{USAGE}")
         trusted, overrides = trust.asked(sys.argv[2:])
-        resume(user_path(sys.argv[1]), overrides, trusted)
+        resume(run_folder(sys.argv[1]), overrides, trusted)
 
 
 def resume(run_dir: Path, overrides: list[str], trusted: bool = False) -> None:

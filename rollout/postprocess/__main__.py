@@ -10,7 +10,9 @@ the config's group `postprocess` may be given, without the group's name, and dat
 """
 
 import re
+import shlex
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,11 +56,10 @@ def postprocess(arguments: list[str]) -> None:
     """Run the steps that `arguments` ask for. Raises UserError for arguments, files or columns that cannot be used."""
     trusted, arguments = trust.asked(arguments)
     own, overrides = split(arguments)
-    if ("run_dir" in own) == ("input" in own):
-        raise UserError("give run_dir=RUN_DIR or input=FILE.parquet: one of the two")
+    wrong, _ = mistakes.find(overrides, is_sweep=False)
+    if lines := [*(mistake.line for mistake in wrong), *_source_problems(own)]:
+        raise UserError(*lines)
     if "run_dir" in own:
-        if "output_dir" in own:
-            raise UserError(f"output_dir={own['output_dir']}: the results of a run go to its folder; leave it out")
         _of_run(user_path(own["run_dir"]), overrides, trusted)
     else:
         path = user_path(own["input"])
@@ -67,19 +68,42 @@ def postprocess(arguments: list[str]) -> None:
         _of_file(path, folder, overrides)
 
 
+def _source_problems(own: dict[str, str]) -> Iterator[str]:
+    """What is wrong with the command's own keys, by which it knows what to work on."""
+    if ("run_dir" in own) == ("input" in own):
+        yield "give run_dir=RUN_DIR or input=FILE.parquet: one of the two"
+    elif "output_dir" in own and "run_dir" in own:
+        yield f"output_dir={own['output_dir']}: the results of a run go to its folder; leave it out"
+    elif "input" in own and run_record.exists(user_path(own["input"])):
+        yield f"input={own['input']}: is the folder of a run; write {shlex.quote('run_dir=' + own['input'])}"
+    elif "run_dir" in own and user_path(own["run_dir"]).is_file():
+        yield f"run_dir={own['run_dir']}: is a file; write {shlex.quote('input=' + own['run_dir'])}"
+
+
 def split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
     """The command's own keys, and overrides of the config with the group's name before its keys."""
     own, overrides = dict[str, str](), list[str]()
     for argument in arguments:
         key, equals, value = argument.partition("=")
-        if not equals:
-            raise UserError(f"{argument}: cannot be read; write key=value, or --help")
-        if key in _OWN:
+        is_option = argument.startswith("-") or (overrides and overrides[-1].startswith("-") and not equals)
+        if is_option:
+            overrides.append(argument)
+        elif not equals:
+            raise UserError(_without_key(argument))
+        elif key in _OWN:
             own[key] = value
         else:
             is_whole = key in ("postprocess", "data.prompt_key", "data.system_prompt") or key.startswith(_GROUP)
             overrides.append(argument if is_whole else _GROUP + argument)
     return own, overrides
+
+
+def _without_key(word: str) -> str:
+    path = user_path(word)
+    key = "run_dir" if path.is_dir() else "input" if path.is_file() else None
+    if key is None:
+        return f"{word}: cannot be read; write key=value, see --help"
+    return f"{word}: has no key; write {shlex.quote(f'{key}={word}')}"
 
 
 def _of_run(run_dir: Path, overrides: list[str], trusted: bool) -> None:
@@ -99,7 +123,6 @@ def _of_run(run_dir: Path, overrides: list[str], trusted: bool) -> None:
 
 
 def _of_file(path: Path, output_dir: Path, overrides: list[str]) -> None:
-    mistakes.refuse(overrides)
     _run_steps(compose_run(*overrides), path, output_dir, "input", None)
 
 

@@ -9,6 +9,7 @@ import dataclasses
 import inspect
 import json
 import re
+import shlex
 import textwrap
 from collections.abc import Iterator
 from types import NoneType, UnionType
@@ -27,9 +28,12 @@ def parse(kind: type[Any], arguments: list[str]) -> Any:
     """
     fields = {item.name: item for item in dataclasses.fields(kind)}
     values, problems = dict[str, Any](), list[str]()
-    for argument in arguments:
+    for argument, option in _with_options(arguments):
         name, equals, text = argument.partition("=")
-        if not equals:
+        if option is not None:
+            cure = f"write {shlex.quote(argument)}" if name in fields else f"keys are {', '.join(fields)}"
+            problems.append(f"{option}: no such option; {cure}")
+        elif not equals:
             problems.append(f"{argument}: write key=value; keys are {', '.join(fields)}")
         elif name not in fields:
             problems.append(f"{name}: no such key, {did_you_mean(name, fields)}")
@@ -46,6 +50,21 @@ def parse(kind: type[Any], arguments: list[str]) -> Any:
     if problems:
         raise UserError(*problems)
     return kind(**values)
+
+
+def _with_options(arguments: list[str]) -> Iterator[tuple[str, str | None]]:
+    """The arguments, those like `--name value` and `--name=value` as name=value, and beside them how they were typed."""
+    rest = list(arguments)
+    while rest:
+        argument = typed = rest.pop(0)
+        if not argument.startswith("-"):
+            yield argument, None
+            continue
+        if "=" not in argument and rest and "=" not in rest[0]:
+            value = rest.pop(0)
+            argument, typed = f"{argument}={value}", f"{argument} {value}"
+        name, equals, text = argument.lstrip("-").partition("=")
+        yield f"{name.replace('-', '_')}={text if equals else '...'}", typed
 
 
 def usage(kind: type[Any]) -> str:

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.text import Text
 
 from rollout.cli import saved_config
-from rollout.cli.main import one_line_errors, show_help
+from rollout.cli.main import one_line_errors, run_folder, show_help
 from rollout.config import PostprocessConfig, RunConfig, trust
 from rollout.data.tables import Table, open_table
 from rollout.errors import UserError
-from rollout.files import short, user_path
+from rollout.files import short
 from rollout.store import lineage, run_record
 from rollout.store.lineage import Made
 from rollout.store.provenance import Reproducibility
@@ -48,7 +48,7 @@ def main() -> None:
     with one_line_errors():
         show_help(sys.argv[1:], f"{__doc__}\n{USAGE}")
         trusted, arguments = trust.asked(sys.argv[2:])
-        found = verify(user_path(sys.argv[1]), arguments, trusted)
+        found = verify(run_folder(sys.argv[1]), arguments, trusted)
         sys.exit(0 if found.matches == found.samples else 1)
 
 
@@ -80,7 +80,7 @@ def verify(run_dir: Path, arguments: list[str], trusted: bool = False) -> Compar
 
 def _parse(arguments: list[str]) -> tuple[int | None, list[str]]:
     """How many rows (None: all), and the overrides. Raises UserError for one that would make another experiment."""
-    rows, overrides = str(_ROWS), []
+    rows, overrides, wrong = str(_ROWS), list[str](), list[str]()
     for word in arguments:
         key, _, value = word.lstrip("+~").partition("=")
         if key == "rows":
@@ -88,11 +88,11 @@ def _parse(arguments: list[str]) -> tuple[int | None, list[str]]:
         elif key.split(".")[0] == "hardware" or key in _MAY_CHANGE:
             overrides.append(word)
         else:
-            raise UserError(
-                f"{word}: the run is verified as it was made; leave it out, or see `python -m rollout.replay`"
-            )
+            wrong.append(f"{word}: the run is verified as it was made; leave it out, or see `python -m rollout.replay`")
     if rows != "all" and not (rows.isascii() and rows.isdigit() and int(rows) > 0):
-        raise UserError(f"rows={rows}: must be a whole number of at least 1, or all")
+        wrong.append(f"rows={rows}: must be a whole number of at least 1, or all")
+    if wrong:
+        raise UserError(*wrong)
     return None if rows == "all" else int(rows), overrides
 
 
