@@ -326,7 +326,7 @@ def test_hydras_own_ways_to_a_saved_run_work_or_are_refused_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), ([], 1), (["-m"], 1)])
+@pytest.mark.parametrize(("arguments", "code"), [(["--help"], 0), ([], 1)])
 def test_without_a_run_folder_the_usage_is_shown(arguments: list[str], code: int, tmp_path: Path) -> None:
     result = replay(*arguments, cwd=tmp_path)
     assert result.returncode == code

@@ -53,7 +53,7 @@ def parse(kind: type[Any], arguments: list[str]) -> Any:
 
 
 def _with_options(arguments: list[str]) -> Iterator[tuple[str, str | None]]:
-    """The arguments, those like `--name value` and `--name=value` as name=value, and beside them how they were typed."""
+    """The arguments, those like `--name value` as name=value; beside these, how they were typed."""
     rest = list(arguments)
     while rest:
         argument = typed = rest.pop(0)

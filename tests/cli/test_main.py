@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from rollout.cli.dry_run import show_plan
 from rollout.preflight import preflight
 from tests.commands import ECHO, command, run_command
 from tests.conftest import chat, composed, write_input
+from tests.in_process import run_here
 
 HEAVY = {"vllm", "torch", "transformers", "wandb", "pandas", "matplotlib"}
 
@@ -109,6 +111,13 @@ def test_a_dry_run_shows_the_keys_for_several_engines_where_they_are_not_the_def
     run = composed("engine.kind=echo", f"data.path={source}", *asked)
     show_plan(run, preflight(run))
     assert f"hardware  {shown}\n" in capsys.readouterr().out
+
+
+def test_a_dry_run_needs_no_gpu_and_says_what_the_hardware_must_have(tmp_path: Path) -> None:
+    words = ("dry_run=true", "hardware=dual_gpu", "hardware.replicas=2", "model.path=Qwen/Qwen3-8B")
+    result = run_here(*words, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert re.search(r"hardware  cuda, .*, needs 4 GPUs \(this machine shows \d+\)\n", result.stdout)
 
 
 def test_too_many_bad_rows_fail_the_run_and_say_which(tmp_path: Path) -> None:

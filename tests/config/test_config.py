@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from rollout.config import RunConfig, schema
-from rollout.config.check import check, config_warnings
+from rollout.config.check import check, column_warnings, config_warnings
 from rollout.config.fields import build, config_fields
 from rollout.config.presets import conf_dir
 from tests.conftest import composed
@@ -338,3 +338,32 @@ def test_a_backslash_that_a_shell_has_left_in_a_stop_text_is_doubted(stop: str, 
     run.sampling.stop = [stop]
     lines = [f"sampling.stop={stop}: a backslash and a letter, not a line break or tab; " + BREAK] * doubtful
     assert list(config_warnings(run)) == lines
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "project=a/b",
+        "project=a#b",
+        f"project={'x' * 129}",
+        "project=''",
+        "entity=a:b",
+        f"tags=[{'x' * 65}]",
+        "tags=['']",
+    ],
+)
+def test_a_name_that_wandb_would_refuse_is_a_mistake_unless_nothing_is_tracked(word: str) -> None:
+    key = f"tracking.{word.partition('=')[0]}"
+    assert keys(problems(f"tracking.{word}")) == [key]
+    assert problems(f"tracking.{word}", "tracking.mode=disabled") == []
+
+
+def test_wandb_takes_the_longest_names_that_are_allowed() -> None:
+    assert problems(f"tracking.project={'x' * 128}", f"tracking.tags=[{'x' * 64},y]", "tracking.entity=a-b_c") == []
+
+
+def test_a_column_that_is_called_like_a_sampling_key_is_doubted() -> None:
+    run = composed("sampling.temperature=0.5", "data.prompt_key=seed")
+    assert list(column_warnings(run, ["prompt", "temperature", "seed", "answer"])) == [
+        "column temperature of the input is kept but not used: every row is sampled with sampling.temperature=0.5"
+    ]

@@ -16,6 +16,7 @@ from rollout.postprocess.__main__ import postprocess
 from rollout.postprocess.export import export
 from tests.commands import ECHO, command, resume, run_command, verify
 from tests.conftest import Rollout, chat, write_input
+from tests.in_process import run_here
 from tests.postprocess.tables import answered, read, source_of, write_rollouts
 
 OWN = "tests.postprocess.own_scorers"
@@ -393,3 +394,16 @@ def test_the_command_works_on_the_run_of_another_command(tmp_path: Path) -> None
     assert again.returncode == 0, again.stderr
     assert "wrote run/sft.jsonl" in again.stdout
     assert len((tmp_path / "run" / "sft.jsonl").read_text().splitlines()) == 6
+
+
+def test_an_export_of_pairs_without_a_pair_is_warned_about(tmp_path: Path) -> None:
+    write_input(tmp_path / "o.parquet", [{"prompt": chat("hi"), "responses": ["1", "1"], "answer": "1"}])
+    steps = (
+        "steps=[score,export]",
+        "score.scorer=exact_match",
+        "score.ground_truth=answer",
+        "export.format=preference",
+    )
+    result = run_here("input=o.parquet", *steps, cwd=tmp_path, module="rollout.postprocess")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "warning: export: no row has two responses with different scores, so there are no pairs" in result.stdout

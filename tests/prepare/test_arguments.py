@@ -73,7 +73,7 @@ def test_what_is_not_given_has_its_default() -> None:
         ("text=", "text=: must have a value; write one, or leave text out"),
         ("text=\udcff", "text=\udcff: is not valid UTF-8; check the encoding of the terminal or script"),
         ("cuont=1", "cuont: no such key, did you mean count?"),
-        ("--count", "--count: write key=value; keys are path, text, names, count, flag"),
+        ("--count", "--count: no such option; write count=..."),
         ("path=y", "path=y: is given twice; leave one out"),
     ],
 )

@@ -189,3 +189,18 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(mode: str, tmp_path: Path, 
     done = [point["progress/samples_done"] for point in points if "progress/samples_done" in point]
     assert done == sorted(done)
     assert done[0] < 30 < done[-1] == 72
+
+
+@pytest.mark.parametrize("run_id", ["chosen", None])
+def test_the_id_that_an_agent_of_wandb_chose_is_recorded(
+    run_id: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep")
+    if run_id is not None:
+        monkeypatch.setenv("WANDB_RUN_ID", run_id)
+    words = ("sampling.n_samples=1", "data.limit=1", "postprocess=none", "hydra.run.dir=run")
+    assert run_command(*ECHO, *words, cwd=tmp_path).returncode == 0
+    (offline,) = offline_runs(tmp_path / "run")
+    used = manifest(tmp_path / "run")["wandb"]["id"]
+    assert offline.name.endswith(f"-{used}")
+    assert run_id in (None, used)
