@@ -194,6 +194,8 @@ def _no_preset(group: str, value: str, known: set[str]) -> Mistake:
         cure = f"postprocess.steps=[{value.strip('[]')}]"
     elif group == "tracking" and value in ("online", "true"):
         cure = "tracking=wandb"
+    elif group == "tracking" and value.lower() in ("none", "false", "off"):
+        cure = "tracking=disabled"
     elif group == "hardware" and value in ("gpu", "cuda"):
         cure = "hardware=single_gpu"
     line = f"{group}={value}: no such preset; choose from {', '.join(sorted(known))}"

@@ -102,8 +102,9 @@ def _last(name: str) -> str:
 
 
 def _ending_in(name: str) -> str | None:
-    """Our key of which only the beginning is missing."""
-    return next((key for key, _ in config_fields() if "." in name and key.endswith(f".{name}")), None)
+    """Our key of which only the beginning is missing, or with another program's before it."""
+    keys = [key for key, _ in config_fields()]
+    return next((key for key in keys if "." in name and (key.endswith(f".{name}") or name.endswith(f".{key}"))), None)
 
 
 def _word(key: str, value: str | None) -> str | None:

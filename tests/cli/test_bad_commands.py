@@ -221,6 +221,12 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     ("output_dir=o", "output_dir=o: no such key; write hydra.run.dir=o", None),
     ("wandb=true", "wandb=true: no such key; write tracking=wandb", None),
     ("--wandb_project p", "--wandb_project p: no such option; write tracking.project=p", None),
+    ("tracking=none", "tracking=none: no such preset; write tracking=disabled", None),
+    (
+        "actor_rollout_ref.model.path=Qwen/Qwen3-8B",
+        "actor_rollout_ref.model.path=Qwen/Qwen3-8B: no such key; write model.path=Qwen/Qwen3-8B",
+        None,
+    ),
     ("tracking=online", "tracking=online: no such preset; write tracking=wandb", None),
     ("dry-run", "dry-run: has no key; write dry_run=true", None),
     ("resume=o", "resume=o: no such key; to continue a run: python -m rollout.resume o", None),
