@@ -106,7 +106,8 @@ def _understood(arguments: list[str], replayed: Path | None) -> list[str]:
     if asked := [word for word in arguments if word in ("-h", "--help", "--hydra-help")]:
         return asked[:1]  # whatever else is wrong
     if not {"-sc", "--shell-completion"} & set(arguments):  # whose overrides are unfinished words
-        mistakes.refuse(arguments, is_sweep, None if is_sweep else lambda words: _other_problems(words, replayed))
+        others = None if is_sweep else lambda words: _other_problems(words, replayed)
+        mistakes.refuse(arguments, is_sweep, others, [] if replayed is None else [saved_config.NAME])
     arguments = as_typed(mistakes.options_first(mistakes.without_plus(arguments)), is_sweep)
     hydra_options.check(arguments)
     return arguments

@@ -3,7 +3,7 @@
 import argparse
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_origin
@@ -45,12 +45,15 @@ class Mistake:
     """The words to give instead; none where nobody knows."""
 
 
-def find(words: list[str], is_sweep: bool) -> tuple[list[Mistake], list[str]]:
-    """The mistakes in `words`, options and overrides as they were typed, and the words that are left without them."""
+def find(words: list[str], is_sweep: bool, presets: Collection[str] = ()) -> tuple[list[Mistake], list[str]]:
+    """The mistakes in `words`, options and overrides as they were typed, and the words that are left without them.
+
+    `presets` are names that every group has beside those in its folder.
+    """
     mistakes, left = list[Mistake](), list[str]()
-    presets = _presets(words)
+    known = {group: names.union(presets) for group, names in _presets(words).items()}
     for unit in _units(words):
-        mistake = _of_unit(unit, is_sweep, presets)
+        mistake = _of_unit(unit, is_sweep, known)
         if mistake is None:
             left += unit
         else:
@@ -59,10 +62,16 @@ def find(words: list[str], is_sweep: bool) -> tuple[list[Mistake], list[str]]:
 
 
 def refuse(
-    words: list[str], is_sweep: bool = False, others: Callable[[list[str]], Iterator[str]] | None = None
+    words: list[str],
+    is_sweep: bool = False,
+    others: Callable[[list[str]], Iterator[str]] | None = None,
+    presets: Collection[str] = (),
 ) -> None:
-    """Raise UserError with every mistake in `words`, and with what `others` finds in the words once they are cured."""
-    mistakes, left = find(words, is_sweep)
+    """Raise UserError with every mistake in `words`, and with what `others` finds in the words once they are cured.
+
+    `presets` as in `find`.
+    """
+    mistakes, left = find(words, is_sweep, presets)
     if not mistakes:
         return
     lines = [mistake.line for mistake in mistakes]

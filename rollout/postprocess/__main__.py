@@ -56,7 +56,7 @@ def postprocess(arguments: list[str]) -> None:
     """Run the steps that `arguments` ask for. Raises UserError for arguments, files or columns that cannot be used."""
     trusted, arguments = trust.asked(arguments)
     own, overrides = split(arguments)
-    wrong, _ = mistakes.find(overrides, is_sweep=False)
+    wrong, _ = mistakes.find(overrides, is_sweep=False, presets=[saved_config.NAME] if "run_dir" in own else [])
     if lines := [*(mistake.line for mistake in wrong), *_source_problems(own)]:
         raise UserError(*lines)
     if "run_dir" in own:
