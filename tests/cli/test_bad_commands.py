@@ -125,7 +125,7 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     (
         "postprocess=score",
         "postprocess.steps=score: no scorer is set",
-        "postprocess=score postprocess.score.scorer=numeric_match postprocess.score.ground_truth=answer",
+        "postprocess=score postprocess.score.scorer=exact_match postprocess.score.ground_truth=answer",
     ),
     (
         "postprocess.analyze.by=nowhere",

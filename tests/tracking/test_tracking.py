@@ -15,7 +15,7 @@ from rollout.process.signals import Interrupted
 from rollout.store.run_record import begun
 from rollout.tracking.tracker import tracked
 from rollout.tracking.wandb_run import TABLE_COLUMNS, identity, sample_rows
-from tests.commands import run_fresh
+from tests.commands import run_command, run_fresh
 from tests.wandb_server import WandbServer, wandb_server
 
 pytestmark = pytest.mark.long
