@@ -64,7 +64,7 @@ def unseen() -> Iterator[None]:
     """What libraries print in the body goes nowhere."""
     _flush()
     for descriptor in (1, 2):
-        _open_if_closed(descriptor)
+        open_if_closed(descriptor)
     saved, null = (os.dup(1), os.dup(2)), os.open(os.devnull, os.O_WRONLY)
     try:
         for descriptor in (1, 2):
