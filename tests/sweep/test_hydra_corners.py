@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rollout.sweep.jobs import jobs_in
-from tests.commands import ECHO, run_command
+from tests.commands import ECHO, run_command, run_fresh
 from tests.conftest import chat, write_input
 from tests.in_process import run_here
 
@@ -22,16 +22,16 @@ def here(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_a_folder_of_each_jobs_own_changes_no_path(launcher: str, here: Path) -> None:
     words = ("data.path=a.parquet", "sampling.seed=1,2", "hydra.job.chdir=true", "hydra.sweep.dir=s")
-    result = run_command("-m", *QUICK, *words, f"hydra/launcher={launcher}", cwd=here)
+    run = run_command if launcher == "basic" else run_fresh  # joblib wants to start its processes by itself
+    result = run("-m", *QUICK, *words, f"hydra/launcher={launcher}", cwd=here)
     assert result.returncode == 0, result.stderr
     assert {"jobs", "sweep.csv", "sweep.html", "0", "1"} <= {path.name for path in (here / "s").iterdir()}
     assert [job.status for job in jobs_in(here / "s")] == ["done", "done"]
     assert not list((here / "s/0").glob("s"))
 
 
-@pytest.mark.parametrize("launcher", ["basic"])
-def test_a_sweep_whose_jobs_all_fail_exits_with_1(launcher: str, here: Path) -> None:
-    words = ("data.path=nowhere.parquet", "sampling.seed=1,2", "hydra.job.chdir=true", f"hydra/launcher={launcher}")
+def test_a_sweep_whose_jobs_all_fail_exits_with_1(here: Path) -> None:
+    words = ("data.path=nowhere.parquet", "sampling.seed=1,2", "hydra.job.chdir=true")
     result = run_command("-m", *QUICK, *words, "hydra.sweep.dir=s", cwd=here)
     assert result.returncode == 1
     assert "sweep: 0 of 2 jobs done" in result.stdout
