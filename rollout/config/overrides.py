@@ -55,7 +55,12 @@ def key_of(word: str) -> str:
 def hydra_word(key: str, text: str) -> str:
     """The override that gives `key` exactly this `text`, quoted for Hydra where that is needed; not for the shell."""
     bare = f"{key}={text}"
-    if re.fullmatch(r"[\w./~@%+-]+", text, re.ASCII) and as_typed([bare]) == [bare] and not text.startswith("~"):
+    if (
+        re.fullmatch(r"[\w./~@%+-]+", text, re.ASCII)
+        and as_typed([bare]) == [bare]
+        and text[0] != "~"
+        and text.lower() != "null"
+    ):
         return bare
     return f"{key}={quoted(without_interpolation(text))}"
 

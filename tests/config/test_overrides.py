@@ -6,7 +6,7 @@ from typing import Any, get_origin
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -103,6 +103,8 @@ odd_text = st.text(st.sampled_from("a1 .,=~-#$@{}[]()'\"\\/:%é中\n"), min_size
 
 @settings(max_examples=200, deadline=None)
 @given(st.one_of(any_text, odd_text))
+@example("NULL")
+@example("null")
 def test_the_override_that_is_printed_for_a_text_means_that_text(text: str) -> None:
     (override,) = OverridesParser.create().parse_overrides(as_typed([hydra_word("data.path", text)]))
     config = OmegaConf.create({"data": {"path": "x"}})
