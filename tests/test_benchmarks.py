@@ -79,6 +79,7 @@ def test_every_step_asks_for_a_config_that_there_is(step: Step) -> None:
     assert {workload for workload, _, _ in tasks} <= set(WORKLOADS)
 
 
+@pytest.mark.long
 def test_the_steps_of_tests_select_every_test_on_a_gpu_but_those_of_presets_that_have_steps_of_their_own() -> None:
     def selected(*arguments: str) -> list[str]:
         command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments]

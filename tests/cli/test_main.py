@@ -62,6 +62,7 @@ def test_a_run_from_any_folder_writes_below_that_folder(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.long
 def test_two_runs_in_the_same_second_have_folders_of_their_own(tmp_path: Path) -> None:
     commands = [subprocess.Popen([sys.executable, "-m", "rollout", *ECHO], cwd=tmp_path) for _ in range(3)]
     assert [command.wait(timeout=120) for command in commands] == [0, 0, 0]
