@@ -1,6 +1,6 @@
 # make demo   install into .venv, then a real rollout on this machine (no GPU needed)
-# make test   install into .venv, then everything CI runs (12 minutes on two cores)
-# make test-fast  what needs no vLLM, Ray or browser and kills no runs: most tests (90 seconds)
+# make test   install into .venv, then everything CI runs: 12 minutes on two cores
+# make test-fast   most tests, in 90 seconds: no vLLM, Ray, browser or kills
 # make check  lint, format and types only
 # make docs   write docs/configuration.md again from rollout/config/schema.py
 # make lock   solve requirements/cpu.txt again from pyproject.toml

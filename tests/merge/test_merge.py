@@ -56,7 +56,7 @@ def inputs(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 @pytest.mark.parametrize("which", range(4), ids=["parquet", "limit", "jsonl", "csv"])
-@pytest.mark.parametrize("num_shards", [2, 7])
+@pytest.mark.parametrize("num_shards", [2, pytest.param(7, marks=pytest.mark.long)])
 def test_the_merged_file_is_the_one_of_an_unsharded_run(num_shards: int, which: int, tmp_path: Path) -> None:
     path, overrides = list(inputs(tmp_path))[which]
     arguments = [f"data.path={path}", "sampling.n_samples=3", "engine.echo.max_steps=5", *overrides]
