@@ -26,11 +26,12 @@ def with_steps(*steps: str) -> Callable[[Path, Path], None]:
     def do(rollouts: Path, folder: Path) -> None:
         from rollout.config import DataConfig, ExportConfig, FilterConfig, PostprocessConfig
         from rollout.postprocess.source import open_source
+        from rollout.postprocess.step import Work
         from rollout.postprocess.steps import run_steps
 
         rules = FilterConfig(min_length=100, drop_duplicates=True)
         config = PostprocessConfig(list(steps), filter=rules, export=ExportConfig("export.jsonl.zst"))
-        run_steps(open_source(rollouts), folder, config, DataConfig())
+        run_steps(Work(open_source(rollouts), folder, config, DataConfig()))
 
     return do
 

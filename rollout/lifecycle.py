@@ -20,10 +20,11 @@ from rollout.errors import UserError
 from rollout.files import disk_full_explained, short
 from rollout.generation.session import Session, generate_owed
 from rollout.postprocess.analyze import Analysis
-from rollout.postprocess.outputs import claim, files_read, outputs, own, remove_own
+from rollout.postprocess.outputs import claim, files_read, own, remove_own
 from rollout.postprocess.score import ScoreFailed
 from rollout.postprocess.source import open_source
-from rollout.postprocess.steps import run_steps
+from rollout.postprocess.step import Work
+from rollout.postprocess.steps import outputs, run_steps
 from rollout.preflight import preflight, refuse_used, results, scorer_warnings, to_continue
 from rollout.process.signals import Interrupted, stop_on_signal
 from rollout.replicas.driver import generate_on_replicas
@@ -149,7 +150,7 @@ def _postprocess(session: Session) -> Analysis | None:
     remove_own(run_dir, RESULTS, record, files_read(run))  # made from fewer samples
     as_done = dataclasses.replace(record, status="done", ended=run_record.now())
     try:
-        return run_steps(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, as_done)
+        return run_steps(Work(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, as_done))
     except ScoreFailed as error:  # the samples are there, and can be scored again
         record.missing = Missing(steps=list(error.missing), reason=str(error))
         return error.analysis

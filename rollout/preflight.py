@@ -20,17 +20,20 @@ from rollout.engine.model_files import context_length
 from rollout.errors import UserError
 from rollout.files import short
 from rollout.generation.context import context_problem
-from rollout.postprocess import check
-from rollout.postprocess.outputs import files_read, outputs, own
-from rollout.postprocess.outputs import problems as output_problems
+from rollout.postprocess.outputs import files_read, output_problems, own
 from rollout.postprocess.source import flat_schema
+from rollout.postprocess.step import Plan
+from rollout.postprocess.steps import outputs
+from rollout.postprocess.steps import problems as step_problems
+from rollout.scoring.check import scorer_warning
 from rollout.store import run_record
 from rollout.store.digest import Digest, differences, digest, is_older
 from rollout.store.journal import finished
 from rollout.store.layout import CONFIG_FILES, JOURNAL, LOCK, LOG, METRICS, OUTPUT, RESERVE, RESULTS
 from rollout.store.lock import is_of_a_run
 from rollout.store.run_record import RunRecord
-from rollout.terminal.console import byte_progress, unseen
+from rollout.terminal.console import unseen
+from rollout.terminal.progress_line import byte_progress
 from rollout.terminal.text import resume_command
 
 
@@ -48,11 +51,13 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
         table = open_input(run.data)
     except UserError as error:
         raise UserError(*problems, *error.problems) from error
-    problems += check.problems(run.postprocess, run.data, check.StepInputs(flat_schema(table.schema)))
+    problems += step_problems(Plan(run.postprocess, run.data, flat_schema(table.schema)))
     if run_dir is not None:
         before = run_record.read(run_dir) if run_record.exists(run_dir) else None
         own_files, inputs = own(run_dir, before), [table.path, *files_read(run)]
-        problems += output_problems(run.postprocess, run_dir, "hydra.run.dir", inputs, own_files)
+        problems += output_problems(
+            run.postprocess, outputs(run.postprocess), run_dir, "hydra.run.dir", inputs, own_files
+        )
     if problems:
         raise UserError(*problems)
     return table
@@ -76,7 +81,7 @@ def scorer_warnings(run: RunConfig, table: Table) -> Iterator[str]:
     """What the scorer says against a made-up response, before the model is loaded for those that it is to score."""
     if "score" in run.postprocess.steps:
         first = next(iter(table.batches()), None)
-        if first is not None and (warning := check.scorer_warning(run.postprocess.score, first)):
+        if first is not None and (warning := scorer_warning(run.postprocess.score, first)):
             yield warning
 
 

@@ -28,7 +28,7 @@ from rollout.store.journal import Finished, Journal, finished
 from rollout.store.layout import LOG
 from rollout.store.lineage import note_model
 from rollout.store.run_record import EngineRecord, RunRecord
-from rollout.terminal.console import progress_view
+from rollout.terminal.progress_line import progress_view
 from rollout.terminal.text import duration, resume_command
 from rollout.tracking.metrics import metrics_file
 from rollout.tracking.progress import Progress, Snapshot

@@ -128,12 +128,11 @@ def _of_file(path: Path, output_dir: Path, overrides: list[str]) -> None:
 
 def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, record: RunRecord | None) -> None:
     from rollout.files import short
-    from rollout.postprocess import check
-    from rollout.postprocess.outputs import files_read, outputs, own
-    from rollout.postprocess.outputs import problems as output_problems
+    from rollout.postprocess.outputs import files_read, output_problems, own
     from rollout.postprocess.score import ScoreFailed, with_scores
     from rollout.postprocess.source import open_source
-    from rollout.postprocess.steps import run_steps
+    from rollout.postprocess.step import Plan, Work
+    from rollout.postprocess.steps import outputs, problems, run_steps
     from rollout.store.layout import ANALYSIS, SCORES
     from rollout.terminal.console import plain_screen
     from rollout.terminal.summary import show_analysis
@@ -143,19 +142,20 @@ def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, record: R
     if "score" not in config.steps and (output_dir / SCORES).exists():
         source = with_scores(source, output_dir / SCORES)
     has_scores, has_analysis = "score" in source.schema.names, (output_dir / ANALYSIS).exists()
-    given = check.StepInputs(source.schema, has_scores, has_analysis)
     inputs = [path] if record is None else [path, *files_read(run)]
-    if problems := [
+    if found := [
         *check_values(config, _GROUP),
-        *check.problems(config, run.data, given),
-        *output_problems(config, output_dir, key if record else "output_dir", inputs, own(output_dir, record)),
+        *problems(Plan(config, run.data, source.schema, has_scores, has_analysis)),
+        *output_problems(
+            config, outputs(config), output_dir, key if record else "output_dir", inputs, own(output_dir, record)
+        ),
     ]:
-        raise UserError(*problems)
+        raise UserError(*found)
     output_dir.mkdir(parents=True, exist_ok=True)
     with plain_screen() as console:
         failed: ScoreFailed | None = None
         try:
-            analysis = run_steps(source, output_dir, config, run.data, record)
+            analysis = run_steps(Work(source, output_dir, config, run.data, record))
         except ScoreFailed as error:
             failed, analysis = error, error.analysis
         if analysis is not None:

@@ -17,6 +17,7 @@ from rollout.files import write_json
 from rollout.postprocess.filter import repeats
 from rollout.postprocess.repetition import is_looping
 from rollout.postprocess.source import Source
+from rollout.postprocess.step import Plan, Step, Work
 from rollout.scoring.distribution import Distribution, ValueCounts
 from rollout.scoring.summary import ScoreCounts, ScoreSummary
 from rollout.store.layout import ANALYSIS
@@ -140,3 +141,16 @@ class _Counts:
 
 def _counts(column: pa.Array) -> dict[str, int]:
     return {item["values"]: item["counts"] for item in column.value_counts().to_pylist()}
+
+
+def _problems(plan: Plan) -> Iterator[str]:
+    if (by := plan.config.analyze.by) is not None:
+        yield from plan.path_problems("postprocess.analyze.by", by)
+
+
+def _run(work: Work) -> Work:
+    found = analyze(work.source, work.output_dir, work.config.analyze, work.config.score)
+    return dataclasses.replace(work, analysis=found)
+
+
+ANALYZE = Step("analyze", _run, outputs=lambda _: [ANALYSIS], problems=_problems)

@@ -1,6 +1,6 @@
 """Responses put back into their chats: for fine-tuning (`messages`) and for preference learning (`preference`)."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import attrgetter, itemgetter
@@ -45,17 +45,6 @@ def chat_field(name: str, prompt: pa.Field) -> pa.Field:
     if is_list(prompt.type) and pa.types.is_struct(item := stored(stored(prompt.type).value_type)):
         return pa.field(name, pa.list_(item))
     return pa.field(name, pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))
-
-
-MADE = {
-    "responses": frozenset[str](),
-    "messages": frozenset({"messages", "row_id", "sample_idx"}),
-    "preference": frozenset(
-        {"prompt", "chosen", "rejected", "chosen_score", "rejected_score", "row_id"}
-        | {"chosen_sample_idx", "rejected_sample_idx"}
-    ),
-}
-"""What a record has of itself in each `export.format`: no input column can have these names there."""
 
 
 def messages(batch: pa.RecordBatch, data: DataConfig, extra: list[str], continued: bool = False) -> Records:
@@ -123,3 +112,36 @@ def _answers(batch: pa.RecordBatch) -> Iterator[_Answer]:
     for position, row in enumerate(batch.select(names).to_pylist()):
         if row["response"] is not None:
             yield _Answer(position, row["row_id"], row["sample_idx"], row["response"], row.get("score"))
+
+
+def _messages_fields(prompt: pa.Field) -> list[pa.Field]:
+    return [chat_field("messages", prompt), pa.field("row_id", pa.int64()), pa.field("sample_idx", pa.int32())]
+
+
+def _preference_fields(prompt: pa.Field) -> list[pa.Field]:
+    sides = [chat_field(name, prompt) for name in ("prompt", "chosen", "rejected")]
+    scores = [pa.field(f"{side}_score", pa.float64()) for side in ("chosen", "rejected")]
+    samples = [pa.field(f"{side}_sample_idx", pa.int32()) for side in ("chosen", "rejected")]
+    return [*sides, *scores, pa.field("row_id", pa.int64()), *samples]
+
+
+@dataclass(frozen=True)
+class Format:
+    """What `export.format` makes of responses and their chats."""
+
+    fields: Callable[[pa.Field], list[pa.Field]]
+    """The columns that a record has of itself, from that of the prompts."""
+    records: Callable[[pa.RecordBatch, DataConfig, list[str], bool], Records]
+    """The records of a batch of responses; see `messages`."""
+    needs_scores: bool = False
+
+    def names(self) -> frozenset[str]:
+        """Those of the columns: no input column can have them there."""
+        return frozenset(field.name for field in self.fields(pa.field("prompt", pa.string())))
+
+
+FORMATS = {
+    "messages": Format(_messages_fields, messages),
+    "preference": Format(_preference_fields, preferences, needs_scores=True),
+}
+"""The words that `export.format` takes, beside `responses`, which are written as they are."""

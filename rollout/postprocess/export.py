@@ -1,6 +1,7 @@
 """The responses in the form that others read: JSONL, CSV or Parquet; as they are, as chats, or as preference pairs."""
 
 import base64
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,20 +10,21 @@ import orjson
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 
-from rollout.config import DataConfig, ExportConfig
+from rollout.config import DataConfig, ExportConfig, PostprocessConfig
 from rollout.data.arrow import is_list, shown, valid_text, values
 from rollout.data.json_text import dump_json, holds_json
 from rollout.data.tables import write_parquet
-from rollout.errors import UserError
+from rollout.errors import UserError, did_you_mean
 from rollout.files import at_home, replacing
-from rollout.postprocess.chats import Records, chat_field, messages, preferences
+from rollout.postprocess.chats import FORMATS, Records
 from rollout.postprocess.source import Source
+from rollout.postprocess.step import Plan, Step, Work, log_counts
+
+log = logging.getLogger(__name__)
 
 _COMPRESSION = {"": None, ".gz": "gzip", ".zst": "zstd"}
 SUFFIXES = (*(kind + end for kind in (".jsonl", ".csv") for end in _COMPRESSION), ".parquet")
 """File names that `export.file` may end in."""
-
-_KEY = [pa.field("row_id", pa.int64()), pa.field("sample_idx", pa.int32())]
 
 
 def export(source: Source, output_dir: Path, config: ExportConfig, data: DataConfig, continued: bool = False) -> int:
@@ -55,15 +57,9 @@ def _records(
             names = list(dict.fromkeys(["row_id", "sample_idx", *names]))
             schema = pa.schema([schema.field(name) for name in names])
         return schema, (batch.select(schema.names) for batch in source.batches())
-    prompt, extra = schema.field(data.prompt_key), [schema.field(name) for name in names]
-    if config.format == "messages":
-        schema = pa.schema([chat_field("messages", prompt), *_KEY, *extra])
-        return schema, (messages(batch, data, names, continued) for batch in source.batches())
-    sides = [chat_field(name, prompt) for name in ("prompt", "chosen", "rejected")]
-    scores = [pa.field(f"{side}_score", pa.float64()) for side in ("chosen", "rejected")]
-    samples = [pa.field(f"{side}_sample_idx", pa.int32()) for side in ("chosen", "rejected")]
-    schema = pa.schema([*sides, *scores, _KEY[0], *samples, *extra])
-    return schema, (preferences(batch, data, names, continued) for batch in source.batches())
+    made = FORMATS[config.format]
+    fields = [*made.fields(schema.field(data.prompt_key)), *(schema.field(name) for name in names)]
+    return pa.schema(fields), (made.records(batch, data, names, continued) for batch in source.batches())
 
 
 def _write_jsonl(stream: pa.NativeFile, records: Iterator[pa.RecordBatch | Records]) -> int:
@@ -158,3 +154,51 @@ def _column(field: pa.Field, cells: list[Any], path: Path) -> pa.Array:
 
 def _cannot_hold(path: Path) -> str:
     return f"postprocess.export.file={path.name}: a {path.suffix} file cannot hold these chats"
+
+
+def _outputs(config: PostprocessConfig) -> list[str]:
+    return [str(at_home(config.export.file))]
+
+
+def _needs_scores(config: PostprocessConfig) -> bool:
+    return config.export.format in FORMATS and FORMATS[config.export.format].needs_scores
+
+
+def _problems(plan: Plan) -> Iterator[str]:
+    config, data, names = plan.config.export, plan.data, plan.schema.names
+    yield from _file_problems(config.file)
+    made = FORMATS[config.format].names() if config.format in FORMATS else frozenset[str]()
+    for name in config.columns or []:
+        if name in made:
+            yield f"postprocess.export.columns={name}: format={config.format} writes a field of that name; leave it out"
+        elif name not in names:
+            yield f"postprocess.export.columns={name}: no such column, {did_you_mean(name, names)}"
+    if _needs_scores(plan.config) and not plan.has_scores("export"):
+        yield f"postprocess.export.format={config.format}: no scores; put score before export in postprocess.steps"
+    if config.format != "responses" and data.prompt_key not in names:
+        yield f"data.prompt_key={data.prompt_key}: no such column, {did_you_mean(data.prompt_key, names)}"
+
+
+def _file_problems(file: str) -> Iterator[str]:
+    if not file.endswith(SUFFIXES) or Path(file).name in SUFFIXES:
+        yield f"postprocess.export.file={file}: must end in {', '.join(SUFFIXES)}"
+    path = at_home(file)
+    folder, is_absolute = path.parent, path.is_absolute()
+    if is_absolute and not folder.is_dir():
+        yield f"postprocess.export.file={file}: there is no folder {folder}; make it first"
+    elif not is_absolute and folder != Path():
+        yield f"postprocess.export.file={file}: give a plain file name, or an absolute path"
+
+
+def _run(work: Work) -> Work:
+    config = work.config.export
+    of_template = {} if work.record is None else work.record.config.model.chat_template_kwargs
+    continued = bool(of_template.get("continue_final_message"))
+    count = export(work.source, work.output_dir, config, work.data, continued)
+    log_counts("export", {config.format: count})
+    if not count and config.format == "preference":
+        log.warning("export: no row has two responses with different scores, so there are no pairs")
+    return work
+
+
+EXPORT = Step("export", _run, _outputs, _problems, _needs_scores)

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rollout.config import FilterConfig
+from rollout.config import FilterConfig, PostprocessConfig
 from rollout.files import replacing
 from rollout.postprocess.source import Source
+from rollout.postprocess.step import Plan, Step, Work, log_counts
 from rollout.store.layout import DROPPED, KEPT
 
 DROPPED_BY = pa.field("dropped_by", pa.string(), nullable=False)
@@ -98,3 +100,38 @@ def repeats(batch: pa.RecordBatch) -> pa.BooleanArray:
     is_repeat = np.ones(batch.num_rows, dtype=bool)
     is_repeat[first.to_numpy()] = False
     return pc.and_(pa.array(is_repeat), pc.is_valid(batch.column("response")))
+
+
+def contradictions(rules: FilterConfig) -> Iterator[str]:
+    """Rules that would drop everything."""
+    for measure in ("length", "tokens", "pass_rate"):
+        low, high = getattr(rules, f"min_{measure}"), getattr(rules, f"max_{measure}")
+        if low is not None and high is not None and low > high:
+            yield (
+                f"postprocess.filter.min_{measure}={low}: more than max_{measure}={high}, "
+                "which would drop everything; lower it"
+            )
+
+
+def _by_score(rules: FilterConfig) -> dict[str, float]:
+    """The rules that are set and look at scores."""
+    values = {name: getattr(rules, name) for name in ("min_score", "min_pass_rate", "max_pass_rate")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _problems(plan: Plan) -> Iterator[str]:
+    if not plan.has_scores("filter"):
+        for name, value in _by_score(plan.config.filter).items():
+            yield f"postprocess.filter.{name}={value}: no scores; put score before filter in postprocess.steps"
+
+
+def _needs_scores(config: PostprocessConfig) -> bool:
+    return bool(_by_score(config.filter))
+
+
+def _run(work: Work) -> Work:
+    log_counts("filter", filter_responses(work.source, work.output_dir, work.config.filter))
+    return replace(work, source=only_kept(work.source, work.config.filter))
+
+
+FILTER = Step("filter", _run, outputs=lambda _: [KEPT, DROPPED], problems=_problems, needs_scores=_needs_scores)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rollout.data.tables import write_parquet
 from rollout.postprocess.source import Source
+from rollout.postprocess.step import Step, Work
 from rollout.store.layout import FLAT
 
 
@@ -12,3 +13,11 @@ def flatten(source: Source, output_dir: Path) -> Path:
     output = output_dir / FLAT
     write_parquet(output, source.schema, source.batches())
     return output
+
+
+def _run(work: Work) -> Work:
+    flatten(work.source, work.output_dir)
+    return work
+
+
+FLATTEN = Step("flatten", _run, outputs=lambda _: [FLAT])

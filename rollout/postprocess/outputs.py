@@ -11,24 +11,11 @@ from pathlib import Path
 
 from rollout.config import PostprocessConfig, RunConfig
 from rollout.files import at_home, same_file, short, user_path, write_json
-from rollout.store.layout import ANALYSIS, DROPPED, FLAT, KEPT, METRICS, OUTPUT, REPORT, RESULTS, SCORES, WRITTEN
+from rollout.store.layout import DROPPED, FLAT, KEPT, METRICS, OUTPUT, RESULTS, SCORES, WRITTEN
 from rollout.store.run_record import RunRecord
 
 _OTHERS = {OUTPUT, METRICS, FLAT, SCORES, KEPT, DROPPED}
 """Names in a run folder that `export.file` could have by its suffix."""
-
-
-def outputs(config: PostprocessConfig) -> list[str]:
-    """The files that the steps of `config` write, relative to the output folder unless `export.file` is absolute."""
-    files = {
-        "flatten": [FLAT],
-        "score": [SCORES],
-        "filter": [KEPT, DROPPED],
-        "analyze": [ANALYSIS],
-        "export": [_expanded(config.export.file)],
-        "report": [REPORT],
-    }
-    return [name for step in config.steps for name in files.get(step, ())]
 
 
 def own(folder: Path, record: RunRecord | None = None) -> set[str]:
@@ -62,14 +49,18 @@ def remove_own(folder: Path, names: Collection[str], record: RunRecord | None, i
             (folder / name).unlink(missing_ok=True)
 
 
-def problems(
-    config: PostprocessConfig, folder: Path, key: str, inputs: Collection[Path], own_files: Collection[str]
+def output_problems(
+    config: PostprocessConfig,
+    names: Iterable[str],
+    folder: Path,
+    key: str,
+    inputs: Collection[Path],
+    own_files: Collection[str],
 ) -> Iterator[str]:
-    """A line for each output that would replace an input, or a file that is not one of `own_files` of `folder`.
-
-    `key` is what the user chose the folder with.
+    """A line for each of the outputs `names` that would replace an input, or a file that is not one of `own_files` of
+    `folder`. `key` is what the user chose the folder with.
     """
-    for name in outputs(config):
+    for name in names:
         path, is_export = folder / name, name == _expanded(config.export.file)
         chosen = f"postprocess.export.file={name}:" if is_export else f"{key}={short(folder)}: {name} there"
         cure = "choose another name" if is_export else "choose another folder"

@@ -16,6 +16,7 @@ from rollout.pages.report_content import Point, Replica, ReportPage, Run
 from rollout.pages.write import write_page
 from rollout.postprocess.sample_rows import sample_rows
 from rollout.postprocess.source import Source
+from rollout.postprocess.step import Plan, Step, Work
 from rollout.store.layout import ANALYSIS, METRICS, REPORT
 from rollout.store.run_record import ReplicaRecord, RunRecord
 
@@ -147,3 +148,22 @@ def _lines(metrics: Path) -> Iterator[dict[str, Any]]:
 def _spread(count: int, num_rows: int) -> list[int]:
     """At most `count` positions, evenly spread over `num_rows` rows, the first and the last among them."""
     return sorted({round(position) for position in np.linspace(0, max(0, num_rows - 1), count)})
+
+
+def _problems(plan: Plan) -> Iterator[str]:
+    before = plan.before("report")
+    if "analyze" not in before and not plan.analyzed:
+        yield "postprocess.steps=report: shows what analyze finds; name analyze before it"
+        return
+    since = before[before.index("analyze") :] if "analyze" in before else before
+    for step in ("score", "filter"):
+        if step in since:
+            yield f"postprocess.steps=report: analyze has not seen what {step} does; name analyze between the two"
+
+
+def _report(work: Work) -> Work:
+    report(work.source, work.output_dir, work.config, work.data, work.record)
+    return work
+
+
+MAKE_REPORT = Step("report", _report, outputs=lambda _: [REPORT], problems=_problems)

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -19,7 +20,9 @@ from rollout.data.tables import write_parquet
 from rollout.errors import UserError
 from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.source import Source
+from rollout.postprocess.step import Plan, Step, Work, log_counts
 from rollout.records import FLAT_FIELDS, SCORE_FIELDS
+from rollout.scoring.check import NAMES, scorer_problems
 from rollout.scoring.scorers import BUILT_IN, Scored
 from rollout.scoring.workers import Item, scoring
 from rollout.store.layout import SCORES
@@ -164,3 +167,28 @@ def _pass_rates(batch: pa.RecordBatch, scores: Any, pass_score: float) -> Any:
     with np.errstate(invalid="ignore"):
         rates = np.bincount(row, is_scored & (scores >= pass_score)) / np.bincount(row, is_scored)
     return rates[row]
+
+
+def _problems(plan: Plan) -> Iterator[str]:
+    score = plan.config.score
+    if plan.scored:
+        yield "postprocess.steps=score: the input has scores already; leave the step out, or give the file without"
+    if score.scorer is None:
+        yield (
+            f"postprocess.steps=score: no scorer is set; set postprocess.score.scorer to {', '.join(NAMES)} "
+            "or module:function"
+        )
+        return
+    yield from scorer_problems(score)
+    if score.ground_truth is not None:
+        yield from plan.path_problems("postprocess.score.ground_truth", score.ground_truth)
+    elif score.scorer in BUILT_IN:
+        yield f"postprocess.score.scorer={score.scorer}: needs the right answers; set postprocess.score.ground_truth"
+
+
+def _run(work: Work) -> Work:
+    log_counts("score", score_responses(work.source, work.output_dir, work.config.score))
+    return replace(work, source=with_scores(work.source, work.output_dir / SCORES))
+
+
+SCORE = Step("score", _run, outputs=lambda _: [SCORES], problems=_problems)

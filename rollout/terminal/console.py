@@ -10,17 +10,12 @@ from pathlib import Path
 from typing import IO, TextIO, cast
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 from rich.text import Text
 
 from rollout.terminal.streams import open_if_closed
-from rollout.terminal.text import duration
-from rollout.tracking.progress import Snapshot
 
 log = logging.getLogger(__name__)
-
-_UNSEEN_SECONDS = 0.5  # work that is done sooner needs no progress line
 
 
 @contextmanager
@@ -148,61 +143,6 @@ def _file_handler(sink: TextIO) -> logging.Handler:
     handler = logging.StreamHandler(sink)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     return handler
-
-
-@contextmanager
-def progress_view(console: Console) -> Iterator[Callable[[Snapshot], None]]:
-    """Yield a function that shows a snapshot: as a bar on a terminal, as a log line now and then elsewhere."""
-    if not console.is_terminal:
-        yield _log_lines()
-        return
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("samples  {task.description}"))
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def show(now: Snapshot) -> None:
-            bar.update(task, completed=now.samples_done, total=now.samples_total, description=_rates(now))
-
-        yield show
-
-
-def _log_lines() -> Callable[[Snapshot], None]:
-    next_line = 10.0
-
-    def show(now: Snapshot) -> None:
-        nonlocal next_line
-        if now.elapsed_seconds >= next_line:
-            log.info("%d/%d samples  %s", now.samples_done, now.samples_total, _rates(now))
-            next_line = now.elapsed_seconds + max(10.0, 0.1 * now.elapsed_seconds)  # fewer as a run gets longer
-
-    return show
-
-
-def _rates(now: Snapshot) -> str:
-    eta = "?" if now.eta_seconds is None else duration(now.eta_seconds)
-    failed = f"  {now.samples_failed} failed" if now.samples_failed else ""
-    return f"{now.output_tok_s_now:,.0f} tok/s now, {now.output_tok_s:,.0f} overall  ETA {eta}{failed}"
-
-
-@contextmanager
-def byte_progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that shows how many bytes of how many are done, once it has taken a moment."""
-    console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task, began, shown = None, time.monotonic(), False
-
-        def report(done: int, total: int) -> None:
-            nonlocal task, shown
-            if time.monotonic() - began < _UNSEEN_SECONDS:
-                return
-            if not (shown or console.is_terminal):
-                console.print(f"{title} ({total / 1e9:.1f} GB) ...", markup=False, soft_wrap=True)
-            shown = True
-            task = bar.add_task(title, total=total) if task is None else task
-            bar.update(task, completed=done)
-
-        yield report
 
 
 def show_table(console: Console, title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -20,7 +20,7 @@ from rollout.generation.session import every, load
 from rollout.process.signals import StopRequest
 from rollout.records import Prompt, Sample
 from rollout.store.layout import LOG
-from rollout.terminal.console import progress_view
+from rollout.terminal.progress_line import progress_view
 from rollout.terminal.text import resume_command
 from rollout.tracking.progress import Progress
 from rollout.verify.compare import Comparison, difference

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from rollout.config import ScoreConfig
-from rollout.postprocess.check import scorer_warning
+from rollout.scoring.check import scorer_warning
 from tests.commands import ECHO, resume, run_command
 from tests.conftest import Rollout, chat, write_input
 from tests.postprocess.tables import answered, read, write_rollouts

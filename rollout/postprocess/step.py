@@ -1,0 +1,88 @@
+"""What a step of post-processing is. Each module of a step says it once, as its STEP; `steps.py` has them all."""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from rollout.config import DataConfig, PostprocessConfig
+from rollout.data.column_path import path_problem
+from rollout.postprocess.source import Source
+from rollout.store.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from rollout.postprocess.analyze import Analysis
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is known of the steps before a single response exists."""
+
+    config: PostprocessConfig
+    data: DataConfig
+    schema: pa.Schema
+    """Of the responses, flat."""
+    scored: bool = False
+    """Whether the responses have scores already."""
+    analyzed: bool = False
+    """Whether there is an analysis already."""
+
+    def before(self, step: str) -> list[str]:
+        """The names of the steps that come before `step`."""
+        return self.config.steps[: self.config.steps.index(step)]
+
+    def has_scores(self, step: str) -> bool:
+        """Whether `step` finds scores."""
+        return self.scored or "score" in self.before(step)
+
+    def path_problems(self, key: str, path: str) -> Iterator[str]:
+        """Why `path`, the value of `key`, leads into no column of the responses."""
+        if problem := path_problem(self.schema, path):
+            yield f"{key}={path}: {problem}"
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step finds, and leaves for the next one."""
+
+    source: Source
+    output_dir: Path
+    config: PostprocessConfig
+    data: DataConfig
+    record: RunRecord | None = None
+    """Of the run, if one has made the responses."""
+    analysis: "Analysis | None" = None
+    """What `analyze` has found, if it has been done."""
+
+
+def _no_problems(_: Plan) -> Iterator[str]:
+    yield from ()
+
+
+def _never(_: PostprocessConfig) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step: its name in `postprocess.steps`, and what it does."""
+
+    name: str
+    run: Callable[[Work], Work]
+    """Do it. Raises UserError for data that it cannot work on."""
+    outputs: Callable[[PostprocessConfig], list[str]]
+    """The files that it writes, relative to the output folder unless the user named another."""
+    problems: Callable[[Plan], Iterator[str]] = _no_problems
+    """Everything that would keep it from running: one line each, for the user."""
+    needs_scores: Callable[[PostprocessConfig], bool] = _never
+    """Whether it cannot be done without scores."""
+
+
+def log_counts(step: str, counts: dict[str, int]) -> None:
+    """What a step has done, in one line."""
+    log.info("%s: %s", step, ", ".join(f"{count:,} {name}" for name, count in counts.items()))
