@@ -4,8 +4,10 @@ import argparse
 import os
 import shlex
 import shutil
+from argparse import Namespace
+from contextlib import redirect_stderr
+from io import StringIO
 from pathlib import Path
-from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -24,9 +26,7 @@ _REPLAY = "`python -m rollout.replay RUN_DIR`"
 
 def check(arguments: list[str]) -> None:
     """Raise UserError for what Hydra would answer with a traceback, or by loading a pickle."""
-    parser = get_args_parser()
-    parser.error = _refuse  # type: ignore[method-assign]
-    options = parser.parse_args(arguments)
+    options = _parsed(arguments)
     if options.experimental_rerun is not None:
         raise UserError(f"--experimental-rerun: would load a pickle, which can run any program; use {_REPLAY}")
     if options.resolve and options.cfg is None and not options.help:
@@ -48,8 +48,14 @@ def is_sweep(arguments: list[str]) -> bool:
     return bool({"-m", "--multirun"} & set(arguments)) or "hydra.mode=MULTIRUN" in arguments
 
 
-def _refuse(message: str) -> NoReturn:
-    raise UserError(f"{message}; see --help")
+def _parsed(arguments: list[str]) -> Namespace:
+    """Hydra's own reading of `arguments`. Raises UserError with argparse's words for what it refuses."""
+    said = StringIO()
+    try:
+        with redirect_stderr(said):
+            return get_args_parser().parse_args(arguments)
+    except SystemExit as error:  # after "usage: ...", "PROGRAM: error: REASON"
+        raise UserError(f"{said.getvalue().rpartition(': error: ')[2].strip()}; see --help") from error
 
 
 def _check_override(override: Override, of_sweep: bool) -> None:

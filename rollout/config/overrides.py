@@ -10,15 +10,12 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, get_origin
 
+from antlr4 import CommonTokenStream, InputStream
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.overrides_visitor import HydraErrorListener
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
-from hydra.grammar.gen.OverrideLexer import (  # type: ignore[attr-defined]
-    CommonTokenStream,
-    InputStream,
-    OverrideLexer,
-)
+from hydra.grammar.gen.OverrideLexer import OverrideLexer
 from hydra.grammar.gen.OverrideParser import OverrideParser
 
 from rollout.config.fields import type_of, type_of_item
@@ -106,7 +103,7 @@ def _tree(word: str) -> Any:
     for reader in (lexer, parser):
         reader.removeErrorListeners()
         reader.addErrorListener(listener)
-    return parser.override()  # type: ignore[no-untyped-call]
+    return parser.override()
 
 
 def _edits(node: Any, kind: Any, word: str) -> Iterator[Edit]:
