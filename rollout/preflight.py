@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from rollout.config import RunConfig
 from rollout.config.check import check as check_config
+from rollout.config.presets import is_of_preset, leaves
 from rollout.data.prompts import open_input
 from rollout.data.tables import Table
 from rollout.engine import cache, devices, models
@@ -64,12 +65,12 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
 
 
 def _argument_problems(run: RunConfig) -> list[str]:
-    """What vLLM's own classes say of the keys that go to vLLM as they are; where there are none, vLLM is not imported.
-
-    A machine that only starts engines on others need not have it.
+    """What vLLM's own classes say of the keys that go to vLLM as they are; where there are none but a preset's, vLLM is
+    not imported. A machine that only starts engines on others need not have it.
     """
-    given = run.sampling.extra or run.hardware.engine_kwargs
-    if not given or importlib.util.find_spec("vllm") is None:
+    arguments = leaves(run.hardware.engine_kwargs)
+    of_preset = all(is_of_preset(f"hardware.engine_kwargs.{path}", value) for path, value in arguments)
+    if (of_preset and not run.sampling.extra) or importlib.util.find_spec("vllm") is None:
         return []
     with cache.environment(run.hardware), unseen():
         from rollout.engine import vllm_arguments  # takes 5 to 14 seconds

@@ -7,9 +7,8 @@ user's own.
 """
 
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rollout.config import HardwareConfig, ModelConfig, PostprocessConfig, RunConfig, TrackingConfig, yaml_texts
 from rollout.config.fields import from_values
-from rollout.config.presets import conf_dir
+from rollout.config.presets import is_of_preset, leaves
 from rollout.errors import UserError
 from rollout.files import short
 from rollout.store.layout import CONFIG, JOURNAL, LOCK, LOG, LOGS, METRICS, RESERVE
@@ -183,13 +182,13 @@ def _of_model(model: ModelConfig) -> Iterator[Concern]:
 def _of_hardware(hardware: HardwareConfig) -> Iterator[Concern]:
     for name, value in hardware.env.items():
         key = f"hardware.env.{name}"
-        if name not in _ENVIRONMENT and not _is_of_preset(key, value):
+        if name not in _ENVIRONMENT and not is_of_preset(key, value):
             yield Concern(key, value, "sets an environment variable, which can run code")
-    for path, value in _leaves(hardware.engine_kwargs):
+    for path, value in leaves(hardware.engine_kwargs):
         key = f"hardware.engine_kwargs.{path}"
-        if not _is_harmless(path, value) and not _is_of_preset(key, value):
+        if not _is_harmless(path, value) and not is_of_preset(key, value):
             yield Concern(key, value, "is an argument of vLLM's engine that may run code, connect or write elsewhere")
-    if hardware.ray_address is not None and not _is_of_preset("hardware.ray_address", hardware.ray_address):
+    if hardware.ray_address is not None and not is_of_preset("hardware.ray_address", hardware.ray_address):
         yield Concern("hardware.ray_address", hardware.ray_address, "connects to other machines")
 
 
@@ -206,28 +205,9 @@ def _of_tracking(tracking: TrackingConfig) -> Iterator[Concern]:
         yield Concern("tracking.mode", tracking.mode, "uploads samples to Weights & Biases")
 
 
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def _is_harmless(path: str, value: Any) -> bool:
     if isinstance(value, str):
         return value in _WORDS.get(path, ())
     items = value if isinstance(value, list) else [value]
     is_listed = path in _NUMBERS or path.startswith(_OF_NUMBERS)
     return is_listed and all(item is None or isinstance(item, int | float) for item in items)
-
-
-def _is_of_preset(key: str, value: Any) -> bool:
-    return (key, str(value)) in _preset_values()
-
-
-@cache
-def _preset_values() -> frozenset[tuple[str, str]]:
-    """(key, value) of every hardware preset that comes with this program."""
-    presets = [yaml.safe_load(path.read_text("utf-8")) or {} for path in (Path(conf_dir()) / "hardware").glob("*.yaml")]
-    return frozenset((f"hardware.{path}", str(value)) for preset in presets for path, value in _leaves(preset))

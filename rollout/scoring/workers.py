@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing.synchronize import Semaphore
 from types import FrameType
 from typing import Any
 
@@ -37,9 +38,13 @@ def scoring(score: ScoreConfig) -> Iterator[Callable[[Sequence[Item]], list[Scor
     """
     context = multiprocessing.get_context("spawn")  # a fork would copy the engine's threads and locks
     workers = score.workers or os.cpu_count() or 1
-    pool = ProcessPool(workers, initializer=_begin, initargs=(score,), context=context)
+    begun = context.Semaphore(0)
+    pool = ProcessPool(workers, initializer=_begin, initargs=(score, begun), context=context)
+    is_used = False
 
     def score_all(items: Sequence[Item]) -> list[Scored]:
+        nonlocal is_used
+        is_used |= bool(items)  # the workers are started with the first task
         chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
         # several slow responses in a chunk are no reason to kill it; one that ignores its own limit is
         futures = [pool.schedule(_score_chunk, (chunk,), timeout=3 * score.timeout + _GRACE) for chunk in chunks]
@@ -50,6 +55,9 @@ def scoring(score: ScoreConfig) -> Iterator[Callable[[Sequence[Item]], list[Scor
 
     try:
         yield score_all
+        # one that is still starting when the pool is closed finds its locks gone, and says so on stderr
+        for _ in range(workers if is_used else 0):
+            begun.acquire(timeout=_GRACE)
         pool.close()
     except BaseException:
         pool.stop()  # what is still waiting to be scored
@@ -86,9 +94,10 @@ def _late(timeout: float) -> str:
     return f"timed out after {timeout:g} s"
 
 
-def _begin(score: ScoreConfig) -> None:
+def _begin(score: ScoreConfig, begun: Semaphore) -> None:
     """In a worker, once."""
     global _scorer, _timeout
+    begun.release()
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     _scorer, _timeout = scorer_of(score), score.timeout
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
