@@ -27,7 +27,7 @@ from rollout.cli.hydra_errors import explain
 from rollout.config import RunConfig, trust
 from rollout.config.check import check as check_config
 from rollout.config.fields import build
-from rollout.config.overrides import as_typed, key_of
+from rollout.config.overrides import FOLDERS, as_typed, key_of
 from rollout.config.presets import conf_dir
 from rollout.errors import UserError
 from rollout.files import as_argument, user_path
@@ -165,8 +165,7 @@ def _run(cfg: DictConfig, run_dir: Path, command: Command) -> None:
             from rollout.cli.dry_run import show_plan
             from rollout.preflight import preflight
 
-            if cfg.sweep.objective is not None:
-                jobs.check_objective(cfg.sweep.objective)
+            _check_objective(run)
             show_plan(run, preflight(run, run_dir))
             _remove_if_ours(run_dir)
         else:
@@ -177,6 +176,7 @@ def _run_of_sweep(cfg: DictConfig, run_dir: Path, command: Command) -> None:
     """The same for a job of a sweep, which continues what an earlier command has left of it."""
     with _nothing_left_behind(run_dir):
         run = _built(cfg, command)
+        _check_objective(run)
         from rollout import lifecycle
         from rollout.files import short
         from rollout.store import run_record
@@ -187,6 +187,11 @@ def _run_of_sweep(cfg: DictConfig, run_dir: Path, command: Command) -> None:
             lifecycle.start(run, run_dir, _asked(command))
         elif lifecycle.resume(run, run_dir, _asked(command)) is None:
             print(f"{short(run_dir)}: done already")
+
+
+def _check_objective(run: RunConfig) -> None:
+    if run.sweep.objective is not None:
+        jobs.check_objective(run.sweep.objective, run.postprocess.steps)
 
 
 def _asked(command: Command) -> "Asked":
@@ -242,11 +247,18 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         if error.filename is None or not (error.errno in _PATH_ERRNOS or _is_of_new_folder(error)):
             raise
-        _exit_with(f"{error.filename}: {error.strerror}; choose another path, or change its permissions or free space")
+        path = f"{_folder_key(str(error.filename))}{error.filename}"
+        _exit_with(f"{path}: {error.strerror}; choose another path, or change its permissions or free space")
     except Interrupted as error:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:  # before the run had begun
         sys.exit(130)
+
+
+def _folder_key(path: str) -> str:
+    """What was typed of the folder that Hydra could not make because of `path`, as the beginning of a line."""
+    typed = (word for word in sys.argv[1:] if key_of(word) in FOLDERS and path in word)
+    return next((f"{word}: " for word in typed), "")
 
 
 def _is_of_new_folder(error: OSError) -> bool:

@@ -65,7 +65,11 @@ def values_at(batch: pa.RecordBatch, path: str) -> list[Any]:
     steps = find(batch.schema, path)
     if steps is None:
         return [None] * batch.num_rows
-    return column_values(batch, path) if len(steps) == 1 else values_along(batch, steps)
+    if len(steps) > 1:
+        return values_along(batch, steps)
+    found = column_values(batch, path)
+    is_json = isinstance(batch.schema.field(path).type, pa.JsonType)
+    return [_from_json(value) if isinstance(value, str) else value for value in found] if is_json else found
 
 
 def values_along(batch: pa.RecordBatch, path: ColumnPath, read: Callable[[pa.Array], list[Any]] = values) -> list[Any]:

@@ -91,11 +91,17 @@ def split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
         elif not equals:
             raise UserError(_without_key(argument))
         elif key in _OWN:
-            own[key] = value
+            own[key] = _unquoted(value)
         else:
             is_whole = key in ("postprocess", "data.prompt_key", "data.system_prompt") or key.startswith(_GROUP)
             overrides.append(argument if is_whole else _GROUP + argument)
     return own, overrides
+
+
+def _unquoted(value: str) -> str:
+    """A path without the quotes that Hydra's grammar may want around it in other commands."""
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+    return value[1:-1] if is_quoted and not Path(value).exists() else value
 
 
 def _without_key(word: str) -> str:

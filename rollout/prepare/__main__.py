@@ -8,11 +8,12 @@ counted, with the reason and the first of their positions in the input (from 0; 
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -42,7 +43,7 @@ def main() -> None:
     """The command. Exit codes as of `python -m rollout`; 1 also when there is nothing to write."""
     with one_line_errors(), stop_on_signal():
         show_help(sys.argv[1:], f"{__doc__}\n{USAGE}\n\n{usage(PrepareConfig)}")
-        config = parse(PrepareConfig, sys.argv[1:])
+        config = parse(PrepareConfig, sys.argv[1:], _path_problems)
         for line in _report_lines(prepare(config), config):
             print(line)
 
@@ -95,6 +96,19 @@ def prepare(config: PrepareConfig) -> Report:
             reasons = "; ".join(f"{refused.rows:,}: {reason}" for reason, refused in report.refused.items())
             raise UserError(f"input={source}: no row has a usable prompt ({reasons}); check prompt_key or template")
     return report
+
+
+def _path_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the paths of a command that is wrong otherwise."""
+    if values.get("input") is None:
+        return
+    source = user_path(values["input"])
+    if values.get("output") is not None:
+        yield from _output_problems(source, user_path(values["output"]), bool(values.get("overwrite")))
+    try:
+        open_source(source, "input")
+    except UserError as error:
+        yield from error.problems
 
 
 class _RicherChat(Exception):

@@ -11,7 +11,7 @@ import json
 import re
 import shlex
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
@@ -21,8 +21,11 @@ from rollout.errors import UserError, did_you_mean
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 
 
-def parse(kind: type[Any], arguments: list[str]) -> Any:
-    """An instance of the dataclass `kind`. Raises UserError with every problem of the arguments.
+def parse(
+    kind: type[Any], arguments: list[str], others: Callable[[Mapping[str, Any]], Iterator[str]] | None = None
+) -> Any:
+    """An instance of the dataclass `kind`. Raises UserError with every problem of the arguments, and with what `others`
+    finds in the values that were given.
 
     `key=null` stands for None where the type allows it, a list is written `a,b` or `[a,b]`.
     """
@@ -48,7 +51,7 @@ def parse(kind: type[Any], arguments: list[str]) -> Any:
                 problems.append(f"{name}={text}: {error}")
     problems += [f"{name}: must be given; write {name}=..." for name in _required(kind) if name not in values]
     if problems:
-        raise UserError(*problems)
+        raise UserError(*problems, *(others(values) if others is not None else ()))
     return kind(**values)
 
 

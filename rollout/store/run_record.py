@@ -21,6 +21,9 @@ from rollout.store.digest import Digest
 from rollout.store.layout import MANIFEST, RESERVE
 from rollout.store.provenance import Provenance, Reproducibility
 
+STAGES = ("load", "generate", "finalize", "postprocess")
+"""Whose seconds a session keeps, in the order in which they happen."""
+
 _RESERVE_BYTES = 256 * 1024
 
 
@@ -101,7 +104,7 @@ class SessionRecord:
     engine: EngineRecord | None = None
     """None where nothing was generated."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """How long load, generate, finalize and postprocess took, in the order in which they happened."""
+    """How long each of STAGES took, as far as it has come."""
     throughput: Throughput | None = None
     provenance: Provenance | None = None
     missing: Missing | None = None

@@ -107,8 +107,6 @@ def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: 
     before = _read(path) if path.exists() else None
     write_json(path, asdict(job))
     try:
-        if config.objective is not None:
-            check_objective(config.objective)
         do()
         job.status = "done"
     except Interrupted as error:
@@ -182,18 +180,32 @@ def _read(path: Path) -> JobRecord:
     return msgspec.json.decode(path.read_bytes(), type=JobRecord)
 
 
-def check_objective(path: str) -> None:
-    """Raise UserError for a name that no job can have, before hours are spent on one."""
+def check_objective(path: str, steps: list[str]) -> None:
+    """Raise UserError for a number that no job can have, before hours are spent on one. `steps` are those of a job."""
     from rollout.postprocess.analyze import Analysis
+    from rollout.records import Totals
     from rollout.scoring.summary import ScoreSummary
+    from rollout.store.run_record import STAGES, Throughput
 
     first, _, rest = path.partition(".")
-    names = {"throughput", "totals", "seconds", "score", *(field.name for field in dataclasses.fields(Analysis))}
-    if first not in names:
-        raise UserError(f"sweep.objective={path}: no such number, {did_you_mean(first, names)}")
-    of_scores = {field.name for field in dataclasses.fields(ScoreSummary)}
-    if first in ("score", "scores") and rest.partition(".")[0] not in of_scores:
-        raise UserError(f"sweep.objective={path}: no such number, {did_you_mean(rest, of_scores)}")
+    parts = {"totals": _numbers(Totals), "throughput": _numbers(Throughput), "seconds": set(STAGES)}
+    of_analysis = {item.name for item in dataclasses.fields(Analysis)} - {"by"}
+    of_scores = {item.name for item in dataclasses.fields(ScoreSummary)}
+    step, known, name = None, {*parts, "score", *of_analysis}, first
+    if first in parts:
+        known, name = parts[first], rest
+    elif first in ("score", "scores"):
+        step, known, name = "score", of_scores, rest.partition(".")[0]
+    elif first in of_analysis:
+        step = "analyze"
+    if name not in known:
+        raise UserError(f"sweep.objective={path}: no such number, {did_you_mean(name, known)}")
+    if step is not None and step not in steps:
+        raise UserError(f"sweep.objective={path}: comes from the step {step}; add it to postprocess.steps")
+
+
+def _numbers(kind: type) -> set[str]:
+    return {item.name for item in dataclasses.fields(kind)}
 
 
 def _objective(run_dir: Path, path: str) -> float:
@@ -206,5 +218,7 @@ def _objective(run_dir: Path, path: str) -> float:
     for key in path.split("."):
         value = value.get(key) if isinstance(value, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(f"sweep.objective={path}: neither run.json nor analysis.json has such a number; check the name")
+        raise UserError(
+            f"sweep.objective={path}: the job has no such number; see run.json and analysis.json in {run_dir}"
+        )
     return float(value)
