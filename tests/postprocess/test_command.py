@@ -407,3 +407,13 @@ def test_an_export_of_pairs_without_a_pair_is_warned_about(tmp_path: Path) -> No
     result = run_here("input=o.parquet", *steps, cwd=tmp_path, module="rollout.postprocess")
     assert (result.returncode, result.stderr) == (0, "")
     assert "warning: export: no row has two responses with different scores, so there are no pairs" in result.stdout
+
+
+def test_paths_may_have_the_quotes_that_they_need_elsewhere(tmp_path: Path) -> None:
+    written = write_rollouts(tmp_path, [answered("one")])
+    written.rename(tmp_path / "a b.parquet")
+    result = run_command(
+        'input="a b.parquet"', "output_dir='o'", "steps=[flatten]", cwd=tmp_path, module="rollout.postprocess"
+    )
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "o/flat.parquet").exists()

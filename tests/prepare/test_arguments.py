@@ -81,6 +81,13 @@ def test_a_mistake_is_one_line(argument: str, problem: str) -> None:
     assert problems_of("path=x", argument) == (problem,)
 
 
+def test_what_a_command_finds_in_its_values_is_named_with_the_mistakes() -> None:
+    arguments = ["input=a.csv", "output=x.csv", "limit=0"]
+    with pytest.raises(UserError) as error:
+        parse(PrepareConfig, arguments, lambda given: iter([f"output={given['output']}"]))
+    assert [line.partition(":")[0] for line in error.value.problems] == ["limit=0", "output=x.csv"]
+
+
 def test_all_mistakes_are_named_at_once() -> None:
     assert problems_of("count=many", "x", "flag=maybe") == (
         "count=many: must be a whole number",

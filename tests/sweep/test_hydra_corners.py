@@ -68,6 +68,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(folder: str, sweep: list[str],
     result = run_here(*sweep, *QUICK, f"{key}={folder}", cwd=here)
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
+    assert result.stderr.startswith(f"error: {key}={folder}: ")
     assert "choose another path" in result.stderr
 
 

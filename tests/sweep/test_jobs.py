@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from rollout.errors import UserError
 from rollout.sweep.comparison import write_comparison
-from rollout.sweep.jobs import jobs_in
+from rollout.sweep.jobs import check_objective, jobs_in
 from tests.commands import ECHO, resume, run_command, run_fresh
 
 SIX = ("-m", *ECHO, "data.limit=3", "sampling.temperature=0.3,0.7,1.0", "sampling.n_samples=1,2")
@@ -165,6 +166,22 @@ def test_optuna_gets_the_objective(objective: str, tmp_path: Path) -> None:
     best = (tmp_path / "s" / "optimization_results.yaml").read_text()
     assert "best_value" in best
     assert len(table(tmp_path / "s")) == 3
+
+
+@pytest.mark.parametrize(
+    ("objective", "problem"),
+    [
+        ("totals.nothing", "no such number, "),
+        ("seconds.generat", "no such number, did you mean generate?"),
+        ("status", "no such number, "),
+        ("score.mean", "comes from the step score; add it to postprocess.steps"),
+        ("tokens.mean", "comes from the step analyze; add it to postprocess.steps"),
+    ],
+)
+def test_an_objective_is_a_number_that_the_steps_of_a_job_make(objective: str, problem: str) -> None:
+    with pytest.raises(UserError) as error:
+        check_objective(objective, ["flatten"])
+    assert str(error.value).startswith(f"sweep.objective={objective}: {problem}")
 
 
 @pytest.mark.parametrize(("objective", "cure"), [("score.meen", "did you mean mean?"), ("nonsense", "choose from ")])
