@@ -32,7 +32,7 @@ demo: setup
 	$(BIN)/python -m rollout experiment=demo
 
 # A file's tests stay in one process, because they share what they run.
-PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: check
 	$(PYTEST)

@@ -59,8 +59,13 @@ def _commands_end_with_their_test() -> Iterator[None]:
     kill_those_left()
 
 
+_HEAVY = ("slow", "ray", "chaos")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what needs a browser."""
+    """Mark what needs a browser. Files with heavy tests come first: the last that is begun keeps one worker only."""
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
+    heavy = {item.path for item in items if any(map(item.get_closest_marker, _HEAVY))}
+    items.sort(key=lambda item: item.path not in heavy)

@@ -247,7 +247,7 @@ def one_line_errors() -> Iterator[None]:
     except OSError as error:
         if error.filename is None or not (error.errno in _PATH_ERRNOS or _is_of_new_folder(error)):
             raise
-        path = f"{_folder_key(str(error.filename))}{error.filename}"
+        path = _named(str(error.filename))
         _exit_with(f"{path}: {error.strerror}; choose another path, or change its permissions or free space")
     except Interrupted as error:
         sys.exit(error.exit_code)
@@ -255,10 +255,10 @@ def one_line_errors() -> Iterator[None]:
         sys.exit(130)
 
 
-def _folder_key(path: str) -> str:
-    """What was typed of the folder that Hydra could not make because of `path`, as the beginning of a line."""
-    typed = (word for word in sys.argv[1:] if key_of(word) in FOLDERS and path in word)
-    return next((f"{word}: " for word in typed), "")
+def _named(path: str) -> str:
+    """`path` with what was typed of the folder that Hydra could not make because of it."""
+    typed = next((word for word in sys.argv[1:] if key_of(word) in FOLDERS and path in word), path)
+    return typed if typed.endswith(path) else f"{typed}: {path}"
 
 
 def _is_of_new_folder(error: OSError) -> bool:

@@ -352,12 +352,12 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     ("hydra.run.dir=", "hydra.run.dir=: names no folder; give one, or leave it out", "hydra.run.dir=other"),
     (
         "hydra.run.dir=/proc/none",
-        "/proc/none: No such file or directory; choose another path, or change its permissions or free space",
+        "hydra.run.dir=/proc/none: No such file or directory; choose another path, or change its permissions or free space",
         "hydra.run.dir=other",
     ),
     (
         "hydra.run.dir=good.parquet/x",
-        "good.parquet/x: Not a directory; choose another path, or change its permissions or free space",
+        "hydra.run.dir=good.parquet/x: Not a directory; choose another path, or change its permissions or free space",
         "hydra.run.dir=other",
     ),
     ("'~hydra.callbacks.sweep'", "~hydra.callbacks.sweep: a sweep needs them to say how it ended; leave it out", ""),

@@ -181,14 +181,13 @@ def test_a_linked_folder_serves_and_a_mistake_leaves_a_users_folder_alone(tmp_pa
     assert (tmp_path / "mine").is_dir()
 
 
-@pytest.mark.parametrize(
-    ("run_dir", "message"), [("file", "file: File exists"), ("/dev/null/x", "/dev/null/x: Not a directory")]
-)
+@pytest.mark.parametrize(("run_dir", "message"), [("file", "File exists"), ("/dev/null/x", "Not a directory")])
 def test_a_run_folder_that_cannot_be_made_is_one_line(run_dir: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = run_command(*ECHO, f"hydra.run.dir={run_dir}", cwd=tmp_path)
     assert result.returncode == 1
-    assert result.stderr == f"error: {message}; choose another path, or change its permissions or free space\n"
+    cure = "choose another path, or change its permissions or free space"
+    assert result.stderr == f"error: hydra.run.dir={run_dir}: {message}; {cure}\n"
 
 
 def test_a_folder_with_results_in_it_is_not_written_to(tmp_path: Path) -> None:
