@@ -19,6 +19,8 @@ from rollout.store.saved_config import save
 from tests.commands import ECHO, replay, resume, run_command
 from tests.conftest import chat, write_input
 
+pytestmark = pytest.mark.long
+
 SET = ("sampling.n_samples=2", "sampling.temperature=0.4", "sampling.stop=['\\${x}']", "hardware.max_num_seqs=7")
 
 

@@ -20,6 +20,8 @@ from rollout.store.journal import read_part
 from tests.commands import ECHO, Running, resume, run_command, start_command
 from tests.conftest import chat, write_input
 
+pytestmark = pytest.mark.long
+
 ROWS = [{"prompt": chat(f"question {number}"), "number": number} for number in range(400)]
 SLOW = ("engine.echo.step_seconds=0.02", "engine.echo.max_steps=10", "store.flush_seconds=0.2", "sampling.n_samples=5")
 """Overrides that make a run of ROWS take about a second and a half."""

@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import chat, write_input
 from tests.in_process import run_here
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -352,7 +354,8 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     ("hydra.run.dir=", "hydra.run.dir=: names no folder; give one, or leave it out", "hydra.run.dir=other"),
     (
         "hydra.run.dir=/proc/none",
-        "hydra.run.dir=/proc/none: No such file or directory; choose another path, or change its permissions or free space",
+        "hydra.run.dir=/proc/none: No such file or directory; choose another path, or change its permissions or free "
+        "space",
         "hydra.run.dir=other",
     ),
     (

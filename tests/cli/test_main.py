@@ -18,6 +18,8 @@ from tests.commands import ECHO, command, run_command
 from tests.conftest import chat, composed, write_input
 from tests.in_process import run_here
 
+pytestmark = pytest.mark.long
+
 HEAVY = {"vllm", "torch", "transformers", "wandb", "pandas", "matplotlib"}
 
 

@@ -16,6 +16,8 @@ from tests.commands import ECHO, run_command
 from tests.conftest import chat, run_in, write_input
 from tests.in_process import run_here
 
+pytestmark = pytest.mark.long
+
 QUICK = (*ECHO, "sampling.n_samples=1", "sampling.max_tokens=8")
 
 names = st.text(st.sampled_from("ab1 .,=~-+#$@{}[]()'\"\\:;&|*?!<>%^`é中😀\t"), min_size=1, max_size=10).filter(

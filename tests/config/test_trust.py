@@ -16,6 +16,8 @@ from rollout.errors import UserError
 from tests.commands import ECHO, run_command
 from tests.conftest import chat, run_in, write_input
 
+pytestmark = pytest.mark.long
+
 MARK = "from pathlib import Path\nPath({path!r}).write_text('ran')\ndef one(response, truth, row):\n    return 1\n"
 
 

@@ -19,6 +19,8 @@ from rollout.store.layout import MERGED, OUTPUT
 from tests.commands import ECHO, merge, resume, run_command
 from tests.conftest import chat, run_in, write_input
 
+pytestmark = pytest.mark.long
+
 WORDS = [{"prompt": chat(f"question {number}"), "number": number} for number in range(40)]
 
 

@@ -13,6 +13,8 @@ from tests.commands import ECHO, resume, run_command
 from tests.conftest import Rollout, chat, write_input
 from tests.postprocess.tables import answered, read, write_rollouts
 
+pytestmark = pytest.mark.long
+
 OWN = "tests.postprocess.own_scorers"
 ROWS = [{"prompt": chat("a"), "answer": "4"}]
 

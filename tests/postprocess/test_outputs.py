@@ -15,6 +15,8 @@ from tests.commands import ECHO, run_command
 from tests.conftest import Rollout, write_input
 from tests.postprocess.tables import answered, write_rollouts
 
+pytestmark = pytest.mark.long
+
 OUTPUTS = {
     "flatten": "flat.parquet",
     "score": "scores.parquet",

@@ -145,6 +145,7 @@ def test_a_scorer_may_name_the_answer_or_give_no_score(tmp_path: Path) -> None:
     assert [row["score"] for row in found] == [0.25, None, None]
 
 
+@pytest.mark.long
 def test_a_scorer_that_raises_hangs_or_dies_costs_one_score_each(tmp_path: Path) -> None:
     bad = ["raise", "text", "infinite", "surrogate", "exit", "hang", "hang and catch everything", "die"]
     responses = [*["fine"] * 70, *bad, *["fine"] * 70]

@@ -15,6 +15,8 @@ from rollout.sweep.comparison import write_comparison
 from rollout.sweep.jobs import check_objective, jobs_in
 from tests.commands import ECHO, resume, run_command, run_fresh
 
+pytestmark = pytest.mark.long
+
 SIX = ("-m", *ECHO, "data.limit=3", "sampling.temperature=0.3,0.7,1.0", "sampling.n_samples=1,2")
 
 

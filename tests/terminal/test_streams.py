@@ -11,6 +11,8 @@ import pytest
 from tests.commands import ECHO, command
 from tests.conftest import chat, run_in, write_input
 
+pytestmark = pytest.mark.long
+
 SMILE = "hi \U0001f600 你好"
 
 
