@@ -148,6 +148,7 @@ def test_the_output_reads_back_with_pandas(rollout: Rollout) -> None:
     assert frame.explode(["responses", "seeds"]).shape[0] == 12
 
 
+@pytest.mark.long
 def test_metrics_are_written_from_the_first_interval_to_the_end(rollout: Rollout) -> None:
     run_dir = rollout(
         [{"prompt": chat("a")}] * 30,

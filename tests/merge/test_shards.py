@@ -147,6 +147,7 @@ def test_a_shard_gives_the_rows_that_the_whole_run_gives(folder: Path) -> None:
     assert rows_of(shard_run(folder)) == rows_of(whole)[25:37]
 
 
+@pytest.mark.long
 def test_a_shard_that_stopped_half_way_goes_on(folder: Path) -> None:
     with pytest.raises(UserError, match="the engine died once more"):
         shard_run(folder, "engine.max_restarts=0", "engine.echo.die_after=10", "engine.echo.max_steps=20")

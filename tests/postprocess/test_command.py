@@ -126,6 +126,7 @@ def test_a_resume_takes_no_file_away_that_no_step_writes(rollout: Rollout, tmp_p
     assert (tmp_path / "precious.jsonl").read_text() == "mine"
 
 
+@pytest.mark.long
 def test_the_workers_of_a_killed_command_end_with_it(tmp_path: Path) -> None:
     write_rollouts(tmp_path, [answered("slow")])
     scorer = (

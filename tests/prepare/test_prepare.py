@@ -378,6 +378,7 @@ print(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
 """The command, then its peak memory in KiB, without what the process it was started from had (ru_maxrss has it)."""
 
 
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_input(folder: Path) -> None:
     size, peaks = large(folder), []
     for limit in ("limit=1", "limit=null"):

@@ -19,6 +19,7 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_a_folder_of_each_jobs_own_changes_no_path(launcher: str, here: Path) -> None:
     words = ("data.path=a.parquet", "sampling.seed=1,2", "hydra.job.chdir=true", "hydra.sweep.dir=s")
