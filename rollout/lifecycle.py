@@ -37,9 +37,10 @@ from rollout.store.layout import CONFIG, CONFIG_FILES, LOG, MANIFEST, OUTPUT, RE
 from rollout.store.lineage import note_differences
 from rollout.store.lock import locked
 from rollout.store.run_record import Missing, ReplayOf, RunRecord, Throughput
+from rollout.store.samples import samples_of
 from rollout.store.saved_config import save
 from rollout.terminal.console import screen
-from rollout.terminal.summary import preview, show_summary
+from rollout.terminal.summary import show_summary
 from rollout.terminal.text import resume_command
 from rollout.tracking.progress import Snapshot
 from rollout.tracking.tracker import tracked
@@ -123,7 +124,9 @@ def _stages(session: Session) -> None:
     with record.timed("postprocess"):
         analysis = _postprocess(session)
     session.tracker.summarise([path for name in results(run) if (path := run_dir / name).exists()])
-    show_summary(session.console, run_dir, record, analysis, preview(run_dir / OUTPUT, run.data.prompt_key, 1))
+    samples = samples_of(run_dir / OUTPUT, run.data.prompt_key, of_each_row=1)
+    first = next((sample for sample in samples if sample.response is not None), None)
+    show_summary(session.console, run_dir, record, analysis, first)
 
 
 def _log_beginning(session: Session) -> None:

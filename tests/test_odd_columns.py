@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.postprocess.source import open_source
-from rollout.tracking.wandb_run import sample_rows
+from rollout.store.samples import samples_of
 from tests.commands import run_command
 from tests.conftest import Rollout, run_in
 from tests.data.odd_columns import COLUMNS, UUID, raw_text, typed, write_odd
@@ -128,7 +128,7 @@ def test_the_prompt_may_be_json_or_not_utf8(tmp_path: Path, rollout: Rollout) ->
     done = run_in(tmp_path / "raw", f"data.path={tmp_path / 'raw.parquet'}", "data.max_error_fraction=1")
     rows = pq.read_table(done / "rollouts.parquet").select(["error"])
     assert rows.column("error").to_pylist() == ["the prompt is not UTF-8", None]
-    assert [row[2] for row in sample_rows(done / "rollouts.parquet", "prompt")][-1] == "q"
+    assert [sample.prompt for sample in samples_of(done / "rollouts.parquet", "prompt", 4)][-1] == "q"
 
 
 def test_responses_of_others_may_be_json_columns(tmp_path: Path) -> None:

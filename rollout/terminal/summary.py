@@ -2,20 +2,17 @@
 
 from pathlib import Path
 from statistics import median
-from typing import Any
 
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.text import Text
 
-from rollout.data.json_text import rows_of
-from rollout.data.prompts import last_message
 from rollout.files import short
 from rollout.postprocess.analyze import Analysis
 from rollout.records import Totals
 from rollout.scoring.distribution import Distribution
 from rollout.store.layout import REPORT
 from rollout.store.run_record import EngineRecord, RunRecord, Throughput
+from rollout.store.samples import ShownSample
 from rollout.terminal.console import show_table
 from rollout.terminal.text import duration, postprocess_command, replay_command
 
@@ -23,29 +20,15 @@ _MAX_RATES = 8  # that a line has room for
 _TRUNCATION_WARNING = 0.05  # a few long responses are normal; more than this share cut off is worth a line
 
 
-def preview(rollouts: Path, prompt_key: str, num_rows: int) -> list[list[Any]]:
-    """The first rows that have a response, as [row_id, prompt's last message, first response, finish reason]."""
-    rows: list[list[Any]] = []
-    with pq.ParquetFile(rollouts) as file:
-        for batch in file.iter_batches(num_rows, columns=["row_id", prompt_key, "responses", "finish_reasons"]):
-            for row in rows_of(batch):
-                if row["responses"][0] is not None and len(rows) < num_rows:
-                    prompt = last_message(row[prompt_key])
-                    rows.append([row["row_id"], prompt, row["responses"][0], row["finish_reasons"][0]])
-            if len(rows) == num_rows:
-                break
-    return rows
-
-
 def show_summary(
-    console: Console, run_dir: Path, record: RunRecord, analysis: Analysis | None, samples: list[list[Any]]
+    console: Console, run_dir: Path, record: RunRecord, analysis: Analysis | None, first: ShownSample | None
 ) -> None:
-    """Print the closing tables, warnings and paths."""
+    """Print the `first` sample that has a response, the closing tables, warnings and paths."""
     totals = record.totals or Totals()
     console.print()
-    for _, prompt, response, _ in samples[:1]:
-        console.print(Text.assemble(("prompt    ", "bold"), _one_line(prompt)), soft_wrap=True)
-        console.print(Text.assemble(("response  ", "bold"), _one_line(response)), soft_wrap=True)
+    if first is not None:
+        console.print(Text.assemble(("prompt    ", "bold"), _one_line(first.prompt)), soft_wrap=True)
+        console.print(Text.assemble(("response  ", "bold"), _one_line(first.response or "")), soft_wrap=True)
         console.print()
     if analysis is not None:
         show_analysis(console, analysis)

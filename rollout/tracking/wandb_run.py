@@ -10,39 +10,24 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 
 from rollout.config import TrackingConfig
-from rollout.data.json_text import rows_of
-from rollout.data.prompts import last_message
 from rollout.files import as_argument
 from rollout.process import watchdog
 from rollout.records import Totals
 from rollout.store.run_record import RunRecord, Throughput, WandbIdentity
+from rollout.store.samples import ShownSample, samples_of
 from rollout.tracking.progress import Snapshot
 
 log = logging.getLogger(__name__)
-
-TABLE_COLUMNS = (
-    "row_id",
-    "sample_idx",
-    "prompt",
-    "response",
-    "finish_reason",
-    "num_prompt_tokens",
-    "num_generated_tokens",
-    "seed",
-    "error",
-)
-"""Of the table of samples; as in flat.parquet, with the prompt as a reader knows it: its last message."""
 
 _IN_SUMMARY = {"totals", "throughput", "seconds"}
 
@@ -160,7 +145,8 @@ def log_results(run: Any, tracking: TrackingConfig, results: Results) -> None:
     Raises TimeoutError when W&B does not take them in half of `tracking.finish_timeout`.
     """
     run.summary.update({name: value for name, value in asdict(results).items() if name in _IN_SUMMARY})
-    rows = list(islice(sample_rows(results.files[0], results.prompt_key), tracking.sample_rows))
+    samples = samples_of(results.files[0], results.prompt_key, _SAMPLES_PER_ROW)
+    rows = [list(sample) for sample in islice(samples, tracking.sample_rows)]
     files = results.files if tracking.artifact else []
     _within(tracking.finish_timeout / 2, lambda: _log_artifacts(run, rows, files))
 
@@ -169,7 +155,7 @@ def _log_artifacts(run: Any, rows: list[list[Any]], files: list[Path]) -> None:
     import wandb
 
     if rows:
-        run.log({"samples": wandb.Table(columns=list(TABLE_COLUMNS), data=rows)})
+        run.log({"samples": wandb.Table(columns=list(ShownSample._fields), data=rows)})
     if files:
         artifact = wandb.Artifact(f"rollouts-{run.id}", type="rollouts")
         for file in files:
@@ -199,22 +185,6 @@ def _within(seconds: float, action: Callable[[], object]) -> None:
         raise TimeoutError("the server does not answer")
     if failures:
         raise failures[0]
-
-
-def sample_rows(rollouts: Path, prompt_key: str) -> Iterator[list[Any]]:
-    """The samples of rollouts.parquet as TABLE_COLUMNS, in order, but at most four of a prompt."""
-    columns = ["row_id", "responses", "finish_reasons", "num_prompt_tokens", "num_generated_tokens", "seeds", "error"]
-    with pq.ParquetFile(rollouts) as file:
-        for batch in file.iter_batches(16, columns=[prompt_key, *columns]):
-            for row in rows_of(batch):
-                lists = (row[name] for name in ("responses", "finish_reasons", "num_generated_tokens", "seeds"))
-                for index, sample in enumerate(islice(zip(*lists, strict=True), _SAMPLES_PER_ROW)):
-                    response, finish_reason, num_tokens, seed = sample
-                    error = row["error"] if response is None else None
-                    yield [
-                        *(row["row_id"], index, last_message(row[prompt_key]), response, finish_reason),
-                        *(row["num_prompt_tokens"], num_tokens, seed, error),
-                    ]
 
 
 def close() -> None:

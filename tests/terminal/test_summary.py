@@ -26,7 +26,7 @@ def test_the_end_of_a_run_on_several_engines_says_how_fast_they_were(
     record.engine = EngineRecord(replicas=[ReplicaRecord(output_tok_s=rate) for rate in rates])
     record.engine.replicas[0].restarts = restarts
     screen = StringIO()
-    show_summary(Console(file=screen, width=200), run_dir, record, None, [])
+    show_summary(Console(file=screen, width=200), run_dir, record, None, None)
     assert line in screen.getvalue().splitlines()
 
 
@@ -40,5 +40,5 @@ def test_a_run_with_one_engine_or_none_has_no_such_line(rollout: Rollout, engine
     record = read(run_dir)
     record.engine = engine
     screen = StringIO()
-    show_summary(Console(file=screen, width=200), run_dir, record, None, [])
+    show_summary(Console(file=screen, width=200), run_dir, record, None, None)
     assert "replicas" not in screen.getvalue()

@@ -13,8 +13,9 @@ import pytest
 from rollout.config import RunConfig
 from rollout.process.signals import Interrupted
 from rollout.store.run_record import begun
+from rollout.store.samples import ShownSample, samples_of
 from rollout.tracking.tracker import tracked
-from rollout.tracking.wandb_run import TABLE_COLUMNS, identity, sample_rows
+from rollout.tracking.wandb_run import identity
 from tests.commands import run_command, run_fresh
 from tests.wandb_server import WandbServer, wandb_server
 
@@ -94,7 +95,7 @@ def test_the_series_are_drawn_against_the_samples_done(run_dir: Path) -> None:
 def test_the_table_holds_the_first_four_samples_of_a_prompt(run_dir: Path) -> None:
     (table,) = run_dir.glob("wandb/offline-run-*/files/media/table/samples_*.table.json")
     content = json.loads(table.read_text())
-    assert content["columns"] == list(TABLE_COLUMNS)
+    assert content["columns"] == list(ShownSample._fields)
     assert [row[:2] for row in content["data"]] == [[row, idx] for row in (0, 1, 2) for idx in range(4)][:10]
     rollouts = pd.read_parquet(run_dir / "rollouts.parquet")
     for row_id, sample_idx, prompt, response, _, _, num_tokens, seed, error in content["data"]:
@@ -109,9 +110,7 @@ def test_a_sample_that_failed_is_in_the_table_with_its_error(tmp_path: Path) -> 
     bad = ("engine.echo.refuse_word=forbidden", "data.max_error_fraction=1", "tracking=disabled")
     result = run_fresh(*ECHO, *bad, "data.path=input.jsonl", "hydra.run.dir=run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    rows = [
-        dict(zip(TABLE_COLUMNS, row, strict=True)) for row in sample_rows(tmp_path / "run/rollouts.parquet", "prompt")
-    ]
+    rows = [sample._asdict() for sample in samples_of(tmp_path / "run/rollouts.parquet", "prompt", 4)]
     assert [row["error"] is None for row in rows] == [True] * 4 + [False] * 4
     assert all((row["response"] is None) == (row["row_id"] == 1) for row in rows)
 
