@@ -93,8 +93,10 @@ def test_two_replicas_go_on_and_one_that_is_killed_is_started_again(killed: Path
     assert "starting it again" in output
     engine = json.loads((run_dir / "run.json").read_text())["engine"]
     assert engine["restarts"] == 1
-    assert all(replica["samples"] > 0 and replica["load_seconds"] > 0 for replica in engine["replicas"])
-    assert len(engine["replicas"]) == 2
+    undisturbed, _ = sorted(engine["replicas"], key=lambda replica: int(replica["restarts"]))
+    # the other one may be ready again only when everything is done
+    assert undisturbed["samples"] > 0
+    assert undisturbed["load_seconds"] > 0
     assert all("vllm" in path.read_text().lower() for path in (run_dir / "logs").iterdir())
     assert_as_undisturbed(run_dir)
     wait_until(lambda: not alive(members), 15)
