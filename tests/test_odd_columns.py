@@ -67,6 +67,13 @@ def test_every_value_is_shown_in_the_report(run_dir: Path) -> None:
     assert row["fields"]["uuid"] == str(UUID)
 
 
+def postprocess(run_dir: Path, output: Path, *steps: str) -> None:
+    """Do `steps` on the result in `run_dir`."""
+    words = (f"input={run_dir / 'rollouts.parquet'}", f"output_dir={output}", *steps)
+    done = run_command(*words, cwd=run_dir.parent, module="rollout.postprocess")
+    assert done.returncode == 0, done.stderr
+
+
 def test_chats_are_exported_beside_every_column(run_dir: Path) -> None:
     columns = f"postprocess.export.columns=[{','.join(json.dumps(name) for name in COLUMNS)}]"
     for number, file in enumerate(("chats.jsonl", "chats.parquet", "chats.csv")):
@@ -77,14 +84,7 @@ def test_chats_are_exported_beside_every_column(run_dir: Path) -> None:
             f"export.file={file}",
             columns.removeprefix("postprocess."),
         ]
-        done = run_command(
-            f"input={run_dir / 'rollouts.parquet'}",
-            f"output_dir={output}",
-            *export,
-            cwd=run_dir.parent,
-            module="rollout.postprocess",
-        )
-        assert done.returncode == 0, done.stderr
+        postprocess(run_dir, output, *export)
     assert pq.read_table(run_dir.parent / "chats-1/chats.parquet").column("uuid").type == pa.uuid()
 
 
@@ -92,14 +92,7 @@ def test_a_path_leads_into_json_and_to_values_of_other_types(run_dir: Path) -> N
     for truth in ("json.a", "uuid", "struct.a.b"):
         output = run_dir.parent / f"scores {truth}"
         score = ["steps=[score,analyze]", "score.scorer=exact_match", f"score.ground_truth={truth}"]
-        done = run_command(
-            f"input={run_dir / 'rollouts.parquet'}",
-            f"output_dir={output}",
-            *score,
-            cwd=run_dir.parent,
-            module="rollout.postprocess",
-        )
-        assert done.returncode == 0, done.stderr
+        postprocess(run_dir, output, *score)
         assert pq.read_table(output / "scores.parquet").column("score").null_count == 0
 
 
@@ -108,12 +101,7 @@ def test_a_function_of_the_users_gets_every_value(run_dir: Path) -> None:
     (folder / "own.py").write_text(
         "def known(response, truth, row):\n    return sum(v is not None for v in row.values())\n"
     )
-    done = run_command(
-        *(f"input={run_dir / 'rollouts.parquet'}", "output_dir=own", "steps=[score]", "score.scorer=own:known"),
-        cwd=folder,
-        module="rollout.postprocess",
-    )
-    assert done.returncode == 0, done.stderr
+    postprocess(run_dir, folder / "own", "steps=[score]", "score.scorer=own:known")
     scores = pq.read_table(folder / "own/scores.parquet").column("score").to_pylist()
     assert set(scores) == {len(COLUMNS)}  # all but the column of nulls, and the prompt
 

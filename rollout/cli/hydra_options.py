@@ -4,7 +4,6 @@ import argparse
 import os
 import shlex
 import shutil
-from argparse import Namespace
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -48,7 +47,7 @@ def is_sweep(arguments: list[str]) -> bool:
     return bool({"-m", "--multirun"} & set(arguments)) or "hydra.mode=MULTIRUN" in arguments
 
 
-def _parsed(arguments: list[str]) -> Namespace:
+def _parsed(arguments: list[str]) -> argparse.Namespace:
     """Hydra's own reading of `arguments`. Raises UserError with argparse's words for what it refuses."""
     said = StringIO()
     try:

@@ -59,9 +59,8 @@ _PATH_ERRNOS = {
 def main() -> None:
     """The command. Exit code 0, 1 after a mistake or a failed run, 130 after Ctrl-C, 143 after SIGTERM."""
     with one_line_errors():
-        if (
-            folder := str(Path.cwd())
-        ) not in sys.path:  # as with `python -m`: a scorer of the user's is looked for there
+        folder = str(Path.cwd())  # as with `python -m`: a scorer of the user's is looked for there
+        if folder not in sys.path:
             sys.path.insert(0, folder)
         trusted, arguments = trust.asked(sys.argv[1:])
         run_dir, arguments = hydra_options.saved_run(arguments)

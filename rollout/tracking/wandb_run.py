@@ -29,8 +29,6 @@ from rollout.tracking.progress import Snapshot
 
 log = logging.getLogger(__name__)
 
-_IN_SUMMARY = {"totals", "throughput", "seconds"}
-
 _SAMPLES_PER_ROW = 4  # so that the table shows several prompts, and how the samples of one differ
 _NAME_LENGTH = 120  # W&B refuses a display name of more than 128 characters
 
@@ -144,7 +142,7 @@ def log_results(run: Any, tracking: TrackingConfig, results: Results) -> None:
 
     Raises TimeoutError when W&B does not take them in half of `tracking.finish_timeout`.
     """
-    run.summary.update({name: value for name, value in asdict(results).items() if name in _IN_SUMMARY})
+    run.summary.update({name: asdict(results)[name] for name in ("totals", "throughput", "seconds")})
     samples = samples_of(results.files[0], results.prompt_key, _SAMPLES_PER_ROW)
     rows = [list(sample) for sample in islice(samples, tracking.sample_rows)]
     files = results.files if tracking.artifact else []
