@@ -8,19 +8,21 @@ was recorded, a warning names both.
 
 import sys
 
-from rollout.cli.main import launch, one_line_errors, run_folder, show_help
+from rollout.cli.arguments import run_folder, show_help
+from rollout.cli.launch import launch
+from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import trust
 
 USAGE = "usage: python -m rollout.replay RUN_DIR [sampling.seed=1] [hardware=...] [any override] [-m] [trust=true]"
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """The command. Exit codes as of `python -m rollout`."""
     with one_line_errors():
-        show_help(sys.argv[1:], f"{__doc__}\n{USAGE}")
-        trusted, arguments = trust.asked(sys.argv[2:])
-        launch(arguments, run_folder(sys.argv[1]), trusted)
+        show_help(arguments, f"{__doc__}\n{USAGE}")
+        trusted, overrides = trust.asked(arguments[1:])
+        launch(overrides, run_folder(arguments[0]), trusted)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from rollout.cli import saved_config
-from rollout.cli.main import one_line_errors, run_folder, show_help
+from rollout.cli.arguments import run_folder, show_help
+from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import trust
 from rollout.files import short
 from rollout.store import run_record
@@ -19,12 +20,12 @@ USAGE = (
 )
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """The command. Exit codes as of `python -m rollout`."""
     with one_line_errors():
-        show_help(sys.argv[1:], f"{__doc__}\n{USAGE}")
-        trusted, overrides = trust.asked(sys.argv[2:])
-        resume(run_folder(sys.argv[1]), overrides, trusted)
+        show_help(arguments, f"{__doc__}\n{USAGE}")
+        trusted, overrides = trust.asked(arguments[1:])
+        resume(run_folder(arguments[0]), overrides, trusted)
 
 
 def resume(run_dir: Path, overrides: list[str], trusted: bool = False) -> None:
@@ -53,4 +54,4 @@ def resume(run_dir: Path, overrides: list[str], trusted: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

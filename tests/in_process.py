@@ -25,7 +25,7 @@ def run_here(*arguments: str, cwd: Path, module: str = "rollout") -> subprocess.
         contextlib.redirect_stderr(errors),
     ):
         try:
-            main()
+            main(*([] if module == "rollout" else [list(arguments)]))
         except SystemExit as end:
             code = int(end.code or 0)
     return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())

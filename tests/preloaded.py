@@ -1,6 +1,7 @@
 """What commands import, imported once; the process that has done it is forked for each command of the tests.
 
-Left out are what must begin with the command (`rollout.cli.main` remembers when) and what only vLLM, W&B and Ray need.
+Left out are what must begin with the command (`rollout.cli.launch` remembers when) and what only vLLM, W&B and Ray
+need.
 """
 
 import gc
@@ -12,7 +13,7 @@ from hydra.core.plugins import Plugins
 import rollout
 
 LEFT_OUT = {
-    *("rollout.cli.main", "rollout.resume", "rollout.replay"),
+    *("rollout.cli.launch", "rollout.resume", "rollout.replay"),
     *("rollout.engine.vllm_engine", "rollout.engine.vllm_worker", "rollout.replicas.ray_replicas"),
 }
 LATER = ("pandas", "pyarrow.dataset", "pyarrow.json", "rich._emoji_codes")

@@ -133,7 +133,7 @@ def test_a_replica_knows_nothing_of_the_driver() -> None:
 
 def test_only_the_entry_points_import_the_lifecycle() -> None:
     importers = {name for name, path in MODULES.items() if "rollout.lifecycle" in imports(path)}
-    assert importers == {"rollout.cli.main", "rollout.resume"}
+    assert importers == {"rollout.cli.launch", "rollout.resume"}
 
 
 def test_the_house_has_few_doors() -> None:

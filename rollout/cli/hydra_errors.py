@@ -4,13 +4,16 @@ import dataclasses
 import re
 from typing import get_origin
 
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import OmegaConfBaseException
 
 from rollout.config import RunConfig
 from rollout.config.fields import config_fields, type_of
 from rollout.config.overrides import key_of
 from rollout.errors import did_you_mean
+
+EXPLAINED = (HydraException, OmegaConfBaseException)
+"""The errors that `explain` has a line for."""
 
 _KINDS = {
     "Float": "a number",

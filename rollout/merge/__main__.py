@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from rollout.cli.main import one_line_errors, show_help
+from rollout.cli.arguments import show_help
+from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import RunConfig, trust
 from rollout.errors import UserError, did_you_mean
 from rollout.files import disk_full_explained, holds_keys, short, user_path, write_json
@@ -55,11 +56,11 @@ class MergeRecord:
     shards: list[ShardRecord]
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """The command. Exit codes as of `python -m rollout`."""
     with one_line_errors(), stop_on_signal():
-        show_help(sys.argv[1:], f"{__doc__}\n{USAGE}")
-        _, arguments = trust.asked(sys.argv[1:])  # it reads data only, so trust makes no difference
+        show_help(arguments, f"{__doc__}\n{USAGE}")
+        _, arguments = trust.asked(arguments)  # it reads data only, so trust makes no difference
         folders, output = _parse(arguments)
         shards = merge(folders, output)
         for line in _report_lines(shards, output):
@@ -151,4 +152,4 @@ def _report_lines(shards: list[Shard], output: Path) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -20,9 +20,10 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from rollout.cli import mistakes, saved_config
+from rollout.cli.arguments import show_help
 from rollout.cli.compose import compose_run
 from rollout.cli.hydra_errors import explain
-from rollout.cli.main import one_line_errors, show_help
+from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import RunConfig, trust
 from rollout.config.check import check_values
 from rollout.errors import UserError
@@ -35,12 +36,12 @@ _GROUP = "postprocess."
 _OWN = ("run_dir", "input", "output_dir")
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """The command. Exit codes as of `python -m rollout`."""
     with one_line_errors(), stop_on_signal():
-        show_help(sys.argv[1:], __doc__)
+        show_help(arguments, __doc__)
         try:
-            postprocess(sys.argv[1:])
+            postprocess(arguments)
         except UserError as error:
             raise UserError(*map(_as_typed, error.problems)) from error
         except (HydraException, OmegaConfBaseException) as error:
@@ -176,4 +177,4 @@ def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, record: R
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

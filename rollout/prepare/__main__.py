@@ -18,7 +18,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rollout.cli.main import one_line_errors, show_help
+from rollout.cli.arguments import show_help
+from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import PrepareConfig
 from rollout.config.overrides import hydra_word
 from rollout.errors import UserError
@@ -39,11 +40,11 @@ _as_json = json.JSONEncoder(ensure_ascii=False, default=str).encode
 _canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str).encode
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """The command. Exit codes as of `python -m rollout`; 1 also when there is nothing to write."""
     with one_line_errors(), stop_on_signal():
-        show_help(sys.argv[1:], f"{__doc__}\n{USAGE}\n\n{usage(PrepareConfig)}")
-        config = parse(PrepareConfig, sys.argv[1:], _path_problems)
+        show_help(arguments, f"{__doc__}\n{USAGE}\n\n{usage(PrepareConfig)}")
+        config = parse(PrepareConfig, arguments, _path_problems)
         for line in _report_lines(prepare(config), config):
             print(line)
 
@@ -230,4 +231,4 @@ def _excerpt(text: str) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.text import Text
 
 from rollout.cli import saved_config
-from rollout.cli.main import one_line_errors, run_folder, show_help
+from rollout.cli.arguments import run_folder, show_help
+from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import PostprocessConfig, RunConfig, trust
 from rollout.data.tables import Table, open_table
 from rollout.errors import UserError
@@ -43,12 +44,12 @@ _MAY_CHANGE = ("data.path", "model.path", "model.tokenizer", "model.chat_templat
 """Beside `hardware`, what leaves the experiment as it is: the input and the model may have moved."""
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """The command. Exit code 0 when all samples match, 1 when some do not or after a mistake, 130 after Ctrl-C."""
     with one_line_errors():
-        show_help(sys.argv[1:], f"{__doc__}\n{USAGE}")
-        trusted, arguments = trust.asked(sys.argv[2:])
-        found = verify(run_folder(sys.argv[1]), arguments, trusted)
+        show_help(arguments, f"{__doc__}\n{USAGE}")
+        trusted, overrides = trust.asked(arguments[1:])
+        found = verify(run_folder(arguments[0]), overrides, trusted)
         sys.exit(0 if found.matches == found.samples else 1)
 
 
@@ -157,4 +158,4 @@ def _show(console: Console, found: Comparison, reproducibility: Reproducibility)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -305,15 +305,13 @@ def test_a_mistake_is_one_line_that_names_the_key(
     arguments: str, line: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import shlex
-    import sys
 
     from rollout.postprocess.__main__ import main
 
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setattr(sys, "argv", ["postprocess", *shlex.split(arguments)])
     with pytest.raises(SystemExit) as exit_:
-        main()
+        main(shlex.split(arguments))
     error = capsys.readouterr().err
     assert exit_.value.code == 1
     assert error.startswith("error: ")

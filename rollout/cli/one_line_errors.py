@@ -1,0 +1,90 @@
+"""How a command ends: one line for each mistake of the user's, an exit code, and a traceback for a bug.
+
+Hydra is not imported here: `--help` must answer at once.
+"""
+
+import errno
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from rollout.errors import UserError
+from rollout.process.signals import Interrupted
+from rollout.terminal.streams import forgive_output
+
+_PATH_ERRNOS = {
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EEXIST,
+    errno.ENAMETOOLONG,
+    errno.ENOSPC,
+    errno.EDQUOT,
+}
+"""Errors about a path that its owner can cure, not we."""
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Exit with code 1 and one line per problem for a mistake, with 130 or 143 after a signal.
+
+    What is printed inside never raises, whatever reads it.
+    """
+    forgive_output()
+    try:
+        yield
+    except UserError as error:
+        exit_with(*error.problems)
+    except Interrupted as error:
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:  # before the run had begun
+        sys.exit(130)
+    except Exception as error:
+        if (line := _of_hydra(error) or _of_path(error)) is None:
+            raise
+        exit_with(line)
+
+
+def _of_hydra(error: Exception) -> str | None:
+    """The line about an error of Hydra's or OmegaConf's; None for any other."""
+    if "hydra" not in sys.modules:
+        return None
+    from rollout.cli.hydra_errors import EXPLAINED, explain
+
+    return explain(error) if isinstance(error, EXPLAINED) else None
+
+
+def _of_path(error: Exception) -> str | None:
+    """The line about a path that its owner can make usable; None for any other error."""
+    if not isinstance(error, OSError) or error.filename is None:
+        return None
+    if error.errno not in _PATH_ERRNOS and not _is_of_new_folder(error):
+        return None
+    path = _named(str(error.filename))
+    return f"{path}: {error.strerror}; choose another path, or change its permissions or free space"
+
+
+def _named(path: str) -> str:
+    """`path` with what was typed of the folder that Hydra could not make because of it."""
+    if "hydra" not in sys.modules:
+        return path
+    from rollout.config.overrides import FOLDERS, key_of
+
+    typed = next((word for word in sys.argv[1:] if key_of(word) in FOLDERS and path in word), path)
+    return typed if typed.endswith(path) else f"{typed}: {path}"
+
+
+def _is_of_new_folder(error: OSError) -> bool:
+    """Whether it is about a folder that could not be made: some places, such as /proc, have no error of their own."""
+    return traceback.extract_tb(error.__traceback__)[-1].name == "mkdir"
+
+
+def exit_with(*problems: str) -> NoReturn:
+    """Print a line for each of them, and exit with code 1."""
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+    sys.exit(1)
