@@ -41,10 +41,11 @@ class Shape:
 
 SHAPES = {
     "8b": Shape(hidden=4096, layers=32, heads=32, kv_heads=8, intermediate=14336),
+    "70b": Shape(hidden=8192, layers=80, heads=64, kv_heads=8, intermediate=28672),
     "0.5b": Shape(hidden=896, layers=24, heads=14, kv_heads=2, intermediate=4864),
     "tiny": Shape(hidden=64, layers=2, heads=2, kv_heads=2, intermediate=128),
 }
-"""8b is Llama 3's, 0.5b Qwen 2.5's but for the vocabulary; tiny is for trying the benchmark itself without a GPU."""
+"""8b and 70b are Llama 3's, 0.5b is Qwen 2.5's, but for the vocabulary; tiny is for trying the benchmark on a CPU."""
 
 
 def write_model(folder: Path, shape: Shape, tokenizer: Path, context: int = _CONTEXT) -> Path:

@@ -1,0 +1,219 @@
+"""How a run scales over GPUs: replicas, tensor parallelism and both, each as the command that a user types.
+
+    python -m benchmarks.gpu.scaling --output FOLDER --tokenizer FOLDER --gpus 0,1,2,3 [--layouts 8b-one,8b-tp2]
+
+A layout is a sweep over seeds in one engine (or one set of engines); the first job warms up. Its prompts are in
+proportion to its GPUs, so that every GPU has as much to do. Layouts that fit side by side run at the same time, each on
+GPUs of its own. `--tiny` does it with a tiny model on the CPU, for trying the benchmark itself.
+
+    8b-kill    four replicas, of which one is ended by SIGKILL half-way through the second job
+
+The table printed at the end is what `FOLDER/LAYOUT/*/run.json` say, with the driver's share of a core: CPU seconds of
+the process that was started, over the seconds in which it generated.
+"""
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import write_questions
+from benchmarks.gpu.shapes import SHAPES, write_model
+from rollout.process.watchdog import Family
+from rollout.store import run_record
+from rollout.store.run_record import STAGES, RunRecord
+
+_CLOCK = os.sysconf("SC_CLK_TCK")
+_REPLICA = "ray::Replica"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a model lies on GPUs, and what it samples: 8 samples of each prompt, `tokens` long."""
+
+    name: str
+    gpus: int
+    overrides: tuple[str, ...]
+    prompts_per_gpu: int = 128
+    tokens: int = 512
+    seeds: tuple[int, ...] = (1, 2, 3)
+    kill: bool = False
+
+    @property
+    def shape(self) -> str:
+        """What the name begins with."""
+        return self.name.partition("-")[0]
+
+
+_TP = ("hardware=dual_gpu",)
+_FUSED = (
+    "hardware.env.VLLM_FLASHINFER_ALLREDUCE_BACKEND=trtllm",
+    "hardware.engine_kwargs.compilation_config.pass_config.fuse_allreduce_rms=true",
+)
+_UNFUSED = ("hardware.engine_kwargs.compilation_config.pass_config.fuse_allreduce_rms=false",)
+_LARGE: dict[str, Any] = {"prompts_per_gpu": 16, "tokens": 256, "seeds": (1, 2)}
+
+
+def _tp(size: int) -> str:
+    return f"hardware.tensor_parallel_size={size}"
+
+
+LAYOUTS = (
+    Layout("8b-one", 1, ("hardware=single_gpu",)),
+    Layout("8b-one_512", 1, ("hardware=single_gpu", "hardware.max_num_seqs=512")),
+    Layout("8b-replicas_2", 2, ("hardware=multi_gpu",)),
+    Layout("8b-replicas_4", 4, ("hardware=multi_gpu",)),
+    Layout("8b-tp2", 2, _TP),
+    Layout("8b-tp2_fused", 2, (*_TP, *_FUSED)),
+    Layout("8b-tp2_unfused", 2, (*_TP, *_UNFUSED)),
+    Layout("8b-tp4", 4, (*_TP, _tp(4))),
+    Layout("8b-tp4_fused", 4, (*_TP, _tp(4), *_FUSED)),
+    Layout("8b-2x2", 4, ("hardware=multi_gpu", _tp(2), "hardware.max_num_seqs=512")),
+    Layout("70b-tp4", 4, (*_TP, _tp(4)), **_LARGE),
+    Layout("70b-2x2", 4, ("hardware=multi_gpu", _tp(2), "model.max_model_len=2048"), **_LARGE),
+    Layout("8b-kill", 4, ("hardware=multi_gpu",), seeds=(1, 2), kill=True),
+)
+_BY_NAME = {layout.name: layout for layout in LAYOUTS}
+
+
+@dataclass
+class Started:
+    """A layout that runs."""
+
+    layout: Layout
+    folder: Path
+    process: subprocess.Popen[bytes]
+    cpu: list[tuple[float, float]]
+    """(time, CPU seconds of the process so far), about twice a second."""
+    killed: bool = False
+
+    def poll(self) -> bool:
+        """Look at it once; whether it still runs."""
+        if self.process.poll() is not None:
+            return False
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        self.cpu.append((time.time(), (int(fields[11]) + int(fields[12])) / _CLOCK))
+        if self.layout.kill and not self.killed and self._is_half_way():
+            members = Family(self.process.pid)
+            members.look()
+            victim = min(pid for pid, one in members.members.items() if one.name.startswith(_REPLICA))
+            os.kill(victim, signal.SIGKILL)
+            self.killed = True
+        return True
+
+    def _is_half_way(self) -> bool:
+        metrics = self.folder / "1" / "metrics.jsonl"
+        lines = metrics.read_text().splitlines() if metrics.exists() else []
+        if not lines:
+            return False
+        now = json.loads(lines[-1])
+        return bool(now["generated_tokens"] > 0.4 * now["samples_total"] * self.layout.tokens)
+
+
+def main() -> None:
+    """Run the layouts that were asked for, and print the table of all that are in the folder."""
+    options = _parse()
+    output = options.output.absolute()
+    output.mkdir(parents=True, exist_ok=True)
+    for wave in waves([_BY_NAME[name] for name in options.layouts], len(options.gpus)):
+        free, running = list(options.gpus), list[Started]()
+        for layout in wave:
+            mine, free = free[: layout.gpus], free[layout.gpus :]
+            running.append(start(layout, output / layout.name, options.tokenizer, mine, options.tiny))
+        while [one for one in running if one.poll()]:
+            time.sleep(0.5)
+        for one in running:
+            (one.folder / "cpu.json").write_text(json.dumps(one.cpu))
+            print(f"{one.layout.name}: exit code {one.process.returncode}", flush=True)
+    print(table(output))
+
+
+def waves(layouts: Sequence[Layout], gpus: int) -> Iterator[list[Layout]]:
+    """The layouts in their order, as many at a time as there are GPUs for."""
+    wave, used = list[Layout](), 0
+    for layout in layouts:
+        if wave and used + layout.gpus > gpus:
+            yield wave
+            wave, used = [], 0
+        wave.append(layout)
+        used += layout.gpus
+    if wave:
+        yield wave
+
+
+def start(layout: Layout, folder: Path, tokenizer: Path, gpus: Sequence[str], is_tiny: bool) -> Started:
+    """Start the layout's command on these GPUs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    model, source = folder / "model", folder / "input.parquet"
+    write_model(model, SHAPES["tiny" if is_tiny else layout.shape], tokenizer)
+    write_questions(source, (2 if is_tiny else layout.prompts_per_gpu) * layout.gpus, 60)
+    seeds = ",".join(map(str, layout.seeds))
+    overrides = _on_a_cpu(layout) if is_tiny else layout.overrides
+    command = [sys.executable, "-m", "rollout", "-m", *overrides, f"model.path={model}", "model.load_format=dummy"]
+    command += [f"data.path={source}", "sampling.n_samples=8", f"sampling.max_tokens={8 if is_tiny else layout.tokens}"]
+    command += ["sampling.extra.ignore_eos=true", "postprocess=none", "tracking=disabled"]
+    command += ["tracking.interval_seconds=0.5", f"sampling.seed={seeds}", f"hydra.sweep.dir={folder}"]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+    with (folder / "output.txt").open("wb") as printed:
+        process = subprocess.Popen(command, env=environment, stdout=printed, stderr=subprocess.STDOUT)
+    return Started(layout, folder, process, [])
+
+
+def _on_a_cpu(layout: Layout) -> tuple[str, ...]:
+    replicas = layout.gpus if "hardware=multi_gpu" in layout.overrides else 1
+    small = ("hardware.max_num_seqs=8", "hardware.env.VLLM_CPU_KVCACHE_SPACE='1'", "model.max_model_len=512")
+    return ("hardware=cpu", f"hardware.replicas={replicas}", *small)
+
+
+def table(output: Path) -> str:
+    """Everything in the folder, as Markdown."""
+    rows = ["| layout | GPUs | tok/s: first job | the others | load | driver's core |", "|---|---|---|---|---|---|"]
+    for layout in LAYOUTS:
+        folder = output / layout.name
+        runs = [run_record.read(path.parent) for path in sorted(folder.glob("*/run.json"))]
+        rates = [f"{run.throughput.output_tok_s:,.0f}" for run in runs if run.throughput is not None]
+        if rates:
+            load = max(run.seconds.get("load", 0.0) for run in runs)
+            core = [share for run in runs[1:] if (share := _core(folder / "cpu.json", run)) is not None]
+            shown = f"{statistics.median(core):.2f}" if core else ""
+            others = ", ".join(rates[1:])
+            rows.append(f"| {layout.name} | {layout.gpus} | {rates[0]} | {others} | {load:.0f} s | {shown} |")
+    return "\n".join(rows)
+
+
+def _core(cpu: Path, run: RunRecord) -> float | None:
+    """The driver's CPU seconds per second of the time in which the run generated: just before it ended."""
+    if not cpu.exists() or run.ended is None:
+        return None
+    end = datetime.fromisoformat(run.ended).timestamp()
+    begin = end - sum(run.seconds.get(stage, 0.0) for stage in STAGES if stage != "load")
+    found = [(at, used) for at, used in json.loads(cpu.read_text()) if begin <= at <= end]
+    return (found[-1][1] - found[0][1]) / (found[-1][0] - found[0][0]) if len(found) > 2 else None
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("outputs/scaling"), help="folder of the results")
+    parser.add_argument("--tokenizer", type=Path, required=True, help="folder of tokenizer.json and its companions")
+    parser.add_argument("--gpus", type=lambda text: text.split(","), default=["0"], help="for example 0,1,2,3")
+    parser.add_argument(
+        "--layouts", type=lambda text: text.split(","), default=list(_BY_NAME), help="names, see LAYOUTS"
+    )
+    parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU")
+    options = parser.parse_args()
+    if unknown := set(options.layouts) - set(_BY_NAME):
+        parser.error(f"--layouts: there is no {', '.join(sorted(unknown))}; choose from {', '.join(_BY_NAME)}")
+    return options
+
+
+if __name__ == "__main__":
+    main()
