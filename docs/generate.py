@@ -5,9 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rollout.config import RunConfig
+from rollout.config import RunConfig, arguments
 from rollout.config.fields import Field, config_fields
-from rollout.prepare import arguments
 
 HEADER = """\
 # Configuration

@@ -1,7 +1,18 @@
-"""The commands of `python -m rollout COMMAND`: what help and completion say of each, and the module that does it."""
+"""The commands of `python -m rollout COMMAND`: what help and completion say of each, and the function that does it."""
 
 import importlib
 from dataclasses import dataclass
+from typing import Any
+
+from rollout.config import (
+    AnalyzeCommand,
+    ExportCommand,
+    FilterCommand,
+    FlattenCommand,
+    PrepareConfig,
+    RunConfig,
+    ScoreCommand,
+)
 
 
 @dataclass(frozen=True)
@@ -15,37 +26,125 @@ class Command:
     """What it does, in one line."""
     example: str
     """What might be typed behind `rollout`."""
-    module: str
-    """Its `main(arguments)` does it. Imported only when the command is given."""
+    function: str
+    """`module:function`, called with the arguments. Imported only when the command is given."""
+    before: tuple[str, ...] = ()
+    """Words that stand before the arguments, as if they had been typed."""
+    keys: type[Any] | None = None
+    """The dataclass with its keys: RunConfig where it takes the overrides of a run, None where it has no key or few."""
+    paths: tuple[str, ...] = ()
+    """Those of the keys that words without a key stand for, in their order."""
 
     def run(self, arguments: list[str]) -> None:
         """Do it; exits with the code of the command."""
-        importlib.import_module(self.module).main(arguments)
+        module, _, function = self.function.partition(":")
+        getattr(importlib.import_module(module), function)([*self.before, *arguments])
 
+
+_BOTH = ("input", "output")
 
 COMMANDS = (
+    Command(
+        "test",
+        "[overrides]",
+        "the smallest real run: a few prompts, to see that all is in place",
+        "test",
+        "rollout.cli.launch:run",
+        before=("experiment=quick_test",),
+        keys=RunConfig,
+    ),
+    Command(
+        "demo",
+        "[overrides]",
+        "a small run to look at: 12 prompts, answered 4 times each by a real model",
+        "demo",
+        "rollout.cli.launch:run",
+        before=("experiment=demo",),
+        keys=RunConfig,
+    ),
     Command(
         "prepare",
         "IN OUT [key=value ...]",
         "make an input file from data of any form",
         "prepare questions.csv input.parquet template='{question}'",
-        "rollout.prepare.__main__",
+        "rollout.prepare.__main__:main",
+        keys=PrepareConfig,
+        paths=_BOTH,
     ),
-    Command("resume", "RUN [overrides]", "generate what a run still owes", "resume latest", "rollout.resume"),
-    Command("replay", "RUN [overrides]", "repeat a run in a new folder", "replay latest", "rollout.replay"),
+    Command(
+        "analyze",
+        "IN [output=analysis.json] [key=value ...]",
+        "show lengths, ends, repetition and scores of responses",
+        "analyze latest by=source",
+        "rollout.cli.files:analyze",
+        keys=AnalyzeCommand,
+        paths=("input",),
+    ),
+    Command(
+        "score",
+        "IN OUT scorer=math ground_truth=answer [key=value ...]",
+        "score every response against the right answer",
+        "score latest scored.parquet scorer=numeric_match ground_truth=answer",
+        "rollout.cli.files:score",
+        keys=ScoreCommand,
+        paths=_BOTH,
+    ),
+    Command(
+        "filter",
+        "IN OUT [min_length=100] [dropped=FILE] [key=value ...]",
+        "keep the responses that every rule lets through",
+        "filter scored.parquet kept.parquet min_score=1 drop_duplicates=true",
+        "rollout.cli.files:filter_",
+        keys=FilterCommand,
+        paths=_BOTH,
+    ),
+    Command(
+        "flatten",
+        "IN OUT [key=value ...]",
+        "write one row per response",
+        "flatten latest flat.parquet",
+        "rollout.cli.files:flatten",
+        keys=FlattenCommand,
+        paths=_BOTH,
+    ),
+    Command(
+        "export",
+        "IN OUT [format=messages] [key=value ...]",
+        "write responses, chats or preference pairs for others to read",
+        "export kept.parquet sft.jsonl format=messages",
+        "rollout.cli.files:export",
+        keys=ExportCommand,
+        paths=_BOTH,
+    ),
+    Command(
+        "resume",
+        "RUN [overrides]",
+        "generate what a run still owes, or more samples",
+        "resume latest",
+        "rollout.resume:main",
+        keys=RunConfig,
+    ),
+    Command(
+        "replay",
+        "RUN [overrides]",
+        "repeat a run in a new folder",
+        "replay latest sampling.seed=1",
+        "rollout.replay:main",
+        keys=RunConfig,
+    ),
     Command(
         "verify",
-        "RUN [rows=32]",
+        "RUN [rows=32] [hardware=...]",
         "generate rows of a run again and compare every sample",
         "verify latest rows=8",
-        "rollout.verify.__main__",
+        "rollout.verify.__main__:main",
     ),
     Command(
         "merge",
-        "FOLDER OUT",
+        "FOLDER [FOLDER ...] OUT",
         "make one result of a job array's",
         "merge outputs/big outputs/big-merged",
-        "rollout.merge.__main__",
+        "rollout.merge.__main__:main",
     ),
 )
 """In the order in which one meets them."""

@@ -1,5 +1,14 @@
-"""Every key of a run: its name, type, default, limits and meaning."""
+"""Every key of a run and of the commands: its name, type, default, limits and meaning."""
 
+from rollout.config.commands import (
+    AnalyzeCommand,
+    ExportCommand,
+    FileCommand,
+    FilterCommand,
+    FlattenCommand,
+    PrepareConfig,
+    ScoreCommand,
+)
 from rollout.config.schema import (
     EMBEDDED_MODEL,
     STEPS,
@@ -12,7 +21,6 @@ from rollout.config.schema import (
     HardwareConfig,
     ModelConfig,
     PostprocessConfig,
-    PrepareConfig,
     ReportConfig,
     RunConfig,
     SamplingConfig,
@@ -25,12 +33,17 @@ from rollout.config.schema import (
 __all__ = [
     "EMBEDDED_MODEL",
     "STEPS",
+    "AnalyzeCommand",
     "AnalyzeConfig",
     "DataConfig",
     "EchoConfig",
     "EngineConfig",
+    "ExportCommand",
     "ExportConfig",
+    "FileCommand",
+    "FilterCommand",
     "FilterConfig",
+    "FlattenCommand",
     "HardwareConfig",
     "ModelConfig",
     "PostprocessConfig",
@@ -38,6 +51,7 @@ __all__ = [
     "ReportConfig",
     "RunConfig",
     "SamplingConfig",
+    "ScoreCommand",
     "ScoreConfig",
     "StoreConfig",
     "SweepConfig",

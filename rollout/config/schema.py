@@ -12,7 +12,7 @@ EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
 
 def _field(default: Any, **limits: Any) -> Any:
     """A field with limits: `ge`, `gt`, `le`, `lt` bound a number, `choices` lists the words allowed, and
-    `escapes` marks a text in which `rollout.prepare.arguments` reads backslash sequences.
+    `escapes` marks a text in which `rollout.config.arguments` reads backslash sequences.
     """
     if isinstance(default, (list, dict)):
         return field(default_factory=default.copy, metadata=limits)
@@ -183,14 +183,18 @@ class AnalyzeConfig:
 
 
 @dataclass
-class ExportConfig:
-    file: str = "export.jsonl"
-    """Where to write, in the output folder unless absolute: .jsonl, .csv, each also with .gz or .zst, or .parquet."""
+class ExportFormat:
     format: str = _field("responses", choices=("responses", "messages", "preference"))
     """One line per response; the chat with the response as its last turn; or the chat with its best and its worst
     response by score (`chosen`, `rejected`)."""
     columns: list[str] | None = None
     """Columns to write, beside row_id and sample_idx. null: all for `responses`, none for the others."""
+
+
+@dataclass
+class ExportConfig(ExportFormat):
+    file: str = "export.jsonl"
+    """Where to write, in the output folder unless absolute: .jsonl, .csv, each also with .gz or .zst, or .parquet."""
 
 
 @dataclass
@@ -302,29 +306,3 @@ class RunConfig:
     sweep: SweepConfig = field(default_factory=SweepConfig)
     dry_run: bool = False
     """Check the command, the input and the model's files, say what would run, and stop."""
-
-
-@dataclass
-class PrepareConfig:
-    """`python -m rollout.prepare`: data of any form -> an input file. No part of a run's config."""
-
-    input: str
-    """A .parquet, .jsonl, .csv or .txt file (one prompt a line), a folder of Parquet files, a pattern such as
-    'data/train-*.parquet', or a folder that `save_to_disk` of `datasets` wrote."""
-    output: str
-    """The file to write; ends in .parquet."""
-    prompt_key: str = "prompt"
-    """Column that holds the chat or the text, as `data.prompt_key` of a run. Not used with a template."""
-    template: str | None = _field(None, escapes=True)
-    """One user message made from columns, for example '{question}\\nAnswer with a number.'; {column.field} reaches
-    into structs and JSON, {{ and }} are braces, \\n a new line, \\\\ a backslash. A row with a null is refused."""
-    system_prompt: str | None = _field(None, escapes=True)
-    """Put before every chat that does not begin with a system message of its own; \\n as in a template."""
-    keep: list[str] | None = None
-    """Columns to keep beside the prompt. null: all but the prompt_key's own and those whose names a run needs."""
-    drop_duplicates: bool = False
-    """Of rows with exactly the same chat keep the first. Takes about 100 bytes of memory per row."""
-    limit: int | None = _field(None, ge=1)
-    """Use only the first rows of the input. null: all."""
-    overwrite: bool = False
-    """Replace an output that already exists."""

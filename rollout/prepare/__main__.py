@@ -21,10 +21,10 @@ import pyarrow.parquet as pq
 from rollout.cli.arguments import show_help
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import PrepareConfig
+from rollout.config.arguments import parse, usage
 from rollout.config.overrides import hydra_word
 from rollout.errors import UserError
 from rollout.files import disk_full_explained, replacing, same_file, short, user_path
-from rollout.prepare.arguments import parse, usage
 from rollout.prepare.chat_rows import CHATS_AS_JSON, PROMPT, Plan, Refusal, plan_for, read_chats
 from rollout.prepare.folders import open_source
 from rollout.process.signals import stop_on_signal

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from rollout.config import PrepareConfig
+from rollout.config.arguments import field_docs, parse, usage
 from rollout.config.schema import _field
 from rollout.errors import UserError
-from rollout.prepare.arguments import field_docs, parse, usage
 
 
 @dataclass

@@ -1,0 +1,221 @@
+"""The words of a small command -> its dataclass in `config/`; every mistake at once, in one line each.
+
+For commands that need no presets and no sweeps, and whose texts must be taken as they are typed: Hydra would read a
+template such as `{question}` as a dictionary. A word is `key=value` only where it begins with a key of the command;
+any other is a path, where the command takes paths.
+"""
+
+import ast
+import dataclasses
+import inspect
+import json
+import os
+import re
+import shlex
+import textwrap
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
+
+from rollout.config.check import value_problems
+from rollout.errors import UserError, did_you_mean, nearest
+from rollout.files import user_path
+
+_ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
+_FILES = (".parquet", ".jsonl", ".csv", ".txt", ".json", ".gz", ".zst")
+_ORDINALS = ("first", "second")
+
+
+def parse(
+    kind: type[Any],
+    arguments: list[str],
+    others: Callable[[Mapping[str, Any]], Iterator[str]] | None = None,
+    paths: Sequence[str] = (),
+) -> Any:
+    """An instance of the dataclass `kind`. Raises UserError with every problem of the arguments, and with what `others`
+    finds in the values that were given.
+
+    `paths` are the keys that words without a key stand for, in their order. `key=null` stands for None where the type
+    allows it, a list is written `a,b` or `[a,b]`.
+    """
+    fields = {item.name: item for item in dataclasses.fields(kind)}
+    values, bare, problems = dict[str, Any](), list[str](), list[str]()
+    for argument, option in _with_options(arguments, fields, bool(paths)):
+        name, equals, text = argument.partition("=")
+        if option is not None:
+            cure = f"write {shlex.quote(argument)}" if name in fields else f"keys are {', '.join(fields)}"
+            problems.append(f"{option}: no such option; {cure}")
+        elif equals and name in fields:
+            problems += _take(values, fields[name], text)
+        elif paths:
+            bare.append(argument)
+        elif equals:
+            problems.append(f"{name}: no such key, {did_you_mean(name, fields)}")
+        else:
+            problems.append(f"{argument}: write key=value; keys are {', '.join(fields)}")
+    problems += _place(bare, paths, values, fields)
+    problems += [_missing(name, paths) for name in _required(kind) if name not in values]
+    if problems:
+        raise UserError(*problems, *(others(values) if others is not None else ()))
+    return kind(**values)
+
+
+def _take(values: dict[str, Any], field: dataclasses.Field[Any], text: str) -> Iterator[str]:
+    """Add what `text` says to `values`; yields what is wrong with it."""
+    if field.name in values:
+        yield f"{field.name}={text}: is given twice; leave one out"
+        return
+    values[field.name] = None  # it was given, if wrongly
+    try:
+        values[field.name] = _value(text, field)
+    except ValueError as error:
+        yield f"{field.name}={text}: {error}"
+        return
+    yield from value_problems(field.name, values[field.name], field.metadata)
+
+
+def _place(
+    bare: list[str], paths: Sequence[str], values: dict[str, Any], fields: Mapping[str, dataclasses.Field[Any]]
+) -> Iterator[str]:
+    """Give words without a key to those of `paths` that have no value; yields what is wrong with the others."""
+    free = [name for name in paths if name not in values]
+    slips = _slips(bare, len(free), fields)
+    for word in slips:
+        name = word.partition("=")[0]
+        yield f"{name}: no such key, {did_you_mean(name, fields)}"
+    left = [word for word in bare if word not in slips]
+    for name, word in zip(free, left, strict=False):
+        yield from _take(values, fields[name], word)
+    if too_many := left[len(free) :]:
+        more = f" and {len(too_many) - 3} more" if len(too_many) > 3 else ""
+        wanted = " and ".join({"input": "IN", "output": "OUT"}[name] for name in paths)
+        yield f"{', '.join(too_many[:3])}{more}: more paths than {wanted}; leave out what is too much"
+
+
+def _slips(bare: list[str], room: int, keys: Collection[str]) -> list[str]:
+    """Those of the words that hardly are paths, but keys that there are not; `room` is for how many paths."""
+    like_keys = [word for word in bare if re.match(r"[A-Za-z_]\w*=", word) and not _is_there(word)]
+    near = [word for word in like_keys if nearest(word.partition("=")[0], keys)]
+    slips = [word for word in near if not word.endswith(_FILES)]
+    while len(bare) - len(slips) > room and (more := [word for word in [*near, *like_keys] if word not in slips]):
+        slips.append(more[0])
+    return slips
+
+
+def _missing(name: str, paths: Sequence[str]) -> str:
+    place = f"give it as the {_ORDINALS[paths.index(name)]} path, or write" if name in paths else "write"
+    return f"{name}: must be given; {place} {name}=..."
+
+
+def _is_there(word: str) -> bool:
+    return os.path.lexists(user_path(word))
+
+
+def _with_options(
+    arguments: list[str], fields: Mapping[str, dataclasses.Field[Any]], has_paths: bool
+) -> Iterator[tuple[str, str | None]]:
+    """The arguments, those like `--name value` as name=value; beside these, how they were typed."""
+    rest = list(arguments)
+    while rest:
+        argument = typed = rest.pop(0)
+        name, equals, text = argument.lstrip("-").partition("=")
+        name = name.replace("-", "_")
+        is_path = has_paths and (_is_there(argument) or (argument.endswith(_FILES) and name not in fields))
+        if not argument.startswith("-") or is_path:
+            yield argument, None
+            continue
+        is_switch = name in fields and fields[name].type is bool
+        if not equals and rest and (rest[0] in ("true", "false") if is_switch else _is_value(rest[0], fields)):
+            text = rest.pop(0)
+            typed = f"{typed} {text}"
+        yield f"{name}={text or ('true' if is_switch else '...')}", typed
+
+
+def _is_value(word: str, fields: Collection[str]) -> bool:
+    """Whether a word behind an option is meant for it."""
+    return not word.startswith("--") and word.partition("=")[0] not in fields
+
+
+def usage(kind: type[Any]) -> str:
+    """A line for every key: its name, default and documentation."""
+    docs, lines = field_docs(kind), []
+    for item in dataclasses.fields(kind):
+        default = "" if item.default is dataclasses.MISSING else f" [{_shown(item.default)}]"
+        text = textwrap.wrap(docs[item.name] + default, width=96)
+        lines.append(f"  {item.name:<17}" + ("\n" + " " * 19).join(text))
+    return "\n".join(lines)
+
+
+def field_docs(kind: type[Any]) -> dict[str, str]:
+    """The string under every field of the dataclass `kind`, those of its bases too, on one line."""
+    found = dict[str, str]()
+    for part in reversed(kind.__mro__):
+        found |= _own_docs(part) if dataclasses.is_dataclass(part) else {}
+    return found
+
+
+def _own_docs(kind: type[Any]) -> dict[str, str]:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            found[ast.unparse(field.target)] = " ".join(str(below.value.value).split())
+    return found
+
+
+def _required(kind: type[Any]) -> Iterator[str]:
+    for item in dataclasses.fields(kind):
+        if item.default is item.default_factory is dataclasses.MISSING:
+            yield item.name
+
+
+def _value(text: str, field: dataclasses.Field[Any]) -> Any:
+    """What `text` says, as the type of `field`. Raises ValueError with what it must be."""
+    types = get_args(field.type) if isinstance(field.type, UnionType) else (field.type,)
+    if not text:
+        raise ValueError(f"must have a value; write one, or leave {field.name} out")
+    if text == "null" and NoneType in types:
+        return None
+    if get_origin(types[0]) is list:
+        return [item.strip() for item in text.removeprefix("[").removesuffix("]").split(",") if item.strip()]
+    if types[0] is bool:
+        return _boolean(text)
+    if types[0] is int:
+        return _whole_number(text)
+    if types[0] is float:
+        return _number(text)
+    return _decoded(text) if "escapes" in field.metadata else text
+
+
+def _boolean(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return text == "true"
+
+
+def _whole_number(text: str) -> int:
+    if not re.fullmatch(r"-?[0-9]+", text):
+        raise ValueError("must be a whole number")
+    return int(text)
+
+
+def _number(text: str) -> float:
+    if not re.fullmatch(r"[-+.0-9eE]+", text):
+        raise ValueError("must be a number")
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ValueError("must be a number") from error
+
+
+def _decoded(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("is not valid UTF-8; check the encoding of the terminal or script") from error
+    return re.sub(r"\\([nt\\])", lambda match: _ESCAPES[match[1]], text)
+
+
+def _shown(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
