@@ -183,6 +183,12 @@ class AnalyzeConfig:
 
 
 @dataclass
+class ExportFile:
+    file: str = "export.jsonl"
+    """Where to write, in the output folder unless absolute: .jsonl, .csv, each also with .gz or .zst, or .parquet."""
+
+
+@dataclass
 class ExportFormat:
     format: str = _field("responses", choices=("responses", "messages", "preference"))
     """One line per response; the chat with the response as its last turn; or the chat with its best and its worst
@@ -192,9 +198,8 @@ class ExportFormat:
 
 
 @dataclass
-class ExportConfig(ExportFormat):
-    file: str = "export.jsonl"
-    """Where to write, in the output folder unless absolute: .jsonl, .csv, each also with .gz or .zst, or .parquet."""
+class ExportConfig(ExportFormat, ExportFile):
+    """The file first; `rollout export` has its own."""
 
 
 @dataclass

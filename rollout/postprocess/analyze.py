@@ -58,18 +58,23 @@ class Analysis:
 
 
 def analyze(source: Source, output_dir: Path, config: AnalyzeConfig, score: ScoreConfig) -> Analysis:
-    """Read `source` once and write `analysis.json`. Memory grows with different lengths, not with responses."""
-    total, groups = _Counts(score.pass_score), dict[str, _Counts]()
-    for batch in source.batches():
-        total.add(batch)
-        for value, part in _by_value(batch, config.by):
-            name = value if value in groups or len(groups) < MOST_GROUPS else OTHERS
-            groups.setdefault(name, _Counts(score.pass_score)).add(part)
-    analysis = dataclasses.replace(
-        total.analysis(), by=config.by, groups={name: groups[name].analysis() for name in sorted(groups)}
-    )
+    """The same as `analysis_of`, and written to `analysis.json`."""
+    analysis = analysis_of(source, config.by, score.pass_score)
     write_json(output_dir / ANALYSIS, dataclasses.asdict(analysis))
     return analysis
+
+
+def analysis_of(source: Source, by: str | None, pass_score: float) -> Analysis:
+    """The numbers of `source`, read once. Memory grows with different lengths, not with responses."""
+    total, groups = _Counts(pass_score), dict[str, _Counts]()
+    for batch in source.batches():
+        total.add(batch)
+        for value, part in _by_value(batch, by):
+            name = value if value in groups or len(groups) < MOST_GROUPS else OTHERS
+            groups.setdefault(name, _Counts(pass_score)).add(part)
+    return dataclasses.replace(
+        total.analysis(), by=by, groups={name: groups[name].analysis() for name in sorted(groups)}
+    )
 
 
 def read_analysis(folder: Path) -> Analysis:

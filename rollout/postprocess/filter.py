@@ -38,21 +38,38 @@ def filter_responses(source: Source, output_dir: Path, rules: FilterConfig) -> d
         for batch in source.batches():
             reasons = _dropped_by(batch, rules)
             kept.write_batch(batch.filter(pc.is_null(reasons)))
-            rest = pa.RecordBatch.from_arrays([*batch.columns, reasons], schema=_nullable(dropped_schema))
-            rest = rest.filter(pc.is_valid(reasons))
-            dropped.write_batch(pa.RecordBatch.from_arrays(rest.columns, schema=dropped_schema))
+            dropped.write_batch(_dropped(batch, reasons, dropped_schema))
             counts.update("kept" if reason is None else reason for reason in reasons.to_pylist())
     return dict(counts)
 
 
-def only_kept(source: Source, rules: FilterConfig) -> Source:
-    """The source as the steps after `filter` see it."""
+def only_kept(source: Source, rules: FilterConfig, counts: Counter[str] | None = None) -> Source:
+    """The source as the steps after `filter` see it. Reading it adds to `counts` as in `filter_responses`."""
 
     def keep(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            yield batch.filter(pc.is_null(_dropped_by(batch, rules)))
+            reasons = _dropped_by(batch, rules)
+            if counts is not None:
+                counts.update("kept" if reason is None else reason for reason in reasons.to_pylist())
+            yield batch.filter(pc.is_null(reasons))
 
     return source.then(source.schema, keep)
+
+
+def only_dropped(source: Source, rules: FilterConfig) -> Source:
+    """The other responses, each with the rule that drops it in `dropped_by`."""
+    schema = source.schema.append(DROPPED_BY)
+
+    def drop(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield _dropped(batch, _dropped_by(batch, rules), schema)
+
+    return source.then(schema, drop)
+
+
+def _dropped(batch: pa.RecordBatch, reasons: pa.Array, schema: pa.Schema) -> pa.RecordBatch:
+    rest = pa.RecordBatch.from_arrays([*batch.columns, reasons], schema=_nullable(schema))
+    return pa.RecordBatch.from_arrays(rest.filter(pc.is_valid(reasons)).columns, schema=schema)
 
 
 def _nullable(schema: pa.Schema) -> pa.Schema:
@@ -122,7 +139,7 @@ def _by_score(rules: FilterConfig) -> dict[str, float]:
 def _problems(plan: Plan) -> Iterator[str]:
     if not plan.has_scores("filter"):
         for name, value in _by_score(plan.config.filter).items():
-            yield f"postprocess.filter.{name}={value}: no scores; put score before filter in postprocess.steps"
+            yield f"postprocess.filter.{name}={value}: no scores; {plan.cure_for_scores('filter')}"
 
 
 def _needs_scores(config: PostprocessConfig) -> bool:

@@ -57,34 +57,73 @@ def score_responses(source: Source, output_dir: Path, score: ScoreConfig) -> dic
     are there (`unscored`), and how many `failed`. Raises ScoreFailed, and writes nothing, when there were reasons not
     to score every one.
     """
-    counts = {"scored": 0, "no_answer": 0, "unscored": 0, "failed": 0}
-    reasons = Counter[str]()
+    counts = ScoringCounts()
+    write_parquet(output_dir / SCORES, SCHEMA, (scores for _, scores in _scored(source, score, counts)))
+    counts.warn()
+    return counts.values
+
+
+def newly_scored(source: Source, score: ScoreConfig, counts: "ScoringCounts") -> Source:
+    """`source`, which has no scores, with the columns of SCORE_FIELDS. Reading it scores, and adds to `counts`.
+
+    Reading raises ScoreFailed at the end when there were reasons not to score every response.
+    """
+    schema = pa.schema([*source.schema, *SCORE_FIELDS])
 
     def batches() -> Iterator[pa.RecordBatch]:
-        with scoring(score) as score_all:
-            for batch in source.batches():
-                scores = _scores(batch, score, score_all)
-                failed = batch.column("response").null_count
-                counts["failed"] += failed
-                counts["unscored"] += scores.column("score").null_count - failed
-                counts["scored"] += batch.num_rows - scores.column("score").null_count
-                is_scored = scores.column("score").is_valid()
-                counts["no_answer"] += scores.filter(is_scored).column("score_error").is_valid().sum().as_py() or 0
-                for reason in scores.filter(pc.invert(is_scored)).column("score_error").drop_null().to_pylist():
-                    if reason in reasons or len(reasons) < _DISTINCT:
-                        reasons[reason] += 1
-                yield scores
-        if not counts["scored"] and reasons:  # before the scores that are there are replaced by none
-            reason, times = reasons.most_common(1)[0]
+        for batch, scores in _scored(source, score, counts):
+            columns = [scores.column(column.name) for column in SCORE_FIELDS]
+            yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=schema)
+
+    return Source(source.path, schema, batches)
+
+
+class ScoringCounts:
+    """What became of the responses that were to be scored."""
+
+    def __init__(self) -> None:
+        self.values = {"scored": 0, "no_answer": 0, "unscored": 0, "failed": 0}
+        """As `score_responses` returns them."""
+        self._reasons = Counter[str]()
+
+    def add(self, batch: pa.RecordBatch, scores: pa.RecordBatch) -> None:
+        """Count the responses of `batch`, whose scores are `scores`."""
+        counts, reasons = self.values, self._reasons
+        failed = batch.column("response").null_count
+        counts["failed"] += failed
+        counts["unscored"] += scores.column("score").null_count - failed
+        counts["scored"] += batch.num_rows - scores.column("score").null_count
+        is_scored = scores.column("score").is_valid()
+        counts["no_answer"] += scores.filter(is_scored).column("score_error").is_valid().sum().as_py() or 0
+        for reason in scores.filter(pc.invert(is_scored)).column("score_error").drop_null().to_pylist():
+            if reason in reasons or len(reasons) < _DISTINCT:
+                reasons[reason] += 1
+
+    def refuse_none(self, scorer: str | None) -> None:
+        """Raise ScoreFailed when there were reasons not to score every one of them."""
+        if not self.values["scored"] and self._reasons:
+            reason, times = self._reasons.most_common(1)[0]
             raise ScoreFailed(
-                f"postprocess.score.scorer={score.scorer}: no response could be scored, {times:,} of them because: "
+                f"postprocess.score.scorer={scorer}: no response could be scored, {times:,} of them because: "
                 f"{reason}; fix that"
             )
 
-    write_parquet(output_dir / SCORES, SCHEMA, batches())
-    for reason, times in reasons.most_common(_SHOWN):
-        log.warning("score: %d without a score: %s", times, reason)
-    return counts
+    def warn(self) -> None:
+        """Log the most frequent reasons why some of them have no score."""
+        for reason, times in self._reasons.most_common(_SHOWN):
+            log.warning("score: %d without a score: %s", times, reason)
+
+
+def _scored(
+    source: Source, score: ScoreConfig, counts: ScoringCounts
+) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+    """Every batch of `source` and its scores, of SCHEMA."""
+    with scoring(score) as score_all:
+        for batch in source.batches():
+            scores = _scores(batch, score, score_all)
+            counts.add(batch, scores)
+            yield batch, scores
+    counts.refuse_none(score.scorer)  # before the scores that are there are replaced by none
 
 
 def with_scores(source: Source, scores: Path) -> Source:

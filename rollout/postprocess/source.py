@@ -14,6 +14,7 @@ from rollout.data.arrow import cast, is_list, is_text, joined, stored, valid_tex
 from rollout.data.json_text import load_json
 from rollout.data.tables import BATCH_BYTES, Table, open_table
 from rollout.errors import UserError
+from rollout.postprocess.numbering import Numbering
 from rollout.records import FLAT_FIELDS, ROLLOUT_COLUMNS, SCORE_FIELDS
 
 Batches = Iterator[pa.RecordBatch]
@@ -48,17 +49,23 @@ def flat_schema(inputs: pa.Schema) -> pa.Schema:
 def open_source(path: Path, key: str = "input") -> Source:
     """Open a file with a column `responses` (lists, or lists as JSON text), or a flat one with a column `response`.
 
-    Columns that are not ours are the input's own. Raises UserError, naming the config `key`, for any other file.
+    Columns that are not ours are the input's own; `row_id` and `sample_idx` are made where a flat file lacks them.
+    Raises UserError, naming the config `key`, for any other file.
     """
     table = open_table(path, key)
     names = table.schema.names
     if "responses" in names:
         return _listed(table, key)
-    if {"row_id", "sample_idx", "response"} <= set(names):
+    if "response" in names:
         return _flat(table, key)
-    raise UserError(
-        f"{key}={path}: has no column `responses` (nor row_id, sample_idx and response); it has {', '.join(names)}"
-    )
+    raise UserError(f"{key}={path}: has no column `responses` or `response`; it has {', '.join(names)}")
+
+
+def without_scores(source: Source) -> Source:
+    """The source without the columns that `score` adds, if it has them."""
+    scores = {column.name for column in SCORE_FIELDS}
+    schema = pa.schema([column for column in source.schema if column.name not in scores])
+    return source.then(schema, lambda batches: (batch.select(schema.names) for batch in batches))
 
 
 def _flat(table: Table, key: str) -> Source:
@@ -68,13 +75,16 @@ def _flat(table: Table, key: str) -> Source:
         _refuse_clash(table, key, SCORE_FIELDS)
     ours = {column.name: column for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
     missing = [column for column in FLAT_FIELDS if column.name not in table.schema.names]
-    schema = pa.schema([*(ours.get(column.name, column) for column in table.schema), *missing])
+    present = pa.schema([ours.get(column.name, column) for column in table.schema])
+    schema = pa.schema([*present, *missing])
 
     def complete() -> Iterator[pa.RecordBatch]:
+        numbering = Numbering(present.names)
         for batch in table.batches():
-            columns = [_typed(array, schema.field(place), table.path) for place, array in enumerate(batch.columns)]
-            nulls = [pa.nulls(batch.num_rows, column.type) for column in missing]
-            yield pa.RecordBatch.from_arrays([*columns, *nulls], schema=schema)
+            columns = [_typed(array, field, table.path) for array, field in zip(batch.columns, present, strict=True)]
+            made = numbering.missing(pa.RecordBatch.from_arrays(columns, schema=present))
+            more = [made.get(column.name, pa.nulls(batch.num_rows, column.type)) for column in missing]
+            yield pa.RecordBatch.from_arrays([*columns, *more], schema=schema)
 
     return Source(table.path, schema, lambda: _whole_rows(_ascending(complete(), table.path, strictly=False)))
 

@@ -31,6 +31,8 @@ class Plan:
     """Whether the responses have scores already."""
     analyzed: bool = False
     """Whether there is an analysis already."""
+    is_command: bool = False
+    """Whether a step is done by itself, on files that the user names."""
 
     def before(self, step: str) -> list[str]:
         """The names of the steps that come before `step`."""
@@ -39,6 +41,12 @@ class Plan:
     def has_scores(self, step: str) -> bool:
         """Whether `step` finds scores."""
         return self.scored or "score" in self.before(step)
+
+    def cure_for_scores(self, step: str) -> str:
+        """What to do where `step` needs scores and finds none."""
+        if self.is_command:
+            return "score the responses first, see `rollout help score`"
+        return f"put score before {step} in postprocess.steps"
 
     def path_problems(self, key: str, path: str) -> Iterator[str]:
         """Why `path`, the value of `key`, leads into no column of the responses."""

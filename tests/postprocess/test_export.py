@@ -16,10 +16,11 @@ from hypothesis import given, settings
 
 from rollout.config import DataConfig, ExportConfig, ScoreConfig
 from rollout.errors import UserError
-from rollout.postprocess.export import SUFFIXES, export
+from rollout.postprocess.export import export
 from rollout.postprocess.flatten import flatten
 from rollout.postprocess.score import score_responses, with_scores
 from rollout.postprocess.source import open_source
+from rollout.postprocess.writing import SUFFIXES
 from tests.conftest import chat
 from tests.postprocess.tables import Row, answered, flat_rows, read, source_of, tables
 
