@@ -1,10 +1,19 @@
-"""What the commands have in common: the folder that comes first, and help."""
+"""What the commands have in common: help, the run that comes first, the files that are read and written."""
 
+import os
+import re
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from rollout.cli.commands import Command
+from rollout.cli.latest import named_path
+from rollout.config.arguments import usage
 from rollout.errors import UserError
-from rollout.files import as_argument, user_path
+from rollout.files import as_argument, short, user_path
+from rollout.store.layout import JOURNAL, MANIFEST, MERGED, METRICS, OUTPUT, SCORES, WRITTEN
+
+_KEPT = {MANIFEST, MERGED, METRICS, OUTPUT, SCORES, WRITTEN}
 
 
 def show_help(arguments: list[str], text: str) -> None:
@@ -15,6 +24,13 @@ def show_help(arguments: list[str], text: str) -> None:
         sys.exit(0 if is_asked else 1)
 
 
+def help_text(command: Command) -> str:
+    """What a command that works on files says of itself."""
+    head = f"{command.meaning[0].upper()}{command.meaning[1:]}."
+    words = f"usage: python -m rollout {command.name} {command.arguments}\ne.g.   python -m rollout {command.example}"
+    return f"{head}\n\n{words}" + (f"\n\n{usage(command.keys)}" if command.keys else "")
+
+
 def run_folder(word: str) -> Path:
     """The folder that the first argument of a command names. Raises UserError for a key there."""
     key, equals, value = word.partition("=")
@@ -22,4 +38,32 @@ def run_folder(word: str) -> Path:
         raise UserError(f"{word}: the run's folder comes first; see --help")
     if equals and key in ("run_dir", "hydra.run.dir", "input", "data.path") and not user_path(word).exists():
         raise UserError(f"{word}: the folder comes first and has no key; write {as_argument(user_path(value))}")
-    return user_path(word)
+    if re.match(r"[a-z_]+(\.[a-z_]+)*=", word) and not user_path(word).exists():
+        raise UserError(f"{word}: the run's folder comes first; write it before this, or `latest`")
+    return named_path(word)
+
+
+def output_problems(
+    key: str, output: Path, suffixes: tuple[str, ...], is_read: Callable[[Path], bool], overwrite: bool
+) -> Iterator[str]:
+    """Why the file `output`, the value of `key`, cannot be written; `is_read` tells of a path whether it is input."""
+    folder = output.resolve().parent
+    if not output.name.endswith(suffixes) or output.name in suffixes:
+        yield f"{key}={output}: must end in {', '.join(suffixes)}"
+    elif output.is_dir():
+        yield f"{key}={output}: is a folder; choose another name"
+    elif not folder.is_dir():
+        yield f"{key}={output}: there is no folder {short(folder)}; make it, or choose another"
+    elif is_read(output):
+        yield f"{key}={output}: is the input, or inside it; choose another name"
+    elif _is_kept_by_a_run(output):
+        yield f"{key}={output}: is a file that a run keeps; choose another name"
+    elif os.path.lexists(output) and not overwrite:
+        yield f"{key}={output}: already exists; choose another name, or set overwrite=true"
+
+
+def _is_kept_by_a_run(output: Path) -> bool:
+    """Whether nothing else has it, whatever `overwrite` says: a part of the journal, the record, the result."""
+    folder = output.resolve().parent
+    is_part = folder.name == JOURNAL and (folder.parent / MANIFEST).exists()
+    return is_part or (output.name in _KEPT and any((folder / name).exists() for name in (MANIFEST, MERGED)))

@@ -74,7 +74,7 @@ COMMANDS = (
     Command(
         "analyze",
         "IN [output=analysis.json] [key=value ...]",
-        "show lengths, ends, repetition and scores of responses",
+        "show how long responses are, how they ended, how often they repeat, their scores",
         "analyze latest by=source",
         "rollout.cli.files:analyze",
         keys=AnalyzeCommand,

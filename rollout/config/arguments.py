@@ -53,7 +53,7 @@ def parse(
             problems.append(f"{name}: no such key, {did_you_mean(name, fields)}")
         else:
             problems.append(f"{argument}: write key=value; keys are {', '.join(fields)}")
-    problems += _place(bare, paths, values, fields)
+    problems = [*_place(bare, paths, values, fields), *problems]
     problems += [_missing(name, paths) for name in _required(kind) if name not in values]
     if problems:
         raise UserError(*problems, *(others(values) if others is not None else ()))

@@ -1,11 +1,11 @@
-"""`python -m rollout.merge RUN_DIR RUN_DIR ... output=FOLDER`: the results of a job array as one.
+"""`python -m rollout merge FOLDER [FOLDER ...] OUT`: the results of a job array as one.
 
 The runs are the shards of one input (`data.num_shards`, `data.shard_index`), all of them and finished. A folder that
-holds runs, such as a sweep's, stands for those. Writes FOLDER/rollouts.parquet, with the rows that one run over the
-whole input would have, and FOLDER/merge.json, which says what was merged. The runs stay as they are.
+holds runs, such as a sweep's, stands for those. Writes OUT/rollouts.parquet, with the rows that one run over the whole
+input would have, and OUT/merge.json, which says what was merged. The runs stay as they are. The last folder is OUT,
+unless output=OUT names it.
 """
 
-import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -14,8 +14,8 @@ from pathlib import Path
 from rollout.cli.arguments import show_help
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import RunConfig, trust
-from rollout.errors import UserError, did_you_mean
-from rollout.files import disk_full_explained, holds_keys, short, user_path, write_json
+from rollout.errors import UserError, did_you_mean, nearest
+from rollout.files import as_argument, disk_full_explained, holds_keys, short, user_path, write_json
 from rollout.merge.results import open_results, write_merged
 from rollout.merge.shards import Shard, differences, named, problems, shards_in, unsharded
 from rollout.process.signals import stop_on_signal
@@ -25,7 +25,7 @@ from rollout.store.layout import MERGED, OUTPUT
 from rollout.store.provenance import Provenance
 from rollout.store.run_record import Throughput, now
 
-USAGE = "usage: python -m rollout.merge RUN_DIR RUN_DIR ... output=FOLDER (or the folder that holds the runs)"
+USAGE = "usage: python -m rollout merge FOLDER [FOLDER ...] OUT"
 
 
 @dataclass(frozen=True)
@@ -91,20 +91,27 @@ def merge(folders: list[Path], output: Path) -> list[Shard]:
 
 def _parse(arguments: list[str]) -> tuple[list[Path], Path]:
     """The folders to merge and the one to write. Raises UserError with everything that is wrong with the arguments."""
+    slips = [word for word in arguments if _is_slip(word)]
     outputs = [word.removeprefix("output=") for word in arguments if word.startswith("output=")]
-    folders = [user_path(word) for word in arguments if not word.startswith("output=")]
-    wrong = [
-        f"{key}: no such key, {did_you_mean(key, ['output'])}"
-        for key, equals, _ in (str(folder).partition("=") for folder in folders if not folder.exists())
-        if equals and key.isidentifier()
-    ]
+    folders = [word for word in arguments if not word.startswith("output=") and word not in slips]
+    if not outputs and len(folders) > 1:
+        outputs = [folders.pop()]
+    keys = [word.partition("=")[0] for word in slips]
+    wrong = [f"{key}: no such key, {did_you_mean(key, ['output'])}" for key in keys]
     if len(outputs) != 1 or not outputs[0]:
         wrong.append(f"output={','.join(outputs)}: must be given once; write output=FOLDER")
     if not folders:
         wrong.append("RUN_DIR: no runs to merge; give their folders, or the folder that holds them")
     if wrong:
         raise UserError(*wrong)
-    return folders, user_path(outputs[0])
+    return [user_path(word) for word in folders], user_path(outputs[0])
+
+
+def _is_slip(word: str) -> bool:
+    """Whether `word` hardly is a folder, but was meant as output=FOLDER."""
+    key, equals, _ = word.partition("=")
+    is_near = key == "--output" or (bool(equals) and bool(nearest(key, ["output"])) and key != "output")
+    return is_near and not user_path(word).exists()
 
 
 def _output_problems(output: Path) -> Iterator[str]:
@@ -148,7 +155,7 @@ def _report_lines(shards: list[Shard], output: Path) -> Iterator[str]:
         yield f"warning: not the same in all shards: {line} (in {named(odd)})"
     yield f"merged {len(shards)} shards: {result}"
     yield ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in asdict(totals).items())
-    yield f"go on with: python -m rollout.postprocess {shlex.quote(f'input={result}')} 'steps=[flatten,analyze]'"
+    yield f"go on with: python -m rollout analyze {as_argument(output)}"
 
 
 if __name__ == "__main__":

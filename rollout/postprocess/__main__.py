@@ -23,6 +23,7 @@ from rollout.cli import mistakes, saved_config
 from rollout.cli.arguments import show_help
 from rollout.cli.compose import compose_run
 from rollout.cli.hydra_errors import explain
+from rollout.cli.latest import named_path
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import RunConfig, trust
 from rollout.config.check import check_values
@@ -61,7 +62,7 @@ def postprocess(arguments: list[str]) -> None:
     if lines := [*(mistake.line for mistake in wrong), *_source_problems(own)]:
         raise UserError(*lines)
     if "run_dir" in own:
-        _of_run(user_path(own["run_dir"]), overrides, trusted)
+        _of_run(named_path(own["run_dir"]), overrides, trusted)
     else:
         path = user_path(own["input"])
         output_dir = own.get("output_dir")

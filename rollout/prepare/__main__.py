@@ -1,4 +1,4 @@
-"""`python -m rollout.prepare input=... output=input.parquet`: data of any form -> the input of a run.
+"""`python -m rollout prepare IN OUT`: data of any form -> the input of a run.
 
 Writes a Parquet file with a column `prompt` of chats and the columns to keep, in the order of the input, which
 `python -m rollout data.path=input.parquet` takes without any further key. Rows without a usable prompt are left out and
@@ -18,19 +18,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rollout.cli.arguments import show_help
+from rollout.cli.arguments import output_problems, show_help
 from rollout.cli.one_line_errors import one_line_errors
-from rollout.config import PrepareConfig
+from rollout.config import PrepareConfig, trust
 from rollout.config.arguments import parse, usage
 from rollout.config.overrides import hydra_word
 from rollout.errors import UserError
-from rollout.files import disk_full_explained, replacing, same_file, short, user_path
+from rollout.files import disk_full_explained, replacing, same_file, user_path
 from rollout.prepare.chat_rows import CHATS_AS_JSON, PROMPT, Plan, Refusal, plan_for, read_chats
 from rollout.prepare.folders import open_source
 from rollout.process.signals import stop_on_signal
 from rollout.records import Message
 
-USAGE = "usage: python -m rollout.prepare input=questions.csv output=input.parquet [key=value ...]"
+USAGE = "usage: python -m rollout prepare IN OUT [key=value ...]"
 
 _ROW_GROUP_BYTES = 32 << 20
 _PLACES_SHOWN = 3
@@ -44,7 +44,8 @@ def main(arguments: list[str]) -> None:
     """The command. Exit codes as of `python -m rollout`; 1 also when there is nothing to write."""
     with one_line_errors(), stop_on_signal():
         show_help(arguments, f"{__doc__}\n{USAGE}\n\n{usage(PrepareConfig)}")
-        config = parse(PrepareConfig, arguments, _path_problems)
+        _, arguments = trust.asked(arguments)  # the input is data only, so trust makes no difference
+        config = parse(PrepareConfig, arguments, _path_problems, ("input", "output"))
         for line in _report_lines(prepare(config), config):
             print(line)
 
@@ -185,17 +186,7 @@ def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBat
 
 
 def _output_problems(source: Path, output: Path, overwrite: bool) -> Iterator[str]:
-    folder = output.resolve().parent
-    if output.suffix != ".parquet":
-        yield f"output={output}: must end in .parquet"
-    elif output.is_dir():
-        yield f"output={output}: is a folder; choose another name"
-    elif not folder.is_dir():
-        yield f"output={output}: there is no folder {short(folder)}; make it, or choose another"
-    elif _is_read(output, source):
-        yield f"output={output}: is the input, or inside it; choose another name"
-    elif output.exists() and not overwrite:
-        yield f"output={output}: already exists; choose another name, or set overwrite=true"
+    yield from output_problems("output", output, (".parquet",), lambda path: _is_read(path, source), overwrite)
 
 
 def _is_read(output: Path, source: Path) -> bool:

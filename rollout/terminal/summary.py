@@ -63,8 +63,27 @@ def show_analysis(console: Console, analysis: Analysis) -> None:
     share = [[name, f"{count:,}", f"{count / max(1, analysis.samples):.1%}"] for name, count in counts.items()]
     show_table(console, "Responses", ["", "count", "share"], share)
     console.print()
+    if analysis.groups:
+        _show_groups(console, analysis)
     if analysis.scores is not None:
         _show_scores(console, analysis)
+
+
+def _show_groups(console: Console, analysis: Analysis) -> None:
+    rows = [
+        [
+            name,
+            f"{part.rows:,}",
+            f"{part.samples - part.failed:,}",
+            *("-" if values is None else f"{values.mean:,.0f}" for values in (part.characters, part.tokens)),
+            f"{part.truncated_fraction:.1%}",
+            f"{part.failed:,}",
+        ]
+        for name, part in analysis.groups.items()
+    ]
+    names = ["", "rows", "responses", "characters", "tokens", "cut off", "failed"]
+    show_table(console, f"By {analysis.by}, means", names, rows)
+    console.print()
 
 
 def _show_scores(console: Console, analysis: Analysis) -> None:

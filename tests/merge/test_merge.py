@@ -146,8 +146,20 @@ def test_what_was_merged_is_said_on_screen_and_in_a_file(copy: Path) -> None:
     assert about["config"]["sampling"]["n_samples"] == 2
 
     module, *arguments = shlex.split(following.partition("python -m ")[2])
-    assert run_command(*arguments, cwd=copy, module=module).returncode == 0
-    assert json.loads((copy / "a/b c/rollouts-postprocess/analysis.json").read_text())["rows"] == 40
+    shown = run_command(*arguments, "output=analysis.json", cwd=copy, module=module)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert json.loads((copy / "analysis.json").read_text())["rows"] == 40
+
+
+def test_the_last_folder_is_the_one_that_is_written(copy: Path) -> None:
+    assert merge("shards/0", "shards/1", "shards/2", "-a=b", cwd=copy).returncode == 0
+    assert run_command("merge", "shards", "~c", cwd=copy).returncode == 0
+    assert (copy / "-a=b" / OUTPUT).read_bytes() == (copy / "~c" / OUTPUT).read_bytes()
+    assert "has .hydra in it already" in merge("shards/0", "shards/1", cwd=copy).stderr
+    assert merge("shards", "--output=x", cwd=copy).stderr.splitlines() == [
+        "error: --output: no such key, did you mean output?",
+        "error: output=: must be given once; write output=FOLDER",
+    ]
 
 
 def test_a_folder_of_runs_stands_for_them_and_the_runs_do_not_change(copy: Path) -> None:

@@ -235,7 +235,6 @@ def do(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return run_command(*arguments, cwd=folder, module="rollout.prepare")
 
 
-KEYS = "input, output, prompt_key, template, system_prompt, keep, drop_duplicates, limit, overwrite"
 OF_QUESTIONS = ["input=questions.csv", "output=o.parquet"]
 
 
@@ -243,9 +242,14 @@ OF_QUESTIONS = ["input=questions.csv", "output=o.parquet"]
     ("arguments", "problems"),
     [
         (["questions.csv"], [
-            f"questions.csv: write key=value; keys are {KEYS}",
-            "input: must be given; write input=...",
-            "output: must be given; write output=...",
+            "output: must be given; give it as the second path, or write output=...",
+        ]),
+        (["questions.csv", "o.parquet", "more.parquet", "templat=x"], [
+            "templat: no such key, did you mean template?",
+            "more.parquet: more paths than IN and OUT; leave out what is too much",
+        ]),
+        (["--input", "questions.csv", "--overwrite", "--limit=3"], [
+            "output: must be given; give it as the second path, or write output=...",
         ]),
         ([*OF_QUESTIONS, "limt=3", "limit=0", "overwrite=yes", "limit=1", "keep="], [
             "limt: no such key, did you mean limit?",
@@ -372,7 +376,7 @@ def large(folder: Path) -> int:
 PEAK_MEMORY = """
 import re, sys
 from rollout.prepare.__main__ import main
-main()
+main(sys.argv[1:])
 print(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])
 """
 """The command, then its peak memory in KiB, without what the process it was started from had (ru_maxrss has it)."""

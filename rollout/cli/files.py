@@ -1,0 +1,161 @@
+"""`rollout flatten`, `analyze`, `filter`, `export`, `score`: responses in, a file that the user names out.
+
+The responses are a stream: opened, changed, and written where the user said. Nothing else is written.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import pyarrow as pa
+
+from rollout.cli.responses import Opened, begin, ends_in_lines
+from rollout.config import (
+    AnalyzeCommand,
+    AnalyzeConfig,
+    DataConfig,
+    ExportCommand,
+    ExportConfig,
+    FilterCommand,
+    PostprocessConfig,
+    ScoreCommand,
+    ScoreConfig,
+)
+from rollout.files import as_argument, disk_full_explained, replacing, user_path, write_json
+from rollout.postprocess.analyze import ANALYZE, analysis_of
+from rollout.postprocess.export import format_problems, records
+from rollout.postprocess.filter import FILTER, contradictions, only_dropped, only_kept
+from rollout.postprocess.score import SCORE, ScoringCounts, newly_scored
+from rollout.postprocess.source import Source, without_scores
+from rollout.postprocess.writing import Part, write
+from rollout.scoring.check import scorer_problems
+from rollout.terminal.console import plain_screen
+from rollout.terminal.summary import show_analysis
+
+
+def flatten(arguments: list[str]) -> None:
+    """`rollout flatten IN OUT`: one row per response."""
+    with ends_in_lines():
+        keys, opened = begin("flatten", arguments)
+        rows = _write_source(keys.output, opened.source)
+        print(f"wrote {rows:,} responses: {keys.output}")
+
+
+def analyze(arguments: list[str]) -> None:
+    """`rollout analyze IN`: tables on screen, and the same in a file where the user names one."""
+    with ends_in_lines(), plain_screen() as console:
+        keys, opened = begin("analyze", arguments, _analyze_problems)
+        pass_score = keys.pass_score
+        if pass_score is None:
+            pass_score = (opened.run.postprocess.score if opened.run else ScoreConfig()).pass_score
+        analysis = analysis_of(opened.source, _by(keys, opened), pass_score)
+        show_analysis(console, analysis)
+        if keys.output is not None:
+            with _room_for(keys.output):
+                write_json(user_path(keys.output), dataclasses.asdict(analysis))
+            print(f"wrote {keys.output}")
+
+
+def _by(keys: AnalyzeCommand, opened: Opened) -> str | None:
+    return keys.by if keys.by is not None or opened.run is None else opened.run.postprocess.analyze.by
+
+
+def _analyze_problems(keys: AnalyzeCommand, opened: Opened | None) -> Iterator[str]:
+    if opened is not None:
+        config = PostprocessConfig(["analyze"], analyze=AnalyzeConfig(_by(keys, opened)))
+        yield from ANALYZE.problems(opened.plan(config))
+
+
+def filter_(arguments: list[str]) -> None:
+    """`rollout filter IN OUT`: the responses that every rule lets through."""
+    with ends_in_lines():
+        keys, opened = begin("filter", arguments, _filter_problems)
+        counts = Counter[str]({"kept": 0})
+        kept, dropped = only_kept(opened.source, keys, counts), only_dropped(opened.source, keys)
+        if keys.dropped is None:
+            _write_source(keys.output, kept)
+        else:  # both or none
+            with _room_for(keys.dropped), replacing(user_path(keys.dropped)) as partial:
+                write(partial, keys.dropped, dropped.schema, dropped.batches())
+                _write_source(keys.output, kept)
+        for line in _kept_lines(keys, counts):
+            print(line)
+
+
+def _filter_problems(keys: FilterCommand, opened: Opened | None) -> Iterator[str]:
+    yield from contradictions(keys)
+    if opened is not None:
+        yield from FILTER.problems(opened.plan(PostprocessConfig(["filter"], filter=keys)))
+
+
+def _kept_lines(keys: FilterCommand, counts: Counter[str]) -> Iterator[str]:
+    yield f"kept {counts['kept']:,} of {counts.total():,} responses: {keys.output}"
+    reasons = [f"{count:,} by {rule}" for rule, count in counts.most_common() if rule != "kept"]
+    if reasons:
+        yield f"dropped {', '.join(reasons)}" + (f": {keys.dropped}" if keys.dropped else "")
+
+
+def export(arguments: list[str]) -> None:
+    """`rollout export IN OUT`: responses, chats or preference pairs."""
+    with ends_in_lines():
+        keys, opened = begin("export", arguments, _export_problems)
+        of_template = {} if opened.run is None else opened.run.model.chat_template_kwargs
+        continued = bool(of_template.get("continue_final_message"))
+        rows = _write(keys.output, *records(opened.source, _export_config(keys), _data(keys, opened), continued))
+        print(f"wrote {rows:,} {'pairs' if keys.format == 'preference' else keys.format}: {keys.output}")
+
+
+def _export_config(keys: ExportCommand) -> ExportConfig:
+    return ExportConfig(keys.output, keys.format, keys.columns)
+
+
+def _data(keys: ExportCommand, opened: Opened) -> DataConfig:
+    """Where the chats are: as the user says, else as the run had it."""
+    data = DataConfig() if opened.run is None else opened.run.data
+    given = {name: value for name in ("prompt_key", "system_prompt") if (value := getattr(keys, name)) is not None}
+    return dataclasses.replace(data, **given)
+
+
+def _export_problems(keys: ExportCommand, opened: Opened | None) -> Iterator[str]:
+    if opened is not None:
+        config = PostprocessConfig(["export"], export=_export_config(keys))
+        yield from format_problems(opened.plan(config, _data(keys, opened)))
+
+
+def score(arguments: list[str]) -> None:
+    """`rollout score IN OUT`: the responses with their scores; those that they had are replaced."""
+    with ends_in_lines(), plain_screen():
+        keys, opened = begin("score", arguments, _score_problems, without_scores)
+        counts = ScoringCounts()
+        rows = _write_source(keys.output, newly_scored(opened.source, keys, counts))
+        counts.warn()
+        print(
+            f"scored {counts.values['scored']:,} of {rows:,} responses, {counts.values['no_answer']:,} of them without "
+            f"an answer: {keys.output}"
+        )
+        print(f"go on with: python -m rollout analyze {as_argument(user_path(keys.output))}")
+
+
+def _score_problems(keys: ScoreCommand, opened: Opened | None) -> Iterator[str]:
+    if opened is None:
+        yield from scorer_problems(keys)
+    else:
+        yield from SCORE.problems(opened.plan(PostprocessConfig(["score"], score=keys)))
+
+
+def _write_source(output: str, source: Source) -> int:
+    return _write(output, source.schema, source.batches())
+
+
+def _write(output: str, schema: pa.Schema, parts: Iterable[Part]) -> int:
+    """Write the file that the user named, complete or not at all. Returns the number of rows."""
+    path = user_path(output)
+    with _room_for(output), replacing(path) as partial:
+        return write(partial, path.name, schema, parts)
+
+
+@contextmanager
+def _room_for(output: str) -> Iterator[None]:
+    with disk_full_explained(f"output={output}", "free some space"):
+        yield

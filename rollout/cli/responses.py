@@ -1,0 +1,154 @@
+"""Where the commands on files begin: their keys, the responses they work on, and all that is wrong with either."""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rollout.cli.arguments import help_text, output_problems, show_help
+from rollout.cli.commands import named
+from rollout.cli.latest import named_path
+from rollout.cli.one_line_errors import one_line_errors
+from rollout.config import DataConfig, PostprocessConfig, RunConfig, trust
+from rollout.config.arguments import parse
+from rollout.errors import UserError
+from rollout.files import same_file, user_path
+from rollout.postprocess.outputs import files_read
+from rollout.postprocess.score import with_scores
+from rollout.postprocess.source import Source, open_source
+from rollout.postprocess.step import Plan
+from rollout.postprocess.writing import SUFFIXES
+from rollout.process.signals import stop_on_signal
+from rollout.store import run_record
+from rollout.store.layout import MERGED, OUTPUT, SCORES
+from rollout.terminal.text import resume_command
+
+_GROUPS = re.compile(r"(?<![\w./-])(?:postprocess\.(?:score|filter|analyze|export)|data)\.(?=[a-z_]+\b)")
+"""What stands before a key in the config of a run."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The responses to work on, and the config of the run that made them, where one has."""
+
+    source: Source
+    run: RunConfig | None
+
+    def plan(self, config: PostprocessConfig, data: DataConfig | None = None) -> Plan:
+        """For what a step of post-processing says about this work."""
+        schema = self.source.schema
+        return Plan(config, data or DataConfig(), schema, scored="score" in schema.names, is_command=True)
+
+
+def nothing_wrong(_keys: Any, _opened: Opened | None) -> Iterator[str]:
+    """For a command that can always be done."""
+    yield from ()
+
+
+@contextmanager
+def ends_in_lines() -> Iterator[None]:
+    """Mistakes in the body end the command in one line each, with the keys as the command has them."""
+    with one_line_errors(), stop_on_signal():
+        try:
+            yield
+        except UserError as error:
+            raise UserError(*map(_as_typed, error.problems)) from error
+
+
+def _as_typed(problem: str) -> str:
+    return _GROUPS.sub("", problem.replace("postprocess.export.file=", "output="))
+
+
+def begin(
+    name: str,
+    arguments: list[str],
+    problems: Callable[[Any, Opened | None], Iterator[str]] = nothing_wrong,
+    change: Callable[[Source], Source] = lambda source: source,
+) -> tuple[Any, Opened]:
+    """The keys of the command `name` from its `arguments`, and the responses that it reads, after `change`.
+
+    Raises UserError with everything that is wrong with the arguments and the files, `problems` of the two included;
+    these get None for responses that cannot be opened.
+    """
+    command = named(name)
+    assert command is not None
+    assert command.keys is not None
+    show_help(arguments, help_text(command))
+    _, words = trust.asked(arguments)  # responses are data only, so trust makes no difference
+    keys = parse(command.keys, words, _path_problems, command.paths)
+    path = named_path(keys.input)
+    found = list(_output_problems(vars(keys), path))
+    opened: Opened | None = None
+    try:
+        opened = _open(path)
+        opened = Opened(change(opened.source), opened.run)
+    except UserError as error:
+        found += error.problems
+    found += problems(keys, opened)
+    if found or opened is None:
+        raise UserError(*found)
+    return keys, opened
+
+
+def _path_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the paths of a command that is wrong otherwise."""
+    if values.get("input") is None:
+        return
+    try:
+        path = named_path(values["input"], say=False)
+        yield from _output_problems(values, path)
+        _open(path)
+    except UserError as error:
+        yield from error.problems
+
+
+def _output_problems(values: Mapping[str, Any], source: Path) -> Iterator[str]:
+    """Of `output` and `dropped`, if they are given; an analysis is JSON."""
+    outputs = {key: user_path(values[key]) for key in ("output", "dropped") if values.get(key) is not None}
+    suffixes = (".json",) if "by" in values else SUFFIXES
+    is_read = partial(_is_read, _files_of(source))
+    for key, path in outputs.items():
+        yield from output_problems(key, path, suffixes, is_read, bool(values.get("overwrite")))
+    if len(outputs) == 2 and same_file(*outputs.values()):
+        yield f"dropped={outputs['dropped']}: is the output too; choose another name"
+
+
+def _is_read(files: list[Path], output: Path) -> bool:
+    return any(same_file(output, file) for file in files)
+
+
+def _files_of(source: Path) -> list[Path]:
+    """What is read where `source` is named: of a run also what it was made from."""
+    if not source.is_dir():
+        return [source]
+    run = _config(source) if (source / OUTPUT).exists() else None
+    return [source / OUTPUT, source / SCORES, *(files_read(run) if run is not None else ())]
+
+
+def _open(path: Path) -> Opened:
+    """Raises UserError for a file or folder without responses."""
+    if not path.is_dir():
+        return Opened(open_source(path, "input"), None)
+    if not (path / OUTPUT).exists():
+        run_record.read(path)  # which says what a folder is that is none of a run
+        raise UserError(f"input={path}: has no {OUTPUT} yet; finish the run with `{resume_command(path)}`")
+    source, scores = open_source(path / OUTPUT, "input"), path / SCORES
+    return Opened(with_scores(source, scores) if scores.exists() else source, _config(path))
+
+
+def _config(folder: Path) -> RunConfig | None:
+    """The config of the run, or of the merge, whose result is in `folder`; None where nothing tells."""
+    if run_record.exists(folder):
+        return run_record.read(folder).config
+    if not (folder / MERGED).exists():
+        return None
+    try:
+        return msgspec.convert(json.loads((folder / MERGED).read_text(encoding="utf-8"))["config"], RunConfig)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder / MERGED}: cannot be read; merge the runs again") from error
