@@ -85,9 +85,9 @@ def at_home(text: str) -> Path:
 
 
 def user_path(text: str) -> Path:
-    """The same, absolute where it would begin with `~` as a name: Arrow would look for that user once more."""
+    """The same, absolute where Arrow would take its beginning for more than a name: `~x` a user, `s3:x` a URI."""
     path = at_home(text)
-    return path.absolute() if str(path).startswith("~") else path
+    return path.absolute() if str(path).startswith("~") or ":" in str(path) else path
 
 
 def short(path: Path) -> str:

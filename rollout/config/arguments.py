@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
-from rollout.config.check import value_problems
+from rollout.config.limits import value_problems
 from rollout.errors import UserError, did_you_mean, nearest
 from rollout.files import user_path
 

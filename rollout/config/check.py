@@ -2,11 +2,12 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rollout.config import RunConfig, TrackingConfig
 from rollout.config.fields import config_fields
+from rollout.config.limits import value_problems
 
 
 def check(run: RunConfig) -> Iterator[str]:
@@ -42,27 +43,6 @@ def check_values(node: Any, prefix: str = "") -> Iterator[str]:
     """Values out of range in the dataclass `node`, whose keys begin with `prefix`: one line for each problem."""
     for key, field in config_fields(node, prefix):
         yield from value_problems(key, field.value, field.limits)
-
-
-_BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
-    "ge": (lambda value, bound: value >= bound, "at least"),
-    "gt": (lambda value, bound: value > bound, "more than"),
-    "le": (lambda value, bound: value <= bound, "at most"),
-    "lt": (lambda value, bound: value < bound, "less than"),
-}
-
-
-def value_problems(key: str, value: Any, limits: Mapping[str, Any]) -> Iterator[str]:
-    """Why `value` is not within the `limits` of a field; None always is."""
-    if value is None:
-        return
-    bounds = [name for name in _BOUNDS if name in limits]
-    if not all(_BOUNDS[name][0](value, limits[name]) for name in bounds):  # NaN fails every comparison
-        wanted = " and ".join(f"{_BOUNDS[name][1]} {limits[name]}" for name in bounds)
-        yield f"{key}={value}: must be {wanted}"
-    for word in value if isinstance(value, list) else [value]:
-        if "choices" in limits and word not in limits["choices"]:
-            yield f"{key}={word}: choose from {', '.join(limits['choices'])}"
 
 
 _NOT_KEPT = {

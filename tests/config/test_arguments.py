@@ -1,10 +1,12 @@
 """`key=value` arguments: texts as they are typed, values of their declared type, every mistake in one line."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rollout.cli.commands import COMMANDS, Command
 from rollout.config import PrepareConfig
 from rollout.config.arguments import field_docs, parse, usage
 from rollout.config.schema import _field
@@ -24,6 +26,8 @@ class Example:
     """A number."""
     flag: bool = False
     """A switch."""
+    share: float | None = field(default=None, metadata={"le": 1.0})
+    """A share."""
 
 
 def problems_of(*arguments: str) -> tuple[str, ...]:
@@ -49,6 +53,9 @@ def problems_of(*arguments: str) -> tuple[str, ...]:
         ("count=12", 12),
         ("flag=true", True),
         ("flag=false", False),
+        ("share=-.5e-1", -0.05),
+        ("share=1", 1.0),
+        ("share=null", None),
     ],
 )
 def test_a_value_is_what_is_typed_as_the_type_of_its_key(argument: str, value: Any) -> None:
@@ -70,6 +77,10 @@ def test_what_is_not_given_has_its_default() -> None:
         ("count=-012", "count=-12: must be at least 1"),
         ("count=0", "count=0: must be at least 1"),
         ("flag=1", "flag=1: must be true or false"),
+        ("share=half", "share=half: must be a number"),
+        ("share=nan", "share=nan: must be a number"),
+        ("share=1_0", "share=1_0: must be a number"),
+        ("share=1.5", "share=1.5: must be at most 1.0"),
         ("text=", "text=: must have a value; write one, or leave text out"),
         ("text=\udcff", "text=\udcff: is not valid UTF-8; check the encoding of the terminal or script"),
         ("cuont=1", "cuont: no such key, did you mean count?"),
@@ -91,7 +102,7 @@ def test_what_a_command_finds_in_its_values_is_named_with_the_mistakes() -> None
 def test_all_mistakes_are_named_at_once() -> None:
     assert problems_of("count=many", "x", "flag=maybe") == (
         "count=many: must be a whole number",
-        "x: write key=value; keys are path, text, names, count, flag",
+        "x: write key=value; keys are path, text, names, count, flag, share",
         "flag=maybe: must be true or false",
         "path: must be given; write path=...",
     )
@@ -104,8 +115,74 @@ def test_usage_shows_each_key_with_its_default_and_documentation() -> None:
         ["names", "Names. [null]"],
         ["count", "A number. [1]"],
         ["flag", "A switch. [false]"],
+        ["share", "A share. [null]"],
     ]
 
 
-def test_every_key_of_prepare_is_documented() -> None:
-    assert set(field_docs(PrepareConfig)) == set(PrepareConfig.__dataclass_fields__)
+@pytest.mark.parametrize(
+    "command", [command for command in COMMANDS if command.paths], ids=lambda command: command.name
+)
+def test_every_key_of_a_command_is_documented(command: Command) -> None:
+    assert command.keys is not None
+    assert set(field_docs(command.keys)) == set(command.keys.__dataclass_fields__)
+    assert set(command.paths) <= set(command.keys.__dataclass_fields__)
+
+
+@dataclass
+class OnFiles:
+    input: str
+    """Read."""
+    output: str
+    """Written."""
+    min_length: int = 0
+    """A rule."""
+    overwrite: bool = False
+    """A switch."""
+
+
+def paths_of(*arguments: str) -> tuple[str, str]:
+    keys = parse(OnFiles, list(arguments), paths=("input", "output"))
+    return keys.input, keys.output
+
+
+@pytest.mark.parametrize(
+    "word", ["a=b.parquet", "-x.csv", "--x=y.jsonl", "~", "min_lenght=3.csv", "输入 1", "lenght=3", "="]
+)
+def test_a_word_that_begins_with_no_key_is_a_path(word: str) -> None:
+    assert paths_of(word, "out.csv") == (word, "out.csv")
+    assert paths_of("in.csv", "min_length=3", word) == ("in.csv", word)
+    assert paths_of(f"output={word}", "in.csv") == ("in.csv", word)
+
+
+def test_a_path_that_is_there_is_one_whatever_it_looks_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("min_lenght=3", "--overwrite", "-x"):
+        assert paths_of(f"./{name}", "out.csv") == (f"./{name}", "out.csv")
+        Path(name).touch()
+        assert paths_of(name, "out.csv") == (name, "out.csv")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problems"),
+    [
+        (["in.csv", "min_lenght=3", "o.csv"], ["min_lenght: no such key, did you mean min_length?"]),
+        (["in.csv", "min_lenght=3.csv", "o.csv"], ["min_lenght: no such key, did you mean min_length?"]),
+        (["in.csv", "o.csv", "x=3"], ["x: no such key, choose from input, min_length, output, overwrite"]),
+        (["i", "o", *"abcde"], ["a, b, c and 2 more: more paths than IN and OUT; leave out what is too much"]),
+        (["--input=i", "--output", "o", "--overwrite"], [
+            "--input=i: no such option; write input=i",
+            "--output o: no such option; write output=o",
+            "--overwrite: no such option; write overwrite=true",
+            "input: must be given; give it as the first path, or write input=...",
+            "output: must be given; give it as the second path, or write output=...",
+        ]),
+        (["in.csv", "--quiet", "min_length=3", "o.csv"], [
+            "--quiet: no such option; keys are input, output, min_length, overwrite"
+        ]),
+        (["in.csv", ""], ["output=: must have a value; write one, or leave output out"]),
+    ],
+)  # fmt: skip
+def test_words_that_are_no_paths_are_named(arguments: list[str], problems: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        paths_of(*arguments)
+    assert list(error.value.problems) == problems

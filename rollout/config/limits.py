@@ -1,0 +1,24 @@
+"""Whether a value is within the limits that its field declares."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+_BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "ge": (lambda value, bound: value >= bound, "at least"),
+    "gt": (lambda value, bound: value > bound, "more than"),
+    "le": (lambda value, bound: value <= bound, "at most"),
+    "lt": (lambda value, bound: value < bound, "less than"),
+}
+
+
+def value_problems(key: str, value: Any, limits: Mapping[str, Any]) -> Iterator[str]:
+    """Why `value` is not within the `limits` of a field; None always is."""
+    if value is None:
+        return
+    bounds = [name for name in _BOUNDS if name in limits]
+    if not all(_BOUNDS[name][0](value, limits[name]) for name in bounds):  # NaN fails every comparison
+        wanted = " and ".join(f"{_BOUNDS[name][1]} {limits[name]}" for name in bounds)
+        yield f"{key}={value}: must be {wanted}"
+    for word in value if isinstance(value, list) else [value]:
+        if "choices" in limits and word not in limits["choices"]:
+            yield f"{key}={word}: choose from {', '.join(limits['choices'])}"

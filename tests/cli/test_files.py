@@ -1,0 +1,436 @@
+"""Commands on files: responses in, a file that the user names out, and nothing else."""
+
+import csv
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from rollout.config import ScoreConfig
+from rollout.postprocess import score
+from rollout.postprocess.source import open_source
+from rollout.postprocess.writing import write
+from rollout.scoring.scorers import Scored, scorer_of
+from rollout.scoring.workers import Item
+from tests.conftest import chat, run_in, write_input
+from tests.in_process import run_here
+
+Completed = subprocess.CompletedProcess[str]
+
+THEIRS = [
+    {"prompt": "2+2?", "response": "4", "answer": "4"},
+    {"prompt": "2+2?", "response": "5", "answer": "4"},
+    {"prompt": "3*3?", "response": "it is 9", "answer": "9"},
+    {"prompt": "2+2?", "response": "four", "answer": "4"},
+]
+
+
+@pytest.fixture(autouse=True)
+def _scorers_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes of their own take a second for every command."""
+
+    @contextmanager
+    def scoring(config: ScoreConfig) -> Iterator[Callable[[Sequence[Item]], list[Scored]]]:
+        yield lambda items: [scorer_of(config)(*item) for item in items]
+
+    monkeypatch.setattr(score, "scoring", scoring)
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    """A folder with responses that others wrote."""
+    write_input(tmp_path / "theirs.parquet", THEIRS)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scored run whose prompts are in another column, with a system prompt."""
+    folder = tmp_path_factory.mktemp("finished")
+    rows = [{"question": f"number {number}", "answer": "no", "kind": "ab"[number % 2]} for number in range(6)]
+    source = write_input(folder / "input.parquet", rows)
+    return run_in(
+        folder / "run",
+        *(f"data.path={source}", "data.prompt_key=question", "data.system_prompt=Be brief."),
+        *("sampling.n_samples=3", "postprocess.steps=[score]", "postprocess.score.scorer=regex"),
+        *('postprocess.score.pattern="echo .*[02468] word"', "postprocess.analyze.by=kind"),
+    )
+
+
+def do(folder: Path, *arguments: str) -> Completed:
+    """A command that works."""
+    result = run_here(*arguments, cwd=folder)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result
+
+
+def refused(folder: Path, *arguments: str) -> list[str]:
+    """The lines of a command that does not, and leaves everything as it was."""
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    result = run_here(*arguments, cwd=folder)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return [line.removeprefix("error: ") for line in result.stderr.splitlines()]
+
+
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    """The rows of any file that we write."""
+    if path.suffix == ".zst":
+        with pa.input_stream(str(path)) as stream:
+            text = stream.read().decode()
+    elif path.suffix == ".gz":
+        text = gzip.decompress(path.read_bytes()).decode()
+    else:
+        text = "" if path.suffix == ".parquet" else path.read_text()
+    if path.suffix == ".parquet":
+        rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+        return rows
+    return list(csv.DictReader(text.splitlines())) if ".csv" in path.name else list(map(json.loads, text.splitlines()))
+
+
+SUFFIXES = (".parquet", ".jsonl", ".jsonl.gz", ".jsonl.zst", ".csv", ".csv.gz", ".csv.zst")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_name_of_the_output_says_what_kind_of_file_it_is(suffix: str, here: Path) -> None:
+    result = do(here, "flatten", "theirs.parquet", f"flat{suffix}")
+    assert result.stdout == f"wrote 4 responses: flat{suffix}\n"
+    assert [
+        (str(row["row_id"]), str(row["sample_idx"]), row["response"]) for row in rows_of(here / f"flat{suffix}")
+    ] == [
+        ("0", "0", "4"),
+        ("0", "1", "5"),
+        ("1", "0", "it is 9"),
+        ("2", "0", "four"),
+    ]
+    assert files_in(here) == sorted(["theirs.parquet", f"flat{suffix}"])
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+def test_what_one_command_writes_the_next_one_reads(suffix: str, here: Path) -> None:
+    do(here, "score", "theirs.parquet", f"scored{suffix}", "scorer=numeric_match", "ground_truth=answer")
+    do(here, "filter", f"scored{suffix}", f"kept{suffix}", "min_score=1", f"dropped=dropped{suffix}")
+    do(here, "export", f"kept{suffix}", "sft.jsonl", "format=messages", "columns=[answer]", "system_prompt=Be brief.")
+    assert [row["messages"][-1]["content"] for row in rows_of(here / "sft.jsonl")] == ["4", "it is 9"]
+    assert rows_of(here / "sft.jsonl")[1] == {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "3*3?"},
+            {"role": "assistant", "content": "it is 9"},
+        ],
+        "row_id": 1,
+        "sample_idx": 0,
+        "answer": "9",
+    }
+    assert [row["dropped_by"] for row in rows_of(here / f"dropped{suffix}")] == ["min_score", "min_score"]
+    do(here, "analyze", f"scored{suffix}", "output=analysis.json", "by=answer")
+    analysis = json.loads((here / "analysis.json").read_text())
+    assert (analysis["scores"]["mean"], analysis["rows"], list(analysis["groups"])) == (0.5, 3, ["4", "9"])
+
+
+def test_filter_says_what_it_kept_and_why_not_the_others(here: Path) -> None:
+    result = do(here, "filter", "theirs.parquet", "kept.csv", "min_length=2", "max_length=5")
+    assert result.stdout == "kept 1 of 4 responses: kept.csv\ndropped 2 by min_length, 1 by max_length\n"
+    assert files_in(here) == ["kept.csv", "theirs.parquet"]
+
+
+def test_scores_that_a_file_has_are_replaced_in_the_output(here: Path) -> None:
+    do(here, "score", "theirs.parquet", "one.parquet", "scorer=exact_match", "ground_truth=answer")
+    again = do(here, "score", "one.parquet", "two.parquet", "scorer=numeric_match", "ground_truth=answer")
+    assert again.stdout == (
+        "scored 4 of 4 responses, 1 of them without an answer: two.parquet\n"
+        "go on with: python -m rollout analyze two.parquet\n"
+    )
+    assert [row["score"] for row in rows_of(here / "one.parquet")] == [1, 0, 0, 0]
+    assert [row["score"] for row in rows_of(here / "two.parquet")] == [1, 0, 1, 0]
+
+
+def test_a_run_brings_its_scores_and_what_its_config_says(finished: Path, tmp_path: Path) -> None:
+    run_dir = str(finished)
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    do(tmp_path, "flatten", run_dir, "flat.parquet")
+    flat = rows_of(tmp_path / "flat.parquet")
+    assert (len(flat), {row["score"] for row in flat}) == (18, {0.0, 1.0})
+    do(tmp_path, "export", run_dir, "pairs.jsonl", "format=preference")
+    assert [turn["role"] for turn in rows_of(tmp_path / "pairs.jsonl")[0]["prompt"]] == ["system", "user"]
+    shown = do(tmp_path, "analyze", run_dir, "output=a.json").stdout
+    assert "By kind, means" in shown
+    assert json.loads((tmp_path / "a.json").read_text())["by"] == "kind"
+    assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+
+
+def test_the_folder_of_a_merge_is_one_of_responses(tmp_path: Path) -> None:
+    source = write_input(tmp_path / "input.parquet", [{"question": f"number {number}"} for number in range(4)])
+    shards = ("data.num_shards=2", f"data.path={source}", "data.prompt_key=question", "sampling.n_samples=1")
+    for index in (0, 1):
+        run_in(tmp_path / f"shards/{index}", *shards, f"data.shard_index={index}")
+    assert "python -m rollout analyze merged" in do(tmp_path, "merge", "shards", "merged").stdout
+    assert do(tmp_path, "export", "merged", "sft.jsonl", "format=messages").stdout == "wrote 4 messages: sft.jsonl\n"
+
+
+MISTAKES = [
+    (["flatten", "theirs.parquet"], ["output: must be given; give it as the second path, or write output=..."]),
+    (["flatten", "none.parquet", "x.txt"], [
+        "output=x.txt: must end in .jsonl, .jsonl.gz, .jsonl.zst, .csv, .csv.gz, .csv.zst, .parquet",
+        "input=none.parquet: no such file; check the path (it is relative to {cwd})",
+    ]),
+    (["flatten", "theirs.parquet", "b.parquet", "c.parquet", "d.parquet"], [
+        "c.parquet, d.parquet: more paths than IN and OUT; leave out what is too much"
+    ]),
+    (["flatten", "input.parquet", "x.parquet"], [
+        "input=input.parquet: has no column `responses` or `response`; it has prompt"
+    ]),
+    (["flatten", "folder", "x.parquet"], [
+        "folder: not a run folder (no readable run.json in it); give the folder of a run"
+    ]),
+    (["flatten", "theirs.parquet", "folder.csv"], ["output=folder.csv: is a folder; choose another name"]),
+    (["flatten", "theirs.parquet", "no/x.csv"], ["output=no/x.csv: there is no folder no; make it, or choose another"]),
+    (["flatten", "latest", "x.csv"], ["latest: there is no run under outputs/ here; give the folder of one"]),
+    (["filter", "theirs.parquet", "x.parquet", "min_lenght=3"], ["min_lenght: no such key, did you mean min_length?"]),
+    (["filter", "theirs.parquet", "min_lenght=3", "x.parquet"], ["min_lenght: no such key, did you mean min_length?"]),
+    (["filter", "theirs.parquet", "min_lenght=3"], [
+        "min_lenght: no such key, did you mean min_length?",
+        "output: must be given; give it as the second path, or write output=...",
+    ]),
+    (["filter", "theirs.parquet", "x.parquet", "min_length=x", "min_pass_rate=2", "max_tokens=1.5", "trust=maybe"], [
+        "trust=maybe: must be true or false"
+    ]),
+    (["filter", "theirs.parquet", "x.parquet", "min_length=x", "min_pass_rate=2", "min_score=1e", "max_score=1"], [
+        "max_score: no such key, did you mean min_score or max_pass_rate or max_tokens?",
+        "min_length=x: must be a whole number",
+        "min_pass_rate=2.0: must be at least 0.0 and at most 1.0",
+        "min_score=1e: must be a number",
+    ]),
+    (["filter", "theirs.parquet", "there.csv", "--min_length", "3", "--drop_duplicates", "--max-length=9"], [
+        "--min_length 3: no such option; write min_length=3",
+        "--drop_duplicates: no such option; write drop_duplicates=true",
+        "--max-length=9: no such option; write max_length=9",
+        "output=there.csv: already exists; choose another name, or set overwrite=true",
+    ]),
+    (["filter", "theirs.parquet", "x.parquet", "min_length=9", "max_length=3", "min_score=1"], [
+        "min_length=9: more than max_length=3, which would drop everything; lower it",
+        "min_score=1.0: no scores; score the responses first, see `rollout help score`",
+    ]),
+    (["filter", "theirs.parquet", "x.parquet", "dropped=./x.parquet"], [
+        "dropped=x.parquet: is the output too; choose another name"
+    ]),
+    (["score", "theirs.parquet", "x.parquet"], ["scorer: must be given; write scorer=..."]),
+    (["score", "theirs.parquet", "x.parquet", "scorer=regex", "ground_truth=anser"], [
+        "scorer=regex: no pattern is set; set pattern",
+        "ground_truth=anser: no such column, did you mean answer?",
+    ]),
+    (["score", "theirs.parquet", "x.parquet", "scorer=exact_match"], [
+        "scorer=exact_match: needs the right answers; set ground_truth"
+    ]),
+    (["score", "theirs.parquet", "x.parquet", "scorer=regex", "pattern=x", "ground_truth=nothing"], [
+        "scorer=regex: no response could be scored, 4 of them because: nothing is null; fix that"
+    ]),
+    (["export", "theirs.parquet", "x.jsonl", "format=mesages"], [
+        "format=mesages: choose from responses, messages, preference"
+    ]),
+    (["export", "theirs.parquet", "x.jsonl", "format=preference", "prompt_key=promt", "columns=[score,answer]"], [
+        "columns=score: no such column, choose from answer, error, finish_reason, nothing, num_generated_tokens, "
+        "num_prompt_tokens, prompt, response, row_id, sample_idx, seed, truncated_prompt",
+        "format=preference: no scores; score the responses first, see `rollout help score`",
+        "prompt_key=promt: no such column, did you mean prompt?",
+    ]),
+    (["analyze", "theirs.parquet", "output=x.csv", "by=anser", "pass_score=nan"], [
+        "pass_score=nan: must be a number",
+        "output=x.csv: must end in .json",
+    ]),
+    (["analyze", "theirs.parquet", "by=anser"], ["by=anser: no such column, did you mean answer?"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "problems"), MISTAKES, ids=lambda value: " ".join(value)[:60])
+def test_every_mistake_is_one_line_with_its_cure_and_nothing_is_written(
+    arguments: list[str], problems: list[str], here: Path
+) -> None:
+    write_input(here / "theirs.parquet", [row | {"nothing": None} for row in THEIRS])
+    write_input(here / "input.parquet", [{"prompt": chat("hi")}])
+    (here / "there.csv").write_text("mine")
+    (here / "folder").mkdir()
+    (here / "folder.csv").mkdir()
+    assert refused(here, *arguments) == [line.replace("{cwd}", str(here)) for line in problems]
+
+
+@pytest.mark.parametrize("command", ["flatten", "filter", "export", "score", "analyze", "prepare", "merge"])
+def test_without_arguments_and_with_help_a_command_says_how_it_is_used(command: str, tmp_path: Path) -> None:
+    alone, asked = (run_here(command, *more, cwd=tmp_path) for more in ((), ("x", "--help")))
+    assert (alone.returncode, asked.returncode, alone.stdout) == (1, 0, asked.stdout)
+    assert f"usage: python -m rollout {command} " in asked.stdout
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_the_input_is_never_written_over_by_whatever_name(link: Callable[[Path, Path], None], here: Path) -> None:
+    link(here / "theirs.parquet", here / "link.parquet")
+    for output in ("theirs.parquet", "./theirs.parquet", "link.parquet"):
+        line = f"output={Path(output)}: is the input, or inside it; choose another name"
+        assert refused(here, "flatten", "theirs.parquet", output, "overwrite=true") == [line]
+        assert refused(here, "filter", "theirs.parquet", "x.csv", f"dropped={output}", "overwrite=true") == [
+            line.replace("output=", "dropped=")
+        ]
+
+
+def test_what_a_run_keeps_is_never_written_over(finished: Path, tmp_path: Path) -> None:
+    run_dir = shutil.copytree(finished, tmp_path / "run")
+    write_input(tmp_path / "theirs.parquet", THEIRS)
+    kept = ("rollouts.parquet", "scores.parquet", "metrics.jsonl", "samples/part-000000.parquet")
+    for source in ("run", "theirs.parquet"):
+        for name in kept:
+            (line,) = refused(tmp_path, "flatten", source, f"run/{name}", "overwrite=true")
+            assert line.startswith(f"output=run/{name}: is ")
+        (line,) = refused(tmp_path, "analyze", source, "output=run/run.json", "overwrite=true")
+        assert line == "output=run/run.json: is a file that a run keeps; choose another name"
+    input_path = json.loads((run_dir / "run.json").read_text())["config"]["data"]["path"]
+    (line,) = refused(tmp_path, "flatten", "run", input_path, "overwrite=true")
+    assert "is the input" in line
+
+
+def test_a_file_that_is_there_is_replaced_when_asked_also_a_broken_link(here: Path) -> None:
+    (here / "out.csv").symlink_to(here / "nowhere")
+    assert "already exists" in refused(here, "flatten", "theirs.parquet", "out.csv")[0]
+    do(here, "flatten", "theirs.parquet", "out.csv", "overwrite=true")
+    assert not (here / "out.csv").is_symlink()
+    assert len(rows_of(here / "out.csv")) == 4
+
+
+def test_both_files_of_a_filter_are_there_or_none(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_until(path: Path, *args: Any) -> int:
+        if "kept" in path.name:
+            raise OSError(28, "No space left on device", str(path))
+        return write(path, *args)
+
+    monkeypatch.setattr("rollout.cli.files.write", write_until)
+    (line,) = refused(here, "filter", "theirs.parquet", "kept.csv", "dropped=d.csv", "min_length=2")
+    assert line == "output=kept.csv: the disk is full (No space left on device); free some space"
+
+
+def test_trust_is_accepted_and_makes_no_difference(here: Path) -> None:
+    do(here, "flatten", "theirs.parquet", "a.parquet", "trust=true")
+    do(here, "flatten", "theirs.parquet", "trust=false", "b.parquet")
+    assert (here / "a.parquet").read_bytes() == (here / "b.parquet").read_bytes()
+
+
+def test_the_keys_of_in_and_out_may_be_written(here: Path) -> None:
+    do(here, "flatten", "output=a.parquet", "theirs.parquet")
+    do(here, "flatten", "output=b.parquet", "input=theirs.parquet")
+    assert (here / "a.parquet").read_bytes() == (here / "b.parquet").read_bytes()
+
+
+names = st.text(st.sampled_from("ab1 .,=~-+#$@{}[]()'\"\\:;&|*?!<>%^`é中😀\t"), min_size=1, max_size=10).filter(
+    lambda name: name.strip(".") != ""
+)
+
+
+def named_examples(test: Any) -> Any:
+    for name in (
+        "a=b",
+        "a b",
+        "输入",
+        "-x",
+        "--x=y",
+        "~x",
+        "~",
+        "-",
+        "--",
+        "file:",
+        "s3://x".replace("/", ""),
+        "a:b",
+        "[a]*",
+    ):
+        test = example(name)(test)
+    return test
+
+
+@pytest.mark.long
+@settings(max_examples=10, deadline=None)
+@given(names)
+@named_examples
+def test_any_name_of_a_file_works_in_every_command(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    here = tmp_path_factory.mktemp("here")
+    write_input(here / f"{name}.parquet", THEIRS)
+    do(here, "flatten", f"{name}.parquet", f"{name}1.csv.gz")
+    do(here, "flatten", f"{name}.parquet", f"{name}1.csv")
+    do(here, "score", f"{name}1.csv", f"{name}2.parquet", "scorer=numeric_match", "ground_truth=answer")
+    do(here, "filter", f"{name}2.parquet", f"{name}3.jsonl", "min_score=1", f"dropped={name}4.jsonl")
+    do(here, "export", f"{name}3.jsonl", f"{name}5.jsonl.zst", "format=messages")
+    do(here, "analyze", f"{name}4.jsonl", f"output={name}.json")
+    do(here, "prepare", f"{name}1.csv", f"{name}6.parquet", "keep=[answer]")
+    texts = [len(rows_of(here / f"{name}{end}")) for end in ("1.csv", "1.csv.gz", "2.parquet", "3.jsonl", "4.jsonl")]
+    assert texts == [4, 4, 4, 2, 2]
+    assert len(files_in(here)) == 9
+
+
+@pytest.mark.long
+@settings(max_examples=3, deadline=None)
+@given(names)
+@named_examples
+def test_any_name_of_a_folder_works_in_every_command(
+    tmp_path_factory: pytest.TempPathFactory, finished: Path, name: str
+) -> None:
+    here = tmp_path_factory.mktemp("here")
+    if name in ("~", ".", ".."):  # home, and folders that are there
+        name += "x"
+    shutil.copytree(finished, here / name)
+    do(here, "flatten", name, "flat.parquet")
+    do(here, "export", name, f"{name}/sft.jsonl", "format=messages")
+    assert len(rows_of(here / name / "sft.jsonl")) == 18
+    assert "nothing to do, the run is complete" in do(here, "resume", name).stdout
+    do(here, "merge", name, "-merged" if name.startswith("-") else f"{name}-merged")
+
+
+@pytest.mark.long
+def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
+    program = (
+        "import re, sys; from rollout.cli.main import main; main(); "
+        'print(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1])'
+    )
+
+    def peak(rows: int, *arguments: str) -> int:
+        text = [f"{number} " + "word " * 300 for number in range(rows)]
+        table = pa.table({"prompt": [f"question {number // 4}" for number in range(rows)], "response": text})
+        pq.write_table(table, tmp_path / "in.parquet", row_group_size=1000)
+        line = [sys.executable, "-c", program, *arguments, "overwrite=true"]
+        done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
+        return int(done.stdout.splitlines()[-1]) // 1024
+
+    for arguments in (
+        ("flatten", "in.parquet", "out.jsonl.zst"),
+        ("filter", "in.parquet", "out.parquet", "drop_duplicates=true", "max_length=1504", "dropped=d.csv"),
+    ):
+        assert peak(120_000, *arguments) - peak(2_000, *arguments) < 130
+    assert sum(batch.num_rows for batch in open_source(tmp_path / "in.parquet").batches()) == 2_000
+
+
+def test_a_command_on_files_loads_nothing_heavy(here: Path) -> None:
+    trace = [sys.executable, "-X", "importtime", "-m", "rollout", "flatten", "theirs.parquet", "x.parquet"]
+    done = subprocess.run(trace, cwd=here, capture_output=True, text=True, check=True)
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "rollout.cli.responses" in loaded
+    assert not loaded & {"hydra", "vllm", "torch", "transformers", "wandb"}
+
+
+@pytest.mark.parametrize(("name", "experiment"), [("test", "quick_test"), ("demo", "demo")])
+def test_two_short_names_for_runs(name: str, experiment: str, tmp_path: Path) -> None:
+    more = ("engine.kind=echo", "hardware=cpu", "sampling.temperature=0.3", "dry_run=true")
+    short, whole = (run_here(*words, *more, cwd=tmp_path) for words in ((name,), (f"experiment={experiment}",)))
+    assert (short.returncode, short.stderr) == (0, "")
+    assert "temperature 0.3" in short.stdout
+    assert short.stdout == whole.stdout
