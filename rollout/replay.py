@@ -1,4 +1,4 @@
-"""`python -m rollout.replay RUN_DIR [overrides] [-m]`: a new run from the saved, fully resolved config of another.
+"""`python -m rollout replay RUN_DIR [overrides] [-m]`: a new run from the saved, fully resolved config of another.
 
 The new run has a folder of its own, `outputs/...` unless `hydra.run.dir` says otherwise, and run.json names the run it
 repeats. Overrides are those of `python -m rollout`: `group=preset` replaces a whole group of the saved config,
@@ -13,7 +13,7 @@ from rollout.cli.launch import launch
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import trust
 
-USAGE = "usage: python -m rollout.replay RUN_DIR [sampling.seed=1] [hardware=...] [any override] [-m] [trust=true]"
+USAGE = "usage: python -m rollout replay RUN_DIR [sampling.seed=1] [hardware=...] [any override] [-m] [trust=true]"
 
 
 def main(arguments: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""`python -m rollout.resume RUN_DIR [overrides]`: generate what a run still owes, and nothing else.
+"""`python -m rollout resume RUN_DIR [overrides]`: generate what a run still owes, and nothing else.
 
 Continues a run that was killed, interrupted or failed, with the same seeds; adds samples to a finished one when
 `sampling.n_samples` is larger than before. What determines the samples must be as it was; hardware may change.
@@ -15,7 +15,7 @@ from rollout.files import short
 from rollout.store import run_record
 
 USAGE = (
-    "usage: python -m rollout.resume RUN_DIR [sampling.n_samples=16] [hardware=...] [any key that may change] "
+    "usage: python -m rollout resume RUN_DIR [sampling.n_samples=16] [hardware=...] [any key that may change] "
     "[trust=true]"
 )
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rollout.cli.commands import COMMANDS, Command, named
 from rollout.cli.compose import compose_run
+from rollout.config.arguments import parse
 from rollout.config.check import check
 from rollout.postprocess.__main__ import split
 
@@ -21,13 +23,27 @@ def code_blocks(text: str, language: str = "") -> list[str]:
     return [content for fence, content in fences if fence == language]
 
 
-def commands() -> list[list[str]]:
-    """The arguments of every `python -m rollout` command in the documentation."""
+def typed(*languages: str) -> list[list[str]]:
+    """The arguments of every `python -m rollout` in the blocks of these languages of the documentation."""
     found = []
     for page in PAGES:
-        for block in code_blocks(page.read_text(encoding="utf-8"), "bash"):
-            lines = [line.split("  #")[0] for line in block.replace("\\\n", "").splitlines()]
+        text = page.read_text(encoding="utf-8")
+        for block in (block for language in languages for block in code_blocks(text, language)):
+            lines = [line.split("  #")[0].removeprefix("$ ") for line in block.replace("\\\n", "").splitlines()]
             found += [shlex.split(line)[3:] for line in lines if line.startswith("python -m rollout ")]
+    return [arguments for arguments in found if arguments]
+
+
+def commands() -> list[list[str]]:
+    """Those of runs."""
+    found = [arguments for arguments in typed("bash") if named(arguments[0]) is None]
+    assert len(found) >= 7
+    return found
+
+
+def commands_on_files() -> list[list[str]]:
+    """Those of commands with keys of their own."""
+    found = [words for words in typed("", "bash") if (command := named(words[0])) is not None and command.paths]
     assert len(found) >= 7
     return found
 
@@ -43,6 +59,27 @@ def test_every_documented_command_composes_and_its_values_are_in_range(arguments
     job = first_job(overrides) if "-m" in arguments else overrides
     problems = [line for line in check(compose_run(*job)) if "device=cpu runs one process" not in line]
     assert not problems
+
+
+def understood(name: str, *words: str) -> None:
+    """Read the words of a command on files. Raises UserError for a mistake in them."""
+    command = named(name)
+    assert command is not None
+    assert command.keys is not None
+    parse(command.keys, list(words), paths=command.paths)
+
+
+@pytest.mark.parametrize("words", commands_on_files(), ids=" ".join)
+def test_every_documented_command_on_files_has_the_keys_that_there_are(words: list[str]) -> None:
+    understood(*words)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_the_example_of_a_command_is_one(command: Command) -> None:
+    name, *words = shlex.split(command.example)
+    assert name == command.name
+    if command.paths:
+        understood(name, *words)
 
 
 def tree(page: str) -> set[str]:

@@ -84,7 +84,7 @@ def test_a_replay_writes_the_same_bytes_to_a_new_folder_and_says_where_it_comes_
         "differences": [],
     }
     assert "not as in the replayed run" not in result.stdout
-    assert f"repeat:  python -m rollout.replay {repeated.relative_to(tmp_path)}\n" in result.stdout
+    assert f"repeat:  python -m rollout replay {repeated.relative_to(tmp_path)}\n" in result.stdout
     assert {path.name for path in repeated.iterdir() if path.suffix == ".log"} == {"rollout.log"}
     assert contents(original) == before
 
@@ -332,4 +332,4 @@ def test_hydras_own_ways_to_a_saved_run_work_or_are_refused_in_one_line(
 def test_without_a_run_folder_the_usage_is_shown(arguments: list[str], code: int, tmp_path: Path) -> None:
     result = replay(*arguments, cwd=tmp_path)
     assert result.returncode == code
-    assert "usage: python -m rollout.replay RUN_DIR" in result.stdout
+    assert "usage: python -m rollout replay RUN_DIR" in result.stdout

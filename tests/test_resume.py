@@ -69,7 +69,7 @@ def test_a_signal_stops_in_order_and_the_rest_comes_with_resume(
     output, errors = process.communicate(timeout=30)
     assert time.monotonic() - sent < 30
     assert process.returncode == code, errors
-    assert f"{signum.name}: stopped cleanly. Continue with\n  python -m rollout.resume run" in output
+    assert f"{signum.name}: stopped cleanly. Continue with\n  python -m rollout resume run" in output
     assert manifest(folder)["status"] == "interrupted"
     before = journal(folder)
     assert 0 < len(before) < 2000
@@ -282,7 +282,7 @@ def test_a_full_disk_stops_with_a_line_and_the_run_goes_on_once_there_is_space(f
         assert full.returncode == 1
         (line,) = full.stderr.splitlines()
         assert line.startswith("error: small/run: the disk is full")
-        assert "python -m rollout.resume small/run" in line
+        assert "python -m rollout resume small/run" in line
         assert json.loads((small / "run/run.json").read_text())["status"] == "failed"
         durable = sum(pq.read_metadata(path).num_rows for path in small.glob("run/samples/part-*.parquet"))
         assert durable >= 5000

@@ -20,7 +20,7 @@ from rollout.store.layout import CSV, HTML, JOBS, MANIFEST
 _ONE_OF = ("run", "cfg", "multirun", "shell_completion", "info")
 _OF_A_SWEEP = ("multirun.yaml", CSV, HTML)
 """Files that a sweep writes to its folder, beside one for each job in JOBS."""
-_REPLAY = "`python -m rollout.replay RUN_DIR`"
+_REPLAY = "`python -m rollout replay RUN_DIR`"
 
 
 def check(arguments: list[str]) -> None:

@@ -25,9 +25,9 @@ from rollout.errors import UserError, nearest
 
 _INPUTS = (".parquet", ".jsonl", ".json", ".csv", ".txt")
 _ELSEWHERE = {
-    "resume": "to continue a run: python -m rollout.resume {value}",
-    "resume_from": "to continue a run: python -m rollout.resume {value}",
-    "replay": "to repeat a run: python -m rollout.replay {value}",
+    "resume": "to continue a run: python -m rollout resume {value}",
+    "resume_from": "to continue a run: python -m rollout resume {value}",
+    "replay": "to repeat a run: python -m rollout replay {value}",
     "config": "a file of values is a preset: --config-dir FOLDER experiment=NAME takes FOLDER/experiment/NAME.yaml",
 }
 """What is done otherwise than with a key."""

@@ -75,7 +75,7 @@ def load(
     `rollout.config.trust`. Raises UserError like `read`, and what Hydra raises about overrides.
     """
     if about_hydra := [word for word in overrides if word.lstrip("+~").startswith("hydra")]:
-        raise UserError(f"{about_hydra[0]}: the run's folder stays; leave it out, or see `python -m rollout.replay`")
+        raise UserError(f"{about_hydra[0]}: the run's folder stays; leave it out, or see `python -m rollout replay`")
     mistakes.refuse(overrides, presets=[NAME])
     before, overrides = register_saved(run_dir), as_typed(overrides)
     with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):

@@ -107,7 +107,7 @@ def _differing(shards: list[Shard]) -> Iterator[str]:
 
 def _cure(key: str) -> str:
     if key == "sampling.n_samples":
-        return "give all as many with `python -m rollout.resume`"
+        return "give all as many with `python -m rollout resume`"
     return "merge the shards of one run only"
 
 

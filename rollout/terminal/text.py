@@ -16,12 +16,12 @@ def duration(seconds: float) -> str:
 
 def resume_command(run_dir: Path) -> str:
     """What to type to continue the run in `run_dir`."""
-    return f"python -m rollout.resume {_folder(run_dir)}"
+    return f"python -m rollout resume {_folder(run_dir)}"
 
 
 def replay_command(run_dir: Path) -> str:
     """What to type to repeat the run in `run_dir` in a new folder."""
-    return f"python -m rollout.replay {_folder(run_dir)}"
+    return f"python -m rollout replay {_folder(run_dir)}"
 
 
 def postprocess_command(run_dir: Path) -> str:

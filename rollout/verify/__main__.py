@@ -1,4 +1,4 @@
-"""`python -m rollout.verify RUN_DIR [rows=32] [hardware=...]`: generate some rows of a run again and compare.
+"""`python -m rollout verify RUN_DIR [rows=32] [hardware=...]`: generate some rows of a run again and compare.
 
 Takes that many rows, evenly spread over the run (`rows=all`: every one), generates their samples with the saved config
 and compares them with rollouts.parquet: text, finish reason and number of tokens. Nothing in RUN_DIR is written to.
@@ -34,7 +34,7 @@ from rollout.verify.compare import Comparison
 log = logging.getLogger("rollout.verify")  # whose __name__ is __main__ when it is the command
 
 USAGE = (
-    "usage: python -m rollout.verify RUN_DIR [rows=32 | rows=all] [hardware=...] [data.path=...] [model.path=...] "
+    "usage: python -m rollout verify RUN_DIR [rows=32 | rows=all] [hardware=...] [data.path=...] [model.path=...] "
     "[trust=true]"
 )
 
@@ -89,7 +89,7 @@ def _parse(arguments: list[str]) -> tuple[int | None, list[str]]:
         elif key.split(".")[0] == "hardware" or key in _MAY_CHANGE:
             overrides.append(word)
         else:
-            wrong.append(f"{word}: the run is verified as it was made; leave it out, or see `python -m rollout.replay`")
+            wrong.append(f"{word}: the run is verified as it was made; leave it out, or see `python -m rollout replay`")
     if rows != "all" and not (rows.isascii() and rows.isdigit() and int(rows) > 0):
         wrong.append(f"rows={rows}: must be a whole number of at least 1, or all")
     if wrong:

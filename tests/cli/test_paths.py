@@ -64,7 +64,7 @@ def test_a_printed_command_works_whatever_the_names_of_its_folders(
     assert (again.returncode, again.stderr) == (0, "")
     assert "nothing to do, the run is complete" in again.stdout
     assert pasted(replay, "dry_run=true", cwd=here).returncode == 0
-    merged = run_here(*shlex.split(resume)[3:], "output=merged", cwd=here, module="rollout.merge")
+    merged = run_here(*shlex.split(resume)[4:], "output=merged", cwd=here, module="rollout.merge")
     assert "it is no shard" in merged.stderr or merged.returncode == 0
 
 

@@ -119,9 +119,7 @@ def test_usage_shows_each_key_with_its_default_and_documentation() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    "command", [one for one in COMMANDS if one.paths], ids=lambda command: command.name
-)
+@pytest.mark.parametrize("command", [one for one in COMMANDS if one.paths], ids=lambda command: command.name)
 def test_every_key_of_a_command_is_documented(command: Command) -> None:
     assert command.keys is not None
     assert set(field_docs(command.keys)) == set(command.keys.__dataclass_fields__)

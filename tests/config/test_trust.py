@@ -124,10 +124,10 @@ def test_the_commands_that_a_run_prints_include_the_trust_it_needs(folder: Path)
     scored = ("postprocess.steps=[score]", "postprocess.score.scorer=graders:one")
     failing = ("engine.echo.die_after=1", "engine.max_restarts=0", "hydra.run.dir=mine")
     result = run_command(*ECHO, *scored, *failing, cwd=folder)
-    assert "continue with `python -m rollout.resume mine trust=true`" in result.stderr
+    assert "continue with `python -m rollout resume mine trust=true`" in result.stderr
     done = run_command("mine", "trust=true", "engine.echo.die_after=null", cwd=folder, module="rollout.resume")
     assert done.returncode == 0, done.stderr
-    assert "python -m rollout.replay mine trust=true" in done.stdout
+    assert "python -m rollout replay mine trust=true" in done.stdout
 
 
 def found(*overrides: str) -> list[str]:

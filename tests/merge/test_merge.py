@@ -250,7 +250,7 @@ def test_other_numbers_of_samples_rows_and_shards_are_refused(copy: Path) -> Non
     assert refused(copy, "shards") == [
         f"data.limit=30: in shards/0, and None in others; {cure}",
         f"data.num_shards=2: in shards/0, and 3 in others; {cure}",
-        "sampling.n_samples=4: in shards/0, and 2 in others; give all as many with `python -m rollout.resume`",
+        "sampling.n_samples=4: in shards/0, and 2 in others; give all as many with `python -m rollout resume`",
     ]
 
 
@@ -268,10 +268,10 @@ def test_every_shard_that_is_not_finished_is_named_with_the_command_that_does_it
     (copy / "shards/2" / OUTPUT).unlink()
     assert refused(copy, "shards") == [
         "shards/0: not finished, its status is running; wait for it, or continue it with "
-        "`python -m rollout.resume shards/0`",
+        "`python -m rollout resume shards/0`",
         "shards/1: not finished, its status is failed; wait for it, or continue it with "
-        "`python -m rollout.resume shards/1`",
-        "shards/2: has no rollouts.parquet; write it again with `python -m rollout.resume shards/2`",
+        "`python -m rollout resume shards/1`",
+        "shards/2: has no rollouts.parquet; write it again with `python -m rollout resume shards/2`",
     ]
     assert resume("shards/2", cwd=copy).returncode == 0
     assert len(refused(copy, "shards")) == 2
@@ -286,7 +286,7 @@ def test_results_that_are_not_as_their_run_wrote_them_are_refused(copy: Path) ->
     assert len(lines) == 3
     assert lines[0] == (
         "shards/0/rollouts.parquet: not the file that the run has written; delete it, then "
-        "`python -m rollout.resume shards/0`"
+        "`python -m rollout resume shards/0`"
     )
     assert lines[1].startswith("shards/1/rollouts.parquet: its columns are not those of shards/0/rollouts.parquet; ")
     assert lines[2].startswith("rollouts.parquet=shards/2/rollouts.parquet: not a readable .parquet file")
@@ -298,7 +298,7 @@ def test_a_row_out_of_place_ends_the_merge_and_mended_it_can_be_repeated(copy: P
     pq.write_table(table.take([1, 0, *range(2, 13)]), path)
     assert refused(copy, "shards") == [
         "shards/1/rollouts.parquet: its row_ids do not go on with 13; delete it, then "
-        "`python -m rollout.resume shards/1`"
+        "`python -m rollout resume shards/1`"
     ]
     shutil.copy(copy / "shards/0" / OUTPUT, path)
     assert refused(copy, "shards")[0].startswith("shards/1/rollouts.parquet: not the file that the run has written; ")
@@ -337,7 +337,7 @@ def test_shards_with_more_samples_merge_to_a_run_with_more_samples(copy: Path) -
     for shard in "01":
         assert resume(f"shards/{shard}", "sampling.n_samples=5", cwd=copy).returncode == 0
     assert refused(copy, "shards") == [
-        "sampling.n_samples=2: in shards/2, and 5 in others; give all as many with `python -m rollout.resume`"
+        "sampling.n_samples=2: in shards/2, and 5 in others; give all as many with `python -m rollout resume`"
     ]
     assert resume("shards/2", "sampling.n_samples=5", cwd=copy).returncode == 0
     merge_runs([copy / "shards"], copy / "merged")

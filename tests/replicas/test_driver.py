@@ -122,7 +122,7 @@ def test_a_replica_that_may_not_be_started_again_ends_the_run_with_the_command_t
         driven(tmp_path, "told, not stored", "engine.max_restarts=0")
     (line,) = refusal.value.problems
     assert line.startswith("engine.max_restarts=0: replica 0 died once more (its engine died); see ")
-    assert "python -m rollout.resume " in line
+    assert "python -m rollout resume " in line
 
 
 @pytest.mark.parametrize(

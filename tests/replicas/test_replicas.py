@@ -168,7 +168,7 @@ def test_an_engine_that_keeps_dying_ends_the_run_and_a_resume_on_one_engine_goes
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith("error: engine.max_restarts=1: replica ")
-    assert line.endswith("then continue with `python -m rollout.resume dead`")
+    assert line.endswith("then continue with `python -m rollout resume dead`")
     assert manifest(folder / "dead")["status"] == "failed"
     assert 150 < len(journal(folder / "dead")) < 1000
     resumed = resume("dead", FAST, "engine.echo.die_after=null", "hardware.replicas=1", cwd=folder)
@@ -208,7 +208,7 @@ def test_a_signal_stops_all_in_order_with_what_has_finished_kept(
     send(process.pid, signum)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signum, errors
-    assert f"{signum.name}: stopped cleanly. Continue with\n  python -m rollout.resume {name}" in output
+    assert f"{signum.name}: stopped cleanly. Continue with\n  python -m rollout resume {name}" in output
     run, durable = manifest(folder / name), len(journal(folder / name))
     assert run["status"] == "interrupted"
     assert 0 < sum(replica["samples"] for replica in run["engine"]["replicas"]) <= durable < ROWS * N_SAMPLES

@@ -162,14 +162,14 @@ def test_a_run_without_a_readable_result_is_one_line(copy: Path) -> None:
     result.write_bytes(content[:-9])
     assert verify("run", cwd=copy).stderr.startswith("error: rollouts.parquet=run/rollouts.parquet: not a readable")
     pq.write_table(pq.read_table(copy / "run/flat.parquet").drop(["error"]), result)
-    assert "has no column error; delete it and `python -m rollout.resume run`" in verify("run", cwd=copy).stderr
+    assert "has no column error; delete it and `python -m rollout resume run`" in verify("run", cwd=copy).stderr
     table = pq.read_table(pa.BufferReader(content))
     position, kind = table.schema.names.index("responses"), table.schema.field("responses").type
     pq.write_table(table.set_column(position, pa.field("responses", kind), pa.nulls(len(table), kind)), result)
     assert "row 0 has not the run's" in verify("run", cwd=copy).stderr
     result.unlink()
     assert verify("run", cwd=copy).stderr == (
-        "error: run/rollouts.parquet: there is no result yet; finish the run with `python -m rollout.resume run`\n"
+        "error: run/rollouts.parquet: there is no result yet; finish the run with `python -m rollout resume run`\n"
     )
 
 
