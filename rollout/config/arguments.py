@@ -24,6 +24,7 @@ from rollout.files import user_path
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 _FILES = (".parquet", ".jsonl", ".csv", ".txt", ".json", ".gz", ".zst")
 _ORDINALS = ("first", "second")
+_NO_VALUE = "..."
 
 
 def parse(
@@ -43,8 +44,7 @@ def parse(
     for argument, option in _with_options(arguments, fields, bool(paths)):
         name, equals, text = argument.partition("=")
         if option is not None:
-            cure = f"write {shlex.quote(argument)}" if name in fields else f"keys are {', '.join(fields)}"
-            problems.append(f"{option}: no such option; {cure}")
+            problems += _refuse_option(option, argument, values, fields)
         elif equals and name in fields:
             problems += _take(values, fields[name], text)
         elif paths:
@@ -58,6 +58,21 @@ def parse(
     if problems:
         raise UserError(*problems, *(others(values) if others is not None else ()))
     return kind(**values)
+
+
+def _refuse_option(
+    option: str, argument: str, values: dict[str, Any], fields: Mapping[str, dataclasses.Field[Any]]
+) -> Iterator[str]:
+    """Yields what is wrong with `option`, which would be `argument`; what was given so is not said to be missing."""
+    name, _, text = argument.partition("=")
+    if name not in fields:
+        yield f"{option}: no such option; keys are {', '.join(fields)}"
+        return
+    yield f"{option}: no such option; write {shlex.quote(argument)}"
+    if text == _NO_VALUE:
+        values.setdefault(name, None)
+    else:
+        yield from _take(values, fields[name], text)
 
 
 def _take(values: dict[str, Any], field: dataclasses.Field[Any], text: str) -> Iterator[str]:
@@ -128,7 +143,7 @@ def _with_options(
         if not equals and rest and (rest[0] in ("true", "false") if is_switch else _is_value(rest[0], fields)):
             text = rest.pop(0)
             typed = f"{typed} {text}"
-        yield f"{name}={text or ('true' if is_switch else '...')}", typed
+        yield f"{name}={text or ('true' if is_switch else _NO_VALUE)}", typed
 
 
 def _is_value(word: str, fields: Collection[str]) -> bool:

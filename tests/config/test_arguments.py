@@ -171,7 +171,10 @@ def test_a_path_that_is_there_is_one_whatever_it_looks_like(tmp_path: Path, monk
             "--input=i: no such option; write input=i",
             "--output o: no such option; write output=o",
             "--overwrite: no such option; write overwrite=true",
-            "input: must be given; give it as the first path, or write input=...",
+        ]),
+        (["--input", "--min-length", "3"], [
+            "--input: no such option; write input=...",
+            "--min-length 3: no such option; write min_length=3",
             "output: must be given; give it as the second path, or write output=...",
         ]),
         (["in.csv", "--quiet", "min_length=3", "o.csv"], [

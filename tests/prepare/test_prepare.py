@@ -249,7 +249,11 @@ OF_QUESTIONS = ["input=questions.csv", "output=o.parquet"]
             "templat: no such key, did you mean template?",
             "more.parquet: more paths than IN and OUT; leave out what is too much",
         ]),
-        (["--input", "questions.csv", "--overwrite", "--limit=3"], [
+        (["--input", "questions.csv", "--overwrite", "--limit=0"], [
+            "--input questions.csv: no such option; write input=questions.csv",
+            "--overwrite: no such option; write overwrite=true",
+            "--limit=0: no such option; write limit=0",
+            "limit=0: must be at least 1",
             "output: must be given; give it as the second path, or write output=...",
         ]),
         ([*OF_QUESTIONS, "limt=3", "limit=0", "overwrite=yes", "limit=1", "keep="], [
