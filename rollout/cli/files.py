@@ -27,7 +27,7 @@ from rollout.postprocess.analyze import ANALYZE, analysis_of
 from rollout.postprocess.export import format_problems, records
 from rollout.postprocess.filter import FILTER, contradictions, only_dropped, only_kept
 from rollout.postprocess.score import SCORE, ScoringCounts, newly_scored
-from rollout.postprocess.source import Source, without_scores
+from rollout.postprocess.source import Source
 from rollout.postprocess.writing import Part, write
 from rollout.scoring.check import scorer_problems
 from rollout.terminal.console import plain_screen
@@ -126,7 +126,7 @@ def _export_problems(keys: ExportCommand, opened: Opened | None) -> Iterator[str
 def score(arguments: list[str]) -> None:
     """`rollout score IN OUT`: the responses with their scores; those that they had are replaced."""
     with ends_in_lines(), plain_screen():
-        keys, opened = begin("score", arguments, _score_problems, without_scores)
+        keys, opened = begin("score", arguments, _score_problems, scored=False)
         counts = ScoringCounts()
         rows = _write_source(keys.output, newly_scored(opened.source, keys, counts))
         counts.warn()

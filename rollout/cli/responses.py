@@ -21,7 +21,7 @@ from rollout.errors import UserError
 from rollout.files import same_file, user_path
 from rollout.postprocess.outputs import files_read
 from rollout.postprocess.score import with_scores
-from rollout.postprocess.source import Source, open_source
+from rollout.postprocess.source import Source, open_source, without_scores
 from rollout.postprocess.step import Plan
 from rollout.postprocess.writing import SUFFIXES
 from rollout.process.signals import stop_on_signal
@@ -69,9 +69,10 @@ def begin(
     name: str,
     arguments: list[str],
     problems: Callable[[Any, Opened | None], Iterator[str]] = nothing_wrong,
-    change: Callable[[Source], Source] = lambda source: source,
+    scored: bool = True,
 ) -> tuple[Any, Opened]:
-    """The keys of the command `name` from its `arguments`, and the responses that it reads, after `change`.
+    """The keys of the command `name` from its `arguments`, and the responses that it reads, if `scored` with the scores
+    that they have.
 
     Raises UserError with everything that is wrong with the arguments and the files, `problems` of the two included;
     these get None for responses that cannot be opened.
@@ -86,8 +87,7 @@ def begin(
     found = list(_output_problems(vars(keys), path))
     opened: Opened | None = None
     try:
-        opened = _open(path)
-        opened = Opened(change(opened.source), opened.run)
+        opened = _open(path, scored)
     except UserError as error:
         found += error.problems
     found += problems(keys, opened)
@@ -131,15 +131,16 @@ def _files_of(source: Path) -> list[Path]:
     return [source / OUTPUT, source / SCORES, *(files_read(run) if run is not None else ())]
 
 
-def _open(path: Path) -> Opened:
+def _open(path: Path, scored: bool = True) -> Opened:
     """Raises UserError for a file or folder without responses."""
     if not path.is_dir():
-        return Opened(open_source(path, "input"), None)
+        source = open_source(path, "input")
+        return Opened(source if scored else without_scores(source), None)
     if not (path / OUTPUT).exists():
         run_record.read(path)  # which says what a folder is that is none of a run
         raise UserError(f"input={path}: has no {OUTPUT} yet; finish the run with `{resume_command(path)}`")
     source, scores = open_source(path / OUTPUT, "input"), path / SCORES
-    return Opened(with_scores(source, scores) if scores.exists() else source, _config(path))
+    return Opened(with_scores(source, scores) if scored and scores.exists() else source, _config(path))
 
 
 def _config(folder: Path) -> RunConfig | None:

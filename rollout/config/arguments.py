@@ -104,7 +104,8 @@ def _place(
     if too_many := left[len(free) :]:
         more = f" and {len(too_many) - 3} more" if len(too_many) > 3 else ""
         wanted = " and ".join({"input": "IN", "output": "OUT"}[name] for name in paths)
-        yield f"{', '.join(too_many[:3])}{more}: more paths than {wanted}; leave out what is too much"
+        cure = "put a pattern in quotes" if "pattern" in fields[paths[0]].metadata else "leave out what is too much"
+        yield f"{', '.join(too_many[:3])}{more}: more paths than {wanted}; {cure}"
 
 
 def _slips(bare: list[str], room: int, keys: Collection[str]) -> list[str]:

@@ -72,7 +72,7 @@ class ScoreCommand(ScoreConfig, FileCommand):
 class PrepareConfig:
     """`rollout prepare`: data of any form -> an input file. No part of a run's config."""
 
-    input: str
+    input: str = field(metadata={"pattern": True})
     """A .parquet, .jsonl, .csv or .txt file (one prompt a line), a folder of Parquet files, a pattern such as
     'data/train-*.parquet', or a folder that `save_to_disk` of `datasets` wrote."""
     output: str

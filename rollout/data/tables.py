@@ -72,6 +72,8 @@ def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{key}={path}: not a readable {path.suffix} file ({reason}); write it again") from error
+    except UnicodeEncodeError as error:  # of the path, by Arrow
+        raise UserError(f"{key}={path}: the name is not UTF-8; give the file another one") from error
     except OSError as error:
         raise UserError(f"{key}={path}: cannot be read ({error}); check the file and its permissions") from error
     doubled = sorted({name for name in table.schema.names if table.schema.names.count(name) > 1})

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -159,6 +160,16 @@ def test_scores_that_a_file_has_are_replaced_in_the_output(here: Path) -> None:
     )
     assert [row["score"] for row in rows_of(here / "one.parquet")] == [1, 0, 0, 0]
     assert [row["score"] for row in rows_of(here / "two.parquet")] == [1, 0, 1, 0]
+
+
+def test_scores_of_other_responses_are_not_read_where_new_ones_are_made(finished: Path, tmp_path: Path) -> None:
+    run_dir = shutil.copytree(finished, tmp_path / "run")
+    table = pq.read_table(run_dir / "scores.parquet")
+    pq.write_table(table.slice(3), run_dir / "scores.parquet")
+    (line,) = refused(tmp_path, "flatten", "run", "flat.parquet")
+    assert line == "run/scores.parquet: made from other responses; run the step score again"
+    do(tmp_path, "score", "run", "scored.parquet", "scorer=regex", "pattern=echo")
+    assert {row["score"] for row in rows_of(tmp_path / "scored.parquet")} == {1.0}
 
 
 def test_a_run_brings_its_scores_and_what_its_config_says(finished: Path, tmp_path: Path) -> None:
@@ -320,6 +331,27 @@ def test_both_files_of_a_filter_are_there_or_none(here: Path, monkeypatch: pytes
     monkeypatch.setattr("rollout.cli.files.write", write_until)
     (line,) = refused(here, "filter", "theirs.parquet", "kept.csv", "dropped=d.csv", "min_length=2")
     assert line == "output=kept.csv: the disk is full (No space left on device); free some space"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing_half_written(
+    signum: signal.Signals, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_stop(path: Path, *args: Any) -> int:
+        write(path, *args)
+        os.kill(os.getpid(), signum)
+        return 0
+
+    monkeypatch.setattr("rollout.cli.files.write", write_and_stop)
+    result = run_here("filter", "theirs.parquet", "kept.csv", "dropped=d.csv", "min_length=2", cwd=here)
+    assert (result.returncode, files_in(here)) == (128 + signum, ["theirs.parquet"])
+
+
+def test_a_name_that_is_not_utf8_is_one_line_as_input_and_works_as_output(here: Path) -> None:
+    name = os.fsdecode(b"\xff.parquet")
+    do(here, "flatten", "theirs.parquet", name)
+    (line,) = refused(here, "flatten", name, "out.csv")
+    assert line == f"input={name}: the name is not UTF-8; give the file another one"
 
 
 def test_trust_is_accepted_and_makes_no_difference(here: Path) -> None:

@@ -247,7 +247,7 @@ OF_QUESTIONS = ["input=questions.csv", "output=o.parquet"]
         ]),
         (["questions.csv", "o.parquet", "more.parquet", "templat=x"], [
             "templat: no such key, did you mean template?",
-            "more.parquet: more paths than IN and OUT; leave out what is too much",
+            "more.parquet: more paths than IN and OUT; put a pattern in quotes",
         ]),
         (["--input", "questions.csv", "--overwrite", "--limit=0"], [
             "--input questions.csv: no such option; write input=questions.csv",
