@@ -9,17 +9,16 @@ was recorded, a warning names both.
 import sys
 
 from rollout.cli.arguments import run_folder, show_help
+from rollout.cli.help import text
 from rollout.cli.launch import launch
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import trust
-
-USAGE = "usage: python -m rollout replay RUN_DIR [sampling.seed=1] [hardware=...] [any override] [-m] [trust=true]"
 
 
 def main(arguments: list[str]) -> None:
     """The command. Exit codes as of `python -m rollout`."""
     with one_line_errors():
-        show_help(arguments, f"{__doc__}\n{USAGE}")
+        show_help(arguments, lambda: text(["replay"]))
         trusted, overrides = trust.asked(arguments[1:])
         launch(overrides, run_folder(arguments[0]), trusted)
 

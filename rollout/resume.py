@@ -9,21 +9,17 @@ from pathlib import Path
 
 from rollout.cli import saved_config
 from rollout.cli.arguments import run_folder, show_help
+from rollout.cli.help import text
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import trust
 from rollout.files import short
 from rollout.store import run_record
 
-USAGE = (
-    "usage: python -m rollout resume RUN_DIR [sampling.n_samples=16] [hardware=...] [any key that may change] "
-    "[trust=true]"
-)
-
 
 def main(arguments: list[str]) -> None:
     """The command. Exit codes as of `python -m rollout`."""
     with one_line_errors():
-        show_help(arguments, f"{__doc__}\n{USAGE}")
+        show_help(arguments, lambda: text(["resume"]))
         trusted, overrides = trust.asked(arguments[1:])
         resume(run_folder(arguments[0]), overrides, trusted)
 

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rollout.cli.commands import Command
+from rollout.cli.help import ASKS
 from rollout.cli.latest import named_path
-from rollout.config.arguments import usage
 from rollout.errors import UserError
 from rollout.files import as_argument, short, user_path
 from rollout.store.layout import JOURNAL, MANIFEST, MERGED, METRICS, OUTPUT, SCORES, WRITTEN
@@ -16,19 +15,12 @@ from rollout.store.layout import JOURNAL, MANIFEST, MERGED, METRICS, OUTPUT, SCO
 _KEPT = {MANIFEST, MERGED, METRICS, OUTPUT, SCORES, WRITTEN}
 
 
-def show_help(arguments: list[str], text: str) -> None:
-    """Print `text` and exit where the `arguments` of a command ask for help, or where there are none."""
-    is_asked = bool({"--help", "-h"} & set(arguments))
+def show_help(arguments: list[str], text: Callable[[], str]) -> None:
+    """Print the `text` and exit where the `arguments` of a command ask for help, or where there are none."""
+    is_asked = bool(set(ASKS) & set(arguments))
     if is_asked or not arguments:
-        print(text)
+        print(text())
         sys.exit(0 if is_asked else 1)
-
-
-def help_text(command: Command) -> str:
-    """What a command that works on files says of itself."""
-    head = f"{command.meaning[0].upper()}{command.meaning[1:]}."
-    words = f"usage: python -m rollout {command.name} {command.arguments}\ne.g.   python -m rollout {command.example}"
-    return f"{head}\n\n{words}" + (f"\n\n{usage(command.keys)}" if command.keys else "")
 
 
 def run_folder(word: str) -> Path:

@@ -146,6 +146,13 @@ COMMANDS = (
         "merge outputs/big outputs/big-merged",
         "rollout.merge.__main__:main",
     ),
+    Command(
+        "help",
+        "[COMMAND | GROUP | KEY | all]",
+        "explain a command, a group of keys, a key, or all of them",
+        "help sampling",
+        "rollout.cli.help:show",
+    ),
 )
 """In the order in which one meets them."""
 

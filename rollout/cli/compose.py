@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
 from rollout.config import RunConfig, yaml_texts
-from rollout.config.fields import build, schema, type_of
+from rollout.config.fields import build, schema
+from rollout.config.keys import type_of
 from rollout.config.overrides import as_typed
 from rollout.config.presets import conf_dir
 from rollout.engine.devices import default_hardware

@@ -8,7 +8,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf.errors import OmegaConfBaseException
 
 from rollout.config import RunConfig
-from rollout.config.fields import config_fields, type_of
+from rollout.config.keys import config_fields, type_of
 from rollout.config.overrides import key_of
 from rollout.errors import did_you_mean
 

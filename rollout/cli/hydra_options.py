@@ -28,7 +28,7 @@ def check(arguments: list[str]) -> None:
     options = _parsed(arguments)
     if options.experimental_rerun is not None:
         raise UserError(f"--experimental-rerun: would load a pickle, which can run any program; use {_REPLAY}")
-    if options.resolve and options.cfg is None and not options.help:
+    if options.resolve and options.cfg is None:
         raise UserError("--resolve: belongs to --cfg; write `--cfg job --resolve`")
     given = [name.replace("_", "-") for name in _ONE_OF if getattr(options, name)]
     if len(given) > 1:

@@ -81,8 +81,8 @@ def launch(arguments: list[str], replayed: Path | None = None, trusted: bool = F
 def _understood(arguments: list[str], replayed: Path | None) -> list[str]:
     """The command for Hydra: options first, texts quoted. Raises UserError for what is wrong with it, all at once."""
     is_sweep = hydra_options.is_sweep(arguments)
-    if asked := [word for word in arguments if word in ("-h", "--help", "--hydra-help")]:
-        return asked[:1]  # whatever else is wrong
+    if "--hydra-help" in arguments:
+        return ["--hydra-help"]  # whatever else is wrong
     if not {"-sc", "--shell-completion"} & set(arguments):  # whose overrides are unfinished words
         others = None if is_sweep else lambda words: _other_problems(words, replayed)
         mistakes.refuse(arguments, is_sweep, others, [] if replayed is None else [saved_config.NAME])

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from rollout.cli.commands import named
+from rollout.cli.help import asked, show
 from rollout.cli.one_line_errors import one_line_errors
 
 
@@ -17,7 +18,9 @@ def main() -> None:
         if folder not in sys.path:
             sys.path.insert(0, folder)
         arguments = sys.argv[1:]
-        if arguments and (command := named(arguments[0])) is not None:
+        if (topics := asked(arguments)) is not None:
+            show(topics)
+        elif arguments and (command := named(arguments[0])) is not None:
             command.run(arguments[1:])
         else:
             from rollout.cli.launch import run

@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from rollout.cli.hydra_errors import explain, unknown_key
 from rollout.cli.synonyms import meant, nearly_meant
 from rollout.config import STEPS
-from rollout.config.fields import config_fields, schema, type_of
+from rollout.config.fields import schema
+from rollout.config.keys import config_fields, type_of
 from rollout.config.overrides import as_typed, key_of, quoted
 from rollout.config.presets import conf_dir
 from rollout.errors import UserError, nearest

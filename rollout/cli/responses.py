@@ -11,8 +11,9 @@ from typing import Any
 
 import msgspec
 
-from rollout.cli.arguments import help_text, output_problems, show_help
+from rollout.cli.arguments import output_problems, show_help
 from rollout.cli.commands import named
+from rollout.cli.help import text
 from rollout.cli.latest import named_path
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import DataConfig, PostprocessConfig, RunConfig, trust
@@ -80,7 +81,7 @@ def begin(
     command = named(name)
     assert command is not None
     assert command.keys is not None
-    show_help(arguments, help_text(command))
+    show_help(arguments, lambda: text([name]))
     _, words = trust.asked(arguments)  # responses are data only, so trust makes no difference
     keys = parse(command.keys, words, _path_problems, command.paths)
     path = named_path(keys.input)

@@ -4,7 +4,7 @@ from difflib import get_close_matches
 from functools import cache
 from typing import get_origin
 
-from rollout.config.fields import config_fields, type_of
+from rollout.config.keys import config_fields, type_of
 from rollout.config.overrides import quoted
 
 _KEYS = {

@@ -5,14 +5,10 @@ template such as `{question}` as a dictionary. A word is `key=value` only where 
 any other is a path, where the command takes paths.
 """
 
-import ast
 import dataclasses
-import inspect
-import json
 import os
 import re
 import shlex
-import textwrap
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
@@ -152,34 +148,6 @@ def _is_value(word: str, fields: Collection[str]) -> bool:
     return not word.startswith("--") and word.partition("=")[0] not in fields
 
 
-def usage(kind: type[Any]) -> str:
-    """A line for every key: its name, default and documentation."""
-    docs, lines = field_docs(kind), []
-    for item in dataclasses.fields(kind):
-        default = "" if item.default is dataclasses.MISSING else f" [{_shown(item.default)}]"
-        text = textwrap.wrap(docs[item.name] + default, width=96)
-        lines.append(f"  {item.name:<17}" + ("\n" + " " * 19).join(text))
-    return "\n".join(lines)
-
-
-def field_docs(kind: type[Any]) -> dict[str, str]:
-    """The string under every field of the dataclass `kind`, those of its bases too, on one line."""
-    found = dict[str, str]()
-    for part in reversed(kind.__mro__):
-        found |= _own_docs(part) if dataclasses.is_dataclass(part) else {}
-    return found
-
-
-def _own_docs(kind: type[Any]) -> dict[str, str]:
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(definition, ast.ClassDef)
-    found = {}
-    for field, below in zip(definition.body, definition.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-            found[ast.unparse(field.target)] = " ".join(str(below.value.value).split())
-    return found
-
-
 def _required(kind: type[Any]) -> Iterator[str]:
     for item in dataclasses.fields(kind):
         if item.default is item.default_factory is dataclasses.MISSING:
@@ -231,7 +199,3 @@ def _decoded(text: str) -> str:
     except UnicodeEncodeError as error:
         raise ValueError("is not valid UTF-8; check the encoding of the terminal or script") from error
     return re.sub(r"\\([nt\\])", lambda match: _ESCAPES[match[1]], text)
-
-
-def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rollout.config import RunConfig, TrackingConfig
-from rollout.config.fields import config_fields
+from rollout.config.keys import config_fields
 from rollout.config.limits import value_problems
 
 

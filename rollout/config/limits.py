@@ -11,14 +11,18 @@ _BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
 }
 
 
+def in_words(limits: Mapping[str, Any]) -> str:
+    """The bounds among the `limits` of a field, as in: at least 0 and at most 1."""
+    return " and ".join(f"{words} {limits[name]}" for name, (_, words) in _BOUNDS.items() if name in limits)
+
+
 def value_problems(key: str, value: Any, limits: Mapping[str, Any]) -> Iterator[str]:
     """Why `value` is not within the `limits` of a field; None always is."""
     if value is None:
         return
     bounds = [name for name in _BOUNDS if name in limits]
     if not all(_BOUNDS[name][0](value, limits[name]) for name in bounds):  # NaN fails every comparison
-        wanted = " and ".join(f"{_BOUNDS[name][1]} {limits[name]}" for name in bounds)
-        yield f"{key}={value}: must be {wanted}"
+        yield f"{key}={value}: must be {in_words(limits)}"
     for word in value if isinstance(value, list) else [value]:
         if "choices" in limits and word not in limits["choices"]:
             yield f"{key}={word}: choose from {', '.join(limits['choices'])}"

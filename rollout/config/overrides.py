@@ -18,7 +18,7 @@ from hydra.errors import HydraException
 from hydra.grammar.gen.OverrideLexer import OverrideLexer
 from hydra.grammar.gen.OverrideParser import OverrideParser
 
-from rollout.config.fields import type_of, type_of_item
+from rollout.config.keys import type_of, type_of_item
 from rollout.errors import UserError
 from rollout.files import at_home
 

@@ -1,7 +1,9 @@
-"""The presets that come with this program: where they are, and what they say of the hardware."""
+"""The presets that come with this program: where they are, what each is for, and what they say of the hardware."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,58 @@ def conf_dir() -> str:
     package = Path(__file__).resolve().parent.parent
     installed = package / "conf"
     return str(installed if installed.is_dir() else package.parent / "conf")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A file of `conf/GROUP/`."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """As in GROUP=NAME."""
+        return self.path.stem
+
+    @property
+    def comment(self) -> list[str]:
+        """The comment that the file begins with: on its first line what it is for, then what there is to know of it."""
+        lines = (line for line in self.path.read_text("utf-8").splitlines() if not line.startswith("# @package"))
+        return [line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines)]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What it gives to keys, by dotted key without the group."""
+        return dict(leaves(yaml.safe_load(self.path.read_text("utf-8")) or {}))
+
+
+@dataclass(frozen=True)
+class Group:
+    """A folder of `conf/`."""
+
+    name: str
+    defaults: Mapping[str, str]
+    """The presets of runs that name none, and when they are: one, or two that depend on the machine, or none."""
+    presets: list[Preset]
+    """Those first, then the others by name."""
+
+
+_BY_MACHINE = {"${default_hardware:}": {"single_gpu": "default with a GPU", "cpu": "default without a GPU"}}
+
+
+def groups() -> list[Group]:
+    """Every group of presets, in the order of `config.yaml`."""
+    entries = yaml.safe_load((Path(conf_dir()) / "config.yaml").read_text("utf-8"))["defaults"]
+    chosen = {name: preset for entry in entries if isinstance(entry, dict) for name, preset in entry.items()}
+    return [_group(name, preset) for name, preset in chosen.items() if not name.startswith("override ")]
+
+
+def _group(name: str, chosen: str | None) -> Group:
+    defaults = {} if chosen is None else _BY_MACHINE.get(chosen, {chosen: "default"})
+    presets = [Preset(path) for path in (Path(conf_dir()) / name).glob("*.yaml")]
+    order = [*defaults]
+    presets.sort(key=lambda preset: (order.index(preset.name) if preset.name in order else len(order), preset.name))
+    return Group(name, defaults, presets)
 
 
 def is_of_preset(key: str, value: Any) -> bool:

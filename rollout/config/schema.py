@@ -301,13 +301,22 @@ class RunConfig:
     """One run. Groups with presets first, then what rarely changes."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    """The prompts: where they are, and what becomes of those that cannot be used."""
     model: ModelConfig = field(default_factory=ModelConfig)
+    """The model, its tokenizer and its chat template."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    """How many responses each prompt gets, and how they are drawn."""
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
+    """What vLLM runs on, and how it uses it."""
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
+    """What is made of the responses: scores, a selection, numbers, exports, a report."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    """How the progress of a run is kept: metrics.jsonl and Weights & Biases."""
     store: StoreConfig = field(default_factory=StoreConfig)
+    """When finished samples become durable."""
     engine: EngineConfig = field(default_factory=EngineConfig)
+    """How an engine is loaded, and started again when it dies."""
     sweep: SweepConfig = field(default_factory=SweepConfig)
+    """How the jobs of a sweep are compared."""
     dry_run: bool = False
     """Check the command, the input and the model's files, say what would run, and stop."""

@@ -9,7 +9,7 @@ from typing import Any, get_origin
 import yaml
 
 from rollout.config import RunConfig
-from rollout.config.fields import type_of_item
+from rollout.config.keys import type_of_item
 
 _TEXT, _NULL = "tag:yaml.org,2002:str", "tag:yaml.org,2002:null"
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rollout.cli.arguments import show_help
+from rollout.cli.help import text
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import RunConfig, trust
 from rollout.errors import UserError, did_you_mean, nearest
@@ -24,8 +25,6 @@ from rollout.store.digest import Digest
 from rollout.store.layout import MERGED, OUTPUT
 from rollout.store.provenance import Provenance
 from rollout.store.run_record import Throughput, now
-
-USAGE = "usage: python -m rollout merge FOLDER [FOLDER ...] OUT"
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class MergeRecord:
 def main(arguments: list[str]) -> None:
     """The command. Exit codes as of `python -m rollout`."""
     with one_line_errors(), stop_on_signal():
-        show_help(arguments, f"{__doc__}\n{USAGE}")
+        show_help(arguments, lambda: text(["merge"]))
         _, arguments = trust.asked(arguments)  # it reads data only, so trust makes no difference
         folders, output = _parse(arguments)
         shards = merge(folders, output)

@@ -40,7 +40,7 @@ _OWN = ("run_dir", "input", "output_dir")
 def main(arguments: list[str]) -> None:
     """The command. Exit codes as of `python -m rollout`."""
     with one_line_errors(), stop_on_signal():
-        show_help(arguments, __doc__)
+        show_help(arguments, lambda: str(__doc__))
         try:
             postprocess(arguments)
         except UserError as error:

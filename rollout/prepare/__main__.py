@@ -19,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.cli.arguments import output_problems, show_help
+from rollout.cli.help import text
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import PrepareConfig, trust
-from rollout.config.arguments import parse, usage
+from rollout.config.arguments import parse
 from rollout.config.overrides import hydra_word
 from rollout.errors import UserError
 from rollout.files import disk_full_explained, replacing, same_file, user_path
@@ -29,8 +30,6 @@ from rollout.prepare.chat_rows import CHATS_AS_JSON, PROMPT, Plan, Refusal, plan
 from rollout.prepare.folders import open_source
 from rollout.process.signals import stop_on_signal
 from rollout.records import Message
-
-USAGE = "usage: python -m rollout prepare IN OUT [key=value ...]"
 
 _ROW_GROUP_BYTES = 32 << 20
 _PLACES_SHOWN = 3
@@ -43,7 +42,7 @@ _canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str).e
 def main(arguments: list[str]) -> None:
     """The command. Exit codes as of `python -m rollout`; 1 also when there is nothing to write."""
     with one_line_errors(), stop_on_signal():
-        show_help(arguments, f"{__doc__}\n{USAGE}\n\n{usage(PrepareConfig)}")
+        show_help(arguments, lambda: text(["prepare"]))
         _, arguments = trust.asked(arguments)  # the input is data only, so trust makes no difference
         config = parse(PrepareConfig, arguments, _path_problems, ("input", "output"))
         for line in _report_lines(prepare(config), config):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rollout.config import RunConfig
-from rollout.config.fields import config_fields
+from rollout.config.keys import config_fields
 from rollout.data.tables import Table
 from rollout.engine import content
 from rollout.engine.model_files import folder_hash

@@ -1,7 +1,7 @@
 """`python -m rollout verify RUN_DIR [rows=32] [hardware=...]`: generate some rows of a run again and compare.
 
-Takes that many rows, evenly spread over the run (`rows=all`: every one), generates their samples with the saved config
-and compares them with rollouts.parquet: text, finish reason and number of tokens. Nothing in RUN_DIR is written to.
+Takes `rows` of them, evenly spread over the run (`rows=all`: every one), generates their samples with the saved config
+and compares them with rollouts.parquet: text, finish reason and number of tokens. Nothing in the run's folder changes.
 Exit code 0 when every sample is the same, else 1.
 """
 
@@ -18,6 +18,7 @@ from rich.text import Text
 
 from rollout.cli import saved_config
 from rollout.cli.arguments import run_folder, show_help
+from rollout.cli.help import text
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import PostprocessConfig, RunConfig, trust
 from rollout.data.tables import Table, open_table
@@ -33,11 +34,6 @@ from rollout.verify.compare import Comparison
 
 log = logging.getLogger("rollout.verify")  # whose __name__ is __main__ when it is the command
 
-USAGE = (
-    "usage: python -m rollout verify RUN_DIR [rows=32 | rows=all] [hardware=...] [data.path=...] [model.path=...] "
-    "[trust=true]"
-)
-
 _ROWS = 32
 _USED = ("model", "hardware")  # groups of the config
 _MAY_CHANGE = ("data.path", "model.path", "model.tokenizer", "model.chat_template")
@@ -47,7 +43,7 @@ _MAY_CHANGE = ("data.path", "model.path", "model.tokenizer", "model.chat_templat
 def main(arguments: list[str]) -> None:
     """The command. Exit code 0 when all samples match, 1 when some do not or after a mistake, 130 after Ctrl-C."""
     with one_line_errors():
-        show_help(arguments, f"{__doc__}\n{USAGE}")
+        show_help(arguments, lambda: text(["verify"]))
         trusted, overrides = trust.asked(arguments[1:])
         found = verify(run_folder(arguments[0]), overrides, trusted)
         sys.exit(0 if found.matches == found.samples else 1)

@@ -427,15 +427,8 @@ def test_what_may_come_from_a_mistake_is_not_reported_beside_it(inputs: Path) ->
     assert lines == "error: data.promt: no such key, did you mean data.prompt_key?\n"
 
 
-@pytest.mark.parametrize("words", [["n_samples=4", "--help"], ["-h", "nonsense"], ["--help"]])
-def test_help_is_given_whatever_else_is_wrong(words: list[str], tmp_path: Path) -> None:
-    result = run_here(*words, cwd=tmp_path)
-    assert result.returncode == 0
-    assert "Choose a preset per group" in result.stdout
-
-
 @pytest.mark.parametrize("module", ["resume", "replay", "postprocess", "prepare", "merge", "verify"])
 def test_every_command_gives_help_behind_its_keys(module: str, tmp_path: Path) -> None:
     result = run_here("x", "a=b", "--help", cwd=tmp_path, module=f"rollout.{module}")
     assert (result.returncode, result.stderr) == (0, "")
-    assert re.search(rf"python -m rollout[ .]{module} ", result.stdout)
+    assert f"python -m rollout{'.' if module == 'postprocess' else ' '}{module}" in result.stdout

@@ -33,20 +33,11 @@ def modules_imported_by(*arguments: str, cwd: Path) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--cfg", "job"], ["sampling=none_such"], ["data.path=input.parquet", "sampling.n_samples=0"]],
+    [["--hydra-help"], ["--cfg", "job"], ["sampling=none_such"], ["data.path=input.parquet", "sampling.n_samples=0"]],
 )
 def test_answers_that_need_no_model_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
     write_input(tmp_path / "input.parquet", [{"prompt": chat("hello")}])
     assert not modules_imported_by(*arguments, cwd=tmp_path) & HEAVY
-
-
-def test_help_lists_every_group_and_preset(tmp_path: Path) -> None:
-    result = run_command("--help", cwd=tmp_path)
-    assert result.returncode == 0
-    assert (
-        "hardware: cpu, debug, dual_gpu, fp8, low_mem, multi_gpu, ray_cluster, single_gpu, throughput" in result.stdout
-    )
-    assert "sampling: default, greedy, high_temp" in result.stdout
 
 
 def test_a_run_from_any_folder_writes_below_that_folder(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from rollout.cli.commands import COMMANDS, Command
 from rollout.config import PrepareConfig
-from rollout.config.arguments import field_docs, parse, usage
+from rollout.config.arguments import parse
+from rollout.config.keys import field_docs
 from rollout.config.schema import _field
 from rollout.errors import UserError
 
@@ -106,17 +107,6 @@ def test_all_mistakes_are_named_at_once() -> None:
         "flag=maybe: must be true or false",
         "path: must be given; write path=...",
     )
-
-
-def test_usage_shows_each_key_with_its_default_and_documentation() -> None:
-    assert [line.split(maxsplit=1) for line in usage(Example).splitlines()] == [
-        ["path", "Where it is, on two lines."],
-        ["text", "A text. [x]"],
-        ["names", "Names. [null]"],
-        ["count", "A number. [1]"],
-        ["flag", "A switch. [false]"],
-        ["share", "A share. [null]"],
-    ]
 
 
 @pytest.mark.parametrize("command", [one for one in COMMANDS if one.paths], ids=lambda command: command.name)

@@ -1,6 +1,5 @@
 """Every field has one home: its default, its limits and its documentation; presets hold only what differs."""
 
-import ast
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +8,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout.config import RunConfig, schema
+from rollout.config import RunConfig
 from rollout.config.check import check, column_warnings, config_warnings
-from rollout.config.fields import build, config_fields
+from rollout.config.fields import build
+from rollout.config.keys import config_fields
 from rollout.config.presets import conf_dir
 from tests.conftest import composed
 
@@ -124,25 +124,6 @@ def test_no_file_restates_a_default(path: Path) -> None:
     is_global = path.parent == CONF or "@package _global_" in path.read_text()
     said = cfg if is_global else OmegaConf.create({path.parent.name: cfg})
     assert [key for key, value in DEFAULTS.items() if OmegaConf.select(said, key, default=...) == value] == []
-
-
-def test_every_knob_is_documented_under_its_field() -> None:
-    documented: set[tuple[str, str]] = set()
-    for node in ast.parse(Path(schema.__file__).read_text()).body:
-        if isinstance(node, ast.ClassDef):
-            for statement, below in zip(node.body, node.body[1:], strict=False):
-                match statement, below:
-                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))) if text:
-                        documented.add((node.name, name))
-    assert {(owner(key), key.rpartition(".")[2]) for key in DEFAULTS} - documented == set()
-
-
-def owner(key: str) -> str:
-    """The dataclass that declares a field."""
-    node: Any = RunConfig()
-    for name in key.split(".")[:-1]:
-        node = getattr(node, name)
-    return type(node).__name__
 
 
 @pytest.mark.parametrize(

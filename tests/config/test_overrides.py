@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from rollout.cli.compose import compose_run
 from rollout.config import RunConfig, yaml_texts
-from rollout.config.fields import config_fields, required, type_of
+from rollout.config.keys import config_fields, required, type_of
 from rollout.config.overrides import as_typed, hydra_word
 from rollout.errors import UserError
 from tests.in_process import run_here
