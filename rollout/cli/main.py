@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from rollout.cli.commands import named
+from rollout.cli.completion import OPTIONS
+from rollout.cli.completion import main as complete
 from rollout.cli.help import asked, show
 from rollout.cli.one_line_errors import one_line_errors
 
@@ -22,6 +24,8 @@ def main() -> None:
             show(topics)
         elif arguments and (command := named(arguments[0])) is not None:
             command.run(arguments[1:])
+        elif OPTIONS & set(arguments):
+            complete(arguments)
         else:
             from rollout.cli.launch import run
 

@@ -1,7 +1,6 @@
 """The command line as a user meets it: real processes, their exit codes and what they print."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -189,20 +188,3 @@ def test_a_folder_with_results_in_it_is_not_written_to(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "rollouts.parquet already exists there" in result.stderr
     assert pd.read_parquet(tmp_path / "rollouts.parquet").columns.tolist() == ["prompt"]
-
-
-@pytest.mark.parametrize(
-    ("typed", "offered"),
-    [
-        ("rollout sampling=", {"sampling=default", "sampling=greedy", "sampling=high_temp"}),
-        ("rollout hardware=d", {"hardware=debug", "hardware=dual_gpu"}),
-        ("rollout sampling.t", {"sampling.temperature=", "sampling.top_k=", "sampling.top_p="}),
-    ],
-)
-def test_the_shell_completes_groups_presets_and_keys(typed: str, offered: set[str], tmp_path: Path) -> None:
-    script = Path(sys.executable).with_name("rollout")
-    environment = os.environ | {"COMP_LINE": typed}
-    result = subprocess.run(
-        [script, "-sc", "query=bash"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
-    )
-    assert set(result.stdout.split()) == offered

@@ -1,6 +1,7 @@
 """What is said of each key: type, default, limits and the string under it."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from rollout.cli.commands import COMMANDS
 from rollout.config import RunConfig
@@ -52,5 +53,5 @@ def test_the_keys_of_a_run_are_the_fields_of_its_config() -> None:
 
 
 def test_every_key_of_runs_and_commands_is_documented() -> None:
-    kinds = {RunConfig, *(command.keys for command in COMMANDS if command.keys is not None)}
+    kinds: set[type[Any]] = {RunConfig, *(command.keys for command in COMMANDS if command.keys is not None)}
     assert all(key.meaning for kind in kinds for key in keys_of(kind))
