@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rollout.cli.help import ASKS
 from rollout.cli.latest import named_path
 from rollout.errors import UserError
 from rollout.files import as_argument, short, user_path
@@ -14,13 +13,20 @@ from rollout.store.layout import JOURNAL, MANIFEST, MERGED, METRICS, OUTPUT, SCO
 
 _KEPT = {MANIFEST, MERGED, METRICS, OUTPUT, SCORES, WRITTEN}
 
+ASKS = {"--help", "-h"}
+"""The options that ask for help, whatever else is in the command."""
+
+
+def asks_for_help(arguments: list[str]) -> bool:
+    """Whether one of the `arguments` does."""
+    return bool(ASKS & set(arguments))
+
 
 def show_help(arguments: list[str], text: Callable[[], str]) -> None:
     """Print the `text` and exit where the `arguments` of a command ask for help, or where there are none."""
-    is_asked = bool(set(ASKS) & set(arguments))
-    if is_asked or not arguments:
+    if asks_for_help(arguments) or not arguments:
         print(text())
-        sys.exit(0 if is_asked else 1)
+        sys.exit(0 if arguments else 1)
 
 
 def run_folder(word: str) -> Path:

@@ -23,9 +23,6 @@ from rollout.errors import UserError
 from rollout.files import at_home
 from rollout.store.layout import MANIFEST
 
-OPTIONS = {"-sc", "--shell-completion"}
-"""Hydra's names for this."""
-
 _OF_RUNS = ("--help", "--multirun", "--cfg", "--resolve", "--config-dir", "--info", "--hydra-help", "--version")
 _OF_OPTIONS = {
     **dict.fromkeys(("--cfg", "-c"), ("job", "hydra", "all")),
@@ -41,12 +38,11 @@ _UNFINISHED = ("=", ".", "/")
 _SPECIAL = re.compile(r"([^\w@%+=:,./~\[\]{}-])")
 
 
-def main(arguments: list[str]) -> None:
+def complete(asked: list[str]) -> None:
     """Print the script of a shell, or the candidates for the command line in COMP_LINE up to COMP_POINT.
 
     Raises UserError for words that name neither.
     """
-    asked = [word for word in arguments if word not in OPTIONS]
     action, _, shell = "".join(asked[:1]).partition("=")
     if len(asked) != 1 or action not in ("install", "uninstall", "query") or shell not in INSTALL:
         raise UserError(f"-sc {' '.join(asked)}: write -sc install=SHELL or -sc uninstall=SHELL; SHELL is {_shells()}")

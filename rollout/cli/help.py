@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import get_origin
 
 import rollout
+from rollout.cli.arguments import ASKS
 from rollout.cli.commands import COMMANDS, Command, named
 from rollout.config import RunConfig
 from rollout.config.keys import Key, Section, keys_of, required, sections, shown
@@ -18,8 +19,6 @@ from rollout.config.presets import Group, Preset, groups
 from rollout.errors import UserError, did_you_mean
 from rollout.terminal.columns import columns, longest, separated, unbroken, wrapped
 
-ASKS = ("--help", "-h")
-"""The options that ask for help, whatever else is in the command."""
 ALL = "all"
 """The topic of every key there is."""
 
@@ -56,18 +55,18 @@ _MORE = (
 )
 
 
-def asked(arguments: list[str]) -> list[str] | None:
-    """The topics that the `arguments` of `python -m rollout` want explained; None where they do not ask for help."""
-    if not set(ASKS) & set(arguments) or arguments[0] == "help":
-        return None
+def topics_in(arguments: list[str]) -> list[str]:
+    """What the `arguments` of `python -m rollout` want explained, with the command `help` or an option that asks."""
+    if arguments[0] == "help":
+        return [word for word in arguments[1:] if word not in ASKS]
     if (command := named(arguments[0])) is not None:
         return [command.name]
     return [word for word in arguments if "=" not in word and next(_explained(word), None) is not None]
 
 
-def show(arguments: list[str]) -> None:
-    """The command `help`. Raises UserError for a topic that there is not."""
-    print(text([word for word in arguments if word not in ASKS]))
+def show(topics: list[str]) -> None:
+    """Print what there is to say of them. Raises UserError for one that there is not."""
+    print(text(topics))
 
 
 def text(topics: list[str]) -> str:

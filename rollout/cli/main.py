@@ -1,16 +1,17 @@
-"""`python -m rollout` and the console script: a command, or without one a run.
+"""`python -m rollout` and the console script: help, completion, a command, or without one a run.
 
-Hydra is not imported here: `--help` must answer at once.
+What each of them needs is imported for it only: help must answer at once, and none needs Hydra but a run.
 """
 
 import sys
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
+from rollout.cli.arguments import asks_for_help
 from rollout.cli.commands import named
-from rollout.cli.completion import OPTIONS
-from rollout.cli.completion import main as complete
-from rollout.cli.help import asked, show
 from rollout.cli.one_line_errors import one_line_errors
+
+_COMPLETION = {"-sc", "--shell-completion"}
 
 
 def main() -> None:
@@ -19,14 +20,46 @@ def main() -> None:
         folder = str(Path.cwd())  # as with `python -m`: a scorer of the user's is looked for there
         if folder not in sys.path:
             sys.path.insert(0, folder)
-        arguments = sys.argv[1:]
-        if (topics := asked(arguments)) is not None:
-            show(topics)
-        elif arguments and (command := named(arguments[0])) is not None:
-            command.run(arguments[1:])
-        elif OPTIONS & set(arguments):
-            complete(arguments)
-        else:
-            from rollout.cli.launch import run
+        _do(sys.argv[1:])
 
-            run(arguments)
+
+def _do(arguments: list[str]) -> None:
+    command = named(arguments[0]) if arguments else None
+    if asks_for_help(arguments) or (command is not None and command.name == "help"):
+        from rollout.cli.help import text, topics_in
+
+        print(text(topics_in(arguments)))
+    elif command is not None:
+        _leave_pandas_out()
+        command.run(arguments[1:])
+    elif _COMPLETION & set(arguments):
+        from rollout.cli.completion import complete
+
+        complete([word for word in arguments if word not in _COMPLETION])
+    else:
+        _leave_pandas_out()
+        from rollout.cli.launch import run
+
+        run(arguments)
+
+
+def _leave_pandas_out() -> None:
+    """Keep Arrow from importing pandas to see whether what it converts is of pandas: nothing of ours is.
+
+    It would take every command 0.2 s and 33 MB. Only a process that does nothing but a command may be told so: from
+    then on Arrow takes the NaN of a pandas object for a number.
+    """
+    import pyarrow as pa
+
+    if "pandas" not in sys.modules:
+        sys.meta_path.insert(0, _NoPandas())
+        pa.array([])  # the first conversion looks for it, and no other
+        del sys.meta_path[0]
+
+
+class _NoPandas(MetaPathFinder):
+    """As if it were not installed."""
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        if fullname == "pandas":
+            raise ModuleNotFoundError(name=fullname)

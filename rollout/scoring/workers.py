@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.synchronize import Semaphore
 from types import FrameType
-from typing import Any
-
-from pebble import ProcessExpired, ProcessFuture, ProcessPool
+from typing import TYPE_CHECKING, Any
 
 from rollout.config import ScoreConfig
 from rollout.scoring.scorers import Scored, Scorer, scorer_of
+
+if TYPE_CHECKING:  # takes 50 ms, and most commands score nothing
+    from pebble import ProcessFuture, ProcessPool
 
 Item = tuple[str, Any, dict[str, Any]]
 """What a scorer is called with: response, ground truth, row."""
@@ -36,6 +37,8 @@ def scoring(score: ScoreConfig) -> Iterator[Callable[[Sequence[Item]], list[Scor
 
     It never raises for a scorer's sake: such a response has no score but an error.
     """
+    from pebble import ProcessPool
+
     context = multiprocessing.get_context("spawn")  # a fork would copy the engine's threads and locks
     workers = score.workers or os.cpu_count() or 1
     begun = context.Semaphore(0)
@@ -68,19 +71,23 @@ def scoring(score: ScoreConfig) -> Iterator[Callable[[Sequence[Item]], list[Scor
 
 def _result(future: "ProcessFuture[list[Scored]]") -> list[Scored] | None:
     """The scores of a chunk, or None when its worker had to be killed or died."""
+    from pebble import ProcessExpired
+
     try:
         return future.result()
     except (TimeoutError, ProcessExpired):
         return None
 
 
-def _one_by_one(pool: ProcessPool, chunk: Sequence[Item], timeout: float) -> list[Scored]:
+def _one_by_one(pool: "ProcessPool", chunk: Sequence[Item], timeout: float) -> list[Scored]:
     """The same chunk again, to find the response that is to blame and to score the others."""
     futures = [pool.schedule(_score_chunk, ([item],), timeout=timeout + _GRACE) for item in chunk]
     return [_single(future, timeout) for future in futures]
 
 
 def _single(future: "ProcessFuture[list[Scored]]", timeout: float) -> Scored:
+    from pebble import ProcessExpired
+
     try:
         (scored,) = future.result()
     except TimeoutError:
