@@ -181,7 +181,7 @@ def _everything() -> Iterator[str]:
 
 
 def _of_command(command: Command) -> Iterator[str]:
-    yield from wrapped(f"{program()} {command.name} {command.arguments}", indent=0)
+    yield from wrapped(f"usage: {program()} {command.name} {command.arguments}", indent=0)
     yield from wrapped(f"{command.meaning[0].upper()}{command.meaning[1:]}.", indent=2)
     for paragraph in _docstring(command):
         yield from ("", *wrapped(paragraph, indent=2))

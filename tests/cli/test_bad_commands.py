@@ -431,4 +431,4 @@ def test_what_may_come_from_a_mistake_is_not_reported_beside_it(inputs: Path) ->
 def test_every_command_gives_help_behind_its_keys(module: str, tmp_path: Path) -> None:
     result = run_here("x", "a=b", "--help", cwd=tmp_path, module=f"rollout.{module}")
     assert (result.returncode, result.stderr) == (0, "")
-    assert f"python -m rollout{'.' if module == 'postprocess' else ' '}{module}" in result.stdout
+    assert f"rollout{'.' if module == 'postprocess' else ' '}{module}" in result.stdout

@@ -285,7 +285,7 @@ def test_every_mistake_is_one_line_with_its_cure_and_nothing_is_written(
 def test_without_arguments_and_with_help_a_command_says_how_it_is_used(command: str, tmp_path: Path) -> None:
     alone, asked = (run_here(command, *more, cwd=tmp_path) for more in ((), ("x", "--help")))
     assert (alone.returncode, asked.returncode, alone.stdout) == (1, 0, asked.stdout)
-    assert f"usage: python -m rollout {command} " in asked.stdout
+    assert f"usage: rollout {command} " in asked.stdout
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link])

@@ -19,25 +19,6 @@ from tests.in_process import run_here
 
 pytestmark = pytest.mark.long
 
-HEAVY = {"vllm", "torch", "transformers", "wandb", "pandas", "matplotlib"}
-
-
-def modules_imported_by(*arguments: str, cwd: Path) -> set[str]:
-    command = [sys.executable, "-X", "importtime", "-m", "rollout", *arguments]
-    trace = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120, check=False).stderr
-    names = [line.rpartition("|")[2].strip() for line in trace.splitlines() if line.startswith("import time:")]
-    assert "hydra" in names
-    return {name.partition(".")[0] for name in names}
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [["--hydra-help"], ["--cfg", "job"], ["sampling=none_such"], ["data.path=input.parquet", "sampling.n_samples=0"]],
-)
-def test_answers_that_need_no_model_import_nothing_heavy(arguments: list[str], tmp_path: Path) -> None:
-    write_input(tmp_path / "input.parquet", [{"prompt": chat("hello")}])
-    assert not modules_imported_by(*arguments, cwd=tmp_path) & HEAVY
-
 
 def test_a_run_from_any_folder_writes_below_that_folder(tmp_path: Path) -> None:
     result = run_command(*ECHO, "sampling.n_samples=2", cwd=tmp_path)

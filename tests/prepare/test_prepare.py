@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.config import DataConfig, PrepareConfig
-from rollout.config.arguments import field_docs
+from rollout.config.keys import field_docs
 from rollout.data.prompts import open_input, read_prompts
 from rollout.errors import UserError
 from rollout.prepare.__main__ import Report, prepare
