@@ -46,7 +46,7 @@ def _do(arguments: list[str]) -> None:
 def _leave_pandas_out() -> None:
     """Keep Arrow from importing pandas to see whether what it converts is of pandas: nothing of ours is.
 
-    It would take every command 0.2 s and 33 MB. Only a process that does nothing but a command may be told so: from
+    It would take every command 0.1 s and 35 MB. Only a process that does nothing but a command may be told so: from
     then on Arrow takes the NaN of a pandas object for a number.
     """
     import pyarrow as pa

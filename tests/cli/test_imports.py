@@ -83,3 +83,10 @@ def test_answers_that_need_no_model_import_nothing_heavy(words: list[str], tmp_p
     (names,) = imported_by(words, cwd=tmp_path).values()
     assert "hydra" in names
     assert not names & (HEAVY | {"pebble"})
+
+
+def test_commands_on_files_need_no_hydra(tmp_path: Path) -> None:
+    write_input(tmp_path / "theirs.parquet", [{"prompt": "a", "response": "b"}, {"prompt": "a", "response": "c"}])
+    commands = [["analyze", "theirs.parquet"], ["filter", "theirs.parquet", "kept.parquet"]]
+    commands += [["flatten", "kept.parquet", "flat.csv"], ["export", "kept.parquet", "kept.jsonl"]]
+    assert not set.union(*imported_by(*commands, cwd=tmp_path).values()) & (HEAVY | {"hydra", "pebble"})
