@@ -54,11 +54,12 @@ class Group:
 _BY_MACHINE = {"${default_hardware:}": {"single_gpu": "default with a GPU", "cpu": "default without a GPU"}}
 
 
-def groups() -> list[Group]:
+@cache
+def groups() -> tuple[Group, ...]:
     """Every group of presets, in the order of `config.yaml`."""
     entries = yaml.safe_load((Path(conf_dir()) / "config.yaml").read_text("utf-8"))["defaults"]
     chosen = {name: preset for entry in entries if isinstance(entry, dict) for name, preset in entry.items()}
-    return [_group(name, preset) for name, preset in chosen.items() if not name.startswith("override ")]
+    return tuple(_group(name, preset) for name, preset in chosen.items() if not name.startswith("override "))
 
 
 def _group(name: str, chosen: str | None) -> Group:

@@ -13,7 +13,7 @@ from rollout.cli.completion import candidates, read
 from rollout.config import RunConfig
 from rollout.config.keys import config_fields, keys_of
 from rollout.config.presets import groups
-from tests.commands import run_command
+from tests.commands import run_fresh
 from tests.in_process import run_here
 
 
@@ -173,7 +173,7 @@ def test_another_shell_is_one_line(words: list[str], folder: Path) -> None:
 
 def test_hydras_own_keys_are_completed_by_hydra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMP_LINE", "rollout sampling.top_p=1 hydra/launcher=ba")
-    assert run_command("-sc", "query=zsh", cwd=folder).stdout == "hydra/launcher=basic\n"
+    assert run_fresh("-sc", "query=zsh", cwd=folder).stdout == "hydra/launcher=basic\n"
 
 
 def test_asking_imports_nothing_that_takes_time(folder: Path) -> None:
