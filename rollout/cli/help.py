@@ -25,8 +25,7 @@ ALL = "all"
 _SHORT = 40  # characters of a default that stays on one line
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list, as [a,b]"}
 _WORDS = {
-    "IN": "a file of responses, or the folder of a run",
-    "OUT": "the file to write; its name says of which kind",
+    "OUT": "the folder to write to",
     "RUN": "the folder of a run, or `latest`: the run under outputs/ that started last; with trust=true also one of "
     "somebody else's that runs code or connects",
     "FOLDER": "a folder that holds runs, such as that of a sweep",
