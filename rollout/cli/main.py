@@ -8,8 +8,9 @@ from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 from rollout.cli.arguments import asks_for_help
-from rollout.cli.commands import named
+from rollout.cli.commands import COMMANDS, named
 from rollout.cli.one_line_errors import one_line_errors
+from rollout.errors import UserError, nearest
 
 _COMPLETION = {"-sc", "--shell-completion"}
 
@@ -36,6 +37,8 @@ def _do(arguments: list[str]) -> None:
         from rollout.cli.completion import complete
 
         complete([word for word in arguments if word not in _COMPLETION])
+    elif arguments and (meant := nearest(arguments[0], [command.name for command in COMMANDS])):
+        raise UserError(f"{arguments[0]}: no such command, did you mean {' or '.join(meant)}?")
     else:
         _leave_pandas_out()
         from rollout.cli.launch import run

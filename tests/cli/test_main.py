@@ -20,6 +20,19 @@ from tests.in_process import run_here
 pytestmark = pytest.mark.long
 
 
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["flaten", "run", "flat.csv"], "flaten: no such command, did you mean flatten?"),
+        (["resum", "latest"], "resum: no such command, did you mean resume?"),
+        (["nonsense"], "nonsense: cannot be read; write key=value, see --help"),
+    ],
+)
+def test_a_slip_in_the_name_of_a_command_is_one_line(words: list[str], line: str, tmp_path: Path) -> None:
+    result = run_here(*words, cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (1, f"error: {line}\n")
+
+
 def test_a_run_from_any_folder_writes_below_that_folder(tmp_path: Path) -> None:
     result = run_command(*ECHO, "sampling.n_samples=2", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
