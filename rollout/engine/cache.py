@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from rollout.config import EngineConfig, HardwareConfig, ModelConfig, RunConfig
-from rollout.engine import devices
+from rollout.engine import communication
 from rollout.engine.content import stamps
 from rollout.engine.protocol import Engine
 from rollout.process import watchdog
@@ -40,6 +40,8 @@ class Loaded:
     engine: Engine
     seconds: float
     reused: bool
+    safer: tuple[str, ...] = ()
+    """What was left out so that its GPUs can exchange data, as overrides; see `communication`."""
 
 
 class _HasShutdown(Protocol):
@@ -60,6 +62,8 @@ class EngineCache:
     def __init__(self) -> None:
         self._key = ""
         self._kept: Any = None
+        self.level = 0
+        """Of `communication.LADDER`, with which what is kept was built."""
         self.environment = ExitStack()
         """Undoes what the engine's `hardware.env` changed."""
 
@@ -95,13 +99,15 @@ ENVIRONMENT = {
 """What vLLM finds in its environment unless the user has set it: the shell's value or `hardware.env` counts more."""
 
 
-def acquire(spec: EngineSpec) -> Loaded:
+def acquire(spec: EngineSpec, level: int = 0) -> Loaded:
     """The engine for `spec`: the current one if it was built from an equal spec, else a new one, after the old one
-    has been shut down. Raises UserError when it cannot be built as asked.
+    has been shut down. A new one leaves out `level` ways of exchanging data between GPUs, see `communication.LADDER`.
+    Raises UserError when it cannot be built as asked.
     """
     start = time.monotonic()
-    engine, reused = _cache.get(spec, lambda: _load(spec))
-    return Loaded(engine, 0.0 if reused else time.monotonic() - start, reused)
+    engine, reused = _cache.get(spec, lambda: _load(spec, level))
+    safer = tuple(communication.as_overrides(spec.hardware, _cache.level))
+    return Loaded(engine, 0.0 if reused else time.monotonic() - start, reused, safer)
 
 
 def acquire_replicas(spec: EngineSpec, build: Callable[[], Kept]) -> tuple[Kept, bool]:
@@ -124,9 +130,7 @@ def environment(hardware: HardwareConfig) -> Iterator[None]:
 
 def _set_environment(hardware: HardwareConfig, undone_by: ExitStack) -> None:
     """Until `undone_by` is closed: vLLM reads its switches whenever it needs them, not only when it starts."""
-    without_multicast = {"VLLM_ALLREDUCE_USE_SYMM_MEM": "0"} if devices.lacks_multicast(hardware) else {}
-    ours = ENVIRONMENT | without_multicast
-    defaults = {name: value for name, value in ours.items() if name not in os.environ}
+    defaults = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
     asked = {"VLLM_BATCH_INVARIANT": "1"} if hardware.batch_invariant else {}
     for name, value in (defaults | hardware.env | asked).items():
         undone_by.callback(_restore, name, os.environ.get(name))
@@ -140,14 +144,15 @@ def _restore(name: str, value: str | None) -> None:
         os.environ[name] = value
 
 
-def _load(spec: EngineSpec) -> Engine:
-    _set_environment(spec.hardware, _cache.environment)
+def _load(spec: EngineSpec, level: int) -> Engine:
+    hardware, _cache.level = communication.safer(spec.hardware, level), level
+    _set_environment(hardware, _cache.environment)
     # imported here: vllm takes 5 to 14 seconds, which an error in the command must not wait for
     if spec.engine.kind == "echo":
         from rollout.engine.echo_engine import EchoEngine
 
-        return EchoEngine(spec.engine.echo, spec.hardware)
+        return EchoEngine(spec.engine.echo, hardware)
     from rollout.engine.vllm_engine import VLLMEngine
 
     watchdog.start()
-    return VLLMEngine(spec.model, spec.hardware)
+    return VLLMEngine(spec.model, hardware)

@@ -46,6 +46,8 @@ class Loading:
 
     timed_out: bool = False
     """Whether it took longer than it may."""
+    is_tried_again: bool = False
+    """Set by the caller where the failure of this start is not the end of the command."""
     _failed_at: float | None = None
     _ended: threading.Event = field(default_factory=threading.Event)
 
@@ -69,7 +71,7 @@ def supervised(log_file: Path, limit: float | None) -> Iterator[Loading]:
         _stop(loading, thread)
         _end(family)
         if _is_our_command():
-            threading.Thread(target=_do_not_hang_at_exit, name="exit", daemon=True).start()
+            threading.Thread(target=_do_not_hang_at_exit, args=(loading,), name="exit", daemon=True).start()
         raise
     finally:
         _adopt_orphans(False)
@@ -92,9 +94,11 @@ def _is_our_command() -> bool:
     return (Path(sys.argv[0]).name if spec is None else spec.name).split(".")[0] == "rollout"
 
 
-def _do_not_hang_at_exit() -> None:
+def _do_not_hang_at_exit(loading: Loading) -> None:
     """What a failed start has left in this process (threads, functions to call at exit) does not outlive it."""
     threading.main_thread().join()
+    if loading.is_tried_again:
+        return
     time.sleep(_EXIT_SECONDS)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):

@@ -6,7 +6,6 @@ fast as one with n=8, and each can be stored, seeded and resumed by itself.
 
 import copy
 import gc
-import logging
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -17,14 +16,12 @@ from vllm.renderers import ChatParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
-from rollout.engine import devices, models, vllm_arguments, vllm_worker
+from rollout.engine import models, vllm_arguments, vllm_worker
 from rollout.engine.protocol import EngineStats, Rendered
 from rollout.engine.vllm_arguments import refusal
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import user_path
 from rollout.records import Message, Request, Sample
-
-log = logging.getLogger(__name__)
 
 
 class VLLMEngine:
@@ -158,24 +155,7 @@ class VLLMEngine:
 
 def _engine_kwargs(model: ModelConfig, hardware: HardwareConfig) -> dict[str, Any]:
     """Arguments of `vllm.LLM`. Raises UserError for an engine_kwargs key that vLLM does not have."""
-    kwargs = vllm_arguments.engine_kwargs(model, hardware)
-    if devices.lacks_multicast(hardware):
-        log.info("NVLink multicast is switched off on this machine: no fused all-reduce, which needs it")
-        kwargs = _with_defaults(kwargs, _NO_FUSED_ALL_REDUCE)
-    return {"model": models.resolve(model.path)} | kwargs
-
-
-_NO_FUSED_ALL_REDUCE = {"compilation_config": {"pass_config": {"fuse_allreduce_rms": False}}}
-
-
-def _with_defaults(values: dict[str, Any], defaults: dict[str, Any]) -> dict[str, Any]:
-    """`values`, and of `defaults` what they do not say, in dictionaries within them too."""
-    both = {
-        name: _with_defaults(values[name], default)
-        for name, default in defaults.items()
-        if isinstance(default, dict) and isinstance(values.get(name), dict)
-    }
-    return defaults | values | both
+    return {"model": models.resolve(model.path)} | vllm_arguments.engine_kwargs(model, hardware)
 
 
 def _chat_params(model: ModelConfig, tokenizer: Any) -> ChatParams:

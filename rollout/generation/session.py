@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from rich.console import Console
 from rollout.config import RunConfig
 from rollout.data.prompts import read_prompts, watch_roles
 from rollout.data.tables import Table
+from rollout.engine import communication
 from rollout.engine.cache import EngineSpec, Loaded, acquire, release
 from rollout.engine.content import content_beside
 from rollout.engine.loading import supervised
@@ -67,7 +69,7 @@ def generate_owed(session: Session, done: Finished) -> Snapshot:
     while True:
         with record.timed("load"), content_beside(run.model) as content:
             loaded = load(run, run_dir / LOG)
-            about_engine.reused = loaded.reused
+            about_engine.reused, about_engine.safer = loaded.reused, list(loaded.safer)
             note_model(run_dir, run.model, content(), record)
         try:
             with record.timed("generate"):
@@ -85,32 +87,53 @@ def generate_owed(session: Session, done: Finished) -> Snapshot:
 
 
 def load(run: RunConfig, log_file: Path) -> Loaded:
-    """The engine, ready to sample. Raises UserError, built from what vLLM wrote to `log_file`, when it cannot start."""
+    """The engine, ready to sample. Raises UserError, built from what vLLM wrote to `log_file`, when it cannot start.
+
+    Where GPUs cannot exchange data as they were to, it is started again in a safer way.
+    """
     log.info("loading %s ...", model_name(run))
-    log_begin = log_file.stat().st_size
-    limit = run.engine.load_timeout
-    try:
-        with supervised(log_file, limit) as loading:
-            loaded = acquire(EngineSpec.of(run))
-    except UserError:
-        raise
-    except Exception as error:
-        printed = log_file.read_bytes()[log_begin:].decode("utf-8", "replace")
-        if loading.timed_out:
-            line: str | None = f"engine.load_timeout={limit:g}: the engine was not ready by then; raise it if it may be"
-        else:
-            line = explain(run, f"{error}\n{printed}") or failed_process(run, str(error), printed)
-        if line is None:
-            error.add_note(f"All of vLLM's output: {short(log_file)}")
-            raise
-        raise UserError(f"{line} (all of vLLM's output: {short(log_file)})") from error
+    loaded = _started(run, log_file)
     log.info("engine %s", "reused" if loaded.reused else f"ready after {duration(loaded.seconds)}")
+    if loaded.safer and not loaded.reused:
+        log.info("its GPUs exchange data in a safer way than vLLM's fastest: %s", " ".join(loaded.safer))
     engine, sampling = loaded.engine, run.sampling
     if problem := context_problem(run, engine.max_model_len):
         raise UserError(problem)
     engine.configure(sampling)
     log.info("sampling: n_samples=%d, %s, seed=%d", sampling.n_samples, engine.describe(), sampling.seed)
     return loaded
+
+
+def _started(run: RunConfig, log_file: Path) -> Loaded:
+    for level, next_level in pairwise([*communication.levels(run.hardware), None]):
+        assert level is not None
+        log_begin = log_file.stat().st_size
+        try:
+            with supervised(log_file, run.engine.load_timeout) as loading:
+                return acquire(EngineSpec.of(run), level)
+        except UserError:
+            raise
+        except Exception as error:
+            printed = log_file.read_bytes()[log_begin:].decode("utf-8", "replace")
+            line = _reason(run, error, printed, loading.timed_out)
+            failure = communication.failure(run.hardware, f"{error}\n{printed}")
+            if next_level is None or failure is None or line is not None:
+                line = line or communication.explain(run.hardware, failure) or failed_process(run, str(error), printed)
+                if line is None:
+                    error.add_note(f"All of vLLM's output: {short(log_file)}")
+                    raise
+                raise UserError(f"{line} (all of vLLM's output: {short(log_file)})") from error
+            loading.is_tried_again = True
+            log.warning("%s", communication.tried_again(run.hardware, failure, next_level))
+    raise AssertionError("an engine starts or says why not")
+
+
+def _reason(run: RunConfig, error: Exception, printed: str, timed_out: bool) -> str | None:
+    """The line about a start that no other way of exchanging data would have saved, or None."""
+    if timed_out:
+        limit = run.engine.load_timeout
+        return f"engine.load_timeout={limit:g}: the engine was not ready by then; raise it if it may be"
+    return explain(run, f"{error}\n{printed}")
 
 
 def sample_all(session: Session, engine: Engine, progress: Progress, failed: set[tuple[int, int]]) -> Snapshot:

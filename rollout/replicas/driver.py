@@ -101,6 +101,7 @@ class _Worker:
         )
         if self.ready is not None:
             about.host, about.gpus = self.ready.host, self.ready.gpus
+            about.safer = list(self.ready.safer)
             about.load_seconds = round(self.ready.seconds, 3)
         return about
 
@@ -264,6 +265,8 @@ class Driver:
         worker, sampling = self._workers[index], self._session.run.sampling
         took = "reused" if ready.reused else f"ready after {duration(ready.seconds)}"
         log.info("replica %d on %s%s: %s", index, ready.host, f", GPU {ready.gpus}" if ready.gpus else "", took)
+        if ready.safer and not ready.reused:
+            log.info("its GPUs exchange data in a safer way than vLLM's fastest: %s", " ".join(ready.safer))
         if index == 0 and not worker.restarts:
             log.info("sampling: n_samples=%d, %s, seed=%d", sampling.n_samples, ready.sampling, sampling.seed)
             if worker.job.first is not None and ready.rendered is not None:

@@ -38,6 +38,8 @@ class Ready:
     """Of this process, as CUDA numbers them; empty without one."""
     kv_cache_bytes: int | None
     """What vLLM took for the KV cache, where that is known."""
+    safer: tuple[str, ...] = ()
+    """What was left out so that its GPUs can exchange data, as overrides."""
 
 
 @dataclass(frozen=True)

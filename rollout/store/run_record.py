@@ -34,6 +34,8 @@ class ReplicaRecord:
     host: str | None = None
     gpus: str | None = None
     """As CUDA numbers them on the host; empty without one."""
+    safer: list[str] = field(default_factory=list)
+    """As of EngineRecord."""
     load_seconds: float | None = None
     restarts: int = 0
     samples: int = 0
@@ -49,6 +51,8 @@ class EngineRecord:
     reused: bool = False
     """Whether an earlier job of the process had loaded it."""
     restarts: int = 0
+    safer: list[str] = field(default_factory=list)
+    """What was left out so that GPUs which share the model can exchange data, as overrides."""
     replicas: list[ReplicaRecord] = field(default_factory=list)
     """In the order of their numbers; empty where the run's own process had the engine."""
 

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import pytest
 
 from rollout.cli import saved_config
 from rollout.cli.compose import compose_run
-from rollout.config import HardwareConfig, ModelConfig, RunConfig
+from rollout.config import ModelConfig, RunConfig
 from rollout.data.prompts import parse_chat
 from rollout.engine.cache import EngineSpec, acquire, release
 from rollout.errors import PromptError, UserError
@@ -357,26 +356,3 @@ def test_the_quick_test_writes_real_text_on_a_fresh_machine(tmp_path: Path) -> N
     assert json.loads((tmp_path / "run/run.json").read_text())["throughput"]["output_tok_s"] > 1
     assert "INFO" not in result.stdout  # vLLM's own lines
     assert list((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
-
-
-def test_several_gpus_share_no_fused_all_reduce_where_multicast_is_switched_off(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from rollout.engine.vllm_engine import _engine_kwargs
-
-    captured = {"compilation_config": {"max_cudagraph_capture_size": 1024}}
-    hardware = HardwareConfig(tensor_parallel_size=2, engine_kwargs=captured)
-    model = ModelConfig(str(folder / "model"))
-    monkeypatch.setenv("NCCL_NVLS_ENABLE", "1")
-    for name in ("TORCH_SYMM_MEM_DISABLE_MULTICAST", "NVSHMEM_DISABLE_NVLS"):
-        monkeypatch.delenv(name, raising=False)
-    assert _engine_kwargs(model, hardware)["compilation_config"] == captured["compilation_config"]
-    monkeypatch.setenv("NCCL_NVLS_ENABLE", "0")
-    assert _engine_kwargs(model, hardware)["compilation_config"] == {
-        "max_cudagraph_capture_size": 1024,
-        "pass_config": {"fuse_allreduce_rms": False},
-    }
-    asked = {"compilation_config": {"pass_config": {"fuse_allreduce_rms": True}}}
-    kept = _engine_kwargs(model, replace(hardware, engine_kwargs=asked))
-    assert kept["compilation_config"] == asked["compilation_config"]
-    assert "compilation_config" not in _engine_kwargs(model, HardwareConfig())
