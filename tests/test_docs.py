@@ -35,8 +35,13 @@ def typed(*languages: str) -> list[list[str]]:
 
 
 def commands() -> list[list[str]]:
-    """Those of runs."""
-    found = [arguments for arguments in typed("bash") if named(arguments[0]) is None]
+    """Those of runs, by a short name too."""
+    found = list[list[str]]()
+    for words in typed("bash"):
+        if (command := named(words[0])) is None:
+            found.append(words)
+        elif command.before:
+            found.append([*command.before, *words[1:]])
     assert len(found) >= 7
     return found
 

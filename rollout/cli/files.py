@@ -4,6 +4,7 @@ The responses are a stream: opened, changed, and written where the user said. No
 """
 
 import dataclasses
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from rollout.config import (
 )
 from rollout.files import as_argument, disk_full_explained, replacing, user_path, write_json
 from rollout.postprocess.analyze import ANALYZE, analysis_of
-from rollout.postprocess.export import format_problems, records
+from rollout.postprocess.export import NO_PAIRS, format_problems, records
 from rollout.postprocess.filter import FILTER, contradictions, only_dropped, only_kept
 from rollout.postprocess.score import SCORE, ScoringCounts, newly_scored
 from rollout.postprocess.source import Source
@@ -104,6 +105,8 @@ def export(arguments: list[str]) -> None:
         continued = bool(of_template.get("continue_final_message"))
         rows = _write(keys.output, *records(opened.source, _export_config(keys), _data(keys, opened), continued))
         print(f"wrote {rows:,} {'pairs' if keys.format == 'preference' else keys.format}: {keys.output}")
+        if not rows and keys.format == "preference":
+            print(f"warning: {NO_PAIRS}", file=sys.stderr)
 
 
 def _export_config(keys: ExportCommand) -> ExportConfig:

@@ -16,6 +16,8 @@ from rollout.postprocess.writing import SUFFIXES, Part, write
 
 log = logging.getLogger(__name__)
 
+NO_PAIRS = "no row has two responses with different scores, so there are no pairs"
+
 
 def export(source: Source, output_dir: Path, config: ExportConfig, data: DataConfig, continued: bool = False) -> int:
     """Write `export.file` and return how many records it has: responses, chats or pairs.
@@ -90,7 +92,7 @@ def _run(work: Work) -> Work:
     count = export(work.source, work.output_dir, config, work.data, continued)
     log_counts("export", {config.format: count})
     if not count and config.format == "preference":
-        log.warning("export: no row has two responses with different scores, so there are no pairs")
+        log.warning("export: %s", NO_PAIRS)
     return work
 
 

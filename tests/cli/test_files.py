@@ -354,6 +354,13 @@ def test_a_name_that_is_not_utf8_is_one_line_as_input_and_works_as_output(here: 
     assert line == f"input={name}: the name is not UTF-8; give the file another one"
 
 
+def test_no_pairs_is_said(here: Path) -> None:
+    do(here, "score", "theirs.parquet", "scored.parquet", "scorer=regex", "pattern=.")
+    result = run_here("export", "scored.parquet", "pairs.jsonl", "format=preference", cwd=here)
+    assert (result.returncode, result.stdout) == (0, "wrote 0 pairs: pairs.jsonl\n")
+    assert result.stderr == "warning: no row has two responses with different scores, so there are no pairs\n"
+
+
 def test_trust_is_accepted_and_makes_no_difference(here: Path) -> None:
     do(here, "flatten", "theirs.parquet", "a.parquet", "trust=true")
     do(here, "flatten", "theirs.parquet", "trust=false", "b.parquet")
