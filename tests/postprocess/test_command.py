@@ -254,8 +254,7 @@ MISTAKES = [
     ("input=nowhere.parquet", "input=nowhere.parquet: no such file"),
     (
         "input=no_responses.parquet",
-        "input=no_responses.parquet: has no column `responses` (nor row_id, sample_idx and response); "
-        "it has prompt, answer",
+        "input=no_responses.parquet: has no column `responses` or `response`; it has prompt, answer",
     ),
     (
         "input=numbers.parquet",
