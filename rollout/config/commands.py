@@ -14,7 +14,8 @@ class FileCommand:
     """What is read and written: keys, or simply the first and the second path."""
 
     input: str
-    """A file of responses (.parquet, .jsonl, .csv), the folder of a run, or `latest`: the run that started last."""
+    """A file of responses (.parquet; .jsonl or .csv, also with .gz or .zst), the folder of a run, or `latest`: the run
+    that started last."""
     output: str
     """The file to write: .parquet, .jsonl or .csv, the last two also with .gz or .zst. Never the input."""
     overwrite: bool = False
@@ -31,7 +32,8 @@ class AnalyzeCommand:
     """`rollout analyze`: the numbers that say whether responses are worth using."""
 
     input: str
-    """A file of responses (.parquet, .jsonl, .csv), the folder of a run, or `latest`: the run that started last."""
+    """A file of responses (.parquet; .jsonl or .csv, also with .gz or .zst), the folder of a run, or `latest`: the run
+    that started last."""
     output: str | None = None
     """Write the numbers to this file too; ends in .json. null: only show them."""
     overwrite: bool = False
@@ -73,8 +75,8 @@ class PrepareConfig:
     """`rollout prepare`: data of any form -> an input file. No part of a run's config."""
 
     input: str = field(metadata={"pattern": True})
-    """A .parquet, .jsonl, .csv or .txt file (one prompt a line), a folder of Parquet files, a pattern such as
-    'data/train-*.parquet', or a folder that `save_to_disk` of `datasets` wrote."""
+    """A .parquet, .jsonl, .csv or .txt file (one prompt a line; all but .parquet also with .gz or .zst), a folder of
+    Parquet files, a pattern such as 'data/train-*.parquet', or a folder that `save_to_disk` of `datasets` wrote."""
     output: str
     """The file to write; ends in .parquet."""
     prompt_key: str = "prompt"

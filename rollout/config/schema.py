@@ -22,7 +22,7 @@ def _field(default: Any, **limits: Any) -> Any:
 @dataclass
 class DataConfig:
     path: str | None = None
-    """Input file: .parquet, .jsonl, .csv or .txt, one chat per row (or line). null: the built-in prompts."""
+    """Input: .parquet, or .jsonl, .csv, .txt (also with .gz, .zst), a chat per row or line. null: built-in prompts."""
     prompt_key: str = "prompt"
     """Column that holds the chat: a list of {role, content}, the same as a JSON string, or plain text."""
     limit: int | None = _field(None, ge=1)

@@ -9,9 +9,11 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from io import TextIOWrapper
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
+from typing import cast as cast_type
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -22,6 +24,8 @@ from rollout.data.json_text import load_json
 from rollout.data.jsonl_types import ColumnType, column_array
 from rollout.errors import UserError
 from rollout.files import replacing
+
+_COMPRESSED = (".gz", ".zst")
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 256 << 20
@@ -56,11 +60,16 @@ class Table:
 def open_table(path: Path, key: str) -> Table:
     """Open a file. Raises UserError, naming the config `key`, when that cannot be done or it has no rows."""
     openers = {".parquet": open_parquet, ".jsonl": _open_jsonl, ".csv": _open_csv, ".txt": _open_text}
+    compressed = [*openers][1:]
+    kind = Path(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
     if not path.exists():
         raise UserError(f"{key}={path}: no such file; check the path (it is relative to {Path.cwd()})")
-    if path.suffix not in openers or path.is_dir():
-        raise UserError(f"{key}={path}: give a file that ends in {', '.join(openers)}")
-    return not_empty(opened(path, openers[path.suffix], key), key)
+    if kind not in (openers if kind == path.suffix else compressed) or path.is_dir():
+        raise UserError(
+            f"{key}={path}: give a file that ends in {', '.join(openers)} ({' or '.join(_COMPRESSED)} behind the last "
+            "three)"
+        )
+    return not_empty(opened(path, openers[kind], key), key)
 
 
 def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:
@@ -248,7 +257,7 @@ def _open_jsonl(path: Path) -> Table:
 
 def _refuse_other_json(path: Path) -> None:
     """Raise NotALineEach for an array of objects, or objects over several lines."""
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
+    with _text(path) as file:
         first = next((line for line in file if line.strip()), "").strip()
         text = f"{first}\n{file.read(_LOOK_AHEAD)}"
     try:
@@ -271,11 +280,18 @@ def _jsonl_batches(path: Path, schema: pa.Schema, first_row: int = 0) -> Iterato
 
 def _line_blocks(path: Path, first_row: int = 0) -> Iterator[list[tuple[int, str]]]:
     """Lines that are not blank, without the first `first_row` of them, each with its number from 1."""
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
+    with _text(path) as file:
         rows = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
         lines = islice(rows, first_row, None)
         while block := list(islice(lines, BATCH_ROWS)):
             yield block
+
+
+def _text(path: Path) -> TextIO:
+    """The text of a file, unpacked where it is compressed."""
+    if path.suffix not in _COMPRESSED:
+        return path.open(encoding="utf-8-sig", newline="\n")
+    return TextIOWrapper(cast_type(BinaryIO, pa.input_stream(path)), encoding="utf-8-sig", newline="\n")
 
 
 def _parse_line(line: str) -> dict[str, Any] | str:

@@ -123,7 +123,7 @@ def test_the_name_of_the_output_says_what_kind_of_file_it_is(suffix: str, here: 
     assert files_in(here) == sorted(["theirs.parquet", f"flat{suffix}"])
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv"])
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv", ".jsonl.zst", ".csv.gz"])
 def test_what_one_command_writes_the_next_one_reads(suffix: str, here: Path) -> None:
     do(here, "score", "theirs.parquet", f"scored{suffix}", "scorer=numeric_match", "ground_truth=answer")
     do(here, "filter", f"scored{suffix}", f"kept{suffix}", "min_score=1", f"dropped=dropped{suffix}")

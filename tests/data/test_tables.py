@@ -1,5 +1,6 @@
 """Files as streams of Arrow batches: every row is read as the file says it, and an odd file is refused in one line."""
 
+import gzip
 import json
 import math
 import random
@@ -340,6 +341,10 @@ def no_rows(path: Path) -> None:
         ("input.parquet", lambda path: None, "no such file"),
         ("input.parquet", Path.mkdir, "give a file that ends in .parquet, .jsonl, .csv"),
         ("input.xlsx", lambda path: write(path, "x"), "give a file that ends in .parquet, .jsonl, .csv"),
+        ("input.parquet.gz", lambda path: write(path, "x"), "give a file that ends in .parquet, .jsonl, .csv"),
+        ("input.gz", lambda path: write(path, "x"), "give a file that ends in .parquet, .jsonl, .csv"),
+        ("input.jsonl.gz", lambda path: path.write_bytes(gzip.compress(b'{"prompt": "hi"}')[:-9]), "cannot be read"),
+        ("input.csv.zst", lambda path: write(path, "x"), "cannot be read"),
         ("input.parquet", lambda path: write(path, "not Parquet at all"), "not a readable .parquet file"),
         ("input.parquet", lambda path: write(path, b""), "not a readable .parquet file"),
         ("input.jsonl", lambda path: write(path, b'{"a": "\xff"}'), "not a readable .jsonl file"),
@@ -437,3 +442,17 @@ def test_a_view_type_reads_as_the_plain_type(tmp_path: Path) -> None:
     table = open_table(path, "input")
     assert table.schema.field("a").type == pa.string()
     assert [batch.column("a").to_pylist() for batch in table.batches()] == [["x", None]]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".txt"])
+@pytest.mark.parametrize("end", [".gz", ".zst"])
+def test_a_compressed_file_holds_what_the_plain_one_does(suffix: str, end: str, tmp_path: Path) -> None:
+    lines = [f"question {number} é中" for number in range(3000)]
+    texts = {".jsonl": [json.dumps({"prompt": line, "n": [1]}, ensure_ascii=False) for line in lines], ".txt": lines}
+    text = "\n".join(texts.get(suffix, ["prompt", *lines])) + "\n"
+    (tmp_path / f"plain{suffix}").write_text(text, encoding="utf-8-sig")
+    with pa.output_stream(str(tmp_path / f"packed{suffix}{end}")) as stream:  # which sees the suffix
+        stream.write((tmp_path / f"plain{suffix}").read_bytes())
+    plain, packed = (open_table(tmp_path / name, "x") for name in (f"plain{suffix}", f"packed{suffix}{end}"))
+    assert (packed.schema, packed.num_rows) == (plain.schema, 3000)
+    assert list(packed.batches()) == list(plain.batches())
