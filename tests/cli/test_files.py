@@ -1,5 +1,6 @@
 """Commands on files: responses in, a file that the user names out, and nothing else."""
 
+import contextlib
 import csv
 import gzip
 import json
@@ -19,6 +20,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rollout.cli.arguments import run_folder
 from rollout.config import ScoreConfig
 from rollout.postprocess import score
 from rollout.postprocess.source import open_source
@@ -415,6 +417,19 @@ def test_any_name_of_a_file_works_in_every_command(tmp_path_factory: pytest.Temp
     texts = [len(rows_of(here / f"{name}{end}")) for end in ("1.csv", "1.csv.gz", "2.parquet", "3.jsonl", "4.jsonl")]
     assert texts == [4, 4, 4, 2, 2]
     assert len(files_in(here)) == 9
+
+
+@settings(max_examples=30, deadline=None)
+@given(names)
+@named_examples
+def test_any_name_of_a_run_is_the_run_for_resume_replay_and_verify(
+    tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    here = tmp_path_factory.mktemp("here")
+    name += "x" if name == "~" else ""
+    (here / name).mkdir()
+    with contextlib.chdir(here):
+        assert run_folder(name).samefile(here / name)
 
 
 @pytest.mark.long
