@@ -19,6 +19,7 @@ from rollout.engine.cache import release
 from rollout.errors import UserError
 from rollout.files import disk_full_explained, short
 from rollout.generation.session import Session, generate_owed
+from rollout.postprocess import second_place
 from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.outputs import claim, files_read, own, remove_own
 from rollout.postprocess.score import ScoreFailed
@@ -123,6 +124,7 @@ def _stages(session: Session) -> None:
         record.totals = finalize(run_dir, session.table, run.sampling.n_samples, footer(record))
     with record.timed("postprocess"):
         analysis = _postprocess(session)
+        second_place.write(run, run_dir, record)
     session.tracker.summarise([path for name in results(run) if (path := run_dir / name).exists()])
     samples = samples_of(run_dir / OUTPUT, run.data.prompt_key, of_each_row=1)
     first = next((sample for sample in samples if sample.response is not None), None)

@@ -21,6 +21,7 @@ from rollout.engine.model_files import context_length
 from rollout.errors import UserError
 from rollout.files import short
 from rollout.generation.context import context_problem
+from rollout.postprocess import second_place
 from rollout.postprocess.outputs import files_read, output_problems, own
 from rollout.postprocess.source import flat_schema
 from rollout.postprocess.step import Plan
@@ -53,8 +54,9 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
     except UserError as error:
         raise UserError(*problems, *error.problems) from error
     problems += step_problems(Plan(run.postprocess, run.data, flat_schema(table.schema)))
+    before = None if run_dir is None or not run_record.exists(run_dir) else run_record.read(run_dir)
+    problems += second_place.problems(run, run_dir, before)
     if run_dir is not None:
-        before = run_record.read(run_dir) if run_record.exists(run_dir) else None
         own_files, inputs = own(run_dir, before), [table.path, *files_read(run)]
         problems += output_problems(
             run.postprocess, outputs(run.postprocess), run_dir, "hydra.run.dir", inputs, own_files
@@ -147,6 +149,7 @@ def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: RunRecord)
     return (
         before.status == "done"
         and all(_is_whole(run_dir / name) for name in results(run))
+        and second_place.is_current(run, run_dir)
         and before.config.sampling.n_samples == run.sampling.n_samples
         and before.config.data.limit == run.data.limit
         and dataclasses.replace(before.config.postprocess, overwrite=run.postprocess.overwrite) == run.postprocess
@@ -165,5 +168,6 @@ def _is_whole(path: Path) -> bool:
 
 
 def results(run: RunConfig) -> list[str]:
-    """The files that a run writes for others to read."""
-    return [OUTPUT, *outputs(run.postprocess)]
+    """The files that a run writes for others to read: names in its folder, and paths elsewhere."""
+    elsewhere = second_place.path_of(run)
+    return [OUTPUT, *outputs(run.postprocess), *([] if elsewhere is None else [str(elsewhere)])]

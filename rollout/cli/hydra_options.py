@@ -71,7 +71,7 @@ def _check_override(override: Override, of_sweep: bool) -> None:
             f"{key}={value}: there is no SLURM here (no program srun); start it where sbatch works, or choose "
             "hydra/launcher=submitit_local or hydra/launcher=joblib"
         )
-    if of_sweep:
+    if of_sweep and not override.is_sweep_override():
         _check_folder(key, str(value))
 
 
@@ -84,6 +84,10 @@ def _params(value: object) -> str:
 
 def _check_folder(key: str, value: str) -> None:
     """A sweep has a folder of its own, with one for each job in it."""
+    if key == "output" and "${" not in value and value != "None":
+        name = Path(value)
+        cure = shlex.quote(f"{key}={name.with_name(f'{name.stem}-${{hydra:job.num}}{name.suffix}')}")
+        raise UserError(f"output={value}: is one file for all jobs; write {cure}, or leave it out")
     if key == "hydra.run.dir":
         raise UserError(f"hydra.run.dir={value}: a sweep does not use it; set hydra.sweep.dir")
     if key == "hydra.sweep.subdir" and "${" not in value:

@@ -56,7 +56,7 @@ def launch(arguments: list[str], replayed: Path | None = None, trusted: bool = F
     register()
     arguments = _understood(arguments, replayed)
     replay_of = None if replayed is None else lineage.replay_source(replayed)
-    before = None if replayed is None else saved_config.register_saved(replayed)
+    before = None if replayed is None else _saved(replayed, arguments)
     if replayed is not None and before is not None and not trusted:
         trust.refuse_before_sweep(before, [word for word in arguments if not word.startswith("-")], replayed)
 
@@ -78,6 +78,15 @@ def launch(arguments: list[str], replayed: Path | None = None, trusted: bool = F
             cache.release()
 
 
+def _saved(run_dir: Path, arguments: list[str]) -> RunConfig:
+    """The config that is replayed, given to Hydra; where the run has an `output`, that it stays that run's is said."""
+    if (output := saved_config.read(run_dir).output) is not None and not any(key_of(w) == "output" for w in arguments):
+        print(
+            f"note: {output} stays the replayed run's; give output=FILE to have this result elsewhere", file=sys.stderr
+        )
+    return saved_config.register_saved(run_dir, with_output=False)
+
+
 def _understood(arguments: list[str], replayed: Path | None) -> list[str]:
     """The command for Hydra: options first, texts quoted. Raises UserError for what is wrong with it, all at once."""
     is_sweep = hydra_options.is_sweep(arguments)
@@ -97,7 +106,10 @@ def _other_problems(words: list[str], replayed: Path | None) -> Iterator[str]:
     if mistakes.config_dirs(words):  # whose presets are known to Hydra's own command line only
         return
     try:
-        run = compose_run(*overrides) if replayed is None else saved_config.load(replayed, overrides, trusted=True)
+        if replayed is None:
+            run = compose_run(*overrides)
+        else:
+            run = saved_config.load(replayed, overrides, trusted=True, with_output=False)
         if run.data.path is None:
             yield from check_config(run)
         else:

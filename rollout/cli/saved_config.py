@@ -45,14 +45,16 @@ def read(run_dir: Path) -> RunConfig:
         raise UserError(f"{path}: {explain(error)} (restore it, its values are in run.json)") from error
 
 
-def register_saved(run_dir: Path) -> RunConfig:
-    """Give Hydra the saved config as the primary config NAME, and return it.
+def register_saved(run_dir: Path, with_output: bool = True) -> RunConfig:
+    """Give Hydra the saved config as the primary config NAME, and return it; not `with_output` for what is another run,
+    which must leave that file alone.
 
     It is `conf/config.yaml`, Hydra's settings included, with the run's values as the option NAME of every group: so
     `group=preset` replaces a whole group and `group.key=value` changes one value, as on the command line of a new run.
     """
     register()
     run = read(run_dir)
+    run = run if with_output else dataclasses.replace(run, output=None)
     values = literal(dataclasses.asdict(run))
     primary: Any = OmegaConf.to_container(OmegaConf.load(Path(conf_dir()) / "config.yaml"))
     groups = {group for entry in primary["defaults"] if isinstance(entry, dict) for group in entry} & values.keys()
@@ -67,9 +69,13 @@ def register_saved(run_dir: Path) -> RunConfig:
 
 
 def load(
-    run_dir: Path, overrides: list[str], trusted: bool = False, groups: Collection[str] | None = None
+    run_dir: Path,
+    overrides: list[str],
+    trusted: bool = False,
+    groups: Collection[str] | None = None,
+    with_output: bool = True,
 ) -> RunConfig:
-    """The saved config, changed by `overrides`.
+    """The saved config, changed by `overrides`; `with_output` as in `register_saved`.
 
     `groups` are those that are going to be used, None all; what in them needs `trusted` is refused without, see
     `rollout.config.trust`. Raises UserError like `read`, and what Hydra raises about overrides.
@@ -77,7 +83,7 @@ def load(
     if about_hydra := [word for word in overrides if word.lstrip("+~").startswith("hydra")]:
         raise UserError(f"{about_hydra[0]}: the run's folder stays; leave it out, or see `python -m rollout replay`")
     mistakes.refuse(overrides, presets=[NAME])
-    before, overrides = register_saved(run_dir), as_typed(overrides)
+    before, overrides = register_saved(run_dir, with_output), as_typed(overrides)
     with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
         run = build(hydra.compose(NAME, overrides))
     if not trusted:

@@ -87,14 +87,19 @@ def meant(name: str, value: str | None) -> str | None:
     if word := _WORDS.get((last, (value or "true").lower())):
         return word
     key = _ending_in(name) or _known().get(last) or _known().get(last.lower())
-    return None if key is None else _word(key, value)
+    return None if key is None else _word(_for_value(key, value), value)
 
 
 def nearly_meant(name: str, value: str | None) -> str | None:
     """The same for a slip."""
     last = _last(name)
     near = get_close_matches(last, _known(), n=1, cutoff=0.85) if len(last) > _SHORT else []
-    return _word(_known()[near[0]], value) if near else None
+    return _word(_for_value(_known()[near[0]], value), value) if near else None
+
+
+def _for_value(key: str, value: str | None) -> str:
+    """Where results go is a folder, or the name of the one file that is wanted."""
+    return "output" if key == "hydra.run.dir" and value is not None and value.endswith(".parquet") else key
 
 
 def _last(name: str) -> str:

@@ -19,7 +19,7 @@ from rollout.config import HardwareConfig, ModelConfig, PostprocessConfig, RunCo
 from rollout.config.fields import from_values
 from rollout.config.presets import is_of_preset, leaves
 from rollout.errors import UserError
-from rollout.files import short
+from rollout.files import short, user_path
 from rollout.store.layout import CONFIG, JOURNAL, LOCK, LOG, LOGS, METRICS, RESERVE
 
 OVERRIDE = "trust=true"
@@ -152,6 +152,7 @@ def concerns(run: RunConfig, groups: Collection[str] | None = None) -> Iterator[
         "hardware": _of_hardware(run.hardware),
         "postprocess": _of_postprocess(run.postprocess),
         "tracking": _of_tracking(run.tracking),
+        "output": _of_output(run),
     }
     for group, of_group in found.items():
         if groups is None or group in groups:
@@ -203,6 +204,16 @@ def _of_postprocess(config: PostprocessConfig) -> Iterator[Concern]:
 def _of_tracking(tracking: TrackingConfig) -> Iterator[Concern]:
     if tracking.mode == "online":
         yield Concern("tracking.mode", tracking.mode, "uploads samples to Weights & Biases")
+
+
+def _of_output(run: RunConfig) -> Iterator[Concern]:
+    """A new file below the current folder is harmless: of what is there, a run replaces only its own, see
+    `rollout.postprocess.second_place`.
+    """
+    if run.output is not None:
+        is_here = user_path(run.output).resolve().is_relative_to(Path.cwd().resolve())
+        if not is_here or run.postprocess.overwrite:
+            yield Concern("output", run.output, "writes outside the run's folder")
 
 
 def _is_harmless(path: str, value: Any) -> bool:

@@ -11,9 +11,13 @@ from rollout.store.layout import CONFIG
 
 def save(run: RunConfig, run_dir: Path) -> None:
     """Write the config with absolute paths: it must mean the same from another folder."""
-    path = None if run.data.path is None else str(user_path(run.data.path).absolute())
-    data, model = dataclasses.replace(run.data, path=path), models.with_absolute_paths(run.model)
-    values = dataclasses.asdict(dataclasses.replace(run, data=data, model=model))
+    data = dataclasses.replace(run.data, path=_absolute(run.data.path))
+    model, output = models.with_absolute_paths(run.model), _absolute(run.output)
+    values = dataclasses.asdict(dataclasses.replace(run, data=data, model=model, output=output))
     (run_dir / CONFIG).parent.mkdir(exist_ok=True)
     with replacing(run_dir / CONFIG) as partial:
         partial.write_text(yaml_texts.dump(values), encoding="utf-8")
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(user_path(path).absolute())

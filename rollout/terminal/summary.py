@@ -8,6 +8,7 @@ from rich.text import Text
 
 from rollout.files import short
 from rollout.postprocess.analyze import Analysis
+from rollout.postprocess.second_place import path_of
 from rollout.records import Totals
 from rollout.scoring.distribution import Distribution
 from rollout.store.layout import REPORT
@@ -45,6 +46,8 @@ def show_summary(
     for warning in [*_warnings(analysis, record), *_missing(run_dir, record)]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
     console.print(Text(f"results: {short(run_dir / 'rollouts.parquet')}"), soft_wrap=True)
+    if (elsewhere := path_of(record.config)) is not None:
+        console.print(Text(f"output:  {short(elsewhere)}"), soft_wrap=True)
     if (run_dir / REPORT).exists():
         console.print(Text(f"report:  {short(run_dir / REPORT)}"), soft_wrap=True)
     console.print(Text(f"repeat:  {replay_command(run_dir)}"), soft_wrap=True)

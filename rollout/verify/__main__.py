@@ -61,6 +61,7 @@ def verify(run_dir: Path, arguments: list[str], trusted: bool = False) -> Compar
     before = run_record.read(run_dir)
     asked, overrides = _parse(arguments)
     run, recorded = saved_config.load(run_dir, overrides, trusted, _USED), _open_result(run_dir)
+    run.output = None
     run.postprocess = PostprocessConfig(steps=[])  # nothing of it happens here, so nothing of it can be missing
     table = preflight(run)
     if table.num_rows != recorded.num_rows:

@@ -218,7 +218,11 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     ("steps=flatten", "steps=flatten: no such key; write 'postprocess.steps=[flatten]'", None),
     ("postprocess=flatten", "postprocess=flatten: no such preset; write 'postprocess.steps=[flatten]'", None),
     ("export.file=x.jsonl", "export.file=x.jsonl: no such key; write postprocess.export.file=x.jsonl", None),
-    ("output=o", "output=o: no such key; write hydra.run.dir=o", None),
+    ("out=o", "out=o: no such key; write hydra.run.dir=o", None),
+    ("output=o", "output=o: must end in .parquet; for the run's own folder write hydra.run.dir=o", None),
+    ("output_file=o.parquet", "output_file=o.parquet: no such key; write output=o.parquet", None),
+    ("--output o.parquet", "--output o.parquet: no such option; write output=o.parquet", None),
+    ("--output o", "--output o: no such option; write hydra.run.dir=o", None),
     ("run_dir=o", "run_dir=o: no such key; write hydra.run.dir=o", None),
     ("output_dir=o", "output_dir=o: no such key; write hydra.run.dir=o", None),
     ("wandb=true", "wandb=true: no such key; write tracking=wandb", None),
@@ -241,8 +245,8 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     ("--nonsense 3", "--nonsense 3: no such option; keys are given as key=value, see --help", None),
     (
         "foo=1",
-        "foo: no such key, choose from data, dry_run, engine, hardware, model, postprocess, "
-        "sampling, store, sweep, tracking",
+        "foo: no such key, choose from data, dry_run, dry_run_tokens, engine, hardware, model, output, "
+        "postprocess, sampling, store, sweep, tracking",
         None,
     ),
     ("data.limt=1", "data.limt: no such key, did you mean data.limit?", "data.limit=1"),

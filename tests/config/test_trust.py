@@ -218,3 +218,32 @@ def test_trust_is_a_word_or_a_variable(
 ) -> None:
     monkeypatch.setenv("ROLLOUT_TRUST", variable)
     assert trust.asked(["a=1", *words]) == (trusted, ["a=1"])
+
+
+def test_a_result_elsewhere_needs_trust_and_a_new_file_below_the_current_folder_does_not(folder: Path) -> None:
+    elsewhere = folder / "elsewhere"
+    (folder / "here").mkdir()
+    elsewhere.mkdir()
+    shutil.move(folder / "run", folder / "here/run")
+    for output, more, is_refused in (
+        (folder / "here/out.parquet", [], False),
+        (folder / "here/../elsewhere/out.parquet", [], True),
+        (elsewhere / "out.parquet", [], True),
+        (elsewhere / "out.parquet", ["trust=true"], False),
+        (elsewhere / "out.parquet", ["output=mine.parquet"], False),
+    ):
+        edit(folder / "here", "output", str(output))
+        result = COMMANDS["resume"](*more, cwd=folder / "here")
+        assert ("writes outside the run's folder; if you trust it give trust=true" in result.stderr) is is_refused
+        assert result.returncode == int(is_refused), result.stderr
+    assert COMMANDS["verify"](cwd=folder / "here").returncode == 0
+
+
+def test_a_saved_overwrite_does_not_replace_a_file_of_mine(folder: Path) -> None:
+    shutil.copy(folder / "run/rollouts.parquet", folder / "mine.parquet")
+    edit(folder, "output", str(folder / "mine.parquet"))
+    (folder / "run/.postprocess.json").write_text(f'{{"files": ["{folder / "mine.parquet"}"]}}')
+    write_input(folder / "mine.parquet", [{"prompt": "mine"}])
+    assert "already exists and was not written by this run" in COMMANDS["resume"](cwd=folder).stderr
+    edit(folder, "postprocess.overwrite", True)
+    assert f"output={folder / 'mine.parquet'}: comes from run and writes" in COMMANDS["resume"](cwd=folder).stderr
