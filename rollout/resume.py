@@ -40,7 +40,7 @@ def resume(run_dir: Path, overrides: list[str], trusted: bool = False) -> None:
 
     run = saved_config.load(run_dir, overrides, trusted)
     if run.dry_run:
-        show_plan(run, preflight(run, run_dir))
+        show_plan(run, preflight(run, run_dir), run_dir)
         return
     try:
         if lifecycle.resume(run, run_dir) is None:

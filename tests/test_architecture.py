@@ -111,7 +111,7 @@ def test_any_module_can_be_imported_first() -> None:
 @pytest.mark.parametrize(
     ("package", "modules"),
     [
-        ("vllm", {"rollout.engine.vllm_engine", "rollout.engine.vllm_arguments"}),
+        ("vllm", {f"rollout.engine.vllm_{name}" for name in ("engine", "renderer", "arguments")}),
         ("ray", {"rollout.replicas.ray_replicas"}),
     ],
 )

@@ -1,45 +1,264 @@
-"""`dry_run=true`: what would run, after every check that needs no model."""
+"""`dry_run=true`: what would run and what it takes, after every check that needs no model."""
 
+import re
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
 
+from rollout.cli.estimates import Work, disk_lines, memory_lines, time_lines
 from rollout.config import HardwareConfig, RunConfig
 from rollout.config.check import column_warnings, config_warnings
 from rollout.data.prompts import read_prompts, shard_in_words, watch_roles
 from rollout.data.tables import Table
 from rollout.engine.devices import gpu_names, gpus_needed
+from rollout.engine.model_files import context_length
+from rollout.engine.protocol import Renderer
+from rollout.errors import PromptError, UserError
+from rollout.generation.prompt_tokens import EvenSample, NoTokenizer, PromptTokens, count_tokens, load_renderer
 from rollout.generation.session import error_limit
+from rollout.postprocess.second_place import path_of
 from rollout.preflight import scorer_warnings
-from rollout.records import Outcome
+from rollout.records import Outcome, Prompt
+from rollout.scoring.distribution import Histogram
+from rollout.store import run_record
+from rollout.store.journal import finished
+from rollout.store.past_runs import OUTPUTS, last_like
+
+_SHOWN_REASONS, _SHOWN_ROWS, _SHOWN_BINS = 5, 5, 8
+_SHOWN_CHARACTERS = 2000
+_BAR = 40  # characters of the longest bar
 
 
-def show_plan(run: RunConfig, table: Table) -> None:
-    """Print the plan of `run` on `table`. Reads the whole input, to count the rows that cannot be sampled.
+def show_plan(run: RunConfig, table: Table, run_dir: Path | None = None) -> None:
+    """Print the plan of `run` on `table`, which would write to `run_dir` or continue the run there.
 
-    Raises UserError, after the plan, where there are more of them than the run allows.
+    Reads the whole input, to count the rows that cannot be sampled. Raises UserError, after the plan, where there are
+    more of them than the run allows, and for a chat template that is broken or missing.
     """
-    n_samples, max_tokens = run.sampling.n_samples, run.sampling.max_tokens
-    warnings = list[str]()
-    bad = [prompt for prompt in watch_roles(read_prompts(table, run.data), warnings.append) if prompt.error is not None]
-    print(f"input     {table.path}: {table.num_rows:,} rows, columns {', '.join(table.schema.names)}")
+    prompts = _Prompts(error_limit(run, table.num_rows))
+    prompts.read(table, run)
+    _show("input", [f"{table.path}: {table.num_rows:,} rows, columns {', '.join(table.schema.names)}"])
     if run.data.num_shards > 1:
-        print(f"shard     {shard_in_words(table, run.data)}")
-    print(f"prompts   {table.num_rows - len(bad):,} usable, {len(bad):,} not")
-    for prompt in bad[:5]:
-        print(f"          row {prompt.row_id}: {prompt.error}")
-    for warning in warnings:
-        print(f"warning   {warning}")
-    samples = n_samples * (table.num_rows - len(bad))
-    print(f"samples   {samples:,} ({n_samples} per row), at most {samples * max_tokens:,} tokens")
-    print(f"model     {run.model.path}")
-    print(f"sampling  temperature {run.sampling.temperature}, top_p {run.sampling.top_p}, seed {run.sampling.seed}")
-    print(f"hardware  {', '.join(_hardware(run.hardware))}")
+        _show("shard", [shard_in_words(table, run.data)])
+    usable = table.num_rows - prompts.num_bad
+    _show("prompts", [f"{usable:,} usable, {prompts.num_bad:,} not", *prompts.reasons.lines()])
+    tokens = _show_tokens(run, prompts)
+    for warning in prompts.warnings:
+        _show("warning", [warning])
+    work = _show_samples(run, table, usable, tokens, run_dir)
+    _show_settings(run)
+    too_large = _show_estimates(run, work, run_dir)
     known = (*config_warnings(run), *column_warnings(run, table.schema.names))
-    for warning in (*known, *scorer_warnings(run, table)):
-        print(f"warning: {warning}", file=sys.stderr)
-    check = error_limit(run, table.num_rows)
-    for prompt in bad:
-        check(Outcome(prompt.row_id, sample_idx=0, num_prompt_tokens=None, num_generated_tokens=0, error=prompt.error))
+    for line in (*known, *scorer_warnings(run, table), *([] if too_large is None else [too_large])):
+        print(f"warning: {line}", file=sys.stderr)
+    if prompts.problem is not None:
+        raise prompts.problem
+
+
+@dataclass
+class _Reasons:
+    """Why prompts cannot be used, with how many and the first rows; texts that differ in numbers only are one."""
+
+    _counts: Counter[str] = field(default_factory=Counter)
+    _first: dict[str, list[Prompt]] = field(default_factory=dict)
+
+    def add(self, prompt: Prompt) -> None:
+        """Count a prompt that has an error."""
+        kind = re.sub(r"\d+", "0", prompt.error or "")
+        self._counts[kind] += 1
+        first = self._first.setdefault(kind, [])
+        if len(first) < _SHOWN_ROWS:
+            first.append(prompt)
+
+    def lines(self) -> Iterator[str]:
+        """The most frequent reason first."""
+        for kind, count in self._counts.most_common(_SHOWN_REASONS):
+            first = self._first[kind]
+            numbers = ", ".join(str(prompt.row_id) for prompt in first) + ", ..." * (count > len(first))
+            yield f"{'row' if count == 1 else f'{count:,} rows:'} {numbers}: {first[0].error}"
+        if (more := len(self._counts) - _SHOWN_REASONS) > 0:
+            yield f"and {more} more reasons"
+
+
+@dataclass
+class _Prompts:
+    """What reading all prompts tells."""
+
+    check: Callable[[Outcome], None]
+    """Raises UserError once too many rows are bad."""
+    sample: EvenSample = field(default_factory=EvenSample)
+    """Of those that can be used."""
+    reasons: _Reasons = field(default_factory=_Reasons)
+    warnings: list[str] = field(default_factory=list)
+    problem: UserError | None = None
+    """Why the run would stop."""
+    first: Prompt | None = None
+    num_bad: int = 0
+
+    def read(self, table: Table, run: RunConfig) -> None:
+        """Go through the input."""
+        for prompt in watch_roles(read_prompts(table, run.data), self.warnings.append):
+            if prompt.error is None:
+                self.first = self.first or prompt
+                self.sample.add(prompt)
+            else:
+                self.num_bad += 1
+                self.reasons.add(prompt)
+                self.refuse(prompt.row_id, prompt.error)
+
+    def refuse(self, row_id: int, error: str | None) -> None:
+        """Note that a row cannot be sampled."""
+        try:
+            self.check(Outcome(row_id, sample_idx=0, num_prompt_tokens=None, num_generated_tokens=0, error=error))
+        except UserError as problem:
+            self.problem = self.problem or problem
+
+
+def _show_tokens(run: RunConfig, prompts: _Prompts) -> PromptTokens | None:
+    """What the tokenizer tells of the prompts, and what the model's context means for them."""
+    context = context_length(run.model) if run.engine.kind == "vllm" else run.engine.echo.max_model_len
+    try:
+        if not run.dry_run_tokens:
+            raise NoTokenizer("dry_run_tokens=false")
+        renderer = load_renderer(run)
+    except NoTokenizer as error:
+        _show("tokens", [f"not counted: {error}"])
+        if context is not None:
+            room = max(0, context - run.sampling.max_tokens)
+            _show(
+                "context",
+                [f"{context:,} tokens: room for prompts of {room:,} beside max_tokens={run.sampling.max_tokens:,}"],
+            )
+        return None
+    found = count_tokens(prompts.sample.prompts, renderer, run)
+    _show("tokens", _length_lines(found, prompts.sample.seen))
+    for prompt in found.refused:
+        prompts.refuse(prompt.row_id, prompt.error)
+    if len(found.refused) > run.data.max_error_fraction * found.looked_at:
+        prompts.warnings.append(
+            f"{len(found.refused):,} of {found.looked_at:,} prompts that were looked at cannot be sampled, more than "
+            f"data.max_error_fraction={run.data.max_error_fraction} allows"
+        )
+    _show("context", _context_lines(run, renderer, found))
+    if prompts.first is not None:
+        _show_first(prompts.first, renderer)
+    return found
+
+
+def _length_lines(found: PromptTokens, usable: int) -> Iterator[str]:
+    part = f"{found.looked_at:,}" + ("" if found.looked_at == usable else f" of {usable:,}, evenly spread")
+    lengths = found.lengths
+    if lengths is None:
+        yield f"of {part} prompts: none could be rendered"
+        return
+    yield (
+        f"of {part} prompts: {lengths.min:,} to {lengths.max:,}, mean {lengths.mean:,.0f}, median {lengths.p50:,.0f}, "
+        f"99% have at most {lengths.p99:,.0f}"
+    )
+    if lengths.max > lengths.min:
+        yield from _bars(lengths.histogram, lengths.max)
+
+
+def _bars(histogram: Histogram, most: int) -> Iterator[str]:
+    """A histogram as lines of text, its bins put together until there are few enough."""
+    edges, counts = histogram.edges, histogram.counts
+    together = -(-len(counts) // _SHOWN_BINS)
+    sums = [sum(counts[start : start + together]) for start in range(0, len(counts), together)]
+    bounds = [*edges[: len(counts) : together], edges[-1]]
+    names = [_range(left, min(right, most + 1)) for left, right in pairwise(bounds)]
+    width, highest = max(map(len, names)), max(sums)
+    for name, count in zip(names, sums, strict=True):
+        yield f"{name:>{width}}  {'#' * -(-count * _BAR // highest):<{_BAR}}  {count:,}"
+
+
+def _range(left: float, right: float) -> str:
+    """The whole numbers between two edges; bins of a single value begin half below it."""
+    first, last = int(left + 0.5), int(right + 0.5) - 1
+    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
+
+
+_TOO_LONG = {
+    "error": "each is recorded with an error",
+    "truncate_left": "their oldest tokens are cut off",
+    "reduce_max_tokens": "their responses get the room that is left",
+}
+"""What data.too_long does."""
+
+
+def _context_lines(run: RunConfig, renderer: Renderer, found: PromptTokens) -> Iterator[str]:
+    context, max_tokens = renderer.max_model_len, run.sampling.max_tokens
+    if found.lengths is None:
+        yield f"{context:,} tokens"
+    elif not found.too_long:
+        yield f"{context:,} tokens: each of these prompts fits beside max_tokens={max_tokens:,}"
+    else:
+        are = f"{found.too_long:,} of {found.looked_at:,} prompts do"
+        yield f"{context:,} tokens: {are} not fit beside max_tokens={max_tokens:,}, the longest is row {found.longest}"
+        yield f"data.too_long={run.data.too_long}: {_TOO_LONG[run.data.too_long]}"
+    reasons = _Reasons()
+    for prompt in found.refused:
+        reasons.add(prompt)
+    yield from reasons.lines()
+
+
+def _show_first(prompt: Prompt, renderer: Renderer) -> None:
+    """The first prompt, letter by letter: a wrong template or a doubled token shows here."""
+    try:
+        text = renderer.render(prompt.messages).text
+    except PromptError:  # which has been said
+        return
+    cut = len(text) - _SHOWN_CHARACTERS
+    if cut > 0:
+        half = _SHOWN_CHARACTERS // 2
+        text = f"{text[:half]}\n[... {cut:,} characters ...]\n{text[-half:]}"
+    _show("first", [f"row {prompt.row_id}, as the model reads it:", *map(_printable, text.split("\n"))])
+
+
+def _printable(line: str) -> str:
+    return "| " + "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
+
+
+def _show_samples(run: RunConfig, table: Table, usable: int, tokens: PromptTokens | None, run_dir: Path | None) -> Work:
+    """How many samples there will be, and how many of them are owed where a run is continued."""
+    n_samples, samples, there = run.sampling.n_samples, run.sampling.n_samples * usable, 0
+    if run_dir is not None and run_record.exists(run_dir):
+        there = finished(run_dir, table.num_rows, n_samples, table.first_row).num_done
+    owed = max(0, samples - there)
+    how_many = f"{there:,} are there, {owed:,} are owed, " if there else ""
+    _show(
+        "samples", [f"{samples:,} ({n_samples} per row), {how_many}at most {owed * run.sampling.max_tokens:,} tokens"]
+    )
+    median = None if tokens is None or tokens.lengths is None else round(tokens.lengths.p50)
+    return Work(owed, median, last_like(run, Path(OUTPUTS)))
+
+
+def _show_settings(run: RunConfig) -> None:
+    sampling = run.sampling
+    _show("model", [run.model.path])
+    _show("sampling", [f"temperature {sampling.temperature}, top_p {sampling.top_p}, seed {sampling.seed}"])
+    _show("hardware", [", ".join(_hardware(run.hardware))])
+    if (path := path_of(run)) is not None:
+        _show("output", [str(path)])
+
+
+def _show_estimates(run: RunConfig, work: Work, run_dir: Path | None) -> str | None:
+    """Print what the run is going to take. Returns a warning, where there is one."""
+    if run.engine.kind == "vllm":
+        _show("memory", memory_lines(run, work))
+    _show("time", time_lines(run, work))
+    lines, warning = disk_lines(run, work, (run_dir or Path(OUTPUTS)).absolute())
+    _show("disk", lines)
+    return warning
+
+
+def _show(name: str, lines: Iterable[str]) -> None:
+    """Print lines under a name in the margin."""
+    for line in lines:
+        print(f"{name:<9} {line}", flush=True)
+        name = ""
 
 
 def _hardware(hardware: HardwareConfig) -> Iterator[str]:

@@ -156,7 +156,7 @@ def _run(cfg: DictConfig, run_dir: Path, command: Invocation) -> None:
             from rollout.preflight import preflight
 
             _check_objective(run)
-            show_plan(run, preflight(run, run_dir))
+            show_plan(run, preflight(run, run_dir), run_dir)
             _remove_if_ours(run_dir)
         else:
             start(run, run_dir, _asked(command))

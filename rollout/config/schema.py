@@ -1,4 +1,4 @@
-"""Every field: its name, type, default, limits and meaning. The only home of all five.
+"""Every field of a run: its name, type, default, limits and meaning. The only home of all five.
 
 The string under a field is its documentation. YAML files under `conf/` hold only what differs from the defaults here.
 `fields.py` fills these dataclasses from a composed config, `check.py` checks their values.

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
@@ -13,38 +14,65 @@ from rollout.config import HardwareConfig
 _GPU_FACTORS = ("replicas", "tensor_parallel_size", "pipeline_parallel_size")
 
 
+@dataclass(frozen=True)
+class Gpu:
+    """One NVIDIA GPU of this machine."""
+
+    name: str
+    uuid: str
+    driver: str
+    """Version of the driver."""
+    memory_mib: int | None
+    """None where the driver does not tell, as of memory that the GPU shares with the CPU."""
+
+
 @cache
-def installed_gpus() -> list[list[str]]:
-    """Name, UUID and driver version of every NVIDIA GPU of this machine, in the driver's order."""
+def installed_gpus() -> list[Gpu]:
+    """Every NVIDIA GPU of this machine, in the driver's order."""
     if shutil.which("nvidia-smi") is None:
         return []
-    query = ["nvidia-smi", "--query-gpu=name,uuid,driver_version", "--format=csv,noheader"]
+    query = ["nvidia-smi", "--query-gpu=name,uuid,driver_version,memory.total", "--format=csv,noheader,nounits"]
     try:
         result = subprocess.run(query, capture_output=True, text=True, timeout=15, check=True)
     except (OSError, subprocess.SubprocessError):  # the tool is there, the driver is not or does not answer
         return []
-    return [line.split(", ") for line in result.stdout.splitlines() if line.count(", ") == 2]
+    found = [line.split(", ") for line in result.stdout.splitlines() if line.count(", ") == 3]
+    return [Gpu(name, uuid, driver, int(mib) if mib.isdigit() else None) for name, uuid, driver, mib in found]
 
 
 def driver_version() -> str | None:
     """The NVIDIA driver's version, or None where there is none."""
-    return next((driver for _, _, driver in installed_gpus()), None)
+    return next((gpu.driver for gpu in installed_gpus()), None)
 
 
 def gpu_names() -> tuple[str, ...]:
     """One name per NVIDIA GPU that a CUDA program started here would see; empty where there is none."""
-    gpus = installed_gpus()
+    return tuple(word if gpu is None else gpu.name for word, gpu in _visible())
+
+
+def gpu_memory() -> int | None:
+    """Bytes of the smallest of these GPUs; None where there is none, or where one of them does not tell."""
+    sizes = [None if gpu is None else gpu.memory_mib for _, gpu in _visible()]
+    known = [size for size in sizes if size is not None]
+    return min(known) << 20 if known and len(known) == len(sizes) else None
+
+
+def _visible() -> list[tuple[str, Gpu | None]]:
+    """What CUDA_VISIBLE_DEVICES names, word by word, or all GPUs; None for a word that is no GPU here."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
-        return tuple(name for name, *_ in gpus)
-    return tuple(_named(word.strip(), gpus) for word in visible.split(",") if word.strip() not in ("", "-1"))
+        return [(gpu.name, gpu) for gpu in installed_gpus()]
+    words = (word.strip() for word in visible.split(","))
+    return [(word, _meant(word, installed_gpus())) for word in words if word not in ("", "-1")]
 
 
-def _named(word: str, gpus: list[list[str]]) -> str:
-    """The GPU that an entry of CUDA_VISIBLE_DEVICES means: an index, the beginning of a UUID, or a MIG instance."""
+def _meant(word: str, gpus: list[Gpu]) -> Gpu | None:
+    """The GPU that an entry of CUDA_VISIBLE_DEVICES means, an index or the beginning of a UUID; None for a MIG
+    instance.
+    """
     if word.isdigit() and int(word) < len(gpus):
-        return gpus[int(word)][0]
-    return next((name for name, uuid, _ in gpus if uuid.startswith(word)), word)
+        return gpus[int(word)]
+    return next((gpu for gpu in gpus if gpu.uuid.startswith(word)), None)
 
 
 def lacks_multicast(hardware: HardwareConfig) -> bool:

@@ -62,7 +62,7 @@ def describe(model: ModelConfig) -> ModelFiles:
 
 def shape(folder: Path) -> dict[str, int] | None:
     """The sizes that the model's config.json gives, by name: hidden_size, num_hidden_layers, ...; None for none."""
-    sizes = _language_config(folder)
+    sizes = language_config(folder)
     return {name: sizes[name] for name in _SHAPE if isinstance(sizes.get(name), int)} or None
 
 
@@ -75,14 +75,14 @@ def context_length(model: ModelConfig) -> int | None:
     if model.max_model_len is not None:
         return model.max_model_len
     folder = models.local_folder(model.path, model.revision)
-    config = {} if folder is None else _language_config(folder)
+    config = {} if folder is None else language_config(folder)
     length = config.get("max_position_embeddings")
     rope = json.dumps([config.get("rope_scaling"), config.get("rope_parameters")])
     is_scaled = set(re.findall(r'"(?:rope_)?type": "(\w+)"', rope)) - {"default", "llama3"}
     return length if isinstance(length, int) and not is_scaled else None
 
 
-def _language_config(folder: Path) -> dict[str, Any]:
+def language_config(folder: Path) -> dict[str, Any]:
     """A model's config.json; of one that reads more than text, with its language part (`text_config`) over the rest.
 
     Empty where it cannot be read: what is wrong with it, the engine says in better words.

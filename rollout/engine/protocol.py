@@ -28,17 +28,28 @@ class EngineStats:
     """The same for each of several engines, where there are several."""
 
 
-class Engine(Protocol):
-    """An engine turns requests into samples, many at a time. `render` and `decode` may be called from another
-    thread.
-    """
+class Renderer(Protocol):
+    """What makes tokens of a chat. It may be used from another thread than what samples."""
 
-    max_num_seqs: int
-    """Most samples generated at the same time."""
     max_model_len: int
     """Context length in tokens, prompt and response together."""
     bos_token_id: int | None
     """The token every prompt begins with, if the model has one."""
+
+    def render(self, messages: list[Message]) -> Rendered:
+        """The prompt's text and tokens. Raises PromptError when the template refuses the chat."""
+        ...
+
+    def decode(self, token_ids: list[int]) -> str:
+        """The text of some tokens of a prompt."""
+        ...
+
+
+class Engine(Renderer, Protocol):
+    """An engine turns requests into samples, many at a time."""
+
+    max_num_seqs: int
+    """Most samples generated at the same time."""
     kv_cache_bytes: int | None
     """Size of the KV cache, where `vllm_worker.KVCacheSizeExtension` was asked to tell it."""
 
@@ -48,14 +59,6 @@ class Engine(Protocol):
 
     def describe(self) -> str:
         """What it samples with, as far as it differs from the engine's own defaults, for the log."""
-        ...
-
-    def render(self, messages: list[Message]) -> Rendered:
-        """The prompt's text and tokens. Raises PromptError when the template refuses the chat."""
-        ...
-
-    def decode(self, token_ids: list[int]) -> str:
-        """The text of some tokens of a prompt."""
         ...
 
     def add(self, request: Request) -> None:

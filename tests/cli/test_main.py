@@ -67,11 +67,11 @@ def test_a_used_folder_is_refused_and_nothing_in_it_changes(tmp_path: Path) -> N
 
 def test_dry_run_tells_the_plan_and_the_bad_rows_and_writes_nothing(tmp_path: Path) -> None:
     write_input(tmp_path / "input.parquet", [{"prompt": chat("a")}, {"prompt": None}, {"prompt": chat(" ")}])
-    plan = ("dry_run=true", "data.path=input.parquet", "sampling.n_samples=4", "hardware=cpu")
+    plan = ("dry_run=true", "dry_run_tokens=false", "data.path=input.parquet", "sampling.n_samples=4", "hardware=cpu")
     result = run_command(*plan, "data.max_error_fraction=0.7", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert "1 usable, 2 not" in result.stdout
-    assert "row 1: the prompt is null" in result.stdout
+    assert "row 1: the prompt is null\n" in result.stdout
     assert "4 (4 per row)" in result.stdout
     too_many = run_command(*plan, cwd=tmp_path)
     assert too_many.returncode == 1
@@ -101,8 +101,8 @@ def test_a_dry_run_shows_the_keys_for_several_engines_where_they_are_not_the_def
 
 
 def test_a_dry_run_needs_no_gpu_and_says_what_the_hardware_must_have(tmp_path: Path) -> None:
-    words = ("dry_run=true", "hardware=dual_gpu", "hardware.replicas=2", "model.path=Qwen/Qwen3-8B")
-    result = run_here(*words, cwd=tmp_path)
+    words = ("dry_run=true", "dry_run_tokens=false", "hardware=dual_gpu", "hardware.replicas=2")
+    result = run_here(*words, "model.path=Qwen/Qwen3-8B", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert re.search(r"hardware  cuda, .*, needs 4 GPUs \(this machine shows \d+\)\n", result.stdout)
 

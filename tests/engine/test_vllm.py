@@ -22,6 +22,7 @@ from rollout.config import ModelConfig, RunConfig
 from rollout.data.prompts import parse_chat
 from rollout.engine.cache import EngineSpec, acquire, release
 from rollout.errors import PromptError, UserError
+from rollout.generation.prompt_tokens import NoTokenizer, load_renderer
 from rollout.lifecycle import Asked, start
 from rollout.preflight import preflight, to_continue
 from rollout.records import Request
@@ -100,13 +101,14 @@ def test_a_chat_is_rendered_token_by_token_as_vllms_own_chat_does(
 ) -> None:
     from vllm import SamplingParams
 
-    from rollout.engine.vllm_engine import VLLMEngine, _chat_params
+    from rollout.engine.vllm_engine import VLLMEngine
+    from rollout.engine.vllm_renderer import chat_params
 
     engine = acquire(EngineSpec.of(tiny(folder))).engine
     assert isinstance(engine, VLLMEngine)
     (folder / "chats.jinja").write_text(TEMPLATES[template])
     model = ModelConfig(str(folder / "model"), chat_template=str(folder / "chats.jinja"))
-    monkeypatch.setattr(engine, "_chat_params", _chat_params(model, engine._tokenizer))
+    monkeypatch.setattr(engine._renderer, "_chat_params", chat_params(model, engine._renderer._tokenizer))
 
     def of_vllm(messages: list[Any]) -> list[int] | None:
         try:
@@ -127,6 +129,21 @@ def test_a_chat_is_rendered_token_by_token_as_vllms_own_chat_does(
     assert ours == {name: of_vllm(json.loads(json.dumps(messages))) for name, messages in CHATS.items()}
     assert sum(token_ids is not None for token_ids in ours.values()) >= 25
     assert parse_chat(CHATS["arguments as JSON text"]) == CHATS["arguments as JSON text"]  # nothing is written into it
+
+
+def test_a_dry_run_renders_from_the_files_what_the_engine_renders(folder: Path) -> None:
+    run = tiny(folder, "model.chat_template_kwargs.enable_thinking=false")
+    engine, renderer = acquire(EngineSpec.of(run)).engine, load_renderer(run)
+    for messages in (row["prompt"] for row in ROWS[:5]):
+        assert renderer.render(messages) == engine.render(messages)
+    assert (renderer.max_model_len, renderer.bos_token_id) == (engine.max_model_len, engine.bos_token_id)
+    (folder / "broken.jinja").write_text("{{ messages")
+    with pytest.raises(UserError, match=r"broken\.jinja: .*; fix the template"):
+        load_renderer(tiny(folder, f"model.chat_template={folder / 'broken.jinja'}"))
+    (folder / "broken").mkdir()
+    (folder / "broken/config.json").write_text("{}")
+    with pytest.raises(NoTokenizer, match=r"the tokenizer cannot be loaded: Unrecognized model in .*broken"):
+        load_renderer(tiny(folder, f"model.path={folder / 'broken'}"))
 
 
 def test_tool_calls_are_what_templates_expect(folder: Path) -> None:

@@ -254,7 +254,7 @@ def test_gpus_and_driver_are_what_nvidia_smi_says(
     visible: str | None, names: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho 'H200, GPU-aa11, 570.1'\necho 'A100, GPU-bb22, 570.1'\n")
+    tool.write_text("#!/bin/sh\necho 'H200, GPU-aa11, 570.1, 143771'\necho 'A100, GPU-bb22, 570.1, 81920'\n")
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -263,4 +263,6 @@ def test_gpus_and_driver_are_what_nvidia_smi_says(
     devices.installed_gpus.cache_clear()
     assert devices.gpu_names() == names
     assert devices.driver_version() == "570.1"
+    sizes = {"H200": 143771 << 20, "A100": 81920 << 20}
+    assert devices.gpu_memory() == min((sizes[name] for name in names), default=None)
     devices.installed_gpus.cache_clear()

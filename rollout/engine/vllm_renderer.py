@@ -1,0 +1,107 @@
+"""A chat as the model reads it: vLLM's own renderer, of an engine or, in a dry run, of a model's files alone.
+
+Nothing here differs between the two, so what a dry run counts is what a run samples from.
+"""
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+from jinja2 import TemplateSyntaxError
+from vllm.config import DeviceConfig, VllmConfig
+from vllm.engine.arg_utils import EngineArgs
+from vllm.renderers import ChatParams, renderer_from_config
+
+from rollout.config import HardwareConfig, ModelConfig
+from rollout.engine import models, vllm_arguments
+from rollout.engine.protocol import Rendered
+from rollout.engine.vllm_arguments import refusal
+from rollout.errors import PromptError, UserError
+from rollout.files import user_path
+from rollout.records import Message
+
+
+class VLLMRenderer:
+    """A model's tokenizer and chat template, in vLLM's hands."""
+
+    def __init__(self, renderer: Any, tokenizer: Any, model_config: Any, model: ModelConfig) -> None:
+        """`renderer` and `model_config` are vLLM's; `tokenizer` is used here alone.
+
+        Raises UserError for a chat template that cannot be compiled, or that is missing.
+        """
+        self.max_model_len: int = model_config.max_model_len
+        self.bos_token_id: int | None = tokenizer.bos_token_id
+        self._vocab_size: int = model_config.get_vocab_size()
+        self._tokenizer = tokenizer
+        self._renderer = copy.copy(renderer)
+        self._renderer.tokenizer = tokenizer
+        self._chat_params = chat_params(model, tokenizer)
+        self._refuse_broken_template(model)
+
+    def _refuse_broken_template(self, model: ModelConfig) -> None:
+        """It is no row's fault."""
+        try:
+            self.render([{"role": "user", "content": "hello"}])
+        except PromptError as error:  # a template that merely refuses this chat is sound
+            causes = list(_causes(error))
+            if broken := next((cause for cause in causes if isinstance(cause, TemplateSyntaxError)), None):
+                where = model.chat_template or model.path
+                raise UserError(f"model.chat_template={where}: {broken}; fix the template") from error
+            if any(type(cause).__name__ == "ChatTemplateResolutionError" for cause in causes):
+                raise UserError(
+                    f"model.path={model.path}: its tokenizer has no chat template; set model.chat_template=FILE.jinja"
+                ) from error
+
+    def render(self, messages: list[Message]) -> Rendered:
+        """As `LLM.chat` does: vLLM brings a chat into the form that templates expect, for one tool calls' arguments."""
+        try:
+            # vLLM writes into the chat that it is given
+            _, prompt = self._renderer.render_messages(copy.deepcopy(messages), self._chat_params)
+            text, token_ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
+            if text is None:
+                text = self._tokenizer.decode(token_ids)
+            else:
+                # the template has written the special tokens already; adding them again would double the first one
+                token_ids = self._tokenizer.encode(text, add_special_tokens=False)
+        except Exception as error:  # a template is a program of the model's, and may raise anything about a chat
+            raise PromptError(f"the chat template refuses it: {refusal(error)}") from error
+        if not token_ids:
+            raise PromptError("the prompt has no tokens")
+        if max(token_ids) >= self._vocab_size:  # vLLM would die of it
+            raise PromptError(
+                f"the prompt has the token {max(token_ids)}, and the model knows {self._vocab_size} tokens"
+            )
+        return Rendered(text, token_ids)
+
+    def decode(self, token_ids: list[int]) -> str:
+        return str(self._tokenizer.decode(token_ids))
+
+
+def renderer_of_files(model: ModelConfig, hardware: HardwareConfig) -> VLLMRenderer:
+    """What an engine for `model` would render with, from its config and tokenizer: no weights are read, no GPU is used.
+
+    Raises UserError as VLLMRenderer does, and whatever vLLM raises where the files are not to be had.
+    """
+    arguments = EngineArgs(model=models.resolve(model.path), **vllm_arguments.engine_kwargs(model, hardware))
+    config = arguments.create_model_config()
+    # a machine without GPUs would not do for the CUDA build otherwise; a renderer has nothing to do with the device
+    renderer = renderer_from_config(VllmConfig(model_config=config, device_config=DeviceConfig(device="cpu")))
+    return VLLMRenderer(renderer, renderer.tokenizer, config, model)
+
+
+def chat_params(model: ModelConfig, tokenizer: Any) -> ChatParams:
+    """What `LLM.chat` would make of its arguments."""
+    template = None if model.chat_template is None else user_path(model.chat_template).read_text("utf-8")
+    own = model.chat_template_kwargs
+    begins_a_turn = not own.get("continue_final_message", False)
+    # the tokenizers of Mistral's own library give tokens only
+    tokenize = type(tokenizer).__name__ == "MistralTokenizer"
+    kwargs = {"tokenize": tokenize, "add_generation_prompt": begins_a_turn, **own}
+    return ChatParams(chat_template=template, chat_template_kwargs=kwargs)
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """What `error` was raised from, and that from, and so on."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        yield cause
+        error = cause

@@ -1,0 +1,91 @@
+"""The last run with a model and hardware, for an estimate of the next one."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from rollout.config import RunConfig
+from rollout.engine import models
+from rollout.engine.devices import gpu_names
+from rollout.errors import UserError
+from rollout.store import run_record
+from rollout.store.layout import JOURNAL, MANIFEST, OUTPUT, RESULTS
+from rollout.store.run_record import RunRecord, SessionRecord, Throughput
+
+OUTPUTS = "outputs"
+"""Where runs are unless somebody says otherwise."""
+
+_DEPTH = 3  # outputs/DATE/TIME, and one more for the jobs of a sweep
+_NEWEST = 200
+
+
+@dataclass(frozen=True)
+class PastRun:
+    """What a run tells the next one."""
+
+    folder: Path
+    throughput: Throughput
+    load_seconds: float | None
+    tokens_of_sample: float
+    """Mean length of a response."""
+    bytes_of_token: float
+    """On disk, of all that the run has written about a token: journal and results."""
+
+
+def last_like(run: RunConfig, folder: Path) -> PastRun | None:
+    """The newest run under `folder` that has generated something with this model on this hardware.
+
+    A machine without GPUs takes a run of the same `hardware` elsewhere for its own: it may be the one to start from.
+    """
+    for run_dir in islice(_run_folders(folder), _NEWEST):
+        try:
+            record = run_record.read(run_dir)
+        except UserError:
+            continue
+        session = _last_that_generated(record)
+        if session is not None and _is_like(run, record):
+            return _told(run_dir, record, session)
+    return None
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    """The folders of runs, that of the newest run.json first."""
+    found = [path for depth in range(1, _DEPTH + 1) for path in folder.glob("/".join(["*"] * depth + [MANIFEST]))]
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+        yield path.parent
+
+
+def _last_that_generated(record: RunRecord) -> SessionRecord | None:
+    sessions = (record, *reversed(record.sessions))
+    return next((one for one in sessions if one.throughput is not None and one.throughput.generated_tokens), None)
+
+
+def _is_like(run: RunConfig, record: RunRecord) -> bool:
+    before, here = record.config, list(gpu_names())
+    return (
+        record.totals is not None
+        and record.provenance.model is not None
+        and record.provenance.model.path == models.absolute(run.model.path)
+        and (before.model.revision, before.model.quantization) == (run.model.revision, run.model.quantization)
+        and (before.engine.kind, before.hardware) == (run.engine.kind, run.hardware)
+        and (not here or record.provenance.gpus == here)
+    )
+
+
+def _told(run_dir: Path, record: RunRecord, session: SessionRecord) -> PastRun:
+    assert session.throughput is not None
+    assert record.totals is not None
+    generated = max(1, record.totals.generated_tokens)
+    return PastRun(
+        folder=run_dir,
+        throughput=session.throughput,
+        load_seconds=session.seconds.get("load"),
+        tokens_of_sample=generated / max(1, record.totals.samples - record.totals.failed),
+        bytes_of_token=_bytes_in(run_dir) / generated,
+    )
+
+
+def _bytes_in(run_dir: Path) -> int:
+    written = [*map(run_dir.joinpath, (OUTPUT, *RESULTS)), *(run_dir / JOURNAL).glob("*")]
+    return sum(path.stat().st_size for path in written if path.is_file())
