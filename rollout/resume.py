@@ -34,13 +34,12 @@ def resume(run_dir: Path, overrides: list[str], trusted: bool = False) -> None:
         trust.refuse_links(run_dir)
 
     from rollout import lifecycle
-    from rollout.cli.dry_run import show_plan
+    from rollout.cli.dry_run import plan
     from rollout.engine.cache import release
-    from rollout.preflight import preflight
 
     run = saved_config.load(run_dir, overrides, trusted)
     if run.dry_run:
-        show_plan(run, preflight(run, run_dir), run_dir)
+        plan(run, run_dir, may_continue=True)
         return
     try:
         if lifecycle.resume(run, run_dir) is None:

@@ -20,7 +20,7 @@ from rollout.errors import PromptError, UserError
 from rollout.generation.prompt_tokens import EvenSample, NoTokenizer, PromptTokens, count_tokens, load_renderer
 from rollout.generation.session import error_limit
 from rollout.postprocess.second_place import path_of
-from rollout.preflight import scorer_warnings
+from rollout.preflight import preflight, refuse_used, scorer_warnings, to_continue
 from rollout.records import Outcome, Prompt
 from rollout.scoring.distribution import Histogram
 from rollout.store import run_record
@@ -30,6 +30,19 @@ from rollout.store.past_runs import OUTPUTS, last_like
 _SHOWN_REASONS, _SHOWN_ROWS, _SHOWN_BINS = 5, 5, 8
 _SHOWN_CHARACTERS = 2000
 _BAR = 40  # characters of the longest bar
+
+
+def plan(run: RunConfig, run_dir: Path, may_continue: bool) -> None:
+    """Print the plan of `run` in `run_dir`, where it `may_continue` a run that is there.
+
+    Raises UserError for what the run itself would be refused for, and as `show_plan` does.
+    """
+    table = preflight(run, run_dir)
+    if may_continue and run_record.exists(run_dir):
+        to_continue(run, table, run_dir)
+    else:
+        refuse_used(run, run_dir)
+    show_plan(run, table, run_dir)
 
 
 def show_plan(run: RunConfig, table: Table, run_dir: Path | None = None) -> None:
@@ -149,13 +162,15 @@ def _show_tokens(run: RunConfig, prompts: _Prompts) -> PromptTokens | None:
 
 
 def _length_lines(found: PromptTokens, usable: int) -> Iterator[str]:
-    part = f"{found.looked_at:,}" + ("" if found.looked_at == usable else f" of {usable:,}, evenly spread")
+    part = f"{found.looked_at:,} prompts"
+    if found.looked_at < usable:
+        part += f", evenly spread over {usable:,}"
     lengths = found.lengths
     if lengths is None:
-        yield f"of {part} prompts: none could be rendered"
+        yield f"of {part}: none could be rendered"
         return
     yield (
-        f"of {part} prompts: {lengths.min:,} to {lengths.max:,}, mean {lengths.mean:,.0f}, median {lengths.p50:,.0f}, "
+        f"of {part}: {lengths.min:,} to {lengths.max:,}, mean {lengths.mean:,.0f}, median {lengths.p50:,.0f}, "
         f"99% have at most {lengths.p99:,.0f}"
     )
     if lengths.max > lengths.min:
@@ -218,7 +233,8 @@ def _show_first(prompt: Prompt, renderer: Renderer) -> None:
 
 
 def _printable(line: str) -> str:
-    return "| " + "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
+    shown = "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
+    return f"| {shown}".rstrip(" ") if not line else f"| {shown}"
 
 
 def _show_samples(run: RunConfig, table: Table, usable: int, tokens: PromptTokens | None, run_dir: Path | None) -> Work:

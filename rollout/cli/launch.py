@@ -152,11 +152,10 @@ def _run(cfg: DictConfig, run_dir: Path, command: Invocation) -> None:
         from rollout.lifecycle import start
 
         if run.dry_run:
-            from rollout.cli.dry_run import show_plan
-            from rollout.preflight import preflight
+            from rollout.cli.dry_run import plan
 
             _check_objective(run)
-            show_plan(run, preflight(run, run_dir), run_dir)
+            plan(run, run_dir, may_continue=HydraConfig.get().mode == RunMode.MULTIRUN)
             _remove_if_ours(run_dir)
         else:
             start(run, run_dir, _asked(command))

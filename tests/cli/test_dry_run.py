@@ -135,10 +135,19 @@ def test_tokens_are_not_counted_where_nobody_wants_to_wait(tmp_path: Path, capsy
 def test_a_run_that_is_continued_says_what_is_there_and_what_is_owed(tmp_path: Path) -> None:
     source = write_input(tmp_path / "input.parquet", [{"prompt": prompt} for prompt in (chat("a"), None, chat("b"))])
     run_in(tmp_path / "run", f"data.path={source}", "sampling.n_samples=2", "data.max_error_fraction=1")
-    more = resume("run", "sampling.n_samples=5", "sampling.max_tokens=7", "dry_run=true", cwd=tmp_path).stdout
-    assert "\nsamples   10 (5 per row), 4 are there, 6 are owed, at most 42 tokens\n" in more
+    more = resume("run", "sampling.n_samples=5", "dry_run=true", cwd=tmp_path).stdout
+    assert "\nsamples   10 (5 per row), 4 are there, 6 are owed, at most 12,288 tokens\n" in more
     again = resume("run", "dry_run=true", cwd=tmp_path).stdout
     assert "\nsamples   4 (2 per row), 4 are there, 0 are owed, at most 0 tokens\n" in again
+
+
+def test_what_the_run_would_be_refused_for_is_said(tmp_path: Path) -> None:
+    run_in(tmp_path / "run", "data.limit=2", "sampling.n_samples=1")
+    other = resume("run", "sampling.temperature=0.5", "dry_run=true", cwd=tmp_path)
+    assert other.stderr.startswith("error: sampling.temperature=0.5: this run was made with 1.0; leave it as it was")
+    used = run_here(*ECHO, "hydra.run.dir=run", "dry_run=true", cwd=tmp_path)
+    assert "holds a run already; continue it with" in used.stderr
+    assert (other.returncode, used.returncode) == (1, 1)
 
 
 def test_the_last_run_tells_how_long_it_takes_and_how_much_it_writes(tmp_path: Path) -> None:
