@@ -9,6 +9,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from rollout.cli.estimates import Work, disk_lines, memory_lines, time_lines
+from rollout.cli.latest import OUTPUTS
+from rollout.cli.past_runs import last_like
 from rollout.config import HardwareConfig, RunConfig
 from rollout.config.check import column_warnings, config_warnings
 from rollout.data.prompts import read_prompts, shard_in_words, watch_roles
@@ -25,7 +27,6 @@ from rollout.records import Outcome, Prompt
 from rollout.scoring.distribution import Histogram
 from rollout.store import run_record
 from rollout.store.journal import finished
-from rollout.store.past_runs import OUTPUTS, last_like
 
 _SHOWN_REASONS, _SHOWN_ROWS, _SHOWN_BINS = 5, 5, 8
 _SHOWN_CHARACTERS = 2000
@@ -248,7 +249,7 @@ def _show_samples(run: RunConfig, table: Table, usable: int, tokens: PromptToken
         "samples", [f"{samples:,} ({n_samples} per row), {how_many}at most {owed * run.sampling.max_tokens:,} tokens"]
     )
     median = None if tokens is None or tokens.lengths is None else round(tokens.lengths.p50)
-    return Work(owed, median, last_like(run, Path(OUTPUTS)))
+    return Work(owed, median, last_like(run, OUTPUTS))
 
 
 def _show_settings(run: RunConfig) -> None:
@@ -265,7 +266,7 @@ def _show_estimates(run: RunConfig, work: Work, run_dir: Path | None) -> str | N
     if run.engine.kind == "vllm":
         _show("memory", memory_lines(run, work))
     _show("time", time_lines(run, work))
-    lines, warning = disk_lines(run, work, (run_dir or Path(OUTPUTS)).absolute())
+    lines, warning = disk_lines(run, work, (run_dir or OUTPUTS).absolute())
     _show("disk", lines)
     return warning
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rollout.cli.past_runs import PastRun
 from rollout.config import RunConfig
 from rollout.engine.devices import gpu_memory, gpu_names
 from rollout.engine.measured import SOURCE, Measured, measured_like
 from rollout.engine.memory import GIB, ModelSize, gpus_of_engine, kv_space, model_size
 from rollout.files import short
-from rollout.store.past_runs import PastRun
 from rollout.terminal.text import duration
 
 _BYTES_OF_TOKEN = 4  # of text in most languages, before it is compressed

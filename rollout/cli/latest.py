@@ -39,11 +39,11 @@ def latest_run(folder: Path) -> Path | None:
 
     Of most runs only the beginning of run.json is read. One that cannot be read counts as none.
     """
-    found = ((started, run_dir) for run_dir in _run_folders(folder) if (started := _started(run_dir)) is not None)
+    found = ((started, run_dir) for run_dir in run_folders(folder) if (started := _started(run_dir)) is not None)
     return next((run_dir for _, run_dir in sorted(found, reverse=True) if _is_readable(run_dir)), None)
 
 
-def _run_folders(folder: Path) -> Iterator[Path]:
+def run_folders(folder: Path) -> Iterator[Path]:
     """Folders with a run.json; nothing in them is looked at, nor in hidden ones."""
     to_see, seen = [str(folder)], set[str]()
     while to_see:

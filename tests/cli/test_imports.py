@@ -75,7 +75,7 @@ def test_no_command_imports_what_it_does_not_need(tmp_path: Path) -> None:
         ["--cfg", "job"],
         ["sampling=none_such"],
         ["data.path=input.parquet", "sampling.n_samples=0"],
-        ["dry_run=true", "data.path=input.parquet", "hardware=cpu"],
+        ["dry_run=true", "dry_run_tokens=false", "data.path=input.parquet", "hardware=cpu"],
     ],
 )
 def test_answers_that_need_no_model_import_nothing_heavy(words: list[str], tmp_path: Path) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from rollout.cli import past_runs
 from rollout.cli.compose import compose_run
+from rollout.cli.past_runs import last_like
 from rollout.config import RunConfig
-from rollout.store import past_runs
-from rollout.store.past_runs import last_like
 from tests.commands import ECHO
 from tests.conftest import run_in
 

@@ -1,10 +1,9 @@
 """The last run with a model and hardware, for an estimate of the next one."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 
+from rollout.cli.latest import run_folders
 from rollout.config import RunConfig
 from rollout.engine import models
 from rollout.engine.devices import gpu_names
@@ -13,10 +12,6 @@ from rollout.store import run_record
 from rollout.store.layout import JOURNAL, MANIFEST, OUTPUT, RESULTS
 from rollout.store.run_record import RunRecord, SessionRecord, Throughput
 
-OUTPUTS = "outputs"
-"""Where runs are unless somebody says otherwise."""
-
-_DEPTH = 3  # outputs/DATE/TIME, and one more for the jobs of a sweep
 _NEWEST = 200
 
 
@@ -38,7 +33,7 @@ def last_like(run: RunConfig, folder: Path) -> PastRun | None:
 
     A machine without GPUs takes a run of the same `hardware` elsewhere for its own: it may be the one to start from.
     """
-    for run_dir in islice(_run_folders(folder), _NEWEST):
+    for run_dir in _newest_first(folder)[:_NEWEST]:
         try:
             record = run_record.read(run_dir)
         except UserError:
@@ -49,11 +44,8 @@ def last_like(run: RunConfig, folder: Path) -> PastRun | None:
     return None
 
 
-def _run_folders(folder: Path) -> Iterator[Path]:
-    """The folders of runs, that of the newest run.json first."""
-    found = [path for depth in range(1, _DEPTH + 1) for path in folder.glob("/".join(["*"] * depth + [MANIFEST]))]
-    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
-        yield path.parent
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(run_folders(folder), key=lambda run_dir: (run_dir / MANIFEST).lstat().st_mtime, reverse=True)
 
 
 def _last_that_generated(record: RunRecord) -> SessionRecord | None:
