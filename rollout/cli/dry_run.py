@@ -262,7 +262,9 @@ def _show_settings(run: RunConfig) -> None:
 
 
 def _show_estimates(run: RunConfig, work: Work, run_dir: Path | None) -> str | None:
-    """Print what the run is going to take. Returns a warning, where there is one."""
+    """Print what the run is going to take, if anything. Returns a warning, where there is one."""
+    if not work.samples:
+        return None
     if run.engine.kind == "vllm":
         _show("memory", memory_lines(run, work))
     _show("time", time_lines(run, work))

@@ -10,6 +10,7 @@ from rollout.config import RunConfig
 from rollout.engine.devices import gpu_memory, gpu_names
 from rollout.engine.measured import SOURCE, Measured, measured_like
 from rollout.engine.memory import GIB, ModelSize, gpus_of_engine, kv_space, model_size
+from rollout.engine.model_files import context_length
 from rollout.files import short
 from rollout.terminal.text import duration
 
@@ -55,8 +56,12 @@ def memory_lines(run: RunConfig, work: Work) -> Iterator[str]:
         yield f"no room for a KV cache on {_place(run)}; use more GPUs (hardware.tensor_parallel_size)"
     else:
         yield f"KV cache about {space / GIB:.1f} GiB on {_place(run)}{_tokens(size, space)}"
-    if size.kv_of_token is not None:
-        yield _room(run, work, size.kv_of_token, space)
+    if size.kv_of_token is None:
+        return
+    context, tokens = context_length(run.model), (space or 0) // size.kv_of_token
+    if context is not None and 0 < tokens < context:
+        yield f"vLLM may not start: one sample of {context:,} tokens does not fit; set model.max_model_len={tokens}"
+    yield _room(run, work, size.kv_of_token, space)
 
 
 def time_lines(run: RunConfig, work: Work) -> Iterator[str]:

@@ -50,7 +50,7 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _last_that_generated(record: RunRecord) -> SessionRecord | None:
     sessions = (record, *reversed(record.sessions))
-    return next((one for one in sessions if one.throughput is not None and one.throughput.generated_tokens), None)
+    return next((one for one in sessions if one.throughput is not None and one.throughput.output_tok_s > 0), None)
 
 
 def _is_like(run: RunConfig, record: RunRecord) -> bool:

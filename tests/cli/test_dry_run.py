@@ -139,6 +139,8 @@ def test_a_run_that_is_continued_says_what_is_there_and_what_is_owed(tmp_path: P
     assert "\nsamples   10 (5 per row), 4 are there, 6 are owed, at most 12,288 tokens\n" in more
     again = resume("run", "dry_run=true", cwd=tmp_path).stdout
     assert "\nsamples   4 (2 per row), 4 are there, 0 are owed, at most 0 tokens\n" in again
+    assert "\ntime " in more
+    assert "\ntime " not in again
 
 
 def test_what_the_run_would_be_refused_for_is_said(tmp_path: Path) -> None:
@@ -192,6 +194,12 @@ def test_memory_and_time_of_a_known_size_on_a_known_gpu(tmp_path: Path) -> None:
         "at most 5m02s, loading not counted: an estimate from docs/performance.md,",
         "where the 8B shape gave 26,476 tok/s on one H200 with hardware=throughput, 1,024 samples at once",
     ]
+
+
+@pytest.mark.usefixtures("h200")
+def test_a_context_that_does_not_fit_is_told_with_the_cure(tmp_path: Path) -> None:
+    lines = [*memory_lines(on_gpu(tmp_path, "model.max_model_len=1000000"), WORK)]
+    assert "vLLM may not start: one sample of 1,000,000 tokens does not fit; set model.max_model_len=902031" in lines
 
 
 @pytest.mark.usefixtures("h200")
