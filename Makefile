@@ -2,7 +2,7 @@
 # make test   install into .venv, then everything CI runs: 12 minutes on two cores
 # make test-fast   most tests, in 90 seconds: no vLLM, Ray, browser or kills
 # make check  lint, format and types only
-# make docs   write docs/configuration.md again from rollout/config/schema.py
+# make docs   write docs/configuration.md and docs/template.yaml again from rollout/config/schema.py
 # make lock   solve requirements/cpu.txt again from pyproject.toml
 
 PYTHON ?= python3.11

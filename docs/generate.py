@@ -1,8 +1,9 @@
-"""Write `configuration.md` beside this file from the dataclasses in `rollout/config/schema.py`: `make docs`."""
+"""Write `configuration.md` and `template.yaml` beside this file from what `rollout/config/` says: `make docs`."""
 
 from pathlib import Path
 
 from rollout.config.keys import keys_of, sections
+from rollout.config.template import template
 
 HEADER = """\
 # Configuration
@@ -14,8 +15,9 @@ with.
 
 
 def main() -> None:
-    """Write the file."""
-    (Path(__file__).parent / "configuration.md").write_text(configuration(), encoding="utf-8")
+    """Write the files."""
+    for name, content in {"configuration.md": configuration(), "template.yaml": template()}.items():
+        (Path(__file__).parent / name).write_text(content, encoding="utf-8")
 
 
 def configuration() -> str:

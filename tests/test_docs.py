@@ -134,9 +134,10 @@ def test_the_table_of_presets_is_the_folder_conf() -> None:
     assert documented == on_disk
 
 
-def test_the_page_of_keys_is_what_the_config_says() -> None:
-    generated = runpy.run_path(str(ROOT / "docs" / "generate.py"))["configuration"]()
-    assert (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8") == generated, "run `make docs`"
+@pytest.mark.parametrize(("name", "function"), [("configuration.md", "configuration"), ("template.yaml", "template")])
+def test_the_pages_of_keys_are_what_the_config_says(name: str, function: str) -> None:
+    generated = runpy.run_path(str(ROOT / "docs" / "generate.py"))[function]()
+    assert (ROOT / "docs" / name).read_text(encoding="utf-8") == generated, "run `make docs`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -16,11 +16,14 @@ from rollout.cli.commands import COMMANDS, Command, named
 from rollout.config import RunConfig
 from rollout.config.keys import Key, Section, keys_of, required, sections, shown
 from rollout.config.presets import Group, Preset, groups
+from rollout.config.template import template
 from rollout.errors import UserError, did_you_mean
 from rollout.terminal.columns import columns, longest, separated, unbroken, wrapped
 
 ALL = "all"
 """The topic of every key there is."""
+CONFIG = "config"
+"""The topic of a file of values to begin with."""
 
 _SHORT = 40  # characters of a default that stays on one line
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list, as [a,b]"}
@@ -49,6 +52,7 @@ _MORE = (
     ("help sampling", "a group: its presets, and every key with its default"),
     ("help sampling.top_p", "a key; `help top_p` too"),
     (f"help {ALL}", "every key of every group"),
+    (f"help {CONFIG}", "a preset of your own to begin with: a file with every key as a comment"),
     ("--hydra-help", "the options of Hydra, which reads the command line"),
     ("-sc install=bash", 'completion by the shell, with eval "$(...)"; also zsh and fish'),
 )
@@ -79,7 +83,7 @@ def known_topics() -> Iterator[str]:
     yield from (group.name for group in groups())
     yield from (section.name for section in sections())
     yield from (key.name for key in keys_of())
-    yield ALL
+    yield from (ALL, CONFIG)
 
 
 def _topic(word: str) -> str:
@@ -103,6 +107,8 @@ def _explained(word: str) -> Iterator[str]:
     """The lines about a topic; none where there is no such topic."""
     if word == ALL:
         yield from _everything()
+    elif word == CONFIG:
+        yield from template().splitlines()
     elif (command := named(word)) is not None:
         yield from _of_command(command)
     elif word.partition("=")[0] in {group.name for group in groups()} | {section.name for section in sections()}:
