@@ -9,40 +9,30 @@ import pytest
 
 from rollout.cli.commands import COMMANDS, Command, named
 from rollout.cli.compose import compose_run
+from rollout.config import RunConfig
 from rollout.config.arguments import parse
 from rollout.config.check import check
 from rollout.postprocess.__main__ import split
+from tests.documents import PAGES, README, ROOT, code_blocks, commands
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def code_blocks(text: str, language: str = "") -> list[str]:
-    fences = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [content for fence, content in fences if fence == language]
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def typed(*languages: str) -> list[list[str]]:
-    """The arguments of every `python -m rollout` in the blocks of these languages of the documentation."""
+    """The arguments of every command in the blocks of these languages of the documentation."""
+    found = [words for page in PAGES for words in commands(page.read_text(encoding="utf-8"), *languages)]
+    return [list(words) for words in dict.fromkeys(map(tuple, found))]
+
+
+def runs() -> list[list[str]]:
+    """The words of those that are runs, or begin or continue one, behind what says which."""
     found = []
-    for page in PAGES:
-        text = page.read_text(encoding="utf-8")
-        for block in (block for language in languages for block in code_blocks(text, language)):
-            lines = [line.split("  #")[0].removeprefix("$ ") for line in block.replace("\\\n", "").splitlines()]
-            found += [shlex.split(line)[3:] for line in lines if line.startswith("python -m rollout ")]
-    return [arguments for arguments in found if arguments]
-
-
-def commands() -> list[list[str]]:
-    """Those of runs, by a short name too."""
-    found = list[list[str]]()
-    for words in typed("bash"):
+    for words in typed("", "bash"):
         if (command := named(words[0])) is None:
             found.append(words)
-        elif command.before:
-            found.append([*command.before, *words[1:]])
-    assert len(found) >= 7
+        elif command.keys is RunConfig:
+            found.append([*command.before, *words[1 + (not command.before) :]])
+    assert len(found) >= 20
     return found
 
 
@@ -58,9 +48,9 @@ def first_job(arguments: list[str]) -> list[str]:
     return [re.sub(r"=range\(\d+\)$", "=0", word).split(",")[0] for word in arguments]
 
 
-@pytest.mark.parametrize("arguments", commands(), ids=" ".join)
+@pytest.mark.parametrize("arguments", runs(), ids=" ".join)
 def test_every_documented_command_composes_and_its_values_are_in_range(arguments: list[str]) -> None:
-    overrides = [word for word in arguments if not word.startswith("-")]
+    overrides = [word for word in arguments if "=" in word and not word.startswith("-")]
     job = first_job(overrides) if "-m" in arguments else overrides
     problems = [line for line in check(compose_run(*job)) if "device=cpu runs one process" not in line]
     assert not problems
@@ -104,7 +94,7 @@ def tree(page: str) -> set[str]:
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("page", [README, ARCHITECTURE], ids=["README", "architecture"])
+@pytest.mark.parametrize("page", [CONTRIBUTING, ARCHITECTURE], ids=["CONTRIBUTING", "architecture"])
 def test_the_file_trees_list_what_is_there(page: str) -> None:
     assert not {path for path in tree(page) if not (ROOT / path).exists()}
 
@@ -112,15 +102,21 @@ def test_the_file_trees_list_what_is_there(page: str) -> None:
 def test_the_file_trees_leave_nothing_out() -> None:
     modules = {path for path in (ROOT / "rollout").rglob("*.py") if path.name != "__init__.py"}
     packages = {f"{path.parent.relative_to(ROOT)}/" for path in (ROOT / "rollout").rglob("__init__.py")}
-    pages = {path for path in (ROOT / "docs").iterdir() if path.is_file()}
-    assert not packages - tree(README)
-    assert not {str(path.relative_to(ROOT)) for path in pages} - tree(README)
+    pages = {path for path in (ROOT / "docs").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    assert not packages - tree(CONTRIBUTING)
+    assert not {str(path.relative_to(ROOT)) for path in pages} - tree(CONTRIBUTING)
     assert not {str(path.relative_to(ROOT)) for path in modules} - tree(ARCHITECTURE)
 
 
-def test_the_readmes_file_tree_fits_on_a_screen() -> None:
-    (block,) = [block for block in code_blocks(README) if "rollout/\n├── " in block]
-    assert len(block.splitlines()) <= 40
+def test_the_shorter_file_tree_fits_on_a_screen() -> None:
+    (block,) = [block for block in code_blocks(CONTRIBUTING) if "rollout/\n├── " in block]
+    assert len(block.splitlines()) <= 50
+
+
+def test_the_readme_leads_to_the_pages_for_beginners_on_its_first_screen() -> None:
+    first_screen = "\n".join(README.splitlines()[:20])
+    for page in ("quickstart.md", "quick-reference.md", "zh/quick-reference.md", "troubleshooting.md"):
+        assert f"(docs/{page})" in first_screen
 
 
 def test_the_table_of_presets_is_the_folder_conf() -> None:
@@ -140,7 +136,7 @@ def test_the_pages_of_keys_are_what_the_config_says(name: str, function: str) ->
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == generated, "run `make docs`"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
     assert not [link for link in links if not (page.parent / link).exists()]
@@ -173,3 +169,18 @@ def test_every_documented_command_of_the_second_stage_composes(arguments: list[s
     own, overrides = split(arguments)
     assert own.keys() <= {"run_dir", "input", "output_dir"}
     assert not list(check(compose_run(*overrides)))
+
+
+def messages_of(page: str) -> list[str]:
+    """What a table of symptoms quotes of our messages: `...` stands for what varies."""
+    symptoms = [line.split(" | ")[0] for line in page.splitlines() if line.startswith("| `")]
+    return [re.split("`", symptom)[1] for symptom in symptoms]
+
+
+def test_every_message_of_the_page_of_troubles_is_one_that_we_write() -> None:
+    texts = [re.sub(r'"\s*\n\s*f?"', "", path.read_text("utf-8")) for path in (ROOT / "rollout").rglob("*.py")]
+    source = "\n".join(texts)
+    quoted = messages_of((ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8"))
+    assert len(quoted) > 30
+    not_ours = {message for message in quoted if not all(part in source for part in re.split(r"\.{3}|[\d.]+", message))}
+    assert not_ours == {"rollout: command not found"}
