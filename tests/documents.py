@@ -11,7 +11,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 
 _PROGRAM = ("python -m rollout ", "rollout ")
 _PRINTED = r"""
-show() { printf '%s\0' "$@" >&3; printf '\n' >&3; }
+show() { printf '%s\0' "$@" >&3; printf '\036' >&3; }
 rollout() { show "$@"; }
 python() { shift 2; show "$@"; }
 """
@@ -40,6 +40,6 @@ def as_arguments(lines: list[str]) -> list[list[str]]:
         script = _PRINTED + "\n".join(lines)
         asked = ["bash", "-c", f"exec 3>&1 >/dev/null; {script}"]
         printed = subprocess.run(asked, cwd=folder, capture_output=True, text=True, check=True).stdout
-    found = [line.rstrip("\0").split("\0") for line in printed.splitlines()]
+    found = [command.removesuffix("\0").split("\0") for command in printed.split("\x1e")[:-1]]
     assert len(found) == len(lines), printed
     return found
