@@ -126,6 +126,8 @@ def _of_unit(unit: list[str], is_sweep: bool, presets: dict[str, set[str]]) -> M
         return None
     if "=" not in word:
         return _of_bare(word)
+    if braces := re.fullmatch(r"([\w.]+\.)\{(.*)\}", word):
+        return _of_braces(word, *braces.groups())
     try:
         as_typed([word])
     except UserError as error:
@@ -137,6 +139,12 @@ def _of_unit(unit: list[str], is_sweep: bool, presets: dict[str, set[str]]) -> M
     if type_of(key) is None:
         return _of_unknown(word, key)
     return _several(word, key, is_sweep) or _of_value(word)
+
+
+def _of_braces(word: str, group: str, inside: str) -> Mistake:
+    """`sampling.{seed=1,top_p=1}` as bash and zsh expand it, and as sh and an editor's run button do not."""
+    cured = tuple(group + part for part in inside.split(","))
+    return Mistake(f"{word}: this shell does not expand it; write {shlex.join(cured)}", group.split(".")[0], cured)
 
 
 def _of_option(unit: list[str]) -> Mistake | None:

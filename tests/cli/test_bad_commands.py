@@ -151,6 +151,11 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     ("rollout.n=4", "rollout.n=4: no such key; write sampling.n_samples=4", None),
     ("actor_rollout_ref.rollout.n=4", "actor_rollout_ref.rollout.n=4: no such key; write sampling.n_samples=4", None),
     ("sampling.n=4", "sampling.n=4: no such key; write sampling.n_samples=4", None),
+    (
+        "'sampling.{n_samples=4,top_p=1}'",
+        "sampling.{n_samples=4,top_p=1}: this shell does not expand it; write sampling.n_samples=4 sampling.top_p=1",
+        None,
+    ),
     ("max_new_tokens=64", "max_new_tokens=64: no such key; write sampling.max_tokens=64", None),
     ("data.max_response_length=64", "data.max_response_length=64: no such key; write sampling.max_tokens=64", None),
     ("--temperature 0.7", "--temperature 0.7: no such option; write sampling.temperature=0.7", None),
