@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -41,7 +41,7 @@ from rollout.store.run_record import Missing, ReplayOf, RunRecord, Throughput
 from rollout.store.samples import samples_of
 from rollout.store.saved_config import save
 from rollout.terminal.console import screen
-from rollout.terminal.summary import show_summary
+from rollout.terminal.summary import show_summary, show_totals
 from rollout.terminal.text import resume_command
 from rollout.tracking.progress import Snapshot
 from rollout.tracking.tracker import tracked
@@ -59,6 +59,8 @@ class Asked:
     replay_of: ReplayOf | None = None
     hydra_files: Mapping[str, str] = field(default_factory=dict)
     """Name -> text of what Hydra keeps of a command, beside the config."""
+    is_call: bool = False
+    """Whether a program asks: it has the numbers as values, and no shell for the commands that a person is shown."""
 
 
 def start(run: RunConfig, run_dir: Path, asked: Asked = Asked()) -> RunRecord:
@@ -97,13 +99,13 @@ def _execute(run: RunConfig, table: Table, run_dir: Path, asked: Asked, digest_n
             disk_full_explained(
                 short(run_dir), f"what was written is complete. Free some space, then `{resume_command(run_dir)}`"
             ),
-            _interruption_explained(run_dir, console),
+            nullcontext() if asked.is_call else _interruption_explained(run_dir, console),
             run_record.recorded(
                 run_dir, run, digest_now or digest(run, table), identity(run_dir, asked.group), asked.replay_of
             ) as record,
             tracked(run_dir, record) as tracker,
         ):
-            _stages(Session(record, table, run_dir, console, tracker, stop))
+            _stages(Session(record, table, run_dir, console, tracker, stop), asked.is_call)
     except UserError:
         raise
     except Exception:
@@ -112,7 +114,7 @@ def _execute(run: RunConfig, table: Table, run_dir: Path, asked: Asked, digest_n
     return record
 
 
-def _stages(session: Session) -> None:
+def _stages(session: Session, is_call: bool) -> None:
     run, run_dir, record = session.run, session.run_dir, session.record
     if not record.sessions:
         claim(run_dir, outputs(run.postprocess))
@@ -126,6 +128,9 @@ def _stages(session: Session) -> None:
         analysis = _postprocess(session)
         second_place.write(run, run_dir, record)
     session.tracker.summarise([path for name in results(run) if (path := run_dir / name).exists()])
+    if is_call:
+        show_totals(session.console, run_dir, record, analysis)
+        return
     samples = samples_of(run_dir / OUTPUT, run.data.prompt_key, of_each_row=1)
     first = next((sample for sample in samples if sample.response is not None), None)
     show_summary(session.console, run_dir, record, analysis, first)

@@ -8,7 +8,7 @@ from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from omegaconf._utils import get_yaml_loader
 
 from rollout.config import RunConfig, yaml_texts
@@ -29,9 +29,18 @@ def register() -> None:
 
 def compose_run(*overrides: str) -> RunConfig:
     """The config that `python -m rollout OVERRIDES` would run with, for scripts and tests."""
+    return compose_with_folder(as_typed(list(overrides)))[0]
+
+
+def compose_with_folder(words: list[str]) -> tuple[RunConfig, Path]:
+    """The config of a new run, from `words` for Hydra, and the folder that the run would have."""
     register()
     with hydra.initialize_config_dir(conf_dir(), version_base="1.3"):
-        return build(hydra.compose("config", as_typed(list(overrides))))
+        composed = hydra.compose("config", words, return_hydra_config=True)
+    run_dir = Path(composed.hydra.run.dir)
+    with open_dict(composed):
+        del composed["hydra"]
+    return build(composed), run_dir
 
 
 class FileConfigSource(file_config_source.FileConfigSource):

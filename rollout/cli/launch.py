@@ -54,7 +54,7 @@ def launch(arguments: list[str], replayed: Path | None = None, trusted: bool = F
     # without this Hydra prints its own, longer version of an error and exits before we can explain it
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     register()
-    arguments = _understood(arguments, replayed)
+    arguments = understood(arguments, replayed)
     replay_of = None if replayed is None else lineage.replay_source(replayed)
     before = None if replayed is None else _saved(replayed, arguments)
     if replayed is not None and before is not None and not trusted:
@@ -87,7 +87,7 @@ def _saved(run_dir: Path, arguments: list[str]) -> RunConfig:
     return saved_config.register_saved(run_dir, with_output=False)
 
 
-def _understood(arguments: list[str], replayed: Path | None) -> list[str]:
+def understood(arguments: list[str], replayed: Path | None = None) -> list[str]:
     """The command for Hydra: options first, texts quoted. Raises UserError for what is wrong with it, all at once."""
     is_sweep = hydra_options.is_sweep(arguments)
     if "--hydra-help" in arguments:

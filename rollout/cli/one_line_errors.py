@@ -44,9 +44,14 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:  # before the run had begun
         sys.exit(130)
     except Exception as error:
-        if (line := _of_hydra(error) or _of_path(error)) is None:
+        if (line := line_of(error)) is None:
             raise
         exit_with(line)
+
+
+def line_of(error: Exception) -> str | None:
+    """The line about an error that a library raised for a mistake of the user's; None for any other."""
+    return _of_hydra(error) or _of_path(error)
 
 
 def _of_hydra(error: Exception) -> str | None:

@@ -40,9 +40,12 @@ def read(run_dir: Path) -> RunConfig:
     if not isinstance(values, dict) or not values:
         raise UserError(f"{path}: holds no config any more; restore it, its values are in run.json")
     try:
-        return from_values(values)
+        run = from_values(values)
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {explain(error)} (restore it, its values are in run.json)") from error
+    if run.data.path is not None:  # one in the run's own folder is relative to that
+        run.data.path = str(run_dir.absolute() / run.data.path)
+    return run
 
 
 def register_saved(run_dir: Path, with_output: bool = True) -> RunConfig:

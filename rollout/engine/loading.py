@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rollout.process.signals import is_our_command
 from rollout.process.watchdog import Family
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ def supervised(log_file: Path, limit: float | None) -> Iterator[Loading]:
     except BaseException:
         _stop(loading, thread)
         _end(family)
-        if _is_our_command():
+        if is_our_command():
             threading.Thread(target=_do_not_hang_at_exit, args=(loading,), name="exit", daemon=True).start()
         raise
     finally:
@@ -86,12 +87,6 @@ def _adopt_orphans(wanted: bool) -> None:
 def _stop(loading: Loading, thread: threading.Thread) -> None:
     loading._ended.set()
     thread.join()
-
-
-def _is_our_command() -> bool:
-    """Whether this process is one of our commands; how a program that uses this package ends is its own affair."""
-    spec = sys.modules["__main__"].__spec__
-    return (Path(sys.argv[0]).name if spec is None else spec.name).split(".")[0] == "rollout"
 
 
 def _do_not_hang_at_exit(loading: Loading) -> None:

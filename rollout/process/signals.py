@@ -3,18 +3,23 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 
 class Interrupted(BaseException):
     """The run was asked to stop. A BaseException, so that nothing mistakes it for a failure and continues."""
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, at_once: bool = False) -> None:
         super().__init__(signal.Signals(signum).name)
         self.exit_code = 128 + signum
+        self.signum = signum
+        self.at_once = at_once
+        """Whether it was the second signal: the engine may be in the middle of anything."""
 
 
 class StopRequest:
@@ -45,6 +50,8 @@ class StopRequest:
 
     def handle(self, signum: int, _frame: FrameType | None) -> None:
         """The signal handler."""
+        if self._signum is not None and not is_our_command():
+            raise Interrupted(signum, at_once=True)  # what else the process holds, a notebook's, is not ours to end
         if self._signum is not None:
             for child in multiprocessing.active_children():  # the engine's own processes
                 child.kill()
@@ -67,3 +74,9 @@ def stop_on_signal() -> Iterator[StopRequest]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def is_our_command() -> bool:
+    """Whether this process is one of our commands; how a program that uses this package ends is its own affair."""
+    spec = sys.modules["__main__"].__spec__
+    return (Path(sys.argv[0]).name if spec is None else spec.name).split(".")[0] == "rollout"

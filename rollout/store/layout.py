@@ -15,6 +15,8 @@ CONFIG = Path(".hydra") / "config.yaml"
 CONFIG_FILES = (CONFIG, CONFIG.with_name("hydra.yaml"), CONFIG.with_name("overrides.yaml"))
 """What a run keeps of its command; the last two as Hydra would."""
 
+INPUT = "input.parquet"
+"""The input of a run whose prompts a program gave as values."""
 JOURNAL = "samples"
 """The folder of the journal's files."""
 OUTPUT = "rollouts.parquet"

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rollout.terminal.streams import open_if_closed
+from rollout.terminal.streams import open_if_closed, process_streams
 
 log = logging.getLogger(__name__)
 
@@ -23,33 +23,22 @@ def screen(log_file: Path) -> Iterator[Console]:
     """Send file descriptors 1 and 2 to `log_file` and yield a console on what was stdout.
 
     Redirecting the descriptors also catches what libraries written in C++ and the engine's own processes print, which
-    no logging setting would. Our logger `rollout` writes to both.
+    no logging setting would. Our logger `rollout` writes to both. Everything is as it was at the end.
     """
-    _flush()
-    for descriptor in (1, 2):
-        open_if_closed(descriptor)
-    saved = os.dup(1), os.dup(2)
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     with (
+        _redirected() as (saved, redirect),
         log_file.open("a", encoding="utf-8") as sink,
-        os.fdopen(os.dup(saved[0]), "w", encoding=encoding, errors="replace") as terminal,
+        os.fdopen(os.dup(saved), "w", encoding=_encoding(), errors="replace") as terminal,
+        process_streams() as notebook,
     ):
-        console = Console(file=cast(IO[str], _Terminal(terminal)), highlight=False)
-        handlers = [_ScreenHandler(console), _file_handler(sink)]
-        ours = logging.getLogger("rollout")
-        ours.setLevel(logging.INFO)
-        ours.propagate = False
-        os.dup2(sink.fileno(), 1)
-        os.dup2(sink.fileno(), 2)
-        ours.handlers[:] = handlers
+        stream = cast(IO[str], _Terminal(notebook or terminal))
+        console = Console(file=stream, highlight=False, force_jupyter=False)
+        redirect(sink.fileno())
         try:
-            yield console
+            with _our_log(_ScreenHandler(console), _file_handler(sink)):
+                yield console
         finally:
-            ours.handlers.clear()
             _flush()
-            for descriptor, original in zip((1, 2), saved, strict=True):
-                os.dup2(original, descriptor)
-                os.close(original)
             with suppress(OSError):
                 terminal.close()
 
@@ -57,40 +46,65 @@ def screen(log_file: Path) -> Iterator[Console]:
 @contextmanager
 def unseen() -> Iterator[None]:
     """What libraries print in the body goes nowhere."""
-    _flush()
-    for descriptor in (1, 2):
-        open_if_closed(descriptor)
-    saved, null = (os.dup(1), os.dup(2)), os.open(os.devnull, os.O_WRONLY)
-    try:
-        for descriptor in (1, 2):
-            os.dup2(null, descriptor)
-        yield
-    finally:
-        _flush()
-        for descriptor, original in zip((1, 2), saved, strict=True):
-            os.dup2(original, descriptor)
-            os.close(original)
-        os.close(null)
+    with _redirected() as (_, redirect), process_streams(), Path(os.devnull).open("wb") as null:
+        redirect(null.fileno())
+        try:
+            yield
+        finally:
+            _flush()
 
 
 @contextmanager
 def plain_screen() -> Iterator[Console]:
     """Yield a console on stdout that also shows what our logger says; nothing is redirected."""
     console = Console(highlight=False)
+    with _our_log(_ScreenHandler(console)):
+        yield console
+
+
+@contextmanager
+def _our_log(*handlers: logging.Handler) -> Iterator[None]:
+    """What our logger says goes to `handlers` in the body, and to nobody else's."""
     ours = logging.getLogger("rollout")
+    before, level, propagates = ours.handlers[:], ours.level, ours.propagate
     ours.setLevel(logging.INFO)
     ours.propagate = False
-    ours.handlers[:] = [_ScreenHandler(console)]
+    ours.handlers[:] = handlers
     try:
-        yield console
+        yield
     finally:
-        ours.handlers.clear()
+        ours.handlers[:], ours.propagate = before, propagates
+        ours.setLevel(level)
+
+
+@contextmanager
+def _redirected() -> Iterator[tuple[int, Callable[[int], None]]]:
+    """Yield a copy of descriptor 1, and a function that sends 1 and 2 to another one until the end."""
+    _flush()
+    for descriptor in (1, 2):
+        open_if_closed(descriptor)
+    saved = os.dup(1), os.dup(2)
+
+    def redirect(target: int) -> None:
+        for descriptor in (1, 2):
+            os.dup2(target, descriptor)
+
+    try:
+        yield saved[0], redirect
+    finally:
+        for descriptor, original in zip((1, 2), saved, strict=True):
+            os.dup2(original, descriptor)
+            os.close(original)
+
+
+def _encoding() -> str:
+    return getattr(sys.stdout, "encoding", None) or "utf-8"
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
         if stream is not None:
-            with suppress(OSError):
+            with suppress(OSError, ValueError):  # full, or closed
                 stream.flush()
 
 
@@ -99,7 +113,7 @@ class _Terminal:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self.encoding = stream.encoding
+        self.encoding = getattr(stream, "encoding", None)
         self._gone = False
 
     def write(self, text: str) -> int:

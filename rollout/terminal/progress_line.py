@@ -60,7 +60,7 @@ def _rates(now: Snapshot) -> str:
 @contextmanager
 def byte_progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a function that shows how many bytes of how many are done, once it has taken a moment."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, force_jupyter=False)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task, began, shown = None, time.monotonic(), False

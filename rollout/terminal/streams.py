@@ -4,7 +4,8 @@ import io
 import os
 import select
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 
@@ -31,6 +32,40 @@ def open_if_closed(descriptor: int) -> None:
         if null != descriptor:
             os.dup2(null, descriptor)
             os.close(null)
+
+
+@contextmanager
+def process_streams() -> Iterator[TextIO | None]:
+    """In the body `sys.stdout` and `sys.stderr` write to descriptors 1 and 2, also in a notebook, which has put streams
+    of its own there. Yields its stream for stdout; None where that is the process's own.
+
+    A library that keeps what it finds in `sys.stdout`, as vLLM's log does, then has one that stays open.
+    """
+    before = sys.stdout, sys.stderr
+    is_own = [_is_own(stream, descriptor) for descriptor, stream in enumerate(before, start=1)]
+    try:
+        if not is_own[0]:
+            sys.stdout = _own(1, sys.__stdout__)
+        if not is_own[1]:
+            sys.stderr = _own(2, sys.__stderr__)
+        yield None if is_own[0] else before[0]
+    finally:
+        sys.stdout, sys.stderr = before
+
+
+def _is_own(stream: TextIO | None, descriptor: int) -> bool:
+    """Whether what is written to `stream` comes out of `descriptor`."""
+    try:
+        return stream is None or stream.fileno() == descriptor
+    except (AttributeError, OSError, ValueError):  # it has none, or is closed
+        return False
+
+
+def _own(descriptor: int, stream: TextIO | None) -> TextIO:
+    """The process's own `stream`, or where that is lost another one on `descriptor`."""
+    if stream is not None and not stream.closed and _is_own(stream, descriptor):
+        return stream
+    return open(descriptor, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)
 
 
 def _forgiving(descriptor: int, before: TextIO | None) -> TextIO:

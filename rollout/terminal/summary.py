@@ -25,7 +25,6 @@ def show_summary(
     console: Console, run_dir: Path, record: RunRecord, analysis: Analysis | None, first: ShownSample | None
 ) -> None:
     """Print the `first` sample that has a response, the closing tables, warnings and paths."""
-    totals = record.totals or Totals()
     console.print()
     if first is not None:
         console.print(Text.assemble(("prompt    ", "bold"), _one_line(first.prompt)), soft_wrap=True)
@@ -33,6 +32,18 @@ def show_summary(
         console.print()
     if analysis is not None:
         show_analysis(console, analysis)
+    show_totals(console, run_dir, record, analysis)
+    console.print(Text(f"results: {short(run_dir / 'rollouts.parquet')}"), soft_wrap=True)
+    if (elsewhere := path_of(record.config)) is not None:
+        console.print(Text(f"output:  {short(elsewhere)}"), soft_wrap=True)
+    if (run_dir / REPORT).exists():
+        console.print(Text(f"report:  {short(run_dir / REPORT)}"), soft_wrap=True)
+    console.print(Text(f"repeat:  {replay_command(run_dir)}"), soft_wrap=True)
+
+
+def show_totals(console: Console, run_dir: Path, record: RunRecord, analysis: Analysis | None) -> None:
+    """Print how much there is, how fast it came, and what to look at."""
+    totals = record.totals or Totals()
     whole = f"{totals.samples:,} samples of {totals.rows:,} prompts"
     if record.sessions:
         console.print(f"{whole}, {totals.generated_tokens:,} tokens", soft_wrap=True)
@@ -45,12 +56,6 @@ def show_summary(
         console.print(replicas, soft_wrap=True)
     for warning in [*_warnings(analysis, record), *_missing(run_dir, record)]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
-    console.print(Text(f"results: {short(run_dir / 'rollouts.parquet')}"), soft_wrap=True)
-    if (elsewhere := path_of(record.config)) is not None:
-        console.print(Text(f"output:  {short(elsewhere)}"), soft_wrap=True)
-    if (run_dir / REPORT).exists():
-        console.print(Text(f"report:  {short(run_dir / REPORT)}"), soft_wrap=True)
-    console.print(Text(f"repeat:  {replay_command(run_dir)}"), soft_wrap=True)
 
 
 def show_analysis(console: Console, analysis: Analysis) -> None:

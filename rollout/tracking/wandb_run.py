@@ -90,7 +90,7 @@ def start(run_dir: Path, record: RunRecord, warn: Callable[[str], None]) -> Any:
     except wandb.errors.Error as error:
         if tracking.mode != "online":
             raise
-        wandb.teardown()  # until then the service holds the id of the run that it could not begin
+        close()  # until then the service holds the id of the run that it could not begin
         sync = f"wandb sync {as_argument(run_dir)}/wandb/offline-run-*"
         warn(f"{_reason(error)}; tracking offline, upload later with `{sync}`")
         run = wandb.init(**options | {"mode": "offline"})
@@ -189,11 +189,19 @@ def close() -> None:
     """Stop the service, which a run that was finished has no more use for; at exit it would be too late to bound it."""
     import wandb
 
-    wandb.teardown()
+    if not _is_used_by_others():
+        wandb.teardown()
 
 
 def kill_service() -> None:
     """Kill wandb-core, so that whatever waits for it fails. What it had not written yet, seconds' worth, is lost."""
-    for pid in watchdog.children_named("wandb-core", os.getpid()):
+    for pid in [] if _is_used_by_others() else watchdog.children_named("wandb-core", os.getpid()):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+def _is_used_by_others() -> bool:
+    """Whether the program that calls us has a W&B run of its own; ours is never `wandb.run` (reinit=create_new)."""
+    import wandb
+
+    return wandb.run is not None

@@ -1,0 +1,136 @@
+"""A run as a program has it: its folder, and what is in it as values."""
+
+from dataclasses import dataclass
+from html import escape
+from os.path import relpath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+import pyarrow.parquet as pq
+
+from rollout import lifecycle
+from rollout.api.called import called
+from rollout.api.hydra_apart import hydra_apart
+from rollout.api.words import words_of
+from rollout.cli import saved_config
+from rollout.config import trust
+from rollout.errors import UserError
+from rollout.files import short
+from rollout.generation.session import model_name
+from rollout.postprocess.analyze import Analysis, read_analysis
+from rollout.store import run_record
+from rollout.store.layout import ANALYSIS, FLAT, OUTPUT, REPORT, SCORES
+from rollout.store.run_record import RunRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, repr=False)
+class Run:
+    """A run, by its folder. Everything is read when it is asked for, so that it is true of a run that goes on, too."""
+
+    path: Path
+    """Its folder, absolute."""
+
+    @property
+    def record(self) -> RunRecord:
+        """What run.json says: status, config, totals, throughput, versions, sessions."""
+        return run_record.read(self.path)
+
+    @property
+    def analysis(self) -> Analysis:
+        """Lengths, how responses ended, duplicates, scores. Raises UserError where the run was not analysed."""
+        self._file(ANALYSIS, "analyze")
+        return read_analysis(self.path)
+
+    def dataframe(self) -> "pd.DataFrame":
+        """One row per prompt, in input order: the input's columns, `responses` and what is known of them.
+
+        Raises UserError where the run has not come so far.
+        """
+        return self._frame(OUTPUT, None)
+
+    def flat(self) -> "pd.DataFrame":
+        """One row per response. Raises UserError where the run made none."""
+        return self._frame(FLAT, "flatten")
+
+    def scores(self) -> "pd.DataFrame":
+        """One row per response with its score. Raises UserError where the responses were not scored."""
+        return self._frame(SCORES, "score")
+
+    def resume(self, *overrides: str, **groups: Any) -> "Run":
+        """Generate what the run still owes; with `sampling.n_samples=8`, say, more of every prompt. Returns the run.
+
+        Overrides as of `rollout.run`. Raises UserError where they would make another experiment of it, or where the
+        folder is from somebody else and would run code (`trust=true`).
+        """
+        with called(self.path):
+            trusted, words = trust.asked([*overrides, *words_of(groups)])
+            run_record.read(self.path)  # before a lock is made in a folder that is none
+            if not trusted:
+                trust.refuse_links(self.path)
+            with hydra_apart():
+                config = saved_config.load(self.path, words, trusted)
+            if config.dry_run:
+                raise UserError("dry_run=true: prints a plan, which is the command's; leave it out")
+            lifecycle.resume(config, self.path, lifecycle.Asked(is_call=True))
+        return self
+
+    def __repr__(self) -> str:
+        try:
+            facts = ", ".join(text for name, text in self._facts() if name != "folder")
+        except UserError:
+            facts = "cannot be read"
+        return f"Run({short(self.path)}: {facts})"
+
+    def _repr_html_(self) -> str:
+        """A small table, for a notebook."""
+        try:
+            facts = self._facts()
+        except UserError as error:
+            return f"<p>{escape(str(error))}</p>"
+        rows = [f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in facts]
+        if (self.path / REPORT).exists():
+            link = escape(quote(relpath(self.path / REPORT)))
+            rows.append(f'<tr><th>report</th><td><a href="{link}" target="_blank">{REPORT}</a></td></tr>')
+        return f"<table>{''.join(rows)}</table>"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """(name, what it is), for people."""
+        record = self.record
+        facts = [("status", record.status), ("model", model_name(record.config)), ("folder", short(self.path))]
+        if (totals := record.totals) is not None:
+            facts.append(("samples", f"{totals.rows:,} prompts x {record.config.sampling.n_samples} samples"))
+            facts.append(("tokens", f"{totals.generated_tokens:,} tokens"))
+        if record.throughput is not None:
+            facts.append(("speed", f"{record.throughput.output_tok_s:,.0f} tok/s"))
+        if (score := self._mean_score()) is not None:
+            facts.append(("score", f"mean score {score:.3f}"))
+        return facts
+
+    def _mean_score(self) -> float | None:
+        if not (self.path / ANALYSIS).exists():
+            return None
+        scores = read_analysis(self.path).scores
+        return None if scores is None else scores.mean
+
+    def _frame(self, name: str, step: str | None) -> "pd.DataFrame":
+        with pq.ParquetFile(self._file(name, step)) as file:
+            frame: pd.DataFrame = file.read().to_pandas()
+        return frame
+
+    def _file(self, name: str, step: str | None) -> Path:
+        """A file of the run that `step` of post-processing makes, None: the run itself."""
+        path, record = self.path / name, self.record
+        if path.exists():
+            return path
+        if step is None or step in record.config.postprocess.steps:
+            raise UserError(f"{short(path)}: is not there, the run is {record.status}; finish it with resume()")
+        cure = (
+            'resume("postprocess=score", "postprocess.score.scorer=...")'
+            if step == "score"
+            else (f'resume("postprocess.steps=[{",".join([step, *record.config.postprocess.steps])}]")')
+        )
+        raise UserError(f"{short(path)}: is not there, the run has no step {step}; make it with {cure}")

@@ -1,0 +1,60 @@
+"""Values of a program -> overrides, as one would type them."""
+
+from collections.abc import Iterator, Mapping
+from numbers import Integral, Real
+from os import PathLike, fspath
+from typing import Any
+
+from rollout.config.overrides import hydra_word, quoted, without_interpolation
+from rollout.errors import UserError
+
+
+def words_of(groups: Mapping[str, Any]) -> list[str]:
+    """`{"sampling": {"n_samples": 4}, "hardware": "cpu"}` -> `sampling.n_samples=4`, `hardware=cpu`.
+
+    A text chooses a preset, a dictionary gives values. Raises UserError for what no config holds, all of it at once.
+    """
+    words, problems = list[str](), list[str]()
+    for key, value in _leaves(groups):
+        try:
+            words.append(f"{key}={value}" if key in groups and isinstance(value, str) else _word(key, value))
+        except TypeError as error:
+            problems.append(f"{key}={value!r}: {error}")
+    if problems:
+        raise UserError(*problems)
+    return words
+
+
+def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _word(key: str, value: Any) -> str:
+    if isinstance(value, PathLike):
+        value = fspath(value)
+    return hydra_word(key, value) if isinstance(value, str) and value else f"{key}={_literal(value)}"
+
+
+def _literal(value: Any) -> str:
+    """`value` in Hydra's grammar. Raises TypeError for what it has no form for."""
+    match value:
+        case None:
+            return "null"
+        case bool():
+            return "true" if value else "false"
+        case Integral():
+            return str(int(value))
+        case Real():
+            return repr(float(value))
+        case str():
+            return quoted(without_interpolation(value))
+        case list() | tuple():
+            return f"[{','.join(map(_literal, value))}]"
+        case Mapping():
+            return f"{{{','.join(f'{key}:{_literal(item)}' for key, item in value.items())}}}"
+        case _:
+            raise TypeError(f"a config holds no {type(value).__name__}; give a text, a number, a list or a dictionary")
