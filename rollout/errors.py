@@ -22,6 +22,10 @@ class UserError(Exception):
         """Between processes the lines stay apart."""
         return type(self), self.problems
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback: a command ends with these lines, too."""
+        return [f"error: {problem}" for problem in self.problems]
+
 
 class PromptError(Exception):
     """Why one row cannot be sampled, in words for its `error` column."""

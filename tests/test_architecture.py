@@ -38,6 +38,7 @@ EDGES: dict[str, set[str]] = {
     "verify": {"generation"},
     "resume": {"cli"},
     "replay": {"cli"},
+    "api": {"cli"},
 }
 """Package (or module) -> what it may import, and with that all that those may. A `__main__` may import anything."""
 
@@ -111,6 +112,7 @@ def test_any_module_can_be_imported_first() -> None:
 @pytest.mark.parametrize(
     ("package", "modules"),
     [
+        ("pandas", {"rollout.api.calls", "rollout.api.run_folder"}),
         ("vllm", {f"rollout.engine.vllm_{name}" for name in ("engine", "renderer", "arguments")}),
         ("ray", {"rollout.replicas.ray_replicas"}),
     ],
@@ -133,7 +135,7 @@ def test_a_replica_knows_nothing_of_the_driver() -> None:
 
 def test_only_the_entry_points_import_the_lifecycle() -> None:
     importers = {name for name, path in MODULES.items() if "rollout.lifecycle" in imports(path)}
-    assert importers == {"rollout.cli.launch", "rollout.resume"}
+    assert importers == {"rollout.cli.launch", "rollout.resume", "rollout.api.calls", "rollout.api.run_folder"}
 
 
 def test_the_house_has_few_doors() -> None:

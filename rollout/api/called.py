@@ -20,11 +20,19 @@ from rollout.terminal.console import unseen
 _one_at_a_time = RLock()  # there is one engine, and one screen
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C has stopped a run, cleanly."""
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback."""
+        return [str(self)]
+
+
 @contextmanager
 def called(run_dir: Path | None = None) -> Iterator[None]:
     """Do a call's work in the body; another thread's call waits.
 
-    Raises UserError for what a command would tell in one line; KeyboardInterrupt after Ctrl-C and SystemExit after
+    Raises UserError for what a command would tell in one line; Stopped after Ctrl-C and SystemExit after
     SIGTERM, once what is finished is kept, in words that say how to continue the run in `run_dir`.
     """
     with _one_at_a_time, _as_before_wandb():
@@ -36,7 +44,7 @@ def called(run_dir: Path | None = None) -> Iterator[None]:
                 end_engine()
             if error.signum != signal.SIGINT:
                 raise SystemExit(error.exit_code) from None
-            raise KeyboardInterrupt(_how_to_continue(run_dir)) from None
+            raise Stopped(_how_to_continue(run_dir)) from None
         except Exception as error:
             if (line := None if isinstance(error, UserError) else line_of(error)) is None:
                 raise

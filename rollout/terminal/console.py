@@ -32,7 +32,9 @@ def screen(log_file: Path) -> Iterator[Console]:
         process_streams() as notebook,
     ):
         stream = cast(IO[str], _Terminal(notebook or terminal))
-        console = Console(file=stream, highlight=False, force_jupyter=False)
+        # a notebook says in its environment (FORCE_COLOR) that it is a terminal
+        is_terminal = False if notebook else None
+        console = Console(file=stream, highlight=False, force_jupyter=False, force_terminal=is_terminal)
         redirect(sink.fileno())
         try:
             with _our_log(_ScreenHandler(console), _file_handler(sink)):

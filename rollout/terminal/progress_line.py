@@ -1,6 +1,7 @@
 """How far something is, on screen: a bar on a terminal, a line now and then elsewhere."""
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,7 +61,8 @@ def _rates(now: Snapshot) -> str:
 @contextmanager
 def byte_progress(title: str) -> Iterator[Callable[[int, int], None]]:
     """Yield a function that shows how many bytes of how many are done, once it has taken a moment."""
-    console = Console(stderr=True, highlight=False, force_jupyter=False)
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()  # whatever FORCE_COLOR says: a notebook sets it
+    console = Console(stderr=True, highlight=False, force_jupyter=False, force_terminal=is_terminal)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task, began, shown = None, time.monotonic(), False
