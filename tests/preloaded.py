@@ -13,7 +13,7 @@ from hydra.core.plugins import Plugins
 import rollout
 
 LEFT_OUT = {
-    *("rollout.cli.launch", "rollout.resume", "rollout.replay"),
+    *("rollout.cli.launch", "rollout.resume", "rollout.replay", "rollout.api.calls"),
     *("rollout.engine.vllm_engine", "rollout.engine.vllm_worker", "rollout.replicas.ray_replicas"),
 }
 LATER = ("pandas", "pyarrow.dataset", "pyarrow.json", "rich._emoji_codes")
