@@ -124,7 +124,9 @@ def _watch(loading: Loading, family: Family, log_file: Path, limit: float | None
         elif now - loading._failed_at > _END_SECONDS:
             log.error("the engine failed to start and does not end; see %s", log_file)
             family.kill()
-            os._exit(1)
+            if is_our_command():
+                os._exit(1)
+            return  # whoever calls us can be interrupted, and has more to lose
         elif now - loading._failed_at > _GRACE_SECONDS:
             family.kill()
 

@@ -2,7 +2,8 @@
 
 vLLM's engine core is a process of its own, and it does not notice that nobody listens any more: after a SIGKILL it
 keeps the GPU's memory, and a resume finds none free. A small process waits on a pipe that only the run holds; when the
-pipe closes, it kills what the run had started.
+pipe closes, it kills what the run had started. A program that calls us has processes of its own, which are not ours to
+end: there it kills engines, and what they had started.
 """
 
 import os
@@ -18,19 +19,28 @@ from pathlib import Path
 _POLL_SECONDS = 1.0  # how often to look which processes there are
 _SPARED = ("wandb", "gpu_stats")  # W&B's own processes end by themselves, after writing what they hold
 
+_ENGINES = ("VLLM::", "ray", "gcs_server")
+"""How the names of engines' processes begin, and of those that Ray starts for them."""
+
+ALL, ENGINES = "all", "engines"
+"""What is killed in the end."""
+
 _pipe: list[int] = []  # the write end; open as long as this process lives
 
 
 def start() -> None:
     """Start watching this process; once is enough, and twice is harmless."""
+    from rollout.process.signals import is_our_command  # here, because this file is also a program without packages
+
     if _pipe:
         return
+    killed = ALL if is_our_command() else ENGINES
     read_end, write_end = os.pipe()
     _pipe.append(write_end)
     os.register_at_fork(after_in_child=lambda: os.close(write_end))  # a forked child must not keep it open
     # a session of its own: a Ctrl-C in the terminal, or a signal to our process group, must not end it
     subprocess.Popen(
-        [sys.executable, __file__, str(os.getpid())],
+        [sys.executable, __file__, str(os.getpid()), killed],
         stdin=read_end,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -89,12 +99,16 @@ class Family:
             if _is_same(there.get(pid), member) and not there[pid].is_dead
         }
 
-    def kill(self) -> None:
-        """End all members but those of W&B."""
+    def kill(self, only_engines: bool = False) -> None:
+        """End all members but those of W&B, or only engines and what they have started."""
         for pid, process in self.alive().items():
-            if not process.name.startswith(_SPARED):
+            if not process.name.startswith(_SPARED) and (not only_engines or self._is_of_an_engine(pid)):
                 with suppress(ProcessLookupError):  # it ended with one that was killed before it
                     os.kill(pid, signal.SIGKILL)
+
+    def _is_of_an_engine(self, pid: int) -> bool:
+        member = self.members.get(pid)
+        return member is not None and (member.name.startswith(_ENGINES) or self._is_of_an_engine(member.parent))
 
 
 def _is_same(process: Process | None, member: Process) -> bool:
@@ -115,12 +129,12 @@ def processes() -> dict[int, Process]:
     return found
 
 
-def _watch(parent: int) -> None:
+def _watch(parent: int, killed: str) -> None:
     family = Family(parent, without=[os.getpid()])
     while not select.select([0], [], [], _POLL_SECONDS)[0]:
         family.look()
-    family.kill()
+    family.kill(only_engines=killed == ENGINES)
 
 
 if __name__ == "__main__":
-    _watch(int(sys.argv[1]))
+    _watch(int(sys.argv[1]), sys.argv[2])
