@@ -3,6 +3,7 @@
 # make test-fast   most tests, in 90 seconds: no vLLM, Ray, browser or kills
 # make check  lint, format and types only
 # make docs   write docs/configuration.md and docs/template.yaml again from rollout/config/schema.py
+# make notebook   run docs/notebook.ipynb again and keep its outputs
 # make lock   solve requirements/cpu.txt again from pyproject.toml
 
 PYTHON ?= python3.11
@@ -15,7 +16,7 @@ export HF_HUB_OFFLINE ?= 1
 # it cannot be reached, pip waits through its retries for every package.
 TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: setup demo test test-fast check docs lock clean
+.PHONY: setup demo test test-fast check docs notebook lock clean
 
 setup: $(VENV)/.installed
 
@@ -47,6 +48,9 @@ check: setup
 
 docs: setup
 	$(BIN)/python docs/generate.py
+
+notebook: setup
+	$(BIN)/python -m tests.api.notebook
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock

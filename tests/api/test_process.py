@@ -8,7 +8,6 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -17,10 +16,7 @@ from typing import Any
 
 import hydra
 import pytest
-import rich
-from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from omegaconf import OmegaConf
@@ -30,6 +26,7 @@ import rollout
 from rollout.engine.cache import ENVIRONMENT
 from rollout.engine.echo_engine import EchoEngine
 from rollout.store.journal import finished
+from tests.api.state import state
 from tests.commands import ECHO
 from tests.processes import wait_until
 
@@ -43,29 +40,6 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     rollout.release()
-
-
-def state() -> dict[str, Any]:
-    """What a call could leave changed."""
-    loggers = {name: logging.getLogger(name) for name in ("", "rollout", "vllm", "hydra")}
-    base = hydra.version.getbase()
-    return {
-        "signals": [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)],
-        "logs": {name: (log.handlers[:], log.level, log.propagate, log.disabled) for name, log in loggers.items()},
-        "streams": (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__),
-        "descriptors": [os.fstat(descriptor)[1:3] for descriptor in (0, 1, 2)],
-        "environment": dict(os.environ),
-        "argv": (sys.argv[:], sys.orig_argv[:]),
-        "path": sys.path[:],
-        "folder": Path.cwd(),
-        "hooks": (sys.excepthook, threading.excepthook, sys.exit, warnings.showwarning),
-        "console": rich.get_console(),
-        "hydra": (GlobalHydra.instance().hydra, dict(Singleton._instances), base),
-        "configs": deepcopy(ConfigStore.instance().repo),
-        "sources": dict(SourcesRegistry.instance().types),
-        "resolvers": dict(BaseContainer._resolvers),
-        "threads": {thread.name for thread in threading.enumerate() if not thread.name.startswith("wandb")},
-    }
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import rollout
 from rollout.cli import saved_config
 from rollout.cli.compose import compose_run
 from rollout.config import ModelConfig, RunConfig
@@ -28,6 +29,7 @@ from rollout.preflight import preflight, to_continue
 from rollout.records import Request
 from rollout.store import lineage
 from rollout.verify.__main__ import verify
+from tests.api.state import state
 from tests.conftest import chat, write_input
 from tests.engine.chats import CHATS, TEMPLATES
 from tests.engine.test_content import flip_a_bit
@@ -53,20 +55,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     torch.set_num_threads(num_threads)
 
 
+TINY = (
+    "hardware=cpu",
+    "hardware.env.VLLM_CPU_KVCACHE_SPACE='1'",
+    "tracking=disabled",
+    "sampling.max_tokens=24",
+    "sampling.n_samples=3",
+)
 NARROW = ("hardware.max_num_seqs=3", "hardware.max_num_batched_tokens=256")
 
 
 def tiny(folder: Path, *overrides: str) -> RunConfig:
     """A config of the tiny model. Configs with equal model and hardware share an engine."""
-    return compose_run(
-        f"model.path={folder / 'model'}",
-        "hardware=cpu",
-        "hardware.env.VLLM_CPU_KVCACHE_SPACE='1'",
-        "tracking=disabled",
-        "sampling.max_tokens=24",
-        "sampling.n_samples=3",
-        *overrides,
-    )
+    return compose_run(f"model.path={folder / 'model'}", *TINY, *overrides)
 
 
 def rows_of_run(folder: Path, name: str, *overrides: str, rows: list[dict[str, Any]] = ROWS) -> list[dict[str, Any]]:
@@ -211,6 +212,19 @@ def test_a_checkpoint_of_the_same_shape_is_another_model(
 def test_the_samples_of_a_prompt_differ_and_equal_prompts_have_samples_of_their_own(folder: Path) -> None:
     rows = rows_of_run(folder, "same", "sampling.n_samples=4", rows=[{"prompt": chat("same")}] * 3)
     assert len({text for row in rows for text in row["responses"]}) == 12
+
+
+def test_a_program_that_samples_with_vllm_stays_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    acquire(EngineSpec.of(tiny(folder)))
+    monkeypatch.chdir(folder)
+    before = state()
+    run = rollout.run(*TINY, input=[row["prompt"] for row in ROWS], model={"path": folder / "model"}, run_dir="called")
+    assert state() == before
+    assert run.record.engine is not None
+    assert run.record.engine.reused
+    assert [list(row) for row in run.dataframe()["responses"]] == [
+        row["responses"] for row in rows_of_run(folder, "not called")
+    ]
 
 
 @pytest.mark.parametrize(
