@@ -17,6 +17,7 @@ from rollout.api.run_folder import Run
 from rollout.api.words import words_of
 from rollout.cli import hydra_options
 from rollout.cli.compose import compose_with_folder, register
+from rollout.cli.latest import named_path
 from rollout.cli.launch import understood
 from rollout.config import RunConfig, trust
 from rollout.config.check import check as check_config
@@ -27,7 +28,6 @@ from rollout.errors import UserError
 from rollout.files import short, user_path
 from rollout.preflight import refuse_used
 from rollout.store import run_record
-from rollout.store.latest import latest_run
 from rollout.store.layout import INPUT, LOCK
 from rollout.store.lock import locked
 
@@ -77,10 +77,10 @@ def open_run(run_dir: str | os.PathLike[str]) -> Run:
 
     Raises UserError for a folder that is none of a run.
     """
-    path = user_path(os.fspath(run_dir))
-    if os.fspath(run_dir) == "latest" and not path.exists():
-        path = latest_run()
-        print(f"latest: {short(path)}")
+    word = os.fspath(run_dir)
+    path = named_path(word, say=False)
+    if path != user_path(word):
+        print(f"{word}: {short(path)}")
     run_record.read(path)
     return Run(path.absolute())
 
