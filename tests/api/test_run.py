@@ -17,8 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import rollout
+from rollout.resume import resume
 from rollout.store.layout import INPUT
-from tests.commands import ECHO, replay, resume, run_command, verify
+from rollout.verify.__main__ import verify
+from tests.commands import ECHO, replay, run_command
 from tests.conftest import chat, run_in, write_input
 
 QUICK = (*ECHO, "sampling.n_samples=2", "sampling.max_tokens=8")
@@ -211,18 +213,23 @@ def test_a_run_folder_works_after_it_was_moved(frame: pd.DataFrame, here: Path) 
     moved = rollout.open_run("moved, far=away")
     assert len(moved.resume("sampling.n_samples=3").flat()) == 9
     (here / "moved, far=away").rename(here / "again")
-    assert resume("again", "sampling.n_samples=4", cwd=here).returncode == 0
-    assert "12 of 12 samples match" in verify("again", cwd=here).stdout
+    resume(here / "again", ["sampling.n_samples=4"])
+    found = verify(Path("again"), [])
+    assert (found.matches, found.samples) == (12, 12)
     assert replay("again", "hydra.run.dir=replayed", cwd=here).returncode == 0
-    assert resume("replayed", "sampling.n_samples=5", cwd=here).returncode == 0
+    resume(here / "replayed", ["sampling.n_samples=5"])
 
 
-def test_a_copied_run_folder_goes_on_without_the_first(frame: pd.DataFrame, here: Path) -> None:
+def test_a_copied_run_folder_goes_on_without_the_first(
+    frame: pd.DataFrame, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = rollout.run(*QUICK, input=frame, run_dir="run")
     shutil.copytree(run.path, here / "copy")
     shutil.rmtree(run.path)
     (here / "elsewhere").mkdir()
-    assert resume("../copy", "sampling.n_samples=3", cwd=here / "elsewhere").returncode == 0
+    monkeypatch.chdir(here / "elsewhere")
+    resume(Path("../copy"), ["sampling.n_samples=3"])
+    assert len(rollout.open_run("../copy").flat()) == 9
 
 
 def test_an_open_run_is_one_of_the_commands_too(here: Path) -> None:
