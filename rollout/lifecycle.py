@@ -94,7 +94,7 @@ def _execute(run: RunConfig, table: Table, run_dir: Path, asked: Asked, digest_n
         (run_dir / CONFIG).with_name(name).write_text(text, encoding="utf-8")
     try:
         with (
-            stop_on_signal() as stop,
+            stop_on_signal(ends_process=not asked.is_call) as stop,
             screen(run_dir / LOG) as console,
             disk_full_explained(
                 short(run_dir), f"what was written is complete. Free some space, then `{resume_command(run_dir)}`"

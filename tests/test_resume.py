@@ -88,8 +88,7 @@ def test_a_signal_stops_in_order_and_the_rest_comes_with_resume(
 @pytest.mark.long
 def test_a_second_signal_ends_at_once() -> None:
     stubborn = (
-        "import sys, time\nfrom rollout.process.signals import stop_on_signal\n"
-        "sys.argv[0] = 'rollout'\n"
+        "import time\nfrom rollout.process.signals import stop_on_signal\n"
         "with stop_on_signal() as stop, stop.deferred():\n    print('ready', flush=True)\n    time.sleep(60)\n"
         "    while True: time.sleep(1)\n"
     )

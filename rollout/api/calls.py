@@ -25,7 +25,7 @@ from rollout.config.overrides import hydra_word, key_of
 from rollout.data.given import as_table
 from rollout.data.tables import write_parquet
 from rollout.errors import UserError
-from rollout.files import short, user_path
+from rollout.files import disk_full_explained, short, user_path
 from rollout.preflight import refuse_used
 from rollout.store import run_record
 from rollout.store.layout import INPUT, LOCK
@@ -115,25 +115,31 @@ def _table(given: Input, config: RunConfig) -> pa.Table:
 @contextmanager
 def _input_in(run_dir: Path, config: RunConfig, table: pa.Table | None) -> Iterator[RunConfig]:
     """Save `table` in `run_dir` as the input of the run that the body does. Nothing of it is left where none begins."""
-    is_new = not run_dir.exists()
-    if table is not None:
-        with locked(run_dir):
-            refuse_used(config, run_dir)
-            if (run_dir / INPUT).exists():
-                raise UserError(f"hydra.run.dir={short(run_dir)}: {INPUT} already exists there; choose another folder")
-            write_parquet(run_dir / INPUT, table.schema, table.to_batches())
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(run_dir / INPUT)))
+    is_new, ours = not run_dir.exists(), list[str]()
     try:
+        if table is not None:
+            _save_input(run_dir, config, table)
+            ours.append(INPUT)
+            config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=str(run_dir / INPUT)))
         yield config
     except BaseException:
         if not run_record.exists(run_dir):
-            _remove(run_dir, [INPUT] if table is not None else [], is_new)
+            _remove(run_dir, ours, is_new)
         raise
 
 
+def _save_input(run_dir: Path, config: RunConfig, table: pa.Table) -> None:
+    with locked(run_dir), disk_full_explained(short(run_dir), "free some space, then call again"):
+        refuse_used(config, run_dir)
+        if os.path.lexists(run_dir / INPUT):
+            raise UserError(f"hydra.run.dir={short(run_dir)}: {INPUT} already exists there; choose another folder")
+        write_parquet(run_dir / INPUT, table.schema, table.to_batches())
+
+
 def _remove(run_dir: Path, names: list[str], is_new: bool) -> None:
-    for name in [*names, *([LOCK] if is_new else [])]:
-        (run_dir / name).unlink(missing_ok=True)
-    if is_new:
-        with suppress(OSError):  # it was never made, or is not empty
+    """Delete files of a run that has not begun; where the folder is new, the lock and the folder as well."""
+    with suppress(OSError):  # for one, that the folder was never made, or is not empty
+        for name in [*names, *([LOCK] if is_new else [])]:
+            (run_dir / name).unlink(missing_ok=True)
+        if is_new:
             run_dir.rmdir()

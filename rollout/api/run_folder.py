@@ -75,7 +75,8 @@ class Run:
                 config = saved_config.load(self.path, words, trusted)
             if config.dry_run:
                 raise UserError("dry_run=true: prints a plan, which is the command's; leave it out")
-            lifecycle.resume(config, self.path, lifecycle.Asked(is_call=True))
+            if lifecycle.resume(config, self.path, lifecycle.Asked(is_call=True)) is None:
+                print(f"{short(self.path)}: nothing to do, the run is complete")
         return self
 
     def __repr__(self) -> str:

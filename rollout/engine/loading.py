@@ -17,8 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rollout.process.signals import is_our_command
-from rollout.process.watchdog import Family
+from rollout.process.watchdog import Family, is_our_command
 
 log = logging.getLogger(__name__)
 

@@ -3,11 +3,9 @@
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
 
@@ -25,7 +23,9 @@ class Interrupted(BaseException):
 class StopRequest:
     """Whether a signal has come. Outside `deferred` it raises Interrupted where the program happens to be."""
 
-    def __init__(self) -> None:
+    def __init__(self, ends_process: bool = True) -> None:
+        """`ends_process`: a second signal ends the process, not only what is being done."""
+        self._ends_process = ends_process
         self._signum: int | None = None
         self._deferred = False
 
@@ -50,8 +50,8 @@ class StopRequest:
 
     def handle(self, signum: int, _frame: FrameType | None) -> None:
         """The signal handler."""
-        if self._signum is not None and not is_our_command():
-            raise Interrupted(signum, at_once=True)  # what else the process holds, a notebook's, is not ours to end
+        if self._signum is not None and not self._ends_process:
+            raise Interrupted(signum, at_once=True)
         if self._signum is not None:
             for child in multiprocessing.active_children():  # the engine's own processes
                 child.kill()
@@ -62,9 +62,12 @@ class StopRequest:
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
-    """Handle SIGINT and SIGTERM in the body. Python delivers signals to the main thread only; elsewhere none comes."""
-    stop = StopRequest()
+def stop_on_signal(ends_process: bool = True) -> Iterator[StopRequest]:
+    """Handle SIGINT and SIGTERM in the body. Python delivers signals to the main thread only; elsewhere none comes.
+
+    `ends_process`: whether a second one may end all that the process does, which in a notebook is not ours.
+    """
+    stop = StopRequest(ends_process)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
@@ -74,9 +77,3 @@ def stop_on_signal() -> Iterator[StopRequest]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-def is_our_command() -> bool:
-    """Whether this process is one of our commands; how a program that uses this package ends is its own affair."""
-    spec = sys.modules["__main__"].__spec__
-    return (Path(sys.argv[0]).name if spec is None else spec.name).split(".")[0] == "rollout"

@@ -30,8 +30,6 @@ _pipe: list[int] = []  # the write end; open as long as this process lives
 
 def start() -> None:
     """Start watching this process; once is enough, and twice is harmless."""
-    from rollout.process.signals import is_our_command  # here, because this file is also a program without packages
-
     if _pipe:
         return
     killed = ALL if is_our_command() else ENGINES
@@ -47,6 +45,12 @@ def start() -> None:
         start_new_session=True,
     )
     os.close(read_end)
+
+
+def is_our_command() -> bool:
+    """Whether this process is one of our commands; how a program that uses this package ends is its own affair."""
+    spec = sys.modules["__main__"].__spec__
+    return (Path(sys.argv[0]).name if spec is None else spec.name).split(".")[0] == "rollout"
 
 
 def children_named(name: str, parent: int) -> list[int]:

@@ -180,7 +180,7 @@ def test_a_folder_that_holds_something_is_left_alone(frame: pd.DataFrame, here: 
     assert (here / "mine" / INPUT).read_text() == "mine"
 
 
-def test_more_samples_are_added_to_a_run(frame: pd.DataFrame) -> None:
+def test_more_samples_are_added_to_a_run(frame: pd.DataFrame, capsys: pytest.CaptureFixture[str]) -> None:
     run = rollout.run(*QUICK, input=frame)
     few = run.dataframe()["responses"]
     assert run.resume("sampling.n_samples=4") == run
@@ -188,6 +188,9 @@ def test_more_samples_are_added_to_a_run(frame: pd.DataFrame) -> None:
     assert len(run.flat()) == 12
     run.resume(sampling={"n_samples": 5})
     assert len(run.flat()) == 15
+    capsys.readouterr()
+    run.resume()
+    assert capsys.readouterr().out.endswith(": nothing to do, the run is complete\n")
     with pytest.raises(rollout.UserError, match=r"sampling.seed=7: this run was made with 42"):
         run.resume("sampling.seed=7")
     with pytest.raises(rollout.UserError, match=r"sampling.n_samples=1: this run has 5"):
