@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout import lifecycle
@@ -42,8 +44,11 @@ class Run:
     @property
     def analysis(self) -> Analysis:
         """Lengths, how responses ended, duplicates, scores. Raises UserError where the run was not analysed."""
-        self._file(ANALYSIS, "analyze")
-        return read_analysis(self.path)
+        path = self._file(ANALYSIS, "analyze")
+        try:
+            return read_analysis(self.path)
+        except msgspec.DecodeError as error:
+            raise _damaged(path, error) from error
 
     def dataframe(self) -> "pd.DataFrame":
         """One row per prompt, in input order: the input's columns, `responses` and what is known of them.
@@ -103,8 +108,8 @@ class Run:
         record = self.record
         facts = [("status", record.status), ("model", model_name(record.config)), ("folder", short(self.path))]
         if (totals := record.totals) is not None:
-            facts.append(("samples", f"{totals.rows:,} prompts x {record.config.sampling.n_samples} samples"))
-            facts.append(("tokens", f"{totals.generated_tokens:,} tokens"))
+            size = f"{totals.rows:,} prompts x {record.config.sampling.n_samples} samples"
+            facts.append(("size", f"{size}, {totals.generated_tokens:,} tokens"))
         if record.throughput is not None:
             facts.append(("speed", f"{record.throughput.output_tok_s:,.0f} tok/s"))
         if (score := self._mean_score()) is not None:
@@ -112,14 +117,19 @@ class Run:
         return facts
 
     def _mean_score(self) -> float | None:
-        if not (self.path / ANALYSIS).exists():
+        try:
+            scores = self.analysis.scores
+        except UserError:
             return None
-        scores = read_analysis(self.path).scores
         return None if scores is None else scores.mean
 
     def _frame(self, name: str, step: str | None) -> "pd.DataFrame":
-        with pq.ParquetFile(self._file(name, step)) as file:
-            frame: pd.DataFrame = file.read().to_pandas()
+        path = self._file(name, step)
+        try:
+            with pq.ParquetFile(path) as file:
+                frame: pd.DataFrame = file.read().to_pandas()
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _damaged(path, error) from error
         return frame
 
     def _file(self, name: str, step: str | None) -> Path:
@@ -135,3 +145,9 @@ class Run:
             else (f'resume("postprocess.steps=[{",".join([step, *record.config.postprocess.steps])}]")')
         )
         raise UserError(f"{short(path)}: is not there, the run has no step {step}; make it with {cure}")
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{short(path)}: cannot be read ({str(error).splitlines()[0]}); delete it, resume() makes it again"
+    )

@@ -10,6 +10,9 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
 
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+"""Threads that wait for each other would be slow beside other tests."""
+
 
 def read() -> nbformat.NotebookNode:
     """The notebook as it is stored, with its outputs."""
@@ -28,7 +31,7 @@ def executed(folder: Path) -> nbformat.NotebookNode:
         record_timing=False,
         coalesce_streams=True,
     )
-    client.execute(env={**os.environ, "PYTHONPATH": str(ROOT)})
+    client.execute(env={**os.environ, "PYTHONPATH": str(ROOT), **ONE_THREAD})
     return notebook
 
 

@@ -299,13 +299,26 @@ def test_a_notebook_shows_a_run_as_a_small_table_of_text(frame: pd.DataFrame) ->
     assert "3 prompts x 2 samples" in text
 
 
-def test_a_run_says_what_it_is_also_when_it_is_broken(frame: pd.DataFrame) -> None:
+def test_a_file_that_is_damaged_is_named_and_made_again(frame: pd.DataFrame) -> None:
+    run = rollout.run(*QUICK, input=frame)
+    for name, read in (("analysis.json", lambda: run.analysis), ("flat.parquet", run.flat)):
+        (run.path / name).write_text("{")
+        with pytest.raises(rollout.UserError, match=rf"{name}: cannot be read \(.*\); delete it"):
+            read()
+        assert "done" in repr(run)
+        (run.path / name).unlink()
+        run.resume()
+        read()
+
+
+def test_a_run_says_what_it_is_also_when_it_is_broken(frame: pd.DataFrame, here: Path) -> None:
     run = rollout.run(*QUICK, input=frame, run_dir="run")
     assert re.fullmatch(
         r"Run\(run: done, the echo engine, 3 prompts x 2 samples, [\d,]+ tokens, [\d,]+ tok/s\)", repr(run)
     )
     (run.path / "run.json").unlink()
     assert repr(run) == "Run(run: cannot be read)"
+    assert rollout.Run(here / "nowhere")._repr_html_().startswith("<p>")
     assert "not a run folder" in run._repr_html_()
 
 
