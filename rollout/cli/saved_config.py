@@ -43,8 +43,8 @@ def read(run_dir: Path) -> RunConfig:
         run = from_values(values)
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {explain(error)} (restore it, its values are in run.json)") from error
-    if run.data.path is not None:  # one in the run's own folder is relative to that
-        run.data.path = str(run_dir.absolute() / run.data.path)
+    if run.data.path is not None and (own := run_dir.absolute() / run.data.path).exists():
+        run.data.path = str(own)  # an input in the run's own folder is kept as a path relative to that
     return run
 
 
