@@ -49,6 +49,7 @@ def test_every_statement_of_the_page_works(tmp_path: Path, monkeypatch: pytest.M
     names: dict[str, Any] = {}
     for example in examples:
         exec(compile(example.source, "docs/python.md", "single"), names)
+    rollout.release()
     assert len(examples) > 8
     for name, value in rollout.Run.__dict__.items():  # all that a run has is on the page
         if not name.startswith("_") and (callable(value) or isinstance(value, property)):

@@ -38,6 +38,7 @@ PROMPTS = [f"question {number}" for number in range(40)]
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
+    rollout.release()
     yield tmp_path
     rollout.release()
 
