@@ -62,7 +62,7 @@ def _stored(columns: list[tuple[str, Any]], prompt_key: str) -> Iterator[tuple[s
             stored.append((name, _array(values, is_prompt=name == prompt_key)))
         except (*_UNSTORABLE, ValueError, TypeError, OverflowError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
-            problems.append(f"input: column {name} cannot be stored in Parquet ({reason}); make it text, or drop it")
+            problems.append(f"input: column {name} cannot be used ({reason}); make it text, or drop it")
     if problems:
         raise UserError(*problems)
     return iter(stored)
@@ -70,14 +70,14 @@ def _stored(columns: list[tuple[str, Any]], prompt_key: str) -> Iterator[tuple[s
 
 def _array(values: Any, is_prompt: bool) -> pa.Array | pa.ChunkedArray:
     if isinstance(values, list):
-        return _array_of_list(values)
+        return _array_of_list(values, is_prompt)
     try:
         array = values if isinstance(values, pa.ChunkedArray) else _array_of_series(values)
         _write_none(array)
     except _UNSTORABLE:
         if not is_prompt or isinstance(values, pa.ChunkedArray):
             raise
-        return _array_of_list(values.tolist())  # texts beside chats, say
+        return _array_of_list(values.tolist(), is_prompt)  # texts beside chats, say
     return array
 
 
@@ -86,13 +86,24 @@ def _array_of_series(values: Any) -> pa.ChunkedArray:
     return table.column(0)
 
 
-def _array_of_list(values: list[Any]) -> pa.Array:
+def _array_of_list(values: list[Any], is_prompt: bool) -> pa.Array:
     """As a JSONL file of these values would be read: what has no one type becomes JSON text."""
     values, kind = [_plain(value) for value in values], ColumnType()
+    if is_prompt:
+        _refuse_other_than_prompts(values)
     kind.add(values)
     array = column_array(values, kind.field("x"))
     _write_none(array)
     return array
+
+
+def _refuse_other_than_prompts(values: list[Any]) -> None:
+    """Raise ValueError for what is neither text, nor a chat, nor missing: as JSON text a model would be shown it."""
+    for number, value in enumerate(values):
+        inner = {type(turn).__name__ for turn in value} - {"dict"} if isinstance(value, list) else set[str]()
+        if inner or not (value is None or value != value or isinstance(value, str | list)):
+            found = f"a list of {min(inner)}" if inner else type(value).__name__
+            raise ValueError(f"prompt {number} is {found}, neither text nor a list of {{role, content}}")
 
 
 def _plain(value: Any) -> Any:

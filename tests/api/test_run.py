@@ -97,6 +97,12 @@ def test_prompts_come_as_what_a_program_has(given: Any, here: Path) -> None:
     assert list(run.dataframe()["responses"][0]) == list(expected.dataframe()["responses"][0])
 
 
+def test_a_prompt_that_is_missing_is_a_bad_row() -> None:
+    for given in (["hi", None], ["hi", float("nan")], pd.DataFrame({"prompt": ["hi", None]}), [chat("hi"), None, "hi"]):
+        run = rollout.run(*QUICK, "data.max_error_fraction=0.5", input=given)
+        assert list(run.dataframe()["error"].dropna()) == ["the prompt is null"]
+
+
 def test_a_frame_of_chats_that_a_run_returned_is_an_input(frame: pd.DataFrame, here: Path) -> None:
     first = rollout.run(*QUICK, input=[chat("hi"), chat("there")]).dataframe()
     again = rollout.run(*QUICK, input=first[["prompt"]]).dataframe()
@@ -139,6 +145,13 @@ MISTAKES = [
     ((), {"input": 5}, ["input: is a int; give a path"]),
     ((), {"input": {"prompt": "hi"}}, ["input: is a dict; give a path"]),
     ((), {"input": chat("hi")}, ["input: is one chat; give a list of chats"]),
+    (
+        (),
+        {"input": ["hi", 5]},
+        ["input: column prompt cannot be used (prompt 1 is int, neither text nor"],
+    ),
+    ((), {"input": [["hi"], "there"]}, ["(prompt 0 is a list of str, neither text nor a list of {role"]),
+    ((), {"input": [{"prompt": "hi"}, "there"]}, ["(prompt 0 is dict, neither text nor a list of {role"]),
     ((), {"input": pd.DataFrame({"promt": ["hi"]})}, ["data.prompt_key=prompt: input has no such column"]),
     ((), {"input": pd.DataFrame({"prompt": [1]})}, ["data.prompt_key=prompt: the column holds int64"]),
     ((), {"n_samples": 4}, ["n_samples=4: no such key; write sampling.n_samples=4"]),
@@ -147,7 +160,7 @@ MISTAKES = [
     (
         (),
         {"input": pd.DataFrame({"prompt": ["hi"], "odd": [object()], "mixed": [1j]})},
-        ["input: column odd cannot be stored", "input: column mixed cannot be stored"],
+        ["input: column odd cannot be used", "input: column mixed cannot be used"],
     ),
     ((), {"input": pd.DataFrame([["hi", 1]], columns=["prompt", "prompt"])}, ["more than one column is called prompt"]),
     ((), {"input": pd.DataFrame({"prompt": ["hi"], "responses": [1]})}, ["column responses is a reserved"]),
