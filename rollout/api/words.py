@@ -5,6 +5,7 @@ from numbers import Integral, Real
 from os import PathLike, fspath
 from typing import Any
 
+from rollout.config.keys import type_of
 from rollout.config.overrides import hydra_word, quoted, without_interpolation
 from rollout.errors import UserError
 
@@ -17,7 +18,8 @@ def words_of(groups: Mapping[str, Any]) -> list[str]:
     words, problems = list[str](), list[str]()
     for key, value in _leaves(groups):
         try:
-            words.append(f"{key}={value}" if key in groups and isinstance(value, str) else _word(key, value))
+            is_preset = key in groups and isinstance(value, str) and type_of(key) is not str
+            words.append(f"{key}={value}" if is_preset else _word(key, value))
         except TypeError as error:
             problems.append(f"{key}={value!r}: {error}")
     if problems:

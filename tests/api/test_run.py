@@ -116,6 +116,11 @@ def test_another_column_can_hold_the_prompts(here: Path) -> None:
     assert list(run.dataframe()["question"]) == ["hi"]
 
 
+def test_the_result_can_be_had_in_a_file_too(frame: pd.DataFrame, here: Path) -> None:
+    run = rollout.run(*QUICK, input=frame, output="mine, all.parquet")
+    pd.testing.assert_frame_equal(pd.read_parquet(here / "mine, all.parquet"), run.dataframe())
+
+
 def test_groups_can_be_given_as_presets_and_dictionaries(frame: pd.DataFrame) -> None:
     stop = ["a,b", "null", "${x}", 'quote"d', "输入"]
     config = rollout.run(
