@@ -332,4 +332,4 @@ def test_hydras_own_ways_to_a_saved_run_work_or_are_refused_in_one_line(
 def test_without_a_run_folder_the_usage_is_shown(arguments: list[str], code: int, tmp_path: Path) -> None:
     result = replay(*arguments, cwd=tmp_path)
     assert result.returncode == code
-    assert "usage: python -m rollout replay RUN_DIR" in result.stdout
+    assert "usage: python -m rollout replay RUN" in result.stdout
