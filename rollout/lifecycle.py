@@ -123,7 +123,8 @@ def _stages(session: Session, is_call: bool) -> None:
     remove_partial_files(run_dir, written)
     _generate(session)
     with record.timed("finalize"):
-        record.totals = finalize(run_dir, session.table, run.sampling.n_samples, footer(record))
+        metadata = footer(record)
+        record.totals = finalize(run_dir, session.table, run.sampling.n_samples, metadata, run.extra_columns)
     with record.timed("postprocess"):
         analysis = _postprocess(session)
         second_place.write(run, run_dir, record)

@@ -5,9 +5,12 @@
 A sample is known by (row_id, sample_idx) everywhere: never by its text, never by the order in which it finished.
 """
 
-from dataclasses import astuple, dataclass
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from dataclasses import astuple, dataclass, field
+from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 SCHEMA_VERSION = 1
@@ -15,6 +18,9 @@ SCHEMA_VERSION = 1
 
 Message = dict[str, Any]
 """One turn of a chat, in the form chat templates expect: role, content, and whatever else the template reads."""
+
+TokenIds: TypeAlias = npt.NDArray[np.int32]
+Logprobs: TypeAlias = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +36,8 @@ class Prompt:
 class Request:
     """One sample to generate. The samples of a row share one list of `prompt_token_ids`.
 
-    `truncated_prompt` is the text that was cut off the prompt to make it fit, if any was.
+    `truncated_prompt` is the text that was cut off the prompt to make it fit, if any was. `kept_prompt` is the prompt's
+    tokens as its samples keep them; None where token ids are not kept, of the response neither.
     """
 
     row_id: int
@@ -39,11 +46,16 @@ class Request:
     prompt_token_ids: list[int]
     max_tokens: int
     truncated_prompt: str | None = None
+    kept_prompt: TokenIds | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One finished sample. With an `error`, `response` is None and `finish_reason` is "error"."""
+    """One finished sample. With an `error`, `response` is None and `finish_reason` is "error".
+
+    What only some runs keep is None in the others: the tokens that were read and generated, the end token among the
+    latter if there was one, and a log-probability for each of those. Two samples are compared without them.
+    """
 
     row_id: int
     sample_idx: int
@@ -54,6 +66,9 @@ class Sample:
     num_generated_tokens: int
     error: str | None = None
     truncated_prompt: str | None = None
+    prompt_token_ids: TokenIds | None = field(default=None, compare=False)  # arrays have no single `==`
+    response_token_ids: TokenIds | None = field(default=None, compare=False)
+    response_logprobs: Logprobs | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -95,7 +110,7 @@ SAMPLE_SCHEMA = pa.schema(
         pa.field("truncated_prompt", pa.string()),
     ]
 )
-"""One row per finished sample: the journal."""
+"""One row per finished sample: the journal. The columns of EXTRAS follow, as far as the run has them."""
 
 ROLLOUT_FIELDS = (
     pa.field("row_id", pa.int64(), nullable=False),
@@ -136,8 +151,52 @@ SCORE_FIELDS = (
 """What `score` adds to a response: its score, the share of its row's scored responses that pass, the answer that the
 scorer found in it, and why there is no score, or beside a score of 0 why there is no answer."""
 
+
+class Extra(NamedTuple):
+    """A column that is there only while a key asks for it."""
+
+    of_sample: pa.Field
+    """In the journal and in flat.parquet."""
+    of_row: pa.Field
+    """In rollouts.parquet: a list with an entry for each sample, unless it is the same for all of them."""
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether every sample of a row has one of its own."""
+        return bool(self.of_row.type != self.of_sample.type)
+
+
+_IDS, _LOGPROBS = pa.list_(pa.int32()), pa.list_(pa.float32())
+
+EXTRAS = {
+    extra.of_sample.name: extra
+    for extra in (
+        Extra(pa.field("prompt_token_ids", _IDS), pa.field("prompt_token_ids", _IDS)),
+        Extra(pa.field("response_token_ids", _IDS), pa.field("response_token_ids", pa.list_(_IDS))),
+        Extra(pa.field("response_logprobs", _LOGPROBS), pa.field("response_logprobs", pa.list_(_LOGPROBS))),
+    )
+}
+"""By the name that a sample has it under. They stand behind the other columns of ours, in this order. A sample that
+failed has null there. `RunConfig.extra_columns` says which of them a run has."""
+
+
+def sample_schema(extras: Collection[str] = ()) -> pa.Schema:
+    """SAMPLE_SCHEMA with the EXTRAS of these names."""
+    return pa.schema([*SAMPLE_SCHEMA, *(extra.of_sample for name, extra in EXTRAS.items() if name in extras)])
+
+
+def rollout_fields(extras: Collection[str] = ()) -> list[pa.Field]:
+    """ROLLOUT_FIELDS with the EXTRAS of these names."""
+    return [*ROLLOUT_FIELDS, *(extra.of_row for name, extra in EXTRAS.items() if name in extras)]
+
+
+def flat_fields(extras: Collection[str] = ()) -> list[pa.Field]:
+    """FLAT_FIELDS with the EXTRAS of these names."""
+    return [*FLAT_FIELDS, *(extra.of_sample for name, extra in EXTRAS.items() if name in extras)]
+
+
 RESERVED_COLUMNS = frozenset(column.name for column in (*ROLLOUT_FIELDS, *FLAT_FIELDS, *SCORE_FIELDS))
-"""Names an input column cannot have."""
+"""Names an input column can never have. The names of EXTRAS are free in a run that has none of them."""
 
 
 def failed_sample(row_id: int, sample_idx: int, seed: int, error: str) -> Sample:

@@ -26,6 +26,18 @@ def config_warnings(run: RunConfig) -> Iterator[str]:
                 f"sampling.stop={text}: a backslash and a letter, not a line break or tab; in a shell those are "
                 "$'sampling.stop=[\"\\n\"]'"
             )
+    yield from _nucleus_warning(run)
+
+
+def _nucleus_warning(run: RunConfig) -> Iterator[str]:
+    sampling = run.sampling
+    cut = {"top_p": sampling.top_p < 1, "top_k": sampling.top_k > 0, "min_p": sampling.min_p > 0}
+    if sampling.logprobs == "processed" and sampling.temperature > 0 and any(cut.values()):
+        said = ", ".join(f"{name}={getattr(sampling, name)}" for name, cuts in cut.items() if cuts)
+        yield (
+            f"sampling.logprobs=processed: with {said} the probabilities are normalised over the tokens that these "
+            "leave; a trainer that normalises over the whole vocabulary wants sampling.top_p=1 and no top_k or min_p"
+        )
 
 
 def column_warnings(run: RunConfig, columns: Iterable[str]) -> Iterator[str]:
@@ -46,12 +58,10 @@ def check_values(node: Any, prefix: str = "") -> Iterator[str]:
 
 
 _NOT_KEPT = {
-    "logprobs",
     "prompt_logprobs",
     "logprob_token_ids",
     "prompt_logprob_token_ids",
     "prompt_logprob_start",
-    "flat_logprobs",
     "detokenize",
 }
 """Fields of vLLM's SamplingParams about what a run does not keep: they cost time, and nobody sees what they give."""
@@ -71,10 +81,12 @@ def _cross_field_problems(run: RunConfig) -> Iterator[str]:
         )
     if sampling.min_tokens > sampling.max_tokens:
         yield f"sampling.min_tokens={sampling.min_tokens}: more than max_tokens={sampling.max_tokens}; lower it"
+    for name in sorted({"logprobs", "flat_logprobs"} & sampling.extra.keys()):
+        yield f"sampling.extra.{name}={sampling.extra[name]}: set sampling.logprobs=processed or raw instead"
     for name in sorted(_NOT_KEPT & sampling.extra.keys()):
         yield (
-            f"sampling.extra.{name}={sampling.extra[name]}: of a response only the text and the number of tokens are "
-            "kept; leave it out"
+            f"sampling.extra.{name}={sampling.extra[name]}: of a response only the text, its tokens and their own "
+            "log-probabilities can be kept; leave it out"
         )
     if hardware.device == "cpu" and hardware.tensor_parallel_size * hardware.pipeline_parallel_size > 1:
         yield f"hardware.tensor_parallel_size={hardware.tensor_parallel_size}: device=cpu runs one process; set it to 1"

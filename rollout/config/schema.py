@@ -94,6 +94,9 @@ class SamplingConfig:
     """Token ids that end a response, beside the model's own end token."""
     min_tokens: int = _field(0, ge=0)
     """No end before this many tokens."""
+    logprobs: str = _field("none", choices=("none", "processed", "raw"))
+    """Keep the log-probability of every token, and with them the token ids: of the distribution that it was sampled from
+    (after temperature, top_p, ...: what verl, TRL and prime-rl compare with), or the model's own. See `store.token_ids`."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Any other field of vLLM's SamplingParams; unknown ones, wrong types and log-probabilities are refused at once."""
 
@@ -258,6 +261,8 @@ class StoreConfig:
     """At most this many seconds of finished samples are held in memory before they are durable."""
     flush_samples: int = _field(2000, ge=1)
     """At most this many finished samples are held in memory before they are durable."""
+    token_ids: bool = False
+    """Keep the tokens of prompts and responses beside the texts; on with `sampling.logprobs` in any case."""
 
 
 @dataclass
@@ -274,6 +279,8 @@ class EchoConfig:
     """A prompt that contains this word is refused by the engine."""
     die_after: int | None = _field(None, ge=0)
     """The engine dies once it has finished this many samples."""
+    response_tokens: int | None = _field(None, ge=2)
+    """Every response is this long, up to max_tokens. null: 2 to 31 words, by the seed."""
 
 
 @dataclass
@@ -324,3 +331,10 @@ class RunConfig:
     """Check the command, the input and the model's files, say what would run and what it takes, and stop."""
     dry_run_tokens: bool = True
     """In a dry run, count the prompts' tokens with the model's tokenizer, for which vLLM is imported (5 to 15 s)."""
+
+    @property
+    def extra_columns(self) -> tuple[str, ...]:
+        """The names of `rollout.records.EXTRAS` that the samples of this run have."""
+        logprobs = () if self.sampling.logprobs == "none" else ("response_logprobs",)
+        ids = ("prompt_token_ids", "response_token_ids") if self.store.token_ids or logprobs else ()
+        return (*ids, *logprobs)

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -50,6 +51,22 @@ def regrouped(batches: Iterable[pa.RecordBatch], num_rows: int) -> Iterator[list
                 held, count = [], 0
     if held:
         yield held
+
+
+def sizes(column: pa.Array) -> npt.NDArray[np.int64]:
+    """The bytes of each value of a column of texts, of numbers, or of lists of these at any depth; 0 for null."""
+    if not is_list(column.type):
+        found = pc.binary_length(column) if is_text(column.type) else pa.repeat(column.type.bit_width // 8, len(column))
+        return _filled(found)
+    lengths, item = _filled(pc.list_value_length(column)), column.type.value_type
+    if pa.types.is_primitive(item):
+        return lengths * (item.bit_width // 8)
+    totals, ends = np.concatenate([[0], np.cumsum(sizes(column.flatten()))]), np.cumsum(lengths)
+    return np.asarray(totals[ends] - totals[ends - lengths], np.int64)
+
+
+def _filled(counts: pa.Array) -> npt.NDArray[np.int64]:
+    return np.asarray(pc.fill_null(counts, 0).to_numpy(zero_copy_only=False), np.int64)
 
 
 def stored(kind: pa.DataType) -> pa.DataType:

@@ -24,6 +24,7 @@ from rollout.data.json_text import load_json
 from rollout.data.jsonl_types import ColumnType, column_array
 from rollout.errors import UserError
 from rollout.files import replacing
+from rollout.records import EXTRAS
 
 _COMPRESSED = (".gz", ".zst")
 
@@ -143,11 +144,30 @@ def _without_first(batches: Iterator[pa.RecordBatch], num_rows: int) -> Iterator
 def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
     """Write `batches` to `path`, complete or not at all. Returns the number of rows."""
     num_rows = 0
-    with replacing(path) as partial_path, pq.ParquetWriter(partial_path, schema, compression="zstd") as writer:
+    with replacing(path) as partial_path, parquet_writer(partial_path, schema) as writer:
         for batch in batches:
             writer.write_batch(batch)
             num_rows += batch.num_rows
     return num_rows
+
+
+def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer of `path`, to be closed, as all results are written."""
+    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=_with_dictionary(schema))
+
+
+def _with_dictionary(schema: pa.Schema) -> bool | list[str]:
+    """The columns of a file that are written with a dictionary, as paths to their leaves, or whether all are.
+
+    Token ids and log-probabilities are not: it would make log-probabilities larger, and both slower to write.
+    """
+    if EXTRAS.keys().isdisjoint(schema.names):
+        return True
+    sink = pa.BufferOutputStream()
+    pq.write_table(schema.empty_table(), sink)
+    leaves = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
+    paths = [leaves.column(number).path for number in range(len(leaves))]
+    return [path for path in paths if path.split(".")[0] not in EXTRAS]
 
 
 def open_parquet(path: Path) -> Table:

@@ -23,10 +23,13 @@ class EngineSpec:
     model: ModelConfig
     hardware: HardwareConfig
     engine: EngineConfig
+    logprobs: str
+    """What its log-probabilities are of: `sampling.logprobs`. An engine that computes none has vLLM's default, `raw`."""
 
     @classmethod
     def of(cls, run: RunConfig) -> "EngineSpec":
-        return cls(run.model, run.hardware, run.engine)
+        logprobs = "processed" if run.sampling.logprobs == "processed" else "raw"
+        return cls(run.model, run.hardware, run.engine, logprobs)
 
     def key(self) -> str:
         """Equal for equal specs, as long as nobody puts other files in the model's folder."""
@@ -155,4 +158,4 @@ def _load(spec: EngineSpec, level: int) -> Engine:
     from rollout.engine.vllm_engine import VLLMEngine
 
     watchdog.start()
-    return VLLMEngine(spec.model, hardware)
+    return VLLMEngine(spec.model, hardware, spec.logprobs)

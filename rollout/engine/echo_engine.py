@@ -8,14 +8,23 @@ import heapq
 import time
 import zlib
 
+import numpy as np
+
 from rollout.config import EchoConfig, HardwareConfig, SamplingConfig
 from rollout.engine.protocol import EngineStats, Rendered
 from rollout.errors import EngineDied, PromptError
-from rollout.records import Message, Request, Sample
+from rollout.records import Logprobs, Message, Request, Sample, TokenIds
+
+_MADE_UP = np.random.default_rng(0)
+_TOKEN_IDS: TokenIds = _MADE_UP.integers(0, 150_000, 1 << 16, np.int32)
+_LOGPROBS: Logprobs = -_MADE_UP.standard_exponential(1 << 16, np.float32)
 
 
 class EchoEngine:
-    """Answers `echo PROMPT_CHECKSUM-SEED` after a number of steps drawn from the seed."""
+    """Answers `echo PROMPT_CHECKSUM-SEED` after a number of steps drawn from the seed.
+
+    Its token ids and log-probabilities are a stretch of made-up ones, which begins at a place drawn from both.
+    """
 
     def __init__(self, echo: EchoConfig, hardware: HardwareConfig) -> None:
         self.max_num_seqs = hardware.max_num_seqs
@@ -24,11 +33,11 @@ class EchoEngine:
         self.kv_cache_bytes: int | None = None
         self._echo = echo
         self._unfinished: list[tuple[int, int, Request]] = []  # a heap of (step it finishes in, tie-breaker, request)
-        self._max_tokens = SamplingConfig.max_tokens
+        self._max_tokens, self._logprobs = SamplingConfig.max_tokens, SamplingConfig.logprobs
         self._added = self._finished = self._steps = self._tokens = 0
 
     def configure(self, sampling: SamplingConfig) -> None:
-        self._max_tokens = sampling.max_tokens
+        self._max_tokens, self._logprobs = sampling.max_tokens, sampling.logprobs
 
     def describe(self) -> str:
         return f"max_tokens={self._max_tokens}"
@@ -71,11 +80,13 @@ class EchoEngine:
         if self._finished == self._echo.die_after:
             raise EngineDied("the echo engine died, as engine.echo.die_after asks")
         self._finished += 1
-        words = 2 + (request.seed >> 16) % 30
+        words = self._echo.response_tokens or 2 + (request.seed >> 16) % 30
         num_tokens = min(words, request.max_tokens)
         checksum = zlib.crc32(repr(request.prompt_token_ids).encode())
         text = " ".join(["echo", f"{checksum:08x}-{request.seed:016x}", *["word"] * (words - 2)][:num_tokens])
         self._tokens += num_tokens
+        first = (checksum ^ request.seed) % (len(_TOKEN_IDS) - num_tokens)
+        keeps_ids, keeps_logprobs = request.kept_prompt is not None, self._logprobs != "none"
         reason = "length" if words > request.max_tokens else "stop"
         return Sample(
             request.row_id,
@@ -86,4 +97,7 @@ class EchoEngine:
             num_prompt_tokens=len(request.prompt_token_ids),
             num_generated_tokens=num_tokens,
             truncated_prompt=request.truncated_prompt,
+            prompt_token_ids=request.kept_prompt,
+            response_token_ids=_TOKEN_IDS[first : first + num_tokens] if keeps_ids else None,
+            response_logprobs=_LOGPROBS[first : first + num_tokens] if keeps_logprobs else None,
         )

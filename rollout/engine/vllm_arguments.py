@@ -26,8 +26,11 @@ _NUMBERS_ARE_TEXT = ConfigDict(coerce_numbers_to_str=True)  # where text belongs
 PER_REQUEST = {"n", "seed", "output_kind"}
 """Fields of SamplingParams that we set ourselves: one request per sample, a seed of its own, one output at its end."""
 
-_NOT_OF_VLLM = {"n_samples", "seed", "extra"}
+_NOT_OF_VLLM = {"n_samples", "seed", "logprobs", "extra"}
 """Fields of SamplingConfig that are no argument of SamplingParams; the others have vLLM's names."""
+
+OF_LOGPROBS = {"logprobs": 0, "flat_logprobs": True}
+"""Arguments of SamplingParams that give each sampled token's log-probability, and no others, in plain arrays."""
 
 _MODEL = ("tokenizer", "revision", "max_model_len", "quantization", "load_format", "trust_remote_code")
 _HARDWARE = (
@@ -49,6 +52,8 @@ def sampling_kwargs(sampling: SamplingConfig) -> dict[str, Any]:
     ours = {field.name: getattr(sampling, field.name) for field in dataclasses.fields(sampling)}
     ours = {name: value for name, value in ours.items() if name not in _NOT_OF_VLLM}
     ours["output_kind"] = RequestOutputKind.FINAL_ONLY
+    if sampling.logprobs != "none":
+        ours |= OF_LOGPROBS
     kwargs = ours | _built(SamplingParams, "sampling.extra", sampling.extra, {*ours, *PER_REQUEST})
     try:
         SamplingParams(**kwargs)
@@ -57,13 +62,17 @@ def sampling_kwargs(sampling: SamplingConfig) -> dict[str, Any]:
     return kwargs
 
 
-def engine_kwargs(model: ModelConfig, hardware: HardwareConfig) -> dict[str, Any]:
-    """Arguments of `vllm.LLM` but for the model's path. Raises UserError for an engine_kwargs that vLLM has not."""
+def engine_kwargs(model: ModelConfig, hardware: HardwareConfig, logprobs: str = "none") -> dict[str, Any]:
+    """Arguments of `vllm.LLM` but for the model's path; `logprobs` is `sampling.logprobs`.
+
+    Raises UserError for an engine_kwargs that vLLM has not.
+    """
     ours = {
         "tokenizer_revision": model.revision if model.tokenizer is None else None,
         **{name: getattr(model, name) for name in _MODEL},
         **{name: getattr(hardware, name) for name in _HARDWARE},
         "disable_log_stats": False,  # running, waiting and tokens so far, for the progress line
+        "logprobs_mode": "processed_logprobs" if logprobs == "processed" else None,  # vLLM's own is raw_logprobs
     }
     own = _built(EngineArgs, "hardware.engine_kwargs", hardware.engine_kwargs, {"model", *ours})
     return {key: value for key, value in ours.items() if value is not None} | own
@@ -102,12 +111,16 @@ def _built(owner: type, key: str, given: dict[str, Any], ours: Iterable[str]) ->
     return built
 
 
+_KEYS = {"logprobs_mode": "sampling.logprobs"}
+"""What we call otherwise than vLLM."""
+
+
 def _unknown(owner: type, key: str, given: Iterable[str], ours: set[str]) -> Iterator[str]:
     known = set(inspect.signature(owner).parameters)
     public = [name for name in known if not name.startswith("_")]
     for name in given:
         if name in ours:
-            yield f"{key}.{name}: this project sets it; use the config key of that name"
+            yield f"{key}.{name}: this project sets it; use {_KEYS.get(name, 'the config key of that name')}"
         elif name not in known:
             yield f"{key}.{name}: vLLM has no such argument, {did_you_mean(str(name), public)}"
 

@@ -9,6 +9,7 @@ import gc
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 from vllm import LLM, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -18,14 +19,15 @@ from rollout.engine.protocol import EngineStats, Rendered
 from rollout.engine.vllm_arguments import refusal
 from rollout.engine.vllm_renderer import VLLMRenderer
 from rollout.errors import EngineDied, PromptError, UserError
-from rollout.records import Message, Request, Sample
+from rollout.records import Logprobs, Message, Request, Sample
 
 
 class VLLMEngine:
     """One vLLM engine with its own copy of the tokenizer for the feeder thread."""
 
-    def __init__(self, model: ModelConfig, hardware: HardwareConfig) -> None:
-        self.llm = LLM(**_engine_kwargs(model, hardware))
+    def __init__(self, model: ModelConfig, hardware: HardwareConfig, logprobs: str = "none") -> None:
+        """`logprobs` is the `sampling.logprobs` that it can be asked for, beside "none"."""
+        self.llm = LLM(**_engine_kwargs(model, hardware, logprobs))
         self._engine = self.llm.llm_engine
         config = self._engine.vllm_config
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
@@ -33,6 +35,7 @@ class VLLMEngine:
         tells = config.parallel_config.worker_extension_cls == vllm_worker.NAME
         self.kv_cache_bytes: int | None = self.llm.collective_rpc("kv_cache_bytes_found")[0] if tells else None
         self._params: dict[str, Any] = {}
+        self._logprobs = "none"
         self._unfinished: dict[str, Request] = {}
         # the engine decodes with its tokenizer while the feeder thread encodes; a fast tokenizer is not made for both
         tokenizer = copy.deepcopy(self.llm.get_tokenizer())
@@ -45,13 +48,16 @@ class VLLMEngine:
 
     def configure(self, sampling: SamplingConfig) -> None:
         self._params = vllm_arguments.sampling_kwargs(sampling)
+        self._logprobs = sampling.logprobs
 
     def describe(self) -> str:
         params, default = SamplingParams(**self._params), SamplingParams()
-        names = [name for name in self._params if name not in vllm_arguments.PER_REQUEST]
+        hidden = {*vllm_arguments.PER_REQUEST, *vllm_arguments.OF_LOGPROBS}
+        names = [name for name in self._params if name not in hidden]
         always = ("max_tokens", "temperature")
         shown = [name for name in names if name in always or getattr(params, name) != getattr(default, name)]
-        return ", ".join(f"{name}={getattr(params, name)}" for name in shown)
+        said = [f"{name}={getattr(params, name)}" for name in shown]
+        return ", ".join(said if self._logprobs == "none" else [*said, f"logprobs={self._logprobs}"])
 
     def render(self, messages: list[Message]) -> Rendered:
         return self._renderer.render(messages)
@@ -111,9 +117,31 @@ class VLLMEngine:
             num_generated_tokens=len(completion.token_ids),
             error=f"the engine ended it: {completion.finish_reason}" if failed else None,
             truncated_prompt=request.truncated_prompt,
+            **({} if failed or request.kept_prompt is None else _tokens(request, completion)),
         )
 
 
-def _engine_kwargs(model: ModelConfig, hardware: HardwareConfig) -> dict[str, Any]:
+def _tokens(request: Request, completion: Any) -> dict[str, Any]:
+    """The fields of a Sample that hold token ids and log-probabilities."""
+    token_ids = np.array(completion.token_ids, np.int32)
+    logprobs = None if completion.logprobs is None else _sampled(completion.logprobs, len(token_ids))
+    return {
+        "prompt_token_ids": request.kept_prompt,
+        "response_token_ids": token_ids,
+        "response_logprobs": logprobs,
+    }
+
+
+def _sampled(flat: Any, count: int) -> Logprobs:
+    """Of vLLM's FlatLogprobs the entry of each sampled token, which is the first of its position."""
+    values = np.array(flat.logprobs, np.float32)
+    if len(values) != count:
+        values = values[flat.start_indices]
+    if len(values) != count:  # beside wrong tokens they would spoil a training without a word
+        raise RuntimeError(f"vLLM gave {len(values)} log-probabilities for {count} tokens")
+    return values
+
+
+def _engine_kwargs(model: ModelConfig, hardware: HardwareConfig, logprobs: str = "none") -> dict[str, Any]:
     """Arguments of `vllm.LLM`. Raises UserError for an engine_kwargs key that vLLM does not have."""
-    return {"model": models.resolve(model.path)} | vllm_arguments.engine_kwargs(model, hardware)
+    return {"model": models.resolve(model.path)} | vllm_arguments.engine_kwargs(model, hardware, logprobs)

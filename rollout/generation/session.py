@@ -147,14 +147,14 @@ def sample_all(session: Session, engine: Engine, progress: Progress, failed: set
     run, table, run_dir = session.run, session.table, session.run_dir
     _log_first_prompt(run, table, engine)
     done = finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row)
-    journal = Journal(run_dir, run.store)
+    journal = Journal(run_dir, run.store, extras=run.extra_columns)
     check_errors = error_limit(run, table.num_rows)
 
     def owed(row_id: int) -> list[int]:
         return [index for index in done.owed(row_id) if (row_id, index) not in failed]
 
     prompts = watch_roles(read_prompts(table, run.data), log.warning)
-    feed = requests(prompts, engine, run.sampling, owed, run.data.too_long)
+    feed = requests(prompts, engine, run.sampling, owed, run.data.too_long, keeps_ids=bool(run.extra_columns))
 
     def keep(sample: Sample) -> None:
         journal.add(sample)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rollout.config import FilterConfig, PostprocessConfig
+from rollout.data.tables import parquet_writer
 from rollout.files import replacing
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts
@@ -32,7 +32,7 @@ def filter_responses(source: Source, output_dir: Path, rules: FilterConfig) -> d
     dropped_schema = source.schema.append(DROPPED_BY)
     with ExitStack() as stack:
         kept, dropped = (
-            stack.enter_context(pq.ParquetWriter(stack.enter_context(replacing(path)), schema, compression="zstd"))
+            stack.enter_context(parquet_writer(stack.enter_context(replacing(path)), schema))
             for path, schema in ((output_dir / KEPT, source.schema), (output_dir / DROPPED, dropped_schema))
         )
         for batch in source.batches():

@@ -97,10 +97,11 @@ class _Work:
     def give(self, tasks: list[Task], flush: bool) -> None:
         """Render the tasks' prompts and queue what comes of them."""
         self._flush = flush
-        sampling, too_long = self.job.run.sampling, self.job.run.data.too_long
+        run = self.job.run
         for task in tasks:
             assert self._engine is not None
-            feed = requests([task.prompt], self._engine, sampling, partial(_owed, task), too_long)
+            owed, keeps_ids = partial(_owed, task), bool(run.extra_columns)
+            feed = requests([task.prompt], self._engine, run.sampling, owed, run.data.too_long, keeps_ids)
             self._source.chunks.put(list(feed))
 
     def report(self, seconds: float) -> Report:
@@ -150,7 +151,7 @@ class _Work:
         run = self.job.run
         loaded = load(run, log_file)
         engine = loaded.engine
-        journal = Journal(self.job.run_dir, run.store, self.job.writer)
+        journal = Journal(self.job.run_dir, run.store, self.job.writer, run.extra_columns)
         due, tokens_before = every(_STATS_SECONDS), engine.stats().generated_tokens
         ready = _ready(loaded, self.job)
 

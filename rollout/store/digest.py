@@ -71,6 +71,7 @@ def digest(run: RunConfig, table: Table) -> Digest:
         "data.too_long": run.data.too_long,
         "data.num_shards": run.data.num_shards,
         "data.shard_index": run.data.shard_index,
+        "store.token_ids": bool(run.extra_columns),  # log-probabilities imply them
         "engine.kind": run.engine.kind,
     }
     as_saved: Digest = json.loads(json.dumps(values))  # as it comes back from run.json

@@ -5,8 +5,7 @@ merge walks the input once, a few thousand samples at a time, and holds just the
 rows in hand. The same samples give the same bytes, however they came into the journal.
 """
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rollout.data.arrow import joined
-from rollout.data.tables import BATCH_BYTES, Table
+from rollout.data.arrow import is_list, joined, sizes
+from rollout.data.tables import BATCH_BYTES, Table, parquet_writer
 from rollout.files import replacing
-from rollout.records import ROLLOUT_FIELDS, SAMPLE_SCHEMA, Totals
+from rollout.records import EXTRAS, Totals, rollout_fields, sample_schema
 from rollout.store.journal import parts, read_part
 from rollout.store.layout import OUTPUT
 
@@ -26,21 +25,19 @@ _STEP_SAMPLES = 8192
 _STEP_BYTES = 64 << 20
 """Most samples that are put in order at a time, and about how large they may be."""
 
-_WIDE_SCHEMA = pa.schema(
-    [column.with_type(pa.large_string()) if column.type == pa.string() else column for column in SAMPLE_SCHEMA]
-)
-"""Arrow puts the chunks of a column together before it takes from them, and a `string` array ends at 2 GiB."""
 
-
-def finalize(run_dir: Path, table: Table, n_samples: int, metadata: dict[str, str]) -> Totals:
-    """Write `rollouts.parquet` from the journal and the input; `metadata` goes to its footer.
+def finalize(
+    run_dir: Path, table: Table, n_samples: int, metadata: dict[str, str], extras: Collection[str] = ()
+) -> Totals:
+    """Write `rollouts.parquet` from the journal and the input; `metadata` goes to its footer, `extras` are the run's
+    `extra_columns`.
 
     Returns its totals. Raises RuntimeError when a sample is missing: only a complete journal can be merged.
     """
-    schema = pa.schema([*table.schema, *ROLLOUT_FIELDS], metadata=metadata)
-    journal = _JournalReader(run_dir)
+    schema = pa.schema([*table.schema, *rollout_fields(extras)], metadata=metadata)
+    journal = _JournalReader(run_dir, sample_schema(extras))
     row_id, totals = table.first_row, Totals()
-    with replacing(run_dir / OUTPUT) as partial, pq.ParquetWriter(partial, schema, compression="zstd") as writer:
+    with replacing(run_dir / OUTPUT) as partial, parquet_writer(partial, schema) as writer:
         for batch in table.batches():
             for group in row_groups(_answered(batch, row_id, journal, n_samples, schema)):
                 writer.write_batch(group)
@@ -56,20 +53,56 @@ def _answered(
     num_rows = max(1, journal.step // n_samples)
     for row_id in range(first_row, first_row + batch.num_rows, num_rows):
         rows = batch.slice(row_id - first_row, num_rows)
-        samples = journal.rows_below(row_id + rows.num_rows).cast(_WIDE_SCHEMA)
+        samples = journal.rows_below(row_id + rows.num_rows)
         samples = samples.filter(pc.less(samples.column("sample_idx"), n_samples))
         positions = _positions(samples, row_id, rows.num_rows, n_samples)
-        num_bytes = pc.sum(pc.binary_length(samples.column("response")).take(positions)).as_py() or 0
+        samples, prompts = _without_prompts(samples, row_id, rows.num_rows)
+        narrow, samples = samples.schema, samples.cast(_wide(samples.schema))
+        num_bytes = _num_bytes(samples, positions) + (0 if prompts is None else int(sizes(prompts).sum()))
         for start, stop in _pieces(rows.num_rows, num_bytes):
-            chosen = samples.take(positions[start * n_samples : stop * n_samples]).cast(SAMPLE_SCHEMA)
-            columns = _rollout_columns(chosen, row_id + start, n_samples)
+            chosen = samples.take(positions[start * n_samples : stop * n_samples]).cast(narrow)
+            about = None if prompts is None else prompts.slice(start, stop - start)
+            columns = _rollout_columns(chosen, about, row_id + start, n_samples)
             yield pa.RecordBatch.from_arrays([*rows.slice(start, stop - start).columns, *columns], schema=schema)
+
+
+def _wide(schema: pa.Schema) -> pa.Schema:
+    """Arrow puts the chunks of a column together before it takes from them, and a `string` array ends at 2 GiB."""
+    wide = {pa.string(): pa.large_string(), **{kind: pa.large_list(kind.value_type) for kind in _LISTS}}
+    return pa.schema([column.with_type(wide.get(column.type, column.type)) for column in schema])
+
+
+_LISTS = {extra.of_sample.type for extra in EXTRAS.values() if is_list(extra.of_sample.type)}
+
+
+def _without_prompts(samples: pa.Table, first_row: int, num_rows: int) -> tuple[pa.Table, pa.Array | None]:
+    """`samples` without the tokens of the prompts, and those of each row, if the run has kept them.
+
+    They are beside one sample of a row in each part; see `journal`.
+    """
+    if _PROMPT not in samples.schema.names:
+        return samples, None
+    told = np.flatnonzero(samples.column(_PROMPT).is_valid().to_numpy())
+    place = np.full(num_rows, -1, dtype=np.int64)
+    place[samples.column("row_id").to_numpy()[told] - first_row] = told
+    prompts = samples.column(_PROMPT).take(pa.array(place, mask=place < 0)).combine_chunks()
+    return samples.drop_columns(_PROMPT), prompts
+
+
+_PROMPT = "prompt_token_ids"
+
+
+def _num_bytes(samples: pa.Table, positions: npt.NDArray[np.int64]) -> int:
+    """Of what the samples at these positions hold that may be long."""
+    counted = [name for name in samples.schema.names if name == "response" or name in EXTRAS]
+    return sum(int(sizes(samples.column(name).combine_chunks())[positions].sum()) for name in counted)
 
 
 def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The rows of `batches` in as few batches as there can be with at most BATCH_BYTES of responses, or a single row.
 
-    Where the cuts are depends on the responses alone, not on how the rows were batched before.
+    Where the cuts are depends on the responses alone, their tokens and log-probabilities included, not on how the rows
+    were batched before.
     """
     held, held_bytes = list[pa.RecordBatch](), 0
     for batch in batches:
@@ -85,15 +118,20 @@ def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _bytes_of_rows(batch: pa.RecordBatch) -> list[int]:
-    responses = batch.column("responses")
-    sizes = iter(pc.binary_length(responses.flatten()).to_pylist())
-    return [sum(size or 0 for size in islice(sizes, count)) for count in pc.list_value_length(responses).to_pylist()]
+    ours = batch.schema.names[batch.schema.get_field_index("row_id") :]  # the input may have columns of these names
+    counted = [name for name in ours if name == "responses" or name in _OF_ROWS]
+    found: list[int] = sum(sizes(batch.column(name)) for name in counted).tolist()
+    return found
+
+
+_OF_ROWS = {extra.of_row.name for extra in EXTRAS.values()}
 
 
 class _JournalReader:
     """Reads the journal once, in row order, a row group of a part when its first row comes up."""
 
-    def __init__(self, run_dir: Path) -> None:
+    def __init__(self, run_dir: Path, schema: pa.Schema) -> None:
+        self._schema = schema
         first_rows, num_samples, num_bytes = dict[tuple[Path, int], int](), 0, 0
         for path in parts(run_dir):
             metadata = pq.read_metadata(path)
@@ -121,7 +159,9 @@ class _JournalReader:
                 del self._open[place]
             else:
                 self._open[place] = samples.slice(cut)
-        return pa.concat_tables(pieces) if pieces else SAMPLE_SCHEMA.empty_table()
+        # a part that is older than a column has nulls there
+        found = pa.concat_tables([*pieces, self._schema.empty_table()], promote_options="default")
+        return found.select(self._schema.names)
 
 
 def _totals(written: pa.RecordBatch) -> Totals:
@@ -141,8 +181,8 @@ def _pieces(num_rows: int, num_bytes: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + rows, num_rows)
 
 
-def _rollout_columns(samples: pa.Table, first_row: int, n_samples: int) -> list[pa.Array]:
-    """The columns of ROLLOUT_FIELDS for the rows from `first_row` on, out of their samples in output order."""
+def _rollout_columns(samples: pa.Table, prompts: pa.Array | None, first_row: int, n_samples: int) -> list[pa.Array]:
+    """Our columns of rollouts.parquet for the rows from `first_row` on, out of their samples in output order."""
     num_rows = samples.num_rows // n_samples
     offsets = pa.array(np.arange(num_rows + 1, dtype=np.int32) * n_samples)
 
@@ -158,6 +198,8 @@ def _rollout_columns(samples: pa.Table, first_row: int, n_samples: int) -> list[
         lists("seed"),
         _texts(samples.column("error"), num_rows, n_samples),
         _texts(samples.column("truncated_prompt"), num_rows, n_samples),
+        *([] if prompts is None else [prompts]),
+        *(lists(name) for name, extra in EXTRAS.items() if extra.is_listed and name in samples.schema.names),
     ]
 
 

@@ -7,10 +7,11 @@ for each, with file names of its own: part-WRITER-NUMBER.parquet.
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,31 +21,37 @@ import pyarrow.parquet as pq
 from rollout.config import StoreConfig
 from rollout.errors import UserError
 from rollout.files import partial_of, replacing
-from rollout.records import SAMPLE_SCHEMA, Outcome, Sample
+from rollout.records import EXTRAS, SAMPLE_SCHEMA, Outcome, Sample, TokenIds, sample_schema
 from rollout.store.layout import JOURNAL
 
 _PART = re.compile(r"part-(?:[0-9a-f]{11}-\d{3,}-)?\d{6,}\.parquet")
 _ROW_GROUP = (
     256  # samples that the merge reads at a time: with many writers it has a row group of every one's part open
 )
-_FLUSH_CHARACTERS = 64 << 20  # keeps a part of very long responses small enough to be merged in memory
+_FLUSH_BYTES = 64 << 20  # keeps a part of very long responses small enough to be merged in memory
 
 
 class Journal:
     """Collects finished samples and writes them out, a part at a time."""
 
-    def __init__(self, run_dir: Path, store: StoreConfig, writer: str | None = None) -> None:
-        """`writer` is a name that no other journal of the run has, from `writer_name`; None for the only one."""
+    def __init__(
+        self, run_dir: Path, store: StoreConfig, writer: str | None = None, extras: Collection[str] = ()
+    ) -> None:
+        """`writer` is a name that no other journal of the run has, from `writer_name`; None for the only one.
+
+        `extras` are the run's `extra_columns`.
+        """
         self._folder = run_dir / JOURNAL
         self._folder.mkdir(exist_ok=True)
         self._store = store
+        self._schema = sample_schema(extras)
         self._pending: list[Sample] = []
         self._prefix = "part-" if writer is None else f"part-{writer}-"
         numbers = (path.stem.removeprefix(self._prefix) for path in parts(run_dir))
         self._next_part = max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
         self.num_durable = 0
         """Samples added here that are durable."""
-        self._characters = 0
+        self._bytes = 0
         self._oldest = 0.0  # when the first of the pending samples came
 
     def add(self, sample: Sample) -> None:
@@ -52,8 +59,8 @@ class Journal:
         if not self._pending:
             self._oldest = time.monotonic()
         self._pending.append(sample)
-        self._characters += len(sample.response or "")
-        if len(self._pending) >= self._store.flush_samples or self._characters >= _FLUSH_CHARACTERS:
+        self._bytes += _size(sample)
+        if len(self._pending) >= self._store.flush_samples or self._bytes >= _FLUSH_BYTES:
             self.flush()
 
     def flush_if_old(self) -> None:
@@ -66,17 +73,56 @@ class Journal:
         if not self._pending:
             return
         self._pending.sort(key=attrgetter("row_id", "sample_idx"))
-        columns = [
-            pa.array(map(attrgetter(column.name), self._pending), column.type, size=len(self._pending))
-            for column in SAMPLE_SCHEMA
-        ]
-        table = pa.Table.from_arrays(columns, schema=SAMPLE_SCHEMA)
+        table = pa.Table.from_arrays([_column(self._pending, column) for column in self._schema], schema=self._schema)
         with replacing(self._folder / f"{self._prefix}{self._next_part:06d}.parquet") as partial:
-            pq.write_table(table, partial, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
+            pq.write_table(
+                table,
+                partial,
+                compression="zstd",
+                row_group_size=_ROW_GROUP,
+                write_page_checksum=True,
+                use_dictionary=SAMPLE_SCHEMA.names,
+                # smaller, faster and, for `finalize`, of a size that is known: 4 bytes a number, as in memory
+                use_byte_stream_split=[f"{name}.list.element" for name in self._schema.names if name in EXTRAS],
+            )
         self._next_part += 1
         self.num_durable += len(self._pending)
         self._pending.clear()
-        self._characters = 0
+        self._bytes = 0
+
+
+def _size(sample: Sample) -> int:
+    """What a sample adds to a part, in bytes of memory. A prompt's tokens are there for each, though written once."""
+    arrays = (sample.prompt_token_ids, sample.response_token_ids, sample.response_logprobs)
+    return len(sample.response or "") + sum(array.nbytes for array in arrays if array is not None)
+
+
+def _column(samples: list[Sample], column: pa.Field) -> pa.Array:
+    """One field of `samples`, which are in the order of their rows."""
+    values = list(map(attrgetter(column.name), samples))
+    if column.name == "prompt_token_ids":
+        return _lists(_once_per_row(samples), column.type)
+    return _lists(values, column.type) if column.name in EXTRAS else pa.array(values, column.type)
+
+
+def _once_per_row(samples: list[Sample]) -> list[TokenIds | None]:
+    """The tokens of each prompt beside the first of its samples that has them, so that any part of a row tells them."""
+    told, found = set[int](), list[TokenIds | None]()
+    for sample in samples:
+        found.append(None if sample.row_id in told else sample.prompt_token_ids)
+        if sample.prompt_token_ids is not None:
+            told.add(sample.row_id)
+    return found
+
+
+def _lists(arrays: Sequence[npt.NDArray[Any] | None], kind: pa.DataType) -> pa.Array:
+    """A column of lists, out of the array that each list is made of."""
+    lengths = [0 if array is None else len(array) for array in arrays]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    found = [array for array in arrays if array is not None]
+    items = pa.array(np.concatenate(found) if found else [], kind.value_type)
+    missing = pa.array([array is None for array in arrays])
+    return pa.ListArray.from_arrays(offsets, items, type=kind, mask=missing)
 
 
 @dataclass(frozen=True)
