@@ -95,8 +95,8 @@ class SamplingConfig:
     min_tokens: int = _field(0, ge=0)
     """No end before this many tokens."""
     logprobs: str = _field("none", choices=("none", "processed", "raw"))
-    """Keep the log-probability of every token, and with them the token ids: of the distribution that it was sampled from
-    (after temperature, top_p, ...: what verl, TRL and prime-rl compare with), or the model's own. See `store.token_ids`."""
+    """Keep the log-probability of every generated token, and the token ids: `processed` is that of the distribution it
+    was sampled from (after temperature, top_p, ...; what verl, TRL and prime-rl compare with), `raw` is the model's."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Any other field of vLLM's SamplingParams; unknown ones, wrong types and log-probabilities are refused at once."""
 
@@ -262,7 +262,7 @@ class StoreConfig:
     flush_samples: int = _field(2000, ge=1)
     """At most this many finished samples are held in memory before they are durable."""
     token_ids: bool = False
-    """Keep the tokens of prompts and responses beside the texts; on with `sampling.logprobs` in any case."""
+    """Keep the token ids of prompts and responses too; `sampling.logprobs` keeps them in any case."""
 
 
 @dataclass

@@ -60,7 +60,7 @@ def sizes(column: pa.Array) -> npt.NDArray[np.int64]:
         return _filled(found)
     lengths, item = _filled(pc.list_value_length(column)), column.type.value_type
     if pa.types.is_primitive(item):
-        return lengths * (item.bit_width // 8)
+        return lengths * np.int64(item.bit_width // 8)
     totals, ends = np.concatenate([[0], np.cumsum(sizes(column.flatten()))]), np.cumsum(lengths)
     return np.asarray(totals[ends] - totals[ends - lengths], np.int64)
 

@@ -24,7 +24,7 @@ class EngineSpec:
     hardware: HardwareConfig
     engine: EngineConfig
     logprobs: str
-    """What its log-probabilities are of: `sampling.logprobs`. An engine that computes none has vLLM's default, `raw`."""
+    """`sampling.logprobs`; an engine that is asked for none has vLLM's default, `raw`."""
 
     @classmethod
     def of(cls, run: RunConfig) -> "EngineSpec":

@@ -120,7 +120,7 @@ def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def _bytes_of_rows(batch: pa.RecordBatch) -> list[int]:
     ours = batch.schema.names[batch.schema.get_field_index("row_id") :]  # the input may have columns of these names
     counted = [name for name in ours if name == "responses" or name in _OF_ROWS]
-    found: list[int] = sum(sizes(batch.column(name)) for name in counted).tolist()
+    found: list[int] = np.sum([sizes(batch.column(name)) for name in counted], axis=0).tolist()
     return found
 
 
