@@ -1,9 +1,10 @@
 """How fast everything around the engine is, and whether its memory grows: read, feed, store and finalize.
 
-    python -m benchmarks.pipeline [--samples 100000 1000000] [--n-samples 8]
+    python -m benchmarks.pipeline [--samples 100000 1000000] [--n-samples 8] [OVERRIDE ...]
 
 Every size runs in a process of its own, with the echo engine, which costs next to nothing. Prints samples per second
-from the first row read to rollouts.parquet, and the process's peak memory.
+from the first row read to rollouts.parquet, and the process's peak memory. With token ids and log-probabilities of
+responses of 256 tokens: `sampling.logprobs=raw engine.echo.response_tokens=256`.
 """
 
 import argparse
@@ -16,11 +17,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from omegaconf import OmegaConf
 
 from benchmarks.memory import peak_mib
 from rollout import lifecycle
-from rollout.config.fields import build
+from rollout.cli.compose import compose_run
 
 _ROWS_PER_BATCH = 10_000
 
@@ -31,15 +31,16 @@ def main() -> None:
     parser.add_argument("--samples", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--n-samples", type=int, default=8)
     parser.add_argument("--one", action="store_true", help="measure the one size in this process, print JSON")
-    options = parser.parse_args()
+    parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of the config")
+    options = parser.parse_intermixed_args()
     if options.one:
-        print(json.dumps(measure(options.samples[0], options.n_samples)))
+        print(json.dumps(measure(options.samples[0], options.n_samples, options.overrides)))
         return
     print(f"{'samples':>10} {'seconds':>8} {'samples/s':>10} {'peak MiB':>9} {'ratio':>6}")
     first_peak = None
     for samples in options.samples:
         command = [sys.executable, "-m", "benchmarks.pipeline", "--one", "--samples", str(samples)]
-        command += ["--n-samples", str(options.n_samples)]
+        command += ["--n-samples", str(options.n_samples), *options.overrides]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         result = json.loads(output.splitlines()[-1])
         first_peak = first_peak or result["peak_mib"]
@@ -49,21 +50,20 @@ def main() -> None:
         )
 
 
-def measure(samples: int, n_samples: int) -> dict[str, float]:
+def measure(samples: int, n_samples: int, overrides: list[str]) -> dict[str, float]:
     """One run of `samples` samples in this process: seconds and peak memory in MiB."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "input.parquet"
         write_prompts(source, samples // n_samples)
-        run = build(
-            OmegaConf.create(
-                {
-                    "data": {"path": str(source)},
-                    "engine": {"kind": "echo", "echo": {"max_steps": 20}},
-                    "sampling": {"n_samples": n_samples},
-                    "postprocess": {"steps": []},
-                    "tracking": {"mode": "disabled"},
-                }
-            )
+        run = compose_run(
+            f"data.path={source}",
+            "engine.kind=echo",
+            "engine.echo.max_steps=20",
+            "hardware=cpu",
+            f"sampling.n_samples={n_samples}",
+            "postprocess=none",
+            "tracking=disabled",
+            *overrides,
         )
         run_dir = Path(folder) / "run"
         start = time.monotonic()

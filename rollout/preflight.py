@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from rollout.config import RunConfig
 from rollout.config.check import check as check_config
 from rollout.config.presets import is_of_preset, leaves
-from rollout.data.prompts import open_input
+from rollout.data.prompts import open_input, taken_names
 from rollout.data.tables import Table
 from rollout.engine import cache, devices, models
 from rollout.engine.content import MODEL, TOKENIZER, content_of
@@ -53,7 +53,8 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
         table = open_input(run.data)
     except UserError as error:
         raise UserError(*problems, *error.problems) from error
-    problems += step_problems(Plan(run.postprocess, run.data, flat_schema(table.schema)))
+    problems += taken_names(table, run.extra_columns)
+    problems += step_problems(Plan(run.postprocess, run.data, flat_schema(table.schema, run.extra_columns)))
     before = None if run_dir is None or not run_record.exists(run_dir) else run_record.read(run_dir)
     problems += second_place.problems(run, run_dir, before)
     if run_dir is not None:

@@ -180,6 +180,14 @@ EXTRAS = {
 failed has null there. `RunConfig.extra_columns` says which of them a run has."""
 
 
+def extras_of(schema: pa.Schema) -> list[str]:
+    """The EXTRAS that a file of ours has, flat or with a row per prompt: an input column of such a name stands before
+    row_id, and they behind it.
+    """
+    ours = set(schema.names[schema.get_field_index("row_id") :] if "row_id" in schema.names else [])
+    return [name for name, extra in EXTRAS.items() if ours & {name, extra.of_row.name}]
+
+
 def sample_schema(extras: Collection[str] = ()) -> pa.Schema:
     """SAMPLE_SCHEMA with the EXTRAS of these names."""
     return pa.schema([*SAMPLE_SCHEMA, *(extra.of_sample for name, extra in EXTRAS.items() if name in extras)])

@@ -1,7 +1,7 @@
 """What Arrow types and arrays are asked for in more than one place, whatever a file holds."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -35,22 +35,6 @@ def joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
         return batches[0]
     (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
     return batch
-
-
-def regrouped(batches: Iterable[pa.RecordBatch], num_rows: int) -> Iterator[list[pa.RecordBatch]]:
-    """The same rows, `num_rows` at a time; the last time what is left."""
-    held, count = list[pa.RecordBatch](), 0
-    for batch in batches:
-        while batch.num_rows:
-            part = batch.slice(0, num_rows - count)
-            held.append(part)
-            count += part.num_rows
-            batch = batch.slice(part.num_rows)
-            if count == num_rows:
-                yield held
-                held, count = [], 0
-    if held:
-        yield held
 
 
 def sizes(column: pa.Array) -> npt.NDArray[np.int64]:

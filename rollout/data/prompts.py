@@ -1,7 +1,7 @@
 """The input: a table with a column of chats -> Prompt, one per row, streamed, bad rows included."""
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,8 @@ def open_input(data: DataConfig) -> Table:
         raise UserError(
             f"data.drop_columns={error.args[0]}: {path} has no such column; it has {', '.join(table.schema.names)}"
         ) from error
-    problems = [*prompt_column_problems(chosen, data.prompt_key, "data.prompt_key"), *_clash_problems(chosen)]
+    problems = [*prompt_column_problems(chosen, data.prompt_key, "data.prompt_key")]
+    problems += taken_names(chosen, RESERVED_COLUMNS)
     problems += _shard_problems(table.num_rows, data)
     if problems:
         raise UserError(*problems)
@@ -236,9 +237,9 @@ def _shard_problems(num_rows: int, data: DataConfig) -> Iterator[str]:
         yield f"data.num_shards={data.num_shards}: there are {num_rows} rows to split; lower it to at most {num_rows}"
 
 
-def _clash_problems(table: Table) -> Iterator[str]:
-    clash = [name for name in table.schema.names if name in RESERVED_COLUMNS]
-    if clash:
+def taken_names(table: Table, reserved: Collection[str]) -> Iterator[str]:
+    """Why `table` cannot be an input beside output columns of these names: one line for all that it has."""
+    if clash := [name for name in table.schema.names if name in reserved]:
         names = ",".join(clash)
         yield (
             f"data.path={table.path}: column {names} is a reserved output column; rename it or set "

@@ -151,9 +151,9 @@ def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
     return num_rows
 
 
-def parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer of `path`, to be closed, as all results are written."""
-    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=_with_dictionary(schema))
+def parquet_writer(where: Path | BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
+    """A writer to be closed, with the settings of all results."""
+    return pq.ParquetWriter(where, schema, compression="zstd", use_dictionary=_with_dictionary(schema))
 
 
 def _with_dictionary(schema: pa.Schema) -> bool | list[str]:

@@ -38,6 +38,8 @@ class ModelFiles:
     files: str | None = None
     """Hash of the names, the sizes and, but for weights, the contents of its files."""
     tokenizer_files: str | None = None
+    vocabulary: str | None = None
+    """Hash of the file that says which token has which id."""
     chat_template: str | None = None
     """Hash of its text."""
     shape: dict[str, int] | None = None
@@ -55,6 +57,7 @@ def describe(model: ModelConfig) -> ModelFiles:
         commit=folder.name if folder is not None and is_snapshot else None,
         files=None if folder is None else folder_hash(folder),
         tokenizer_files=None if tokenizer is None else folder_hash(tokenizer),
+        vocabulary=None if tokenizer is None else _vocabulary(tokenizer),
         chat_template=_hashed(_template(model, tokenizer)),
         shape=None if folder is None else shape(folder),
     )
@@ -109,6 +112,17 @@ def _hash_of(files: tuple[tuple[Path, int, int], ...]) -> str:
     return f"blake2b:{digest.hexdigest()}"
 
 
+_VOCABULARIES = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json")
+
+
+def _vocabulary(folder: Path) -> str | None:
+    """The hash of the first of _VOCABULARIES that is there: with equal ones, an id is the same token."""
+    for name in _VOCABULARIES:
+        with suppress(OSError):
+            return _digest((folder / name).read_bytes())
+    return None
+
+
 def _template(model: ModelConfig, tokenizer: Path | None) -> str | None:
     """The text of the chat template, found as transformers finds it: a file of its own, else the tokenizer's config."""
     if model.chat_template is not None:
@@ -124,4 +138,8 @@ def _template(model: ModelConfig, tokenizer: Path | None) -> str | None:
 
 
 def _hashed(text: str | None) -> str | None:
-    return None if text is None else f"blake2b:{blake2b(text.encode(), digest_size=16).hexdigest()}"
+    return None if text is None else _digest(text.encode())
+
+
+def _digest(content: bytes) -> str:
+    return f"blake2b:{blake2b(content, digest_size=16).hexdigest()}"

@@ -6,16 +6,17 @@ As a rule byte for byte: row groups are cut where `finalize` would have cut them
 
 import base64
 from collections.abc import Iterator
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rollout.data.arrow import regrouped
 from rollout.data.tables import BATCH_BYTES, BATCH_ROWS, Table, conform, open_table, write_parquet
 from rollout.errors import UserError
 from rollout.merge.shards import Shard
-from rollout.records import ROLLOUT_FIELDS
+from rollout.records import extras_of, rollout_fields
 from rollout.store.digest import Digest
 from rollout.store.finalize import row_groups
 from rollout.store.footer import DIGEST, digest_text
@@ -71,9 +72,21 @@ def _footer(path: Path) -> dict[bytes, bytes]:
 
 
 def _batches(tables: list[Table], schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    for rows in regrouped(_in_order(tables), _batch_rows(tables)):
-        for group in row_groups(rows):
+    parts = _numbered(_in_order(tables), _batch_rows(tables))
+    for _, rows in groupby(parts, key=itemgetter(0)):
+        for group in row_groups(part for _, part in rows):
             yield conform(group, schema)
+
+
+def _numbered(batches: Iterator[pa.RecordBatch], num_rows: int) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of `batches`, cut at every multiple of `num_rows`; each part with the number of multiples before it."""
+    row = 0
+    for batch in batches:
+        while batch.num_rows:
+            part = batch.slice(0, num_rows - row % num_rows)
+            yield row // num_rows, part
+            row += part.num_rows
+            batch = batch.slice(part.num_rows)
 
 
 def _in_order(tables: list[Table]) -> Iterator[pa.RecordBatch]:
@@ -96,6 +109,6 @@ def _batch_rows(tables: list[Table]) -> int:
     for table in tables:
         about = pq.read_metadata(table.path)
         groups = [about.row_group(number) for number in range(about.num_row_groups)]
-        inputs = range(about.num_columns - len(ROLLOUT_FIELDS))  # ours are the last, a Parquet column each
+        inputs = range(about.num_columns - len(rollout_fields(extras_of(table.schema))))  # ours, a Parquet column each
         num_bytes += sum(group.column(number).total_uncompressed_size for group in groups for number in inputs)
     return max(1, min(BATCH_ROWS, BATCH_BYTES * sum(table.num_rows for table in tables) // max(1, num_bytes)))

@@ -18,7 +18,7 @@ from rollout.errors import PromptError
 from rollout.pages.report_content import Message, Response, Row
 from rollout.postprocess.repetition import is_looping
 from rollout.postprocess.source import Source
-from rollout.records import FLAT_FIELDS, SCORE_FIELDS
+from rollout.records import FLAT_FIELDS, SCORE_FIELDS, extras_of
 
 PAGE_BYTES = 30 << 20
 """Of all rows of a page that a browser opens at once."""
@@ -54,9 +54,10 @@ def sample_rows(
 def _row(samples: pa.RecordBatch, data: DataConfig, ground_truth: str | None) -> Row:
     """One input row, from the batch of its responses."""
     truth = None if ground_truth is None else values_at(samples.slice(0, 1), ground_truth)[0]
-    (first,) = rows_of(samples.slice(0, 1))
     ours = [name for name in samples.schema.names if name in _OURS]
-    shown = {name: value for name, value in first.items() if name not in _OURS and name != data.prompt_key}
+    others = [name for name in samples.schema.names if name not in {*_OURS, *extras_of(samples.schema)}]
+    (first,) = rows_of(samples.slice(0, 1).select(["row_id", *others]))
+    shown = {name: value for name, value in first.items() if name not in ("row_id", data.prompt_key)}
     return {
         "row_id": first["row_id"],
         "prompt": _prompt(samples, data),

@@ -21,7 +21,7 @@ from rollout.errors import UserError
 from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts
-from rollout.records import FLAT_FIELDS, SCORE_FIELDS
+from rollout.records import FLAT_FIELDS, SCORE_FIELDS, extras_of
 from rollout.scoring.check import NAMES, scorer_problems
 from rollout.scoring.scorers import BUILT_IN, Scored
 from rollout.scoring.workers import Item, scoring
@@ -196,7 +196,8 @@ def _rows(batch: pa.RecordBatch, score: ScoreConfig) -> list[dict[str, Any]]:
     """The input's columns for every response; only a function of the user's looks at them."""
     if score.scorer == "regex" or score.scorer in BUILT_IN:
         return [{}] * batch.num_rows
-    return rows_of(batch.select([name for name in batch.schema.names if name not in _OURS]))
+    ours = {*_OURS, *extras_of(batch.schema)}
+    return rows_of(batch.select([name for name in batch.schema.names if name not in ours]))
 
 
 def _pass_rates(batch: pa.RecordBatch, scores: Any, pass_score: float) -> Any:

@@ -1,6 +1,6 @@
 """Responses as a stream, one per row: what every step reads, whoever wrote the file."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rollout.data.json_text import load_json
 from rollout.data.tables import BATCH_BYTES, Table, open_table
 from rollout.errors import UserError
 from rollout.postprocess.numbering import Numbering
-from rollout.records import FLAT_FIELDS, ROLLOUT_COLUMNS, SCORE_FIELDS
+from rollout.records import EXTRAS, FLAT_FIELDS, ROLLOUT_COLUMNS, SCORE_FIELDS, extras_of, flat_fields
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -41,9 +41,9 @@ class Source:
         return Source(self.path, schema, lambda: change(self.batches()))
 
 
-def flat_schema(inputs: pa.Schema) -> pa.Schema:
-    """The columns of a response to a row with these columns."""
-    return pa.schema([*inputs, *FLAT_FIELDS])
+def flat_schema(inputs: Iterable[pa.Field], extras: Collection[str] = ()) -> pa.Schema:
+    """The columns of a response to a row with these columns; `extras` are the run's `extra_columns`."""
+    return pa.schema([*inputs, *flat_fields(extras)])
 
 
 def open_source(path: Path, key: str = "input") -> Source:
@@ -73,7 +73,7 @@ def _flat(table: Table, key: str) -> Source:
     has_scores = {column.name for column in SCORE_FIELDS} <= set(table.schema.names)
     if not has_scores:
         _refuse_clash(table, key, SCORE_FIELDS)
-    ours = {column.name: column for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
+    ours = {column.name: column for column in (*flat_fields(extras_of(table.schema)), *SCORE_FIELDS)}
     missing = [column for column in FLAT_FIELDS if column.name not in table.schema.names]
     present = pa.schema([ours.get(column.name, column) for column in table.schema])
     schema = pa.schema([*present, *missing])
@@ -92,7 +92,7 @@ def _flat(table: Table, key: str) -> Source:
 def _typed(array: pa.Array, field: pa.Field, path: Path) -> pa.Array:
     """`array` as the type of `field`: in a CSV file all is text. Raises UserError for what cannot be that."""
     try:
-        typed = cast(array, field.type)
+        typed = _parsed(array, field.type) if is_list(field.type) else cast(array, field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise UserError(
             f"{path}: column {field.name} holds {array.type}, not {field.type} ({error}); fix it"
@@ -100,6 +100,16 @@ def _typed(array: pa.Array, field: pa.Field, path: Path) -> pa.Array:
     if typed.null_count and not field.nullable:
         raise UserError(f"{path}: column {field.name} has nulls; every response needs one, fix it")
     return typed
+
+
+def _parsed(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    """Lists; in a CSV file they are JSON text."""
+    if not is_text(array.type):
+        return cast(array, kind)
+    try:
+        return pa.array([None if text is None else load_json(text) for text in values(array)], kind)
+    except (ValueError, TypeError) as error:  # of JSON, and of what it holds
+        raise pa.ArrowInvalid(str(error)) from error
 
 
 def _refuse_clash(table: Table, key: str, ours: Iterable[pa.Field], but: Iterable[str] = ()) -> None:
@@ -125,9 +135,11 @@ def _listed(table: Table, key: str) -> Source:
     _check_columns(table, key)
     is_ours = set(ROLLOUT_COLUMNS) <= set(table.schema.names)
     ours = ROLLOUT_COLUMNS if is_ours else [name for name in ROLLOUT_COLUMNS if name != "row_id"]
-    inputs = [column for column in table.schema if column.name not in ours]
+    extras = _listed_extras(table.schema) if is_ours else []
+    taken = {*ours, *(EXTRAS[name].of_row.name for name in extras)}
+    inputs = [column for column in table.schema if column.name not in taken]
     _refuse_clash(table, key, [*FLAT_FIELDS, *SCORE_FIELDS], but=ours)
-    schema = flat_schema(inputs)
+    schema = flat_schema(inputs, extras)
 
     def batches() -> Iterator[pa.RecordBatch]:
         row = unreadable = 0
@@ -144,6 +156,16 @@ def _listed(table: Table, key: str) -> Source:
             raise UserError(f"{table.path}: {_NO_LIST} in any of {row:,} rows; write them with json.dumps, or as lists")
 
     return Source(table.path, schema, batches)
+
+
+def _listed_extras(schema: pa.Schema) -> list[str]:
+    """Those of the extras whose columns hold lists as deep as ours."""
+
+    def is_as_deep(kind: pa.DataType, ours: pa.DataType) -> bool:
+        return not is_list(ours) or (is_list(kind) and is_as_deep(stored(kind).value_type, ours.value_type))
+
+    columns = {name: EXTRAS[name].of_row for name in extras_of(schema)}
+    return [name for name, ours in columns.items() if is_as_deep(schema.field(ours.name).type, ours.type)]
 
 
 def _check_columns(table: Table, key: str) -> None:
@@ -172,10 +194,12 @@ def _explode(batch: pa.RecordBatch, row_ids: pa.Array, schema: pa.Schema, path: 
         "response": response,
         "error": pc.if_else(pc.is_null(response), errors.take(row), None),
     }
-    for field, column in _LISTS.items():
+    extras = [EXTRAS[name] for name in extras_of(schema)]
+    lists = _LISTS | {extra.of_sample.name: extra.of_row.name for extra in extras if extra.is_listed}
+    for field, column in lists.items():
         if column in names:
             found[field] = _flattened(batch.column(column), counts, column, path)
-    for name in _PER_ROW:
+    for name in (*_PER_ROW, *(extra.of_sample.name for extra in extras if not extra.is_listed)):
         if name in names:
             found[name] = batch.column(name).take(row)
     columns = []

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from rollout.data.arrow import is_list, joined, sizes
 from rollout.data.tables import BATCH_BYTES, Table, parquet_writer
 from rollout.files import replacing
-from rollout.records import EXTRAS, Totals, rollout_fields, sample_schema
+from rollout.records import EXTRAS, Totals, extras_of, rollout_fields, sample_schema
 from rollout.store.journal import parts, read_part
 from rollout.store.layout import OUTPUT
 
@@ -118,13 +118,9 @@ def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 
 
 def _bytes_of_rows(batch: pa.RecordBatch) -> list[int]:
-    ours = batch.schema.names[batch.schema.get_field_index("row_id") :]  # the input may have columns of these names
-    counted = [name for name in ours if name == "responses" or name in _OF_ROWS]
+    counted = ["responses", *(EXTRAS[name].of_row.name for name in extras_of(batch.schema))]
     found: list[int] = np.sum([sizes(batch.column(name)) for name in counted], axis=0).tolist()
     return found
-
-
-_OF_ROWS = {extra.of_row.name for extra in EXTRAS.values()}
 
 
 class _JournalReader:

@@ -5,10 +5,12 @@ import json
 
 from rollout.records import SCHEMA_VERSION
 from rollout.store.digest import Digest
-from rollout.store.provenance import reproducibility
+from rollout.store.provenance import Provenance, reproducibility
 from rollout.store.run_record import RunRecord
 
 DIGEST = "rollout.digest"
+TOKENS = "rollout.tokens"
+"""There only where a run keeps token ids."""
 
 _OF_PROVENANCE = ("python", "git", "gpus", "driver", "model")
 """Beside package versions: nothing here may differ between two equal runs on one machine."""
@@ -28,8 +30,17 @@ def footer(record: RunRecord) -> dict[str, str]:
         **{f"rollout.version.{name}": version for name, version in first.packages.items()},
         **{f"rollout.{name}": json.dumps(values[name], ensure_ascii=False) for name in _OF_PROVENANCE},
         "rollout.reproducibility": (record.reproducibility or reproducibility(record.config)).level,
+        **({TOKENS: json.dumps(_tokens(record, first))} if record.config.extra_columns else {}),
         DIGEST: digest_text(record.digest),
     }
+
+
+def _tokens(record: RunRecord, made_by: Provenance) -> dict[str, str | float | None]:
+    """What token ids and log-probabilities mean: of which vocabulary, and of which distribution."""
+    sampling = record.config.sampling
+    names = ("logprobs", "temperature", "top_p", "top_k", "min_p")
+    vocabulary = None if made_by.model is None else made_by.model.vocabulary
+    return {**{name: getattr(sampling, name) for name in names}, "vocabulary": vocabulary}
 
 
 def digest_text(digest: Digest) -> str:

@@ -1,7 +1,8 @@
 """`python -m rollout verify RUN_DIR [rows=32] [hardware=...]`: generate some rows of a run again and compare.
 
 Takes `rows` of them, evenly spread over the run (`rows=all`: every one), generates their samples with the saved config
-and compares them with rollouts.parquet: text, finish reason and number of tokens. Nothing in the run's folder changes.
+and compares them with rollouts.parquet: text, finish reason and number of tokens, and the token ids where the run has
+kept them. Nothing in the run's folder changes.
 Exit code 0 when every sample is the same, else 1.
 """
 
@@ -143,7 +144,7 @@ def _compare(
 def _show(console: Console, found: Comparison, reproducibility: Reproducibility) -> None:
     """Print the differences, the count, and what was to be expected."""
     for one in found.differences:
-        console.print(f"row {one.row_id}, sample {one.sample_idx}: differs at character {one.offset}", soft_wrap=True)
+        console.print(f"row {one.row_id}, sample {one.sample_idx}: differs at {one.unit} {one.offset}", soft_wrap=True)
         console.print(Text(f"  recorded     {one.recorded!r}"), soft_wrap=True)
         console.print(Text(f"  regenerated  {one.regenerated!r}"), soft_wrap=True)
     differing = found.samples - found.matches

@@ -2,6 +2,7 @@
 
 import math
 from bisect import insort
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +14,8 @@ _CONTEXT = 40  # characters shown of each text, from where they part ways
 
 @dataclass(frozen=True, order=True)
 class Difference:
-    """A sample that is not as it was: where the two texts part ways, in characters, and
-    how each continues from there.
+    """A sample that is not as it was: where the two texts part ways, in characters, and how each continues from there;
+    of texts that are equal, where their tokens do.
     """
 
     row_id: int
@@ -22,6 +23,7 @@ class Difference:
     offset: int
     recorded: str
     regenerated: str
+    unit: str = "character"
 
 
 @dataclass
@@ -46,7 +48,8 @@ class Comparison:
 
 
 def difference(sample: Sample, row: dict[str, Any]) -> Difference | None:
-    """How `sample` differs from what `row` of rollouts.parquet holds of it; None where text, end and length are equal.
+    """How `sample` differs from what `row` of rollouts.parquet holds of it; None where text, end and length are equal,
+    and the token ids where both have them. Log-probabilities are rounded, and not compared.
 
     Of samples that failed the reasons are compared: a row names all reasons of its samples in one text.
     """
@@ -60,9 +63,24 @@ def difference(sample: Sample, row: dict[str, Any]) -> Difference | None:
     recorded, regenerated = response[offset:], sample.response[offset:]
     if not recorded and not regenerated:
         if end == (sample.finish_reason, sample.num_generated_tokens):
-            return None
+            return _other_tokens(sample, row)
         recorded, regenerated = _ending(*end), _ending(sample.finish_reason, sample.num_generated_tokens)
     return Difference(sample.row_id, index, offset, _shown(recorded), _shown(regenerated))
+
+
+def _other_tokens(sample: Sample, row: dict[str, Any]) -> Difference | None:
+    """Where the tokens of equal texts differ: first those of the prompt, then those of the response."""
+    index, responses = sample.sample_idx, row.get("response_token_ids")
+    pairs = (
+        ("token of the prompt", row.get("prompt_token_ids"), sample.prompt_token_ids),
+        ("token", None if responses is None else responses[index], sample.response_token_ids),
+    )
+    for unit, recorded, array in pairs:
+        if recorded is None or array is None or recorded == (now := array.tolist()):
+            continue
+        offset = _common_prefix(recorded, now)
+        return Difference(sample.row_id, index, offset, _ids(recorded[offset:]), _ids(now[offset:]), unit)
+    return None
 
 
 def _outcome(response: str | None, error: str | None) -> str:
@@ -79,7 +97,11 @@ def _shown(text: str) -> str:
     return text if len(text) <= _CONTEXT else text[: _CONTEXT - 3] + "..."
 
 
-def _common_prefix(one: str, other: str) -> int:
-    """Length of what the two texts begin with in common."""
+def _ids(token_ids: list[int]) -> str:
+    return _shown(" ".join(map(str, token_ids)))
+
+
+def _common_prefix(one: Sequence[Any], other: Sequence[Any]) -> int:
+    """Length of what the two begin with in common."""
     pairs = zip(one, other, strict=False)
     return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

@@ -18,7 +18,7 @@ from rollout.generation.loop import generate
 from rollout.generation.requests import requests
 from rollout.generation.session import every, load
 from rollout.process.signals import StopRequest
-from rollout.records import Prompt, Sample
+from rollout.records import Prompt, Sample, extras_of
 from rollout.store.layout import LOG
 from rollout.terminal.progress_line import progress_view
 from rollout.terminal.text import resume_command
@@ -26,7 +26,7 @@ from rollout.tracking.progress import Progress
 from rollout.verify.compare import Comparison, difference
 
 COMPARED = ("responses", "finish_reasons", "num_generated_tokens", "error")
-"""Columns of rollouts.parquet that say how a sample came out."""
+"""Columns of rollouts.parquet that say how a sample came out; token ids do too, where the run has kept them."""
 
 
 def is_chosen(position: int, rows: int, total: int) -> bool:
@@ -65,9 +65,10 @@ def regenerate(
         if taken[sample.row_id] == len(row["responses"]):
             del waiting[sample.row_id], taken[sample.row_id]
 
-    feed = requests(
-        prompts(), engine, run.sampling, lambda row_id: [*range(len(waiting[row_id]["responses"]))], run.data.too_long
-    )
+    def owed(row_id: int) -> list[int]:
+        return [*range(len(waiting[row_id]["responses"]))]
+
+    feed = requests(prompts(), engine, run.sampling, owed, run.data.too_long, keeps_ids=bool(run.extra_columns))
     with progress_view(console) as show, progress.watching(engine.stats), stop.deferred():
         due_to_show = every(0.5)
 
@@ -86,8 +87,9 @@ def regenerate(
 def _recorded_rows(recorded: Table, rows: int) -> Iterator[dict[str, Any] | None]:
     """What was recorded of each row; None for one that was not chosen."""
     position = 0  # which is the row_id less the first row of the run
+    token_ids = [name for name in extras_of(recorded.schema) if name.endswith("token_ids")]
     for batch in recorded.batches():
-        columns = batch.select(list(COMPARED))
+        columns = batch.select([*COMPARED, *token_ids])
         for place in range(batch.num_rows):
             chosen = is_chosen(position, rows, recorded.num_rows)
             yield columns.slice(place, 1).to_pylist()[0] if chosen else None

