@@ -1,6 +1,6 @@
 """How fast everything around the engine is, and whether its memory grows: read, feed, store and finalize.
 
-    python -m benchmarks.pipeline [--samples 100000 1000000] [--n-samples 8] [OVERRIDE ...]
+    python -m benchmarks.pipeline [OVERRIDE ...] [--n-samples 8] [--samples 100000 1000000]
 
 Every size runs in a process of its own, with the echo engine, which costs next to nothing. Prints samples per second
 from the first row read to rollouts.parquet, and the process's peak memory. With token ids and log-probabilities of
@@ -32,15 +32,15 @@ def main() -> None:
     parser.add_argument("--n-samples", type=int, default=8)
     parser.add_argument("--one", action="store_true", help="measure the one size in this process, print JSON")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of the config")
-    options = parser.parse_intermixed_args()
+    options = parser.parse_args()
     if options.one:
         print(json.dumps(measure(options.samples[0], options.n_samples, options.overrides)))
         return
     print(f"{'samples':>10} {'seconds':>8} {'samples/s':>10} {'peak MiB':>9} {'ratio':>6}")
     first_peak = None
     for samples in options.samples:
-        command = [sys.executable, "-m", "benchmarks.pipeline", "--one", "--samples", str(samples)]
-        command += ["--n-samples", str(options.n_samples), *options.overrides]
+        command = [sys.executable, "-m", "benchmarks.pipeline", *options.overrides, "--one"]
+        command += ["--n-samples", str(options.n_samples), "--samples", str(samples)]
         output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         result = json.loads(output.splitlines()[-1])
         first_peak = first_peak or result["peak_mib"]
@@ -60,6 +60,7 @@ def measure(samples: int, n_samples: int, overrides: list[str]) -> dict[str, flo
             "engine.kind=echo",
             "engine.echo.max_steps=20",
             "hardware=cpu",
+            "hardware.max_num_seqs=256",
             f"sampling.n_samples={n_samples}",
             "postprocess=none",
             "tracking=disabled",

@@ -32,6 +32,7 @@ from rollout.verify.__main__ import verify
 from tests.api.state import state
 from tests.conftest import chat, write_input
 from tests.engine.chats import CHATS, TEMPLATES
+from tests.engine.forward import agreement
 from tests.engine.test_content import flip_a_bit
 from tests.tiny_model import write_tiny_model
 
@@ -321,6 +322,29 @@ def test_a_replay_repeats_every_byte_and_verify_finds_the_one_character_that_was
     assert text[9:].startswith(difference.regenerated.removesuffix("..."))
 
 
+WIDE, CUT = ("sampling.temperature=1", "sampling.top_p=1"), ("sampling.temperature=0.7", "sampling.top_p=0.9")
+
+
+def log_probabilities_agree(folder: Path, mode: str) -> None:
+    for name, overrides in {f"{mode}-wide": WIDE, f"{mode}-cut": CUT}.items():
+        rows_of_run(folder, name, f"sampling.logprobs={mode}", *overrides)
+        sampling = tiny(folder, f"sampling.logprobs={mode}", *overrides).sampling
+        found = agreement(folder / name / "rollouts.parquet", folder / "model", sampling)
+        assert found.tokens > 1000
+        assert found.at_the_edge < 0.05 * found.tokens
+        assert found.worst < 1e-3
+
+
+def test_raw_log_probabilities_are_those_of_a_forward_pass_over_prompt_and_response(folder: Path) -> None:
+    log_probabilities_agree(folder, "raw")
+
+
+def test_ids_alone_are_those_that_come_with_log_probabilities(folder: Path) -> None:
+    ids = rows_of_run(folder, "ids", "store.token_ids=true", *CUT)
+    both = pq.read_table(folder / "raw-cut/rollouts.parquet").drop_columns("response_logprobs").to_pylist()
+    assert ids == both
+
+
 def test_a_last_message_is_continued_when_asked_for(folder: Path) -> None:
     begun = [*chat("count"), {"role": "assistant", "content": "one two"}]
     continued = "model.chat_template_kwargs={continue_final_message: true}"
@@ -375,9 +399,15 @@ def test_engine_arguments_that_vllm_does_not_have_are_refused_before_loading(fol
     )
 
 
+def test_processed_log_probabilities_are_those_of_a_forward_pass_after_temperature_and_top_p(folder: Path) -> None:
+    """On an engine of their own: it has one of the two kinds."""
+    log_probabilities_agree(folder, "processed")
+
+
 def test_the_quick_test_writes_real_text_on_a_fresh_machine(tmp_path: Path) -> None:
     """The README's set-up check, in a process of its own and with nothing unpacked yet; W&B offline, as by default."""
     command = [sys.executable, "-m", "rollout", "experiment=quick_test", "hardware=cpu", "hydra.run.dir=run"]
+    command += ["sampling.logprobs=processed"]
     fresh = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     result = subprocess.run(command, cwd=tmp_path, env=os.environ | fresh, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -387,3 +417,9 @@ def test_the_quick_test_writes_real_text_on_a_fresh_machine(tmp_path: Path) -> N
     assert json.loads((tmp_path / "run/run.json").read_text())["throughput"]["output_tok_s"] > 1
     assert "INFO" not in result.stdout  # vLLM's own lines
     assert list((tmp_path / "run/wandb").glob("offline-run-*/*.wandb"))
+    assert "warning: sampling.logprobs=processed: with top_p=" in result.stdout
+    sampling = saved_config.load(tmp_path / "run", []).sampling
+    model = tmp_path / "cache/rollout/SmolLM2-135M-Instruct"
+    found = agreement(tmp_path / "run/rollouts.parquet", model, sampling)
+    assert found.worst < 1e-3
+    assert found.ended == sum(reason == "stop" for row in rows for reason in row["finish_reasons"])
