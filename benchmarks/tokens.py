@@ -4,14 +4,17 @@
 
 Two engines in one process, because `processed` is an engine's own mode: one is measured with nothing kept, with ids,
 and with `raw` log-probabilities, the other with `processed` ones. Every response is exactly `max_tokens` long, the
-prefix cache is emptied before each, loading is not counted. Prints tokens/s of each way with its ratio to `none`,
+prefix cache is emptied before each, loading is not counted. Prints tokens/s of each way with its ratios to `none`,
 measured right before and right after it, repeat by repeat, and the median ratios.
 """
 
 import argparse
+import itertools
 import logging
 import statistics
 import tempfile
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.contenders import Work, ours, work_of, write_questions
@@ -29,31 +32,51 @@ _WAYS = {
 """What is kept -> overrides."""
 
 
+@dataclass(frozen=True)
+class _Speed:
+    """Tokens per second, and per second of this process's CPU time: on a busy machine only the latter says something,
+    and only where the engine is in this process.
+    """
+
+    wall: float
+    cpu: float
+
+    def to(self, before: "_Speed", after: "_Speed") -> "_Speed":
+        """Ratios to the mean of two others."""
+        return _Speed(2 * self.wall / (before.wall + after.wall), 2 * self.cpu / (before.cpu + after.cpu))
+
+
 def main() -> None:
     """Load the engines, measure in alternation, print the table."""
     options = _parse()
-    with tempfile.TemporaryDirectory() as folder, screen(Path(folder) / "engine.log") as console:
+    with tempfile.TemporaryDirectory() as name, screen(Path(name) / "engine.log") as console:
         logging.getLogger("rollout").setLevel(logging.WARNING)  # only the table
-        works = {name: _work(options, Path(folder), *overrides) for name, overrides in _WAYS.items()}
+        folder, count = Path(name), itertools.count()
+        works = {name: _work(options, folder, *overrides) for name, overrides in _WAYS.items()}
         with environment(works["none"].run.hardware):
             engines = {mode: _engine(works[mode]) for mode in ("raw", "processed")}
-            ours(works["none"], engines["raw"], Path(folder) / "warm")  # the first use of an engine pays for warming up
-            ours(works["processed"], engines["processed"], Path(folder) / "warm too")
-            ratios: dict[str, list[float]] = {name: [] for name in _WAYS if name != "none"}
-            console.print("".join(f"{column:>18}" for column in ("repeat", *_WAYS)))
-            before = ours(works["none"], engines["raw"], Path(folder) / "first").tok_s
+
+            def speed(name: str) -> _Speed:
+                cpu = time.process_time()
+                done = ours(works[name], engines.get(name, engines["raw"]), folder / str(next(count)))
+                return _Speed(done.tok_s, done.tokens / (time.process_time() - cpu))
+
+            for mode in engines:  # the first use of an engine pays for warming up
+                speed(mode)
+            found: dict[str, list[_Speed]] = {name: [] for name in _WAYS if name != "none"}
+            console.print("repeat  tok/s (ratio to none, ratio by CPU time)")
+            before = speed("none")
             for repeat in range(options.repeats):
-                shown = [f"{repeat + 1:>18}", f"{before:>18,.1f}"]
-                for name in ratios:
-                    engine, scratch = engines["processed" if name == "processed" else "raw"], f"{name}-{repeat}"
-                    tok_s = ours(works[name], engine, Path(folder) / scratch).tok_s
-                    after = ours(works["none"], engines["raw"], Path(folder) / f"none after {scratch}").tok_s
-                    ratios[name].append(tok_s / ((before + after) / 2))
-                    shown.append(f"{tok_s:>10,.1f} ({ratios[name][-1]:.3f})")
+                shown = [f"none {before.wall:,.1f}"]
+                for name, ratios in found.items():
+                    now, after = speed(name), speed("none")
+                    ratios.append(now.to(before, after))
+                    shown.append(f"{name} {now.wall:,.1f} ({ratios[-1].wall:.3f}, {ratios[-1].cpu:.3f})")
                     before = after
-                console.print("".join(shown))
-            medians = {name: f"{statistics.median(found):.3f}" for name, found in ratios.items()}
-            console.print(f"median ratios to none: {medians}")
+                console.print(f"{repeat + 1:>6}  {', '.join(shown)}", soft_wrap=True)
+            for name, ratios in found.items():
+                wall, cpu = (statistics.median(getattr(ratio, kind) for ratio in ratios) for kind in ("wall", "cpu"))
+                console.print(f"median  {name} ({wall:.3f}, {cpu:.3f})", soft_wrap=True)
 
 
 def _engine(work: Work) -> VLLMEngine:

@@ -13,6 +13,7 @@ import pytest
 
 from rollout.cli import saved_config
 from rollout.config.check import config_warnings
+from rollout.engine.cache import EngineSpec
 from rollout.errors import UserError
 from rollout.lifecycle import resume, start
 from rollout.merge.__main__ import merge
@@ -247,6 +248,13 @@ def test_what_the_numbers_mean_is_in_the_footer_while_they_are_kept(rollout: Rol
     } == tokens
     plain = rollout(ROWS, name="plain")
     assert b"rollout.tokens" not in pq.read_metadata(plain / "rollouts.parquet").metadata
+
+
+def test_an_engine_is_shared_unless_it_gives_log_probabilities_of_the_other_kind() -> None:
+    def key(kind: str) -> str:
+        return EngineSpec.of(composed(f"sampling.logprobs={kind}")).key()
+
+    assert key("none") == key("raw") != key("processed")
 
 
 def test_a_file_with_them_is_read_as_any_other(rollout: Rollout, tmp_path: Path) -> None:

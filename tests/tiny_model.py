@@ -14,6 +14,7 @@ KILLABLE_RUN = (
     "data.path=input.parquet",
     "sampling.n_samples=4",
     "sampling.max_tokens=150",
+    "sampling.logprobs=processed",
     "store.flush_seconds=0.2",
 )
 """Overrides of a run of the tiny model, in the folder `model`, that stores often enough to be killed half-way."""

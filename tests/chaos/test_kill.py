@@ -19,6 +19,7 @@ RUN = (
     *ECHO,
     "data.path=input.parquet",
     f"sampling.n_samples={N_SAMPLES}",
+    "sampling.logprobs=raw",
     "data.max_error_fraction=1",
     "engine.echo.refuse_word=refuseme",
     "engine.echo.step_seconds=0.005",  # with these, it samples for a second or two

@@ -390,12 +390,14 @@ def test_an_engine_that_cannot_start_says_the_cure_in_one_line(
 
 
 def test_engine_arguments_that_vllm_does_not_have_are_refused_before_loading(folder: Path) -> None:
-    run = tiny(folder, "hardware.engine_kwargs.max_num_seq=3", "hardware.engine_kwargs.dtype=float16")
+    wrong = {"max_num_seq": "3", "dtype": "float16", "logprobs_mode": "raw_logits"}
+    run = tiny(folder, *(f"hardware.engine_kwargs.{name}={value}" for name, value in wrong.items()))
     with pytest.raises(UserError) as refusal:
         acquire(EngineSpec.of(run))
     assert refusal.value.problems == (
         "hardware.engine_kwargs.max_num_seq: vLLM has no such argument, did you mean max_num_seqs?",
         "hardware.engine_kwargs.dtype: this project sets it; use the config key of that name",
+        "hardware.engine_kwargs.logprobs_mode: this project sets it; use sampling.logprobs",
     )
 
 

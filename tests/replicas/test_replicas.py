@@ -34,6 +34,7 @@ RUN = (
     *ECHO,
     "data.path=input.parquet",
     f"sampling.n_samples={N_SAMPLES}",
+    "sampling.logprobs=raw",
     "data.max_error_fraction=1",
     "engine.echo.refuse_word=refuseme",
     "store.flush_seconds=0.2",
