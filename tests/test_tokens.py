@@ -1,6 +1,7 @@
 """Token ids and log-probabilities of every sample, through every stage, on the echo engine."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.cli import saved_config
+from rollout.config import DataConfig, ModelConfig
 from rollout.config.check import config_warnings
 from rollout.engine.cache import EngineSpec
+from rollout.engine.model_files import vocabulary_hash
+from rollout.engine.vocabulary import token_text
 from rollout.errors import UserError
 from rollout.lifecycle import resume, start
 from rollout.merge.__main__ import merge
+from rollout.postprocess.sample_rows import sample_rows
 from rollout.postprocess.source import open_source
 from rollout.records import EXTRAS
 from rollout.store import journal
@@ -248,6 +253,37 @@ def test_what_the_numbers_mean_is_in_the_footer_while_they_are_kept(rollout: Rol
     } == tokens
     plain = rollout(ROWS, name="plain")
     assert b"rollout.tokens" not in pq.read_metadata(plain / "rollouts.parquet").metadata
+
+
+def test_the_report_names_the_least_likely_tokens_of_a_response(rollout: Rollout) -> None:
+    """By their ids, for the echo engine's are those of no vocabulary; the text is asked for below."""
+    run_dir = rollout(ROWS, *ON)
+    (first, *_) = sample_rows(open_source(run_dir / "rollouts.parquet"), [0], DataConfig(), None)
+    recorded = rows_of(run_dir)[0]
+    logprobs, tokens = recorded["response_logprobs"][1], first["responses"][1]["unlikely"]
+    assert [token["position"] - 1 for token in tokens] == np.argsort(logprobs)[:3].tolist()
+    assert tokens[0]["id"] == recorded["response_token_ids"][1][tokens[0]["position"] - 1]
+    assert math.isclose(tokens[0]["probability"], math.exp(min(logprobs)))
+    assert '"unlikely":' in (run_dir / "report.html").read_text().replace('"unlikely": ', '"unlikely":')
+
+
+def test_a_tokens_text_is_what_it_adds_to_those_before_it(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(
+        ["the quick fox"], trainers.BpeTrainer(special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False)
+    )
+    bpe.save(str(tmp_path / "tokenizer.json"))
+    model, known = ModelConfig(str(tmp_path)), vocabulary_hash(tmp_path)
+    text = token_text(model, known)
+    assert text is not None
+    ids = [*bpe.encode("the fox").ids, 0]
+    assert "".join(text(ids, position) for position in range(len(ids))) == "the fox</s>"
+    assert token_text(model, "blake2b:other") is None
+    assert token_text(ModelConfig(str(tmp_path / "gone")), known) is None
 
 
 def test_an_engine_is_shared_unless_it_gives_log_probabilities_of_the_other_kind() -> None:

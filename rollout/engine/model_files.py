@@ -57,7 +57,7 @@ def describe(model: ModelConfig) -> ModelFiles:
         commit=folder.name if folder is not None and is_snapshot else None,
         files=None if folder is None else folder_hash(folder),
         tokenizer_files=None if tokenizer is None else folder_hash(tokenizer),
-        vocabulary=None if tokenizer is None else _vocabulary(tokenizer),
+        vocabulary=None if tokenizer is None else vocabulary_hash(tokenizer),
         chat_template=_hashed(_template(model, tokenizer)),
         shape=None if folder is None else shape(folder),
     )
@@ -98,6 +98,17 @@ def language_config(folder: Path) -> dict[str, Any]:
         return {}
 
 
+_VOCABULARIES = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json")
+
+
+def vocabulary_hash(folder: Path) -> str | None:
+    """The hash of the first of _VOCABULARIES that is there: with equal ones, an id is the same token."""
+    for name in _VOCABULARIES:
+        with suppress(OSError):
+            return _digest((folder / name).read_bytes())
+    return None
+
+
 def folder_hash(folder: Path) -> str:
     """BLAKE2b over the content of a model's config and tokenizer files and the sizes of all others, wherever it is."""
     stats = [(path, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
@@ -110,17 +121,6 @@ def _hash_of(files: tuple[tuple[Path, int, int], ...]) -> str:
     for path, size, _ in files:
         digest.update(f"{path.name}:".encode() + (path.read_bytes() if path.suffix in _READ else str(size).encode()))
     return f"blake2b:{digest.hexdigest()}"
-
-
-_VOCABULARIES = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json")
-
-
-def _vocabulary(folder: Path) -> str | None:
-    """The hash of the first of _VOCABULARIES that is there: with equal ones, an id is the same token."""
-    for name in _VOCABULARIES:
-        with suppress(OSError):
-            return _digest((folder / name).read_bytes())
-    return None
 
 
 def _template(model: ModelConfig, tokenizer: Path | None) -> str | None:

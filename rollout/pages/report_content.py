@@ -98,6 +98,17 @@ class Message(TypedDict):
     content: str
 
 
+class Token(TypedDict):
+    """A token of a response."""
+
+    position: int
+    """From 1."""
+    id: int
+    text: str | None
+    """What it adds to the text before it; None where its tokenizer is not known here."""
+    probability: float
+
+
 class Response(TypedDict):
     """One sample of a row. `text` is None where it failed, and `error` says why."""
 
@@ -110,6 +121,8 @@ class Response(TypedDict):
     answer: str | None
     error: str | None
     looping: bool
+    unlikely: NotRequired[list[Token]]
+    """Its least likely tokens, the least likely one first; not there where no log-probabilities were kept."""
 
 
 class Row(TypedDict):

@@ -11,12 +11,14 @@ import numpy as np
 
 from rollout.config import DataConfig, PostprocessConfig
 from rollout.data.text import as_text
+from rollout.engine.vocabulary import TokenText, token_text
 from rollout.files import short
 from rollout.pages.report_content import Point, Replica, ReportPage, Run
 from rollout.pages.write import write_page
 from rollout.postprocess.sample_rows import sample_rows
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work
+from rollout.records import extras_of
 from rollout.store.layout import ANALYSIS, METRICS, REPORT
 from rollout.store.run_record import ReplicaRecord, RunRecord
 
@@ -47,10 +49,23 @@ def report(
         "series": series,
         "replica_lines": lines,
         "analysis": analysis,
-        "rows": sample_rows(source, _spread(config.report.rows, analysis["rows"]), data, config.score.ground_truth),
+        "rows": sample_rows(
+            source,
+            _spread(config.report.rows, analysis["rows"]),
+            data,
+            config.score.ground_truth,
+            text=_token_text(source, record),
+        ),
         "rows_total": analysis["rows"],
     }
     write_page(output_dir / REPORT, "report.html", content)
+
+
+def _token_text(source: Source, record: RunRecord | None) -> TokenText | None:
+    """What tokens of these responses say, where that can be known and is asked for."""
+    if record is None or record.provenance.model is None or not extras_of(source.schema):
+        return None
+    return token_text(record.config.model, record.provenance.model.vocabulary)
 
 
 def _run(record: RunRecord, run_dir: Path) -> Run:

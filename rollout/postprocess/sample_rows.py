@@ -1,7 +1,8 @@
 """Some rows with all their responses, as the pages show them."""
 
 import json
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from rollout.data.column_path import values_at
 from rollout.data.json_text import rows_of
 from rollout.data.prompts import parse_chat, with_system_prompt
 from rollout.data.text import as_text
+from rollout.engine.vocabulary import TokenText
 from rollout.errors import PromptError
-from rollout.pages.report_content import Message, Response, Row
+from rollout.pages.report_content import Message, Response, Row, Token
 from rollout.postprocess.repetition import is_looping
 from rollout.postprocess.source import Source
 from rollout.records import FLAT_FIELDS, SCORE_FIELDS, extras_of
@@ -24,15 +26,22 @@ PAGE_BYTES = 30 << 20
 """Of all rows of a page that a browser opens at once."""
 
 _MAX_CHARACTERS = 20_000  # of one text
+_MOST_UNLIKELY = 3  # tokens of a response
 _OURS = {column.name for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
 
 
 def sample_rows(
-    source: Source, positions: Sequence[int], data: DataConfig, ground_truth: str | None, most_bytes: int = PAGE_BYTES
+    source: Source,
+    positions: Sequence[int],
+    data: DataConfig,
+    ground_truth: str | None,
+    most_bytes: int = PAGE_BYTES,
+    text: TokenText | None = None,
 ) -> list[Row]:
     """The rows of `source` at these ascending positions, as many as `most_bytes` of JSON hold.
 
-    `ground_truth` is the path to their right answers. Reads no further than the last position.
+    `ground_truth` is the path to their right answers, `text` tells what a token says. Reads no further than the last
+    position.
     """
     found: list[Row] = []
     wanted, first, size = np.array(positions, np.int64), 0, 0
@@ -40,7 +49,7 @@ def sample_rows(
         slices = row_slices(batch)
         for position in wanted[(wanted >= first) & (wanted < first + len(slices))] - first:
             start, stop = slices[position]
-            row = _row(batch.slice(start, stop - start), data, ground_truth)
+            row = _row(batch.slice(start, stop - start), data, ground_truth, text)
             size += len(json.dumps(row))
             if size > most_bytes:
                 return found
@@ -51,7 +60,7 @@ def sample_rows(
     return found
 
 
-def _row(samples: pa.RecordBatch, data: DataConfig, ground_truth: str | None) -> Row:
+def _row(samples: pa.RecordBatch, data: DataConfig, ground_truth: str | None, text: TokenText | None) -> Row:
     """One input row, from the batch of its responses."""
     truth = None if ground_truth is None else values_at(samples.slice(0, 1), ground_truth)[0]
     ours = [name for name in samples.schema.names if name in _OURS]
@@ -63,7 +72,7 @@ def _row(samples: pa.RecordBatch, data: DataConfig, ground_truth: str | None) ->
         "prompt": _prompt(samples, data),
         "ground_truth": None if truth is None else _short(as_text(truth)),
         "fields": {name: _short(as_text(value)) for name, value in shown.items()},
-        "responses": [_response(sample) for sample in rows_of(samples.select(ours))],
+        "responses": list(map(_response, rows_of(samples.select(ours)), _unlikely_tokens(samples, text))),
     }
 
 
@@ -76,9 +85,9 @@ def _prompt(samples: pa.RecordBatch, data: DataConfig) -> list[Message]:
     return [{"role": turn["role"], "content": _short(message_text(turn))} for turn in chat]
 
 
-def _response(sample: dict[str, Any]) -> Response:
+def _response(sample: dict[str, Any], unlikely: list[Token] | None) -> Response:
     text = sample["response"]
-    return {
+    response: Response = {
         "sample_idx": sample["sample_idx"],
         "text": None if text is None else _short(text),
         "finish_reason": sample["finish_reason"] or "unknown",
@@ -88,6 +97,31 @@ def _response(sample: dict[str, Any]) -> Response:
         "error": sample["error"] or sample.get("score_error"),
         "looping": text is not None and is_looping(text),
     }
+    return response if unlikely is None else {**response, "unlikely": unlikely}
+
+
+def _unlikely_tokens(samples: pa.RecordBatch, text: TokenText | None) -> Iterator[list[Token] | None]:
+    """For each response its least likely tokens; None where no log-probabilities were kept."""
+    if "response_logprobs" not in extras_of(samples.schema):
+        yield from [None] * samples.num_rows
+        return
+    columns = (samples.column(name) for name in ("response_token_ids", "response_logprobs"))
+    for ids, logprobs in zip(*columns, strict=True):
+        yield _least_likely(ids.as_py() or [], logprobs.as_py() or [], text)
+
+
+def _least_likely(ids: list[int], logprobs: list[float], text: TokenText | None) -> list[Token]:
+    found = sorted(range(len(ids)), key=lambda position: logprobs[position])[:_MOST_UNLIKELY]
+    return [
+        {
+            "position": position + 1,
+            "id": ids[position],
+            "text": None if text is None else text(ids, position),
+            "probability": math.exp(logprobs[position]),
+        }
+        for position in found
+        if logprobs[position] is not None and not math.isnan(logprobs[position])
+    ]
 
 
 def _short(text: str) -> str:

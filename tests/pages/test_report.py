@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
+from rollout.pages.report_content import Token
 from rollout.pages.write import write_page
 from tests.browser import (
     Open,
@@ -51,6 +52,14 @@ def test_the_page_shows_the_key_figures_of_the_run(opened: Open) -> None:
 def test_the_page_has_a_section_for_all_that_is_there(opened: Open) -> None:
     everything = ["Overview", "Throughput", "Responses", "Scores", "By topic", "Errors", "Rows", "Run"]
     assert sections(opened(report())) == everything
+
+
+def test_the_least_likely_tokens_of_a_response_are_under_it(opened: Open) -> None:
+    known = Token(position=3, id=7, text=" \nParis<", probability=0.0123)
+    unknown = Token(position=1, id=9, text=None, probability=1e-9)
+    page = opened(report(rows=[row(0, "why", response(unlikely=[unknown, known]), response(1))]))
+    expect(page.locator(".card .unlikely")).to_have_text('least likely id 9 < 0.01%, " \\nParis<" 1.2%')
+    assert page.locator(".card .unlikely code").last.get_attribute("title") == "token 3, id 7"
 
 
 def test_every_chart_is_drawn_inside_its_frame(opened: Open) -> None:

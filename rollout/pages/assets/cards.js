@@ -17,7 +17,7 @@ function bubble({ role, content }, pattern) {
 }
 
 function card(state, response) {
-  const { sample_idx: index, text, finish_reason: reason, tokens, score, answer, error, looping } = response;
+  const { sample_idx: index, text, finish_reason: reason, tokens, score, answer, error, looping, unlikely = [] } = response;
   const mark = (found) => highlighted(found, state.filter.pattern);
   const head = element(
     "header",
@@ -34,9 +34,25 @@ function card(state, response) {
     { class: "card", "data-sample": index },
     head,
     element("div", { class: "text", tabindex: 0, role: "group", "aria-label": `response ${index}` }, body),
+    unlikely.length > 0 && leastLikely(unlikely, mark),
     answer !== null && element("p", { class: "answer" }, element("span", {}, "answer "), mark(answer)),
     error !== null && element("p", { class: "error" }, mark(error)),
   );
+}
+
+/** The tokens that were the least probable where they were sampled; without a tokenizer, their numbers in it. */
+function leastLikely(tokens, mark) {
+  const one = ({ position, id, text, probability }, at) => [
+    at > 0 && ", ",
+    element("code", { title: `token ${position}, id ${id}` }, text === null ? `id ${id}` : mark(JSON.stringify(text))),
+    ` ${probable(probability)}`,
+  ];
+  return element("p", { class: "unlikely" }, element("span", {}, "least likely "), ...tokens.map(one));
+}
+
+/** 0.0123 -> "1.2%", and what is rarer than one in ten thousand is said so. */
+function probable(probability) {
+  return probability < 1e-4 ? "< 0.01%" : `${(100 * probability).toPrecision(2)}%`;
 }
 
 function nothing(why) {
