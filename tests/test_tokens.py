@@ -75,6 +75,14 @@ def test_there_is_an_id_and_a_log_probability_for_every_token_and_null_for_a_sam
     assert len({tuple(ids) for row in rows for ids in row["response_token_ids"] if ids}) > 800
 
 
+def test_the_prompts_tokens_are_those_that_were_read_after_it_was_cut(rollout: Rollout) -> None:
+    rows = [{"prompt": chat(" ".join(f"w{number}" for number in range(30)))}]
+    cut = ("data.too_long=truncate_left", "engine.echo.max_model_len=20", "sampling.max_tokens=8")
+    (row,), (whole,) = rows_of(rollout(rows, *ON, *cut, name="cut")), rows_of(rollout(rows, *ON, name="whole"))
+    assert row["prompt_token_ids"] == whole["prompt_token_ids"][-12:]
+    assert row["num_prompt_tokens"] == 12
+
+
 def test_a_prompts_tokens_are_in_each_part_of_the_journal_once(rollout: Rollout) -> None:
     run_dir = rollout(ROWS, *ON, "store.flush_samples=17")
     assert len(parts(run_dir)) == 4

@@ -53,10 +53,9 @@ def _answered(
     num_rows = max(1, journal.step // n_samples)
     for row_id in range(first_row, first_row + batch.num_rows, num_rows):
         rows = batch.slice(row_id - first_row, num_rows)
-        samples = journal.rows_below(row_id + rows.num_rows)
+        samples, prompts = _without_prompts(journal.rows_below(row_id + rows.num_rows), row_id, rows.num_rows)
         samples = samples.filter(pc.less(samples.column("sample_idx"), n_samples))
         positions = _positions(samples, row_id, rows.num_rows, n_samples)
-        samples, prompts = _without_prompts(samples, row_id, rows.num_rows)
         narrow, samples = samples.schema, samples.cast(_wide(samples.schema))
         num_bytes = _num_bytes(samples, positions) + (0 if prompts is None else int(sizes(prompts).sum()))
         for start, stop in _pieces(rows.num_rows, num_bytes):

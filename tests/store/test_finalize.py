@@ -103,6 +103,40 @@ def test_shards_in_any_order_merge_to_the_same_rows(
     assert merged(run_dir, questions(run_dir, rows), n_samples) == [expected_row(row, n_samples) for row in range(rows)]
 
 
+def with_tokens(sample: Sample) -> Sample:
+    return replace(
+        sample,
+        prompt_token_ids=np.full(3, sample.row_id, np.int32),
+        response_token_ids=np.array([sample.row_id, sample.sample_idx], np.int32),
+        response_logprobs=np.array([-0.5, -sample.sample_idx], np.float32),
+    )
+
+
+def tokens_of(row_id: int, n_samples: int) -> dict[str, Any]:
+    return {
+        "prompt_token_ids": [row_id] * 3,
+        "response_token_ids": [[row_id, index] for index in range(n_samples)],
+        "response_logprobs": [[-0.5, -index] for index in range(n_samples)],
+    }
+
+
+@given(layout=shard_layouts())
+@settings(max_examples=60, deadline=None)
+def test_tokens_stay_with_their_sample_and_prompts_with_their_row_however_shards_are_laid_out(
+    layout: tuple[int, int, list[list[Sample]]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    rows, n_samples, batches = layout
+    run_dir = tmp_path_factory.mktemp("run")
+    for batch in batches:
+        writer = Journal(run_dir, StoreConfig(), extras=EXTRAS)
+        for sample in batch:
+            writer.add(with_tokens(sample))
+        writer.flush()
+    finalize(run_dir, questions(run_dir, rows), n_samples, {}, EXTRAS)
+    expected = [expected_row(row, n_samples) | tokens_of(row, n_samples) for row in range(rows)]
+    assert pq.read_table(run_dir / OUTPUT).to_pylist() == expected
+
+
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_an_input_of_many_batches_merges_in_its_own_order(shuffled: bool, tmp_path: Path) -> None:
     samples = [answer(row, index) for row in range(3000) for index in range(2)]
