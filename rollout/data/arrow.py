@@ -40,8 +40,9 @@ def joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
 def sizes(column: pa.Array) -> npt.NDArray[np.int64]:
     """The bytes of each value of a column of texts, of numbers, or of lists of these at any depth; 0 for null."""
     if not is_list(column.type):
-        found = pc.binary_length(column) if is_text(column.type) else pa.repeat(column.type.bit_width // 8, len(column))
-        return _filled(found)
+        if is_text(column.type):
+            return _filled(pc.binary_length(column))
+        return np.full(len(column), column.type.bit_width // 8)
     lengths, item = _filled(pc.list_value_length(column)), column.type.value_type
     if pa.types.is_primitive(item):
         return lengths * np.int64(item.bit_width // 8)
@@ -50,7 +51,10 @@ def sizes(column: pa.Array) -> npt.NDArray[np.int64]:
 
 
 def _filled(counts: pa.Array) -> npt.NDArray[np.int64]:
-    return np.asarray(np.from_dlpack(pc.fill_null(counts, 0)), np.int64)  # Arrow's own way to numpy imports pandas
+    """0 for null. Arrow's own ways, to numpy and to another value for null, import pandas."""
+    if counts.null_count:
+        return np.array([count or 0 for count in counts.to_pylist()], np.int64)
+    return np.asarray(np.from_dlpack(counts), np.int64)
 
 
 def stored(kind: pa.DataType) -> pa.DataType:
