@@ -9,12 +9,12 @@ from rollout.config.commands import (
     PrepareConfig,
     ScoreCommand,
 )
+from rollout.config.echo import EchoConfig
 from rollout.config.schema import (
     EMBEDDED_MODEL,
     STEPS,
     AnalyzeConfig,
     DataConfig,
-    EchoConfig,
     EngineConfig,
     ExportConfig,
     FilterConfig,

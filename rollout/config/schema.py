@@ -7,6 +7,8 @@ The string under a field is its documentation. YAML files under `conf/` hold onl
 from dataclasses import dataclass, field
 from typing import Any
 
+from rollout.config.echo import EchoConfig
+
 EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
 
 
@@ -263,24 +265,6 @@ class StoreConfig:
     """At most this many finished samples are held in memory before they are durable."""
     token_ids: bool = False
     """Keep the token ids of prompts and responses too; `sampling.logprobs` keeps them in any case."""
-
-
-@dataclass
-class EchoConfig:
-    """Knobs of the engine that only tests use; see `rollout.engine.echo_engine`."""
-
-    max_steps: int = _field(1, ge=1)
-    """A request finishes after 1 to this many steps, by its seed, so that samples finish out of order."""
-    step_seconds: float = _field(0.0, ge=0.0)
-    """How long a step takes."""
-    max_model_len: int = _field(4096, ge=1)
-    """Context length in tokens (one token per word)."""
-    refuse_word: str | None = None
-    """A prompt that contains this word is refused by the engine."""
-    die_after: int | None = _field(None, ge=0)
-    """The engine dies once it has finished this many samples."""
-    response_tokens: int | None = _field(None, ge=2)
-    """Every response is this long, up to max_tokens. null: 2 to 31 words, by the seed."""
 
 
 @dataclass
