@@ -120,7 +120,7 @@ def _sample(work: Work, replicas: Some, console: Console, scratch: Path) -> Meas
         driver = Driver(session, replicas, done)
         driver.run()
         start = time.monotonic()
-        totals = finalize(scratch, table, run.sampling.n_samples, {})
+        totals = finalize(scratch, table, run.sampling.n_samples, {}, run.extra_columns)
         seconds = record.seconds["generate"] + time.monotonic() - start
     (scratch / "about.json").write_text(json.dumps([asdict(replica) for replica in driver.about()]))
     return Measured(totals.generated_tokens, seconds)
