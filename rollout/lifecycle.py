@@ -151,6 +151,8 @@ def _log_beginning(session: Session) -> None:
 def _generate(session: Session) -> None:
     run, table = session.run, session.table
     done = finished(session.run_dir, table.num_rows, run.sampling.n_samples, table.first_row)
+    if done.num_done:
+        log.info("%s of %s samples exist already", f"{done.num_done:,}", f"{done.num_done + done.num_owed:,}")
     if done.num_owed:
         generation = generate_on_replicas if devices.is_distributed(run.hardware) else generate_owed
         session.record.throughput = _throughput(generation(session, done))

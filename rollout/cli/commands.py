@@ -92,8 +92,8 @@ COMMANDS = (
     Command(
         "filter",
         "IN OUT [min_length=100] [dropped=FILE] [key=value ...]",
-        "keep the responses that every rule lets through",
-        "filter scored.parquet kept.parquet min_score=1 drop_duplicates=true",
+        "keep the responses that satisfy every rule",
+        "filter scored.parquet kept.parquet min_score=1 finish_reasons=stop",
         "rollout.cli.files:filter_",
         keys=FilterCommand,
         paths=_BOTH,
@@ -119,7 +119,7 @@ COMMANDS = (
     Command(
         "resume",
         "RUN [overrides]",
-        "generate what a run still owes, or more samples",
+        "generate the missing samples of a run, or more samples",
         "resume latest",
         "rollout.resume:main",
         keys=RunConfig,
@@ -142,7 +142,7 @@ COMMANDS = (
     Command(
         "merge",
         "FOLDER [FOLDER ...] OUT",
-        "make one result of a job array's",
+        "merge the results of a job array",
         "merge outputs/big outputs/big-merged",
         "rollout.merge.__main__:main",
     ),

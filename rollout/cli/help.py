@@ -29,8 +29,8 @@ _SHORT = 40  # characters of a default that stays on one line
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list, as [a,b]"}
 _WORDS = {
     "OUT": "the folder to write to",
-    "RUN": "the folder of a run, or `latest`: the run under outputs/ that started last; with trust=true also one of "
-    "somebody else's that runs code or connects",
+    "RUN": "the folder of a run, or `latest`: the run under outputs/ that started last. What the config of somebody "
+    "else's run would execute, or connect to, needs trust=true",
     "FOLDER": "a folder that holds runs, such as that of a sweep",
     "overrides": "GROUP=PRESET and GROUP.KEY=VALUE, as for a run",
 }
@@ -38,10 +38,10 @@ _WORDS = {
 _USAGES = (
     ("[GROUP=PRESET ...] [GROUP.KEY=VALUE ...]", "a run"),
     ("-m [GROUP=PRESET,PRESET ...] [GROUP.KEY=VALUE,VALUE ...]", "a sweep: a run for every combination"),
-    ("COMMAND ...", "what there is before and after a run"),
+    ("COMMAND ...", "what comes before a run and after it"),
 )
 _EXAMPLES = (
-    ("experiment=quick_test", "is my set-up sound?"),
+    ("experiment=quick_test", "does my set-up work?"),
     ("data.path=input.parquet model.path=Qwen/Qwen3-8B sampling.n_samples=16", "my prompts, my model"),
     ("sampling=high_temp hardware=dual_gpu model.path=/models/x data.path=input.parquet", "with presets"),
     ("-m sampling.temperature=0.3,0.7,1.0 sampling.n_samples=4,16", "a sweep of six jobs"),
@@ -54,12 +54,16 @@ _MORE = (
     (f"help {ALL}", "every key of every group"),
     (f"help {CONFIG}", "a preset of your own to begin with: a file with every key as a comment"),
     ("--hydra-help", "the options of Hydra, which reads the command line"),
-    ("-sc install=bash", 'completion by the shell, with eval "$(...)"; also zsh and fish'),
+    ('eval "$(rollout -sc install=bash)"', "makes the shell complete commands, keys and files; also zsh and fish"),
+    ("--version", "the version"),
+    ("import rollout", 'in Python: rollout.run("sampling.n_samples=4", input=...), see help(rollout.run)'),
 )
 
 
 def topics_in(arguments: list[str]) -> list[str]:
     """What the `arguments` of `python -m rollout` want explained, with the command `help` or an option that asks."""
+    if not arguments:
+        return []
     if arguments[0] == "help":
         return [word for word in arguments[1:] if word not in ASKS]
     if (command := named(arguments[0])) is not None:

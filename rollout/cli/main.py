@@ -1,4 +1,4 @@
-"""`python -m rollout` and the console script: help, completion, a command, or without one a run.
+"""`python -m rollout` and the console script: help, completion, a command, or a run.
 
 What each of them needs is imported for it only: help must answer at once, and none needs Hydra but a run.
 """
@@ -7,6 +7,7 @@ import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
 
+import rollout
 from rollout.cli.arguments import asks_for_help
 from rollout.cli.commands import COMMANDS, named
 from rollout.cli.one_line_errors import one_line_errors
@@ -26,10 +27,12 @@ def main() -> None:
 
 def _do(arguments: list[str]) -> None:
     command = named(arguments[0]) if arguments else None
-    if asks_for_help(arguments) or (command is not None and command.name == "help"):
+    if not arguments or asks_for_help(arguments) or (command is not None and command.name == "help"):
         from rollout.cli.help import text, topics_in
 
         print(text(topics_in(arguments)))
+    elif arguments == ["--version"]:
+        print(f"rollout {rollout.__version__}")
     elif command is not None:
         _leave_pandas_out()
         command.run(arguments[1:])

@@ -33,6 +33,9 @@ _ELSEWHERE = {
 }
 """What is done otherwise than with a key."""
 
+_RUN = {"run", "generate", "sample", "start"}
+"""Words that other programs have for what this one does without a word."""
+
 
 @dataclass(frozen=True)
 class Mistake:
@@ -162,6 +165,8 @@ def _of_option(unit: list[str]) -> Mistake | None:
 
 
 def _of_bare(word: str) -> Mistake:
+    if word in _RUN:
+        return Mistake(f"{word}: a run has no word of its own; leave it out: rollout data.path=input.parquet ...", "")
     cure = meant(word, None)
     if cure is None and (word.endswith(_INPUTS) or Path(word).is_file()):
         cure = f"data.path={word}"

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+import rollout
 from rollout.cli.commands import COMMANDS
 from rollout.cli.help import known_topics, text
 from rollout.config import RunConfig
 from rollout.config.keys import keys_of, sections
 from rollout.config.presets import groups
 from rollout.errors import UserError
+from tests.commands import run_command
 from tests.in_process import run_here
 
 NAMES = [command.name for command in COMMANDS]
@@ -205,3 +207,21 @@ def test_help_imports_nothing_that_takes_time(tmp_path: Path) -> None:
     imported = set(json.loads(output.splitlines()[-1]))
     heavy = {"hydra", "omegaconf", "antlr4", "pyarrow", "numpy", "rich", "vllm", "torch", "transformers", "wandb"}
     assert not imported & (heavy | {"pandas", "msgspec", "orjson", "pebble"})
+
+
+def test_the_name_of_the_program_alone_shows_the_help_and_starts_nothing(tmp_path: Path) -> None:
+    alone, asked = run_command(cwd=tmp_path), run_command("--help", cwd=tmp_path)
+    assert (alone.returncode, alone.stderr) == (0, "")
+    assert alone.stdout == asked.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_version_is_ours(tmp_path: Path) -> None:
+    assert run_command("--version", cwd=tmp_path).stdout == f"rollout {rollout.__version__}\n"
+
+
+@pytest.mark.parametrize("word", ["run", "generate"])
+def test_a_run_needs_no_word(word: str, tmp_path: Path) -> None:
+    result = run_command(word, "data.path=input.parquet", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: {word}: a run has no word of its own; leave it out")
