@@ -110,7 +110,7 @@ COMMANDS = (
     Command(
         "export",
         "IN OUT [format=messages] [key=value ...]",
-        "write responses, chats or preference pairs for others to read",
+        "write responses, chats, pairs, prompts or tokens for others to read",
         "export kept.parquet sft.jsonl format=messages",
         "rollout.cli.files:export",
         keys=ExportCommand,

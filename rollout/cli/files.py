@@ -25,7 +25,7 @@ from rollout.config import (
 )
 from rollout.files import as_argument, disk_full_explained, replacing, user_path, write_json
 from rollout.postprocess.analyze import ANALYZE, analysis_of
-from rollout.postprocess.export import NO_PAIRS, format_problems, records
+from rollout.postprocess.export import NO_PAIRS, NOUNS, format_problems, records
 from rollout.postprocess.filter import FILTER, contradictions, only_dropped, only_kept
 from rollout.postprocess.score import SCORE, ScoringCounts, newly_scored
 from rollout.postprocess.source import Source
@@ -98,13 +98,15 @@ def _kept_lines(keys: FilterCommand, counts: Counter[str]) -> Iterator[str]:
 
 
 def export(arguments: list[str]) -> None:
-    """`rollout export IN OUT`: responses, chats or preference pairs."""
-    with ends_in_lines():
+    """`rollout export IN OUT`: responses, chats, preference pairs, prompts or tokens."""
+    with ends_in_lines(), plain_screen():
         keys, opened = begin("export", arguments, _export_problems)
         of_template = {} if opened.run is None else opened.run.model.chat_template_kwargs
         continued = bool(of_template.get("continue_final_message"))
-        rows = _write(keys.output, *records(opened.source, _export_config(keys), _data(keys, opened), continued))
-        print(f"wrote {rows:,} {'pairs' if keys.format == 'preference' else keys.format}: {keys.output}")
+        label = None if opened.run is None else opened.run.postprocess.score.ground_truth
+        parts = records(opened.source, _export_config(keys), _data(keys, opened), continued, label)
+        rows = _write(keys.output, *parts)
+        print(f"wrote {rows:,} {NOUNS.get(keys.format, keys.format)}: {keys.output}")
         if not rows and keys.format == "preference":
             print(f"warning: {NO_PAIRS}", file=sys.stderr)
 

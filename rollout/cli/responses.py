@@ -24,7 +24,7 @@ from rollout.postprocess.outputs import files_read
 from rollout.postprocess.score import with_scores
 from rollout.postprocess.source import Source, open_source, without_scores
 from rollout.postprocess.step import Plan
-from rollout.postprocess.writing import SUFFIXES
+from rollout.postprocess.writing import suffixes
 from rollout.process.signals import stop_on_signal
 from rollout.store import run_record
 from rollout.store.layout import MERGED, OUTPUT, SCORES
@@ -112,10 +112,10 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[str]:
 def _output_problems(values: Mapping[str, Any], source: Path) -> Iterator[str]:
     """Of `output` and `dropped`, if they are given; an analysis is JSON."""
     outputs = {key: user_path(values[key]) for key in ("output", "dropped") if values.get(key) is not None}
-    suffixes = (".json",) if "by" in values else SUFFIXES
+    endings = (".json",) if "by" in values else suffixes(values.get("format", ""))
     is_read = partial(_is_read, _files_of(source))
     for key, path in outputs.items():
-        yield from output_problems(key, path, suffixes, is_read, bool(values.get("overwrite")))
+        yield from output_problems(key, path, endings, is_read, bool(values.get("overwrite")))
     if len(outputs) == 2 and same_file(*outputs.values()):
         yield f"dropped={outputs['dropped']}: is the output too; choose another name"
 

@@ -55,7 +55,7 @@ class FilterCommand(FilterConfig, FileCommand):
 
 @dataclass(kw_only=True)
 class ExportCommand(ExportFormat, FileCommand):
-    """`rollout export`: responses, chats or preference pairs for others to read."""
+    """`rollout export`: responses, chats, preference pairs, prompts or tokens for others to read."""
 
     prompt_key: str | None = None
     """Column that holds the chat, where chats are made. null: that of the run, else `prompt`."""

@@ -190,16 +190,18 @@ class AnalyzeConfig:
 @dataclass
 class ExportFile:
     file: str = "export.jsonl"
-    """Where to write, in the output folder unless absolute: .jsonl, .csv, each also with .gz or .zst, or .parquet."""
+    """Where to write, in the output folder unless absolute: .jsonl, .csv, each also with .gz or .zst, or .parquet;
+    .pt for slime."""
 
 
 @dataclass
 class ExportFormat:
-    format: str = _field("responses", choices=("responses", "messages", "preference"))
-    """One line per response; the chat with the response as its last turn; or the chat with its best and its worst
-    response by score (`chosen`, `rejected`)."""
+    format: str = _field("responses", choices=("responses", "messages", "preference", "prompts", "tokens", "slime"))
+    """One line per response; the chat with the response as its last turn; the chat with its best and its worst
+    response by score (`chosen`, `rejected`); the chat of each row that has a response; token ids, log-probabilities
+    and the score as `reward` of each response; or these as the dump that slime loads."""
     columns: list[str] | None = None
-    """Columns to write, beside row_id and sample_idx. null: all for `responses`, none for the others."""
+    """Columns to write beside those of the format. null: all for `responses`, the input's for `prompts`, else none."""
 
 
 @dataclass

@@ -1,4 +1,6 @@
-"""Responses put back into their chats: for fine-tuning (`messages`) and for preference learning (`preference`)."""
+"""Responses put back into their chats: for fine-tuning (`messages`) and for preference learning (`preference`); and the
+chats alone (`prompts`), for those who sample responses themselves.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -83,6 +85,15 @@ def preferences(batch: pa.RecordBatch, data: DataConfig, extra: list[str], conti
     return _records(made, batch, extra, positions)
 
 
+def prompts(batch: pa.RecordBatch, data: DataConfig, extra: list[str], _continued: bool = False) -> Records:
+    """One record per row that has a response: `prompt` is its chat, with a last message of the assistant."""
+    made, positions = list[dict[str, Any]](), list[int]()
+    for chat, (first, *_) in _chats(batch, data, continued=False):
+        made.append({"prompt": chat, "row_id": first.row_id})
+        positions.append(first.position)
+    return _records(made, batch, extra, positions)
+
+
 def _records(made: list[dict[str, Any]], batch: pa.RecordBatch, extra: list[str], positions: list[int]) -> Records:
     return Records(made, batch.select(extra).take(pa.array(positions, pa.int64())))
 
@@ -125,6 +136,10 @@ def _preference_fields(prompt: pa.Field) -> list[pa.Field]:
     return [*sides, *scores, pa.field("row_id", pa.int64()), *samples]
 
 
+def _prompts_fields(prompt: pa.Field) -> list[pa.Field]:
+    return [chat_field("prompt", prompt), pa.field("row_id", pa.int64())]
+
+
 @dataclass(frozen=True)
 class Format:
     """What `export.format` makes of responses and their chats."""
@@ -134,6 +149,8 @@ class Format:
     records: Callable[[pa.RecordBatch, DataConfig, list[str], bool], Records]
     """The records of a batch of responses; see `messages`."""
     needs_scores: bool = False
+    keeps_input: bool = False
+    """Whether the input's other columns stand beside them where nobody names columns."""
 
     def names(self) -> frozenset[str]:
         """Those of the columns: no input column can have them there."""
@@ -143,5 +160,6 @@ class Format:
 FORMATS = {
     "messages": Format(_messages_fields, messages),
     "preference": Format(_preference_fields, preferences, needs_scores=True),
+    "prompts": Format(_prompts_fields, prompts, keeps_input=True),
 }
-"""The words that `export.format` takes, beside `responses`, which are written as they are."""
+"""The words that `export.format` takes for records with chats."""

@@ -1,7 +1,8 @@
-"""The responses in the form that others read: as they are, as chats, or as preference pairs."""
+"""The responses in the form that others read: as they are, as chats, as preference pairs, as tokens; or the prompts."""
 
 import logging
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow as pa
@@ -9,30 +10,42 @@ import pyarrow as pa
 from rollout.config import DataConfig, ExportConfig, PostprocessConfig
 from rollout.errors import did_you_mean
 from rollout.files import at_home, replacing
+from rollout.postprocess import tokens
 from rollout.postprocess.chats import FORMATS
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts
-from rollout.postprocess.writing import SUFFIXES, Part, write
+from rollout.postprocess.writing import Part, suffixes, write
+from rollout.records import SCORE_FIELDS, extras_of, flat_fields
 
 log = logging.getLogger(__name__)
 
 NO_PAIRS = "no row has two responses with different scores, so there are no pairs"
 
+NOUNS = {"preference": "pairs", "tokens": "samples", "slime": "samples"}
+"""`export.format` -> what its records are; for any other its own name."""
 
-def export(source: Source, output_dir: Path, config: ExportConfig, data: DataConfig, continued: bool = False) -> int:
-    """Write `export.file` and return how many records it has: responses, chats or pairs.
 
-    `messages` and `preference` leave failed samples out, and rows whose prompt is no chat; with `continued`, a last
-    message of the assistant and the response are one turn. Raises UserError for a chat that the format of the file
-    cannot hold.
+def export(
+    source: Source,
+    output_dir: Path,
+    config: ExportConfig,
+    data: DataConfig,
+    continued: bool = False,
+    label: str | None = None,
+) -> int:
+    """Write `export.file` and return how many records it has: responses, chats, pairs, prompts or samples.
+
+    All formats but `responses` leave failed samples out, and those with chats rows whose prompt is none;
+    with `continued`, a last message of the assistant and the response are one turn. `label` is the path to the right
+    answers, for slime. Raises UserError for a chat that the format of the file cannot hold.
     """
     path = output_dir / at_home(config.file)
     with replacing(path) as partial:
-        return write(partial, path.name, *records(source, config, data, continued))
+        return write(partial, path.name, *records(source, config, data, continued, label))
 
 
 def records(
-    source: Source, config: ExportConfig, data: DataConfig, continued: bool
+    source: Source, config: ExportConfig, data: DataConfig, continued: bool = False, label: str | None = None
 ) -> tuple[pa.Schema, Iterator[Part]]:
     """The schema of the file, and what to write: Arrow batches, or records where chats are made; see `export`."""
     names, schema = config.columns or [], source.schema
@@ -41,9 +54,21 @@ def records(
             names = list(dict.fromkeys(["row_id", "sample_idx", *names]))
             schema = pa.schema([schema.field(name) for name in names])
         return schema, (batch.select(schema.names) for batch in source.batches())
-    made = FORMATS[config.format]
-    fields = [*made.fields(schema.field(data.prompt_key)), *(schema.field(name) for name in names)]
-    return pa.schema(fields), (made.records(batch, data, names, continued) for batch in source.batches())
+    if config.format in FORMATS and FORMATS[config.format].keeps_input and config.columns is None:
+        names = [name for name in _inputs(schema) if name not in {data.prompt_key, *_made(config.format)}]
+    beside = [schema.field(name) for name in names]
+    if config.format in tokens.FORMATS:
+        made = tokens.FORMATS[config.format]
+        return pa.schema([*made, *beside]), tokens.token_records(source, made, names, label)
+    chats = FORMATS[config.format]
+    fields = [*chats.fields(schema.field(data.prompt_key)), *beside]
+    return pa.schema(fields), (chats.records(batch, data, names, continued) for batch in source.batches())
+
+
+def _inputs(schema: pa.Schema) -> list[str]:
+    """The columns of the responses that came from the input."""
+    ours = {field.name for field in (*flat_fields(extras_of(schema)), *SCORE_FIELDS)}
+    return [name for name in schema.names if name not in ours]
 
 
 def _outputs(config: PostprocessConfig) -> list[str]:
@@ -55,14 +80,14 @@ def _needs_scores(config: PostprocessConfig) -> bool:
 
 
 def _problems(plan: Plan) -> Iterator[str]:
-    yield from _file_problems(plan.config.export.file)
+    yield from _file_problems(plan.config.export)
     yield from format_problems(plan)
 
 
 def format_problems(plan: Plan) -> Iterator[str]:
     """Everything that keeps the records from being made, whatever the file: one line each, for the user."""
     config, data, names = plan.config.export, plan.data, plan.schema.names
-    made = FORMATS[config.format].names() if config.format in FORMATS else frozenset[str]()
+    made = _made(config.format)
     for name in config.columns or []:
         if name in made:
             yield f"postprocess.export.columns={name}: format={config.format} writes a field of that name; leave it out"
@@ -70,13 +95,30 @@ def format_problems(plan: Plan) -> Iterator[str]:
             yield f"postprocess.export.columns={name}: no such column, {did_you_mean(name, names)}"
     if _needs_scores(plan.config) and not plan.has_scores("export"):
         yield f"postprocess.export.format={config.format}: no scores; {plan.cure_for_scores('export')}"
-    if config.format != "responses" and data.prompt_key not in names:
+    if config.format in FORMATS and data.prompt_key not in names:
         yield f"data.prompt_key={data.prompt_key}: no such column, {did_you_mean(data.prompt_key, names)}"
+    if config.format in tokens.FORMATS and tokens.lacks_ids(plan.schema):
+        cure = (
+            "sample with store.token_ids=true, or with sampling.logprobs=processed, which keeps log-probabilities too"
+        )
+        yield f"postprocess.export.format={config.format}: the responses have no token ids; {cure}"
+    if config.format == "slime" and find_spec("torch") is None:
+        yield "postprocess.export.format=slime: needs torch, which is not installed; pip install torch"
 
 
-def _file_problems(file: str) -> Iterator[str]:
-    if not file.endswith(SUFFIXES) or Path(file).name in SUFFIXES:
-        yield f"postprocess.export.file={file}: must end in {', '.join(SUFFIXES)}"
+def _made(name: str) -> frozenset[str]:
+    """The columns that a format has of itself: no input column can have their names there."""
+    if name in tokens.FORMATS:
+        return frozenset(field.name for field in tokens.FORMATS[name])
+    return FORMATS[name].names() if name in FORMATS else frozenset()
+
+
+def _file_problems(config: ExportConfig) -> Iterator[str]:
+    file, endings = config.file, suffixes(config.format)
+    if not file.endswith(endings) or Path(file).name in endings:
+        yield f"postprocess.export.file={file}: must end in {', '.join(endings)}" + (
+            "" if config.format != "slime" else " with format=slime"
+        )
     path = at_home(file)
     folder, is_absolute = path.parent, path.is_absolute()
     if is_absolute and not folder.is_dir():
@@ -89,8 +131,9 @@ def _run(work: Work) -> Work:
     config = work.config.export
     of_template = {} if work.record is None else work.record.config.model.chat_template_kwargs
     continued = bool(of_template.get("continue_final_message"))
-    count = export(work.source, work.output_dir, config, work.data, continued)
-    log_counts("export", {config.format: count})
+    label = work.config.score.ground_truth
+    count = export(work.source, work.output_dir, config, work.data, continued, label)
+    log_counts("export", {NOUNS.get(config.format, config.format): count})
     if not count and config.format == "preference":
         log.warning("export: %s", NO_PAIRS)
     return work

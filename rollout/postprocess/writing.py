@@ -1,4 +1,4 @@
-"""Rows as a file of the kind that its name says: JSONL or CSV, compressed or not, or Parquet."""
+"""Rows as a file of the kind that its name says: JSONL or CSV, compressed or not, Parquet, or slime's dump."""
 
 import base64
 from collections.abc import Iterable, Iterator
@@ -16,10 +16,19 @@ from rollout.data.json_text import dump_json, holds_json
 from rollout.data.tables import parquet_writer
 from rollout.errors import UserError
 from rollout.postprocess.chats import Records
+from rollout.postprocess.slime import write_dump
 
 _COMPRESSION = {"": None, ".gz": "gzip", ".zst": "zstd"}
 SUFFIXES = (*(kind + end for kind in (".jsonl", ".csv") for end in _COMPRESSION), ".parquet")
 """What the name of a file of rows may end in."""
+
+_DUMP = ".pt"
+
+
+def suffixes(export_format: str) -> tuple[str, ...]:
+    """What the name of a file with such an `export.format` may end in."""
+    return (_DUMP,) if export_format == "slime" else SUFFIXES
+
 
 Part: TypeAlias = pa.RecordBatch | Records
 
@@ -29,6 +38,8 @@ def write(path: Path, name: str, schema: pa.Schema, parts: Iterable[Part]) -> in
 
     Raises UserError for a chat that such a file cannot hold.
     """
+    if name.endswith(_DUMP):
+        return write_dump(path, _as_batches(schema, parts, name))
     suffix = max((suffix for suffix in SUFFIXES if name.endswith(suffix)), key=len)
     if suffix == ".parquet":
         return _write_parquet(path, schema, _as_batches(schema, parts, name))
