@@ -8,10 +8,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import orjson
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from rollout.data.arrow import is_list, shown, valid_text, values
+from rollout.data.arrow import is_list, plain_values, shown, valid_text
 from rollout.data.json_text import dump_json, holds_json
 from rollout.data.tables import parquet_writer
 from rollout.errors import UserError
@@ -81,26 +80,12 @@ def _plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     """As `rollout.data.json_text.rows`, with JSON as it stands in its column."""
     columns = []
     for column, array in zip(batch.schema, batch.columns, strict=True):
-        found = _plain_values(array)
+        found = plain_values(array)
         if holds_json(column):
             found = [None if text is None else orjson.Fragment(text) for text in found]
         columns.append(found)
     names = batch.schema.names
     return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)] or [{}] * batch.num_rows
-
-
-def _plain_values(array: pa.Array) -> list[Any]:
-    """As `rollout.data.arrow.values`, but lists of numbers are arrays, of which orjson writes the same text at once."""
-    kind = array.type
-    if not (pa.types.is_list(kind) and kind.value_type in _NUMBERS) or array.flatten().null_count:
-        return values(array)
-    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy()
-    lists = np.split(array.flatten().to_numpy(), np.cumsum(lengths)[:-1]) if len(array) else []
-    is_there = array.is_valid().to_pylist()
-    return [numbers if there else None for numbers, there in zip(lists, is_there, strict=True)]
-
-
-_NUMBERS = {pa.int32(), pa.int64(), pa.float32(), pa.float64()}
 
 
 def _plain(value: Any) -> Any:
@@ -131,7 +116,7 @@ def _as_text(array: pa.Array) -> pa.Array:
         return valid_text(array)
     if pa.types.is_date(array.type) or pa.types.is_timestamp(array.type):
         return shown(array)
-    return pa.array([None if value is None else _cell(value) for value in _plain_values(array)], pa.string())
+    return pa.array([None if value is None else _cell(value) for value in plain_values(array)], pa.string())
 
 
 def _cell(value: Any) -> str:
