@@ -57,6 +57,9 @@ class FilterCommand(FilterConfig, FileCommand):
 class ExportCommand(ExportFormat, FileCommand):
     """`rollout export`: responses, chats, preference pairs, prompts or tokens for others to read."""
 
+    output: str
+    """The file to write: .parquet, .jsonl or .csv, the last two also with .gz or .zst, or .pt for slime. Never the
+    input."""
     prompt_key: str | None = None
     """Column that holds the chat, where chats are made. null: that of the run, else `prompt`."""
     system_prompt: str | None = field(default=None, metadata=_ESCAPES)

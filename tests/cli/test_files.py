@@ -459,7 +459,15 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
 
     def peak(rows: int, *arguments: str) -> int:
         text = [f"{number} " + "word " * 300 for number in range(rows)]
-        table = pa.table({"prompt": [f"question {number // 4}" for number in range(rows)], "response": text})
+        table = pa.table(
+            {
+                "prompt": [f"question {number // 4}" for number in range(rows)],
+                "response": text,
+                "row_id": [number // 4 for number in range(rows)],
+                "prompt_token_ids": [[1, 2, 3]] * rows,
+                "response_token_ids": [[7] * 300] * rows,
+            }
+        )
         pq.write_table(table, tmp_path / "in.parquet", row_group_size=1000)
         line = [sys.executable, "-c", program, *arguments, "overwrite=true"]
         done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -468,6 +476,7 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
     for arguments in (
         ("flatten", "in.parquet", "out.jsonl.zst"),
         ("filter", "in.parquet", "out.parquet", "drop_duplicates=true", "max_length=1504", "dropped=d.csv"),
+        ("export", "in.parquet", "out.jsonl", "format=tokens"),
     ):
         assert peak(120_000, *arguments) - peak(2_000, *arguments) < 130
     assert sum(batch.num_rows for batch in open_source(tmp_path / "in.parquet").batches()) == 2_000
