@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -465,7 +466,9 @@ def test_memory_does_not_grow_with_the_input(tmp_path: Path) -> None:
                 "response": text,
                 "row_id": [number // 4 for number in range(rows)],
                 "prompt_token_ids": [[1, 2, 3]] * rows,
-                "response_token_ids": [[7] * 300] * rows,
+                "response_token_ids": pa.ListArray.from_arrays(
+                    list(range(0, 300 * rows + 1, 300)), np.zeros(300 * rows, np.int32)
+                ),
             }
         )
         pq.write_table(table, tmp_path / "in.parquet", row_group_size=1000)
