@@ -9,9 +9,7 @@ from pathlib import Path
 from rollout.cli.latest import named_path
 from rollout.errors import UserError
 from rollout.files import as_argument, short, user_path
-from rollout.store.layout import JOURNAL, MANIFEST, MERGED, METRICS, OUTPUT, SCORES, WRITTEN
-
-_KEPT = {MANIFEST, MERGED, METRICS, OUTPUT, SCORES, WRITTEN}
+from rollout.store.layout import is_kept_by_a_run
 
 ASKS = {"--help", "-h"}
 """The options that ask for help, whatever else is in the command."""
@@ -54,14 +52,7 @@ def output_problems(
         yield f"{key}={output}: there is no folder {short(folder)}; make it, or choose another"
     elif is_read(output):
         yield f"{key}={output}: is the input, or inside it; choose another name"
-    elif _is_kept_by_a_run(output):
+    elif is_kept_by_a_run(output):
         yield f"{key}={output}: is a file that a run keeps; choose another name"
     elif os.path.lexists(output) and not overwrite:
         yield f"{key}={output}: already exists; choose another name, or set overwrite=true"
-
-
-def _is_kept_by_a_run(output: Path) -> bool:
-    """Whether nothing else has it, whatever `overwrite` says: a part of the journal, the record, the result."""
-    folder = output.resolve().parent
-    is_part = folder.name == JOURNAL and (folder.parent / MANIFEST).exists()
-    return is_part or (output.name in _KEPT and any((folder / name).exists() for name in (MANIFEST, MERGED)))

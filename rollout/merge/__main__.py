@@ -26,6 +26,9 @@ from rollout.store.layout import MERGED, OUTPUT
 from rollout.store.provenance import Provenance
 from rollout.store.run_record import Throughput, now
 
+_OF_FILES = (".parquet", ".jsonl", ".csv", ".gz", ".zst")
+"""With one of these, OUT was meant as a file of rows, as it is in the commands on files."""
+
 
 @dataclass(frozen=True)
 class ShardRecord:
@@ -115,7 +118,9 @@ def _is_slip(word: str) -> bool:
 
 def _output_problems(output: Path) -> Iterator[str]:
     """What a merge that was killed has left is written over; anything else is not."""
-    if output.exists() and not output.is_dir():
+    if output.suffix in _OF_FILES:
+        yield f"output={output}: is the name of a file, a merge is a folder; leave {output.suffix} out"
+    elif output.exists() and not output.is_dir():
         yield f"output={output}: is a file; choose a folder"
     elif output.is_dir():
         leftovers = {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rollout.config import PostprocessConfig, RunConfig
 from rollout.files import at_home, same_file, short, user_path, write_json
-from rollout.store.layout import DROPPED, FLAT, KEPT, METRICS, OUTPUT, RESULTS, SCORES, WRITTEN
+from rollout.store.layout import DROPPED, FLAT, KEPT, METRICS, OUTPUT, RESULTS, SCORES, WRITTEN, is_kept_by_a_run
 from rollout.store.run_record import RunRecord
 
 _OTHERS = {OUTPUT, METRICS, FLAT, SCORES, KEPT, DROPPED}
@@ -68,6 +68,8 @@ def output_problems(
             yield f"{chosen} is the input {short(read)}, which is never written over; {cure}"
         elif is_export and path.name in _OTHERS and same_file(path.parent, folder):
             yield f"{chosen} is a file that is written otherwise; {cure}"
+        elif is_export and not same_file(path.parent, folder) and is_kept_by_a_run(path):
+            yield f"{chosen} is a file that another run keeps; {cure}"
         elif os.path.lexists(path) and name not in own_files and not config.overwrite:
             yield (
                 f"{chosen} already exists and was not written by this; {cure}, or set postprocess.overwrite=true to "

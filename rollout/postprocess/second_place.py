@@ -20,7 +20,7 @@ from rollout.files import at_home, disk_full_explained, replacing, same_file, sh
 from rollout.postprocess.outputs import claim, files_read, own
 from rollout.store.digest import differences
 from rollout.store.footer import DIGEST
-from rollout.store.layout import OUTPUT
+from rollout.store.layout import OUTPUT, is_kept_by_a_run
 from rollout.store.run_record import RunRecord
 
 
@@ -88,6 +88,8 @@ def _of_place(run: RunConfig, path: Path, run_dir: Path | None) -> str | None:
         return f"is the input {short(read)}, which is never written over; choose another name"
     if run_dir is not None and path.resolve().is_relative_to(run_dir.resolve()):
         return "is in the run's own folder, which has the result already; choose a file elsewhere, or leave it out"
+    if is_kept_by_a_run(path):
+        return "is a file that another run keeps; choose another name"
     export = at_home(run.postprocess.export.file)
     if "export" in run.postprocess.steps and export.is_absolute() and same_file(path, export):
         return "is the file of postprocess.export.file as well; choose another name"

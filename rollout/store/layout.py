@@ -39,3 +39,14 @@ HTML = "sweep.html"
 
 MERGED = "merge.json"
 """In the folder of a merge, beside OUTPUT: what was merged."""
+
+_KEPT = {MANIFEST, MERGED, METRICS, INPUT, OUTPUT, SCORES, WRITTEN}
+
+
+def is_kept_by_a_run(path: Path) -> bool:
+    """Whether a run, or a merge, has the file and nothing else may write it: the input, a part of the journal, the
+    record, the result. Steps of the run itself replace some of them.
+    """
+    folder = path.resolve().parent
+    is_inside = folder.name in (JOURNAL, CONFIG.parent.name) and (folder.parent / MANIFEST).exists()
+    return is_inside or (path.name in _KEPT and any((folder / name).exists() for name in (MANIFEST, MERGED)))

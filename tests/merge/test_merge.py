@@ -235,6 +235,13 @@ def test_shards_that_are_not_there_exactly_once_are_refused(folders: list[str], 
     assert refused(copy, *folders) == lines
 
 
+def test_a_merge_is_a_folder_and_no_file(copy: Path) -> None:
+    result = merge("shards", "out.parquet", cwd=copy)
+    cure = "is the name of a file, a merge is a folder; leave .parquet out"
+    assert result.stderr == f"error: output=out.parquet: {cure}\n"
+    assert not (copy / "out.parquet").exists()
+
+
 def test_another_experiment_is_refused_with_every_key_and_both_values(copy: Path) -> None:
     edit(copy / "shards/1", digest__sampling_DOT_seed=43, digest__sampling_DOT_stop=["x"])
     cure = "merge the shards of one run only"

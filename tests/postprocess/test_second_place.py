@@ -100,6 +100,18 @@ def test_an_input_is_not_written_over_with_overwrite_either_and_another_file_is(
         run_with(here, "in.parquet", "postprocess.overwrite=true", name="other")
 
 
+@pytest.mark.parametrize("name", ["rollouts.parquet", "samples/x.parquet", ".hydra/x.parquet"])
+def test_what_another_run_keeps_is_not_written_over_with_overwrite_either(name: str, here: Path) -> None:
+    run_with(here, "out.parquet", name="first")
+    before = (here / "first/rollouts.parquet").read_bytes()
+    with pytest.raises(UserError, match=f"output=first/{name}: is a file that another run keeps; choose another name"):
+        run_with(here, f"first/{name}", "postprocess.overwrite=true", "sampling.seed=1", name="second")
+    exporting = ("postprocess.steps=[export]", "postprocess.overwrite=true")
+    with pytest.raises(UserError, match=f"export.file={here}/first/{name}: is a file that another run keeps"):
+        run_with(here, "null", *exporting, f"postprocess.export.file={here}/first/{name}", name="third")
+    assert (here / "first/rollouts.parquet").read_bytes() == before
+
+
 def test_a_top_up_writes_it_again_and_a_file_that_somebody_put_there_stays(here: Path) -> None:
     run_dir = run_with(here, "out.parquet")
     assert resume_command("run", "sampling.n_samples=2", cwd=here).returncode == 0
