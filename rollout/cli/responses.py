@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,6 +95,8 @@ def begin(
     found += problems(keys, opened)
     if found or opened is None:
         raise UserError(*found)
+    if next(opened.source.batches(), None) is None:
+        print(f"warning: input={keys.input}: has no responses", file=sys.stderr)
     return keys, opened
 
 

@@ -246,8 +246,15 @@ def cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if isinstance(kind, pa.BaseExtensionType):
         return pa.ExtensionArray.from_storage(kind, cast(column, kind.storage_type))
     if _contains(column.type, _is_list_view):  # whose items Arrow 26 loses in a cast
-        return pa.array(values(column), kind)
+        return _made_again(column, kind)
     try:
         return column.cast(kind)
     except pa.ArrowNotImplementedError:
+        return _made_again(column, kind)
+
+
+def _made_again(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    try:
         return pa.array(values(column), kind)
+    except (TypeError, ValueError, OverflowError, pa.ArrowNotImplementedError) as error:  # by type and value
+        raise pa.ArrowInvalid(str(error)) from error

@@ -58,8 +58,10 @@ class Table:
     """`from_row(n)`: the batches from the file's row n on, where what is before it need not be decoded."""
 
 
-def open_table(path: Path, key: str) -> Table:
-    """Open a file. Raises UserError, naming the config `key`, when that cannot be done or it has no rows."""
+def open_table(path: Path, key: str, may_be_empty: bool = False) -> Table:
+    """Open a file. Raises UserError, naming the config `key`, when that cannot be done, or it has no rows and
+    must have some.
+    """
     openers = {".parquet": open_parquet, ".jsonl": _open_jsonl, ".csv": _open_csv, ".txt": _open_text}
     compressed = [*openers][1:]
     kind = Path(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
@@ -70,7 +72,8 @@ def open_table(path: Path, key: str) -> Table:
             f"{key}={path}: give a file that ends in {', '.join(openers)} ({' or '.join(_COMPRESSED)} behind the last "
             "three)"
         )
-    return not_empty(opened(path, openers[kind], key), key)
+    table = opened(path, openers[kind], key)
+    return table if may_be_empty else not_empty(table, key)
 
 
 def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:

@@ -22,6 +22,9 @@ Batches = Iterator[pa.RecordBatch]
 _LISTS = {"finish_reason": "finish_reasons", "num_generated_tokens": "num_generated_tokens", "seed": "seeds"}
 """Field of a response -> column of rollouts.parquet that lists it."""
 
+_OF_NOTHING = pa.schema([("prompt", pa.string()), *FLAT_FIELDS, *SCORE_FIELDS])
+"""The columns of a file that tells none."""
+
 _PER_ROW = ("num_prompt_tokens", "truncated_prompt")
 
 
@@ -50,13 +53,18 @@ def open_source(path: Path, key: str = "input") -> Source:
     """Open a file with a column `responses` (lists, or lists as JSON text), or a flat one with a column `response`.
 
     Columns that are not ours are the input's own; `row_id` and `sample_idx` are made where a flat file lacks them.
+    A file without rows has no responses; one without columns too, as an empty JSONL file is, counts as a scored one.
     Raises UserError, naming the config `key`, for any other file.
     """
-    table = open_table(path, key)
+    table = open_table(path, key, may_be_empty=True)
     names = table.schema.names
+    if not names and not table.num_rows:
+        return Source(path, _OF_NOTHING, lambda: iter(()))
     if "responses" in names:
         return _listed(table, key)
     if "response" in names:
+        if is_list(kind := table.schema.field("response").type):
+            raise UserError(f"{key}={path}: the column response holds {kind}; a column of lists is called responses")
         return _flat(table, key)
     raise UserError(f"{key}={path}: has no column `responses` or `response`; it has {', '.join(names)}")
 
@@ -205,7 +213,7 @@ def _explode(batch: pa.RecordBatch, row_ids: pa.Array, schema: pa.Schema, path: 
     columns = []
     for field in schema:
         if field.name in found:
-            columns.append(cast(found[field.name], field.type))
+            columns.append(_typed(found[field.name], field, path))
         elif field.name in names and field.name not in ROLLOUT_COLUMNS:
             columns.append(batch.column(field.name).take(row))
         else:
@@ -270,6 +278,8 @@ def _whole_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """The same rows, cut between two row_ids."""
     held: list[pa.RecordBatch] = []
     for batch in batches:
+        if not batch.num_rows:
+            continue
         row_ids = batch.column("row_id").to_numpy(zero_copy_only=False)
         cut = int(np.flatnonzero(row_ids != row_ids[-1])[-1]) + 1 if (row_ids != row_ids[-1]).any() else 0
         if cut:

@@ -148,6 +148,26 @@ def test_what_one_command_writes_the_next_one_reads(suffix: str, here: Path) -> 
     assert (analysis["scores"]["mean"], analysis["rows"], list(analysis["groups"])) == (0.5, 3, ["4", "9"])
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".csv.gz"])
+def test_what_a_filter_kept_nothing_of_goes_on_with_a_warning(suffix: str, here: Path) -> None:
+    do(here, "score", "theirs.parquet", "scored.parquet", "scorer=numeric_match", "ground_truth=answer")
+    do(here, "filter", "scored.parquet", f"kept{suffix}", "min_length=1000")
+    warning = f"warning: input=kept{suffix}: has no responses\n"
+    for words in (
+        ("flatten", f"kept{suffix}", f"flat{suffix}"),
+        ("filter", f"kept{suffix}", "again.csv", "min_score=1", "min_pass_rate=0.1", "drop_duplicates=true"),
+        ("export", f"kept{suffix}", "out.jsonl", "format=messages", "columns=[seed]"),
+        ("export", f"kept{suffix}", "pairs.parquet", "format=preference"),
+        ("score", f"kept{suffix}", "new.csv", "scorer=regex", "pattern=x"),
+        ("analyze", f"kept{suffix}", "by=prompt", "output=analysis.json"),
+    ):
+        result = run_here(*words, cwd=here)
+        assert (result.returncode, result.stderr.startswith(warning)) == (0, True), result.stderr
+    for name in (f"flat{suffix}", "again.csv", "out.jsonl", "pairs.parquet", "new.csv"):
+        assert rows_of(here / name) == []
+    assert json.loads((here / "analysis.json").read_text())["samples"] == 0
+
+
 def test_filter_says_what_it_kept_and_why_not_the_others(here: Path) -> None:
     result = do(here, "filter", "theirs.parquet", "kept.csv", "min_length=2", "max_length=5")
     assert result.stdout == "kept 1 of 4 responses: kept.csv\ndropped 2 by min_length, 1 by max_length\n"
@@ -315,6 +335,34 @@ def test_what_a_run_keeps_is_never_written_over(finished: Path, tmp_path: Path) 
     input_path = json.loads((run_dir / "run.json").read_text())["config"]["data"]["path"]
     (line,) = refused(tmp_path, "flatten", "run", input_path, "overwrite=true")
     assert "is the input" in line
+
+
+@pytest.mark.parametrize("name", ["input.parquet", ".hydra/x.parquet"])
+def test_neither_is_what_a_run_was_made_from(name: str, finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    write_input(tmp_path / "theirs.parquet", THEIRS)
+    for command in ("flatten", "prepare"):
+        (line,) = refused(tmp_path, command, "theirs.parquet", f"run/{name}", "overwrite=true")
+        assert line == f"output=run/{name}: is a file that a run keeps; choose another name"
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ({"response": ["a", "b"]}, "input=odd.parquet: the column response holds list<element: string>; a column of"),
+        ({"response": {"text": "a"}}, "odd.parquet: column response holds struct<text: string>, not string ("),
+        ({"response": "a", "row_id": ["z"]}, "odd.parquet: column row_id holds list<element: string>, not int64 ("),
+        ({"responses": ["a"], "num_generated_tokens": ["many"]}, "odd.parquet: column num_generated_tokens holds"),
+        ({"responses": ["a"], "num_prompt_tokens": [1]}, "odd.parquet: column num_prompt_tokens holds list<element: i"),
+    ],
+)
+def test_a_column_of_ours_with_values_that_it_cannot_hold_is_one_line(
+    row: dict[str, Any], problem: str, tmp_path: Path
+) -> None:
+    write_input(tmp_path / "odd.parquet", [{"prompt": "hi", **row}])
+    for command, output in (("flatten", "out.csv"), ("analyze", "output=out.json")):
+        (line,) = refused(tmp_path, command, "odd.parquet", output)
+        assert line.startswith(problem)
 
 
 def test_a_file_that_is_there_is_replaced_when_asked_also_a_broken_link(here: Path) -> None:
