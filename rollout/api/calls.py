@@ -54,7 +54,9 @@ def run(
     Raises UserError with all mistakes, one line each, as the command does. After Ctrl-C the KeyboardInterrupt says how
     to continue; what has finished is kept, whatever is raised.
     """
-    words = [*overrides, *words_of(groups)]
+    words = words_of(overrides, groups)
+    if run_dir is not None and "hydra.run.dir" in map(key_of, words):
+        raise UserError("hydra.run.dir, run_dir: both name the folder; leave one out")
     if run_dir is not None:
         words.append(hydra_word("hydra.run.dir", os.fspath(run_dir)))
     if input is not None and "data.path" in map(key_of, words):

@@ -72,7 +72,9 @@ class Run:
         folder is from somebody else and would run code (`trust=true`).
         """
         with called(self.path):
-            trusted, words = trust.asked([*overrides, *words_of(groups)])
+            if "input" in groups or "run_dir" in groups:
+                raise UserError("input, run_dir: a run keeps its own; for others call rollout.run")
+            trusted, words = trust.asked(words_of(overrides, groups))
             run_record.read(self.path)  # before a lock is made in a folder that is none
             if not trusted:
                 trust.refuse_links(self.path)

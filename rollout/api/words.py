@@ -1,6 +1,6 @@
 """Values of a program -> overrides, as one would type them."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral, Real
 from os import PathLike, fspath
 from typing import Any
@@ -10,12 +10,18 @@ from rollout.config.overrides import hydra_word, quoted, without_interpolation
 from rollout.errors import UserError
 
 
-def words_of(groups: Mapping[str, Any]) -> list[str]:
-    """`{"sampling": {"n_samples": 4}, "hardware": "cpu"}` -> `sampling.n_samples=4`, `hardware=cpu`.
+def words_of(overrides: Iterable[Any], groups: Mapping[str, Any]) -> list[str]:
+    """The `overrides`, and `{"sampling": {"n_samples": 4}, "hardware": "cpu"}` as `sampling.n_samples=4`,
+    `hardware=cpu`.
 
-    A text chooses a preset, a dictionary gives values. Raises UserError for what no config holds, all of it at once.
+    A text chooses a preset, a dictionary gives values. Raises UserError for what no config holds, and for overrides
+    that are not texts, all of it at once.
     """
     words, problems = list[str](), list[str]()
+    for word in overrides:
+        words.append(word)
+        if not isinstance(word, str):
+            problems.append(f'{word!r}: an override is a text, "sampling.n_samples=4"; a group takes a dictionary')
     for key, value in _leaves(groups):
         try:
             is_preset = key in groups and isinstance(value, str) and type_of(key) is not str

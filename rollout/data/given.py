@@ -30,6 +30,8 @@ def as_table(given: Any, prompt_key: str) -> pa.Table:
 
 def _columns(given: Any, prompt_key: str) -> list[tuple[str, Any]]:
     """(name, values) of each column: a pandas series, Arrow's column, or a list."""
+    if isinstance(given, type):
+        raise UserError(f"input: is the class {given.__name__}; give a path, a frame, or a list of texts or chats")
     if _is_of_pandas(given, "DataFrame"):
         return [(str(name), given.iloc[:, position]) for position, name in enumerate(given.columns)]
     if _is_of_pandas(given, "Series"):
@@ -39,7 +41,7 @@ def _columns(given: Any, prompt_key: str) -> list[tuple[str, Any]]:
         return [*zip(table.column_names, table.columns, strict=True)]
     if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping):
         return _of_items(list(given), prompt_key)
-    raise UserError(f"input: is a {type(given).__name__}; give a path, a frame, or a list of texts or chats")
+    raise UserError(f"input: is of type {type(given).__name__}; give a path, a frame, or a list of texts or chats")
 
 
 def _of_items(items: list[Any], prompt_key: str) -> list[tuple[str, Any]]:
@@ -61,7 +63,8 @@ def _stored(columns: list[tuple[str, Any]], prompt_key: str) -> Iterator[tuple[s
         try:
             stored.append((name, _array(values, is_prompt=name == prompt_key)))
         except (*_UNSTORABLE, ValueError, TypeError, OverflowError) as error:
-            reason = str(error).splitlines()[0].rstrip(".")
+            told = error.args[0] if error.args and isinstance(error.args[0], str) else str(error)  # Arrow adds which
+            reason = told.splitlines()[0].rstrip(".")
             problems.append(f"input: column {name} cannot be used ({reason}); make it text, or drop it")
     if problems:
         raise UserError(*problems)

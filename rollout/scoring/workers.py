@@ -6,12 +6,14 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.synchronize import Semaphore
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rollout.config import ScoreConfig
+from rollout.errors import UserError
 from rollout.scoring.scorers import Scored, Scorer, scorer_of
 
 if TYPE_CHECKING:  # takes 50 ms, and most commands score nothing
@@ -77,6 +79,11 @@ def _result(future: "ProcessFuture[list[Scored]]") -> list[Scored] | None:
         return future.result()
     except (TimeoutError, ProcessExpired):
         return None
+    except BrokenProcessPool as error:
+        raise UserError(
+            f"score.workers: the processes that score do not start ({error}); a script needs "
+            '`if __name__ == "__main__":` around its calls'
+        ) from error
 
 
 def _one_by_one(pool: "ProcessPool", chunk: Sequence[Item], timeout: float) -> list[Scored]:

@@ -147,8 +147,11 @@ MISTAKES = [
     (("data.path=a.csv",), {"input": ["hi"]}, ["data.path, input: both"]),
     ((), {"input": "no.parquet"}, ["data.path=no.parquet: no such file"]),
     ((), {"input": []}, ["input: has no rows"]),
-    ((), {"input": 5}, ["input: is a int; give a path"]),
-    ((), {"input": {"prompt": "hi"}}, ["input: is a dict; give a path"]),
+    ((), {"input": 5}, ["input: is of type int; give a path"]),
+    ((), {"input": {"prompt": "hi"}}, ["input: is of type dict; give a path"]),
+    ((), {"input": pd.DataFrame}, ["input: is the class DataFrame; give a path"]),
+    ((5, {"sampling": 1}), {}, ["5: an override is a text", "{'sampling': 1}: an override is a text"]),
+    (("hydra.run.dir=a",), {"run_dir": "b"}, ["hydra.run.dir, run_dir: both name the folder"]),
     ((), {"input": chat("hi")}, ["input: is one chat; give a list of chats"]),
     (
         (),
