@@ -140,6 +140,10 @@ def _problems(plan: Plan) -> Iterator[str]:
     if not plan.has_scores("filter"):
         for name, value in _by_score(plan.config.filter).items():
             yield f"postprocess.filter.{name}={value}: no scores; {plan.cure_for_scores('filter')}"
+    elif plan.scored and "pass_rate" not in plan.schema.names:
+        for name, value in _by_score(plan.config.filter).items():
+            if name != "min_score":
+                yield f"postprocess.filter.{name}={value}: the scores have no pass rates; use min_score, or score again"
 
 
 def _needs_scores(config: PostprocessConfig) -> bool:

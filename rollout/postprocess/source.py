@@ -25,6 +25,8 @@ _LISTS = {"finish_reason": "finish_reasons", "num_generated_tokens": "num_genera
 _OF_NOTHING = pa.schema([("prompt", pa.string()), *FLAT_FIELDS, *SCORE_FIELDS])
 """The columns of a file that tells none."""
 
+_BESIDE_A_SCORE = [column for column in SCORE_FIELDS if column.name not in ("score", "pass_rate")]
+
 _PER_ROW = ("num_prompt_tokens", "truncated_prompt")
 
 
@@ -77,12 +79,15 @@ def without_scores(source: Source) -> Source:
 
 
 def _flat(table: Table, key: str) -> Source:
-    """A flat file; columns of ours that it lacks are null."""
-    has_scores = {column.name for column in SCORE_FIELDS} <= set(table.schema.names)
+    """A flat file; columns of ours that it lacks are null. One with a `score` of its own is a scored one, without
+    pass rates if it has none.
+    """
+    has_scores = "score" in table.schema.names
     if not has_scores:
         _refuse_clash(table, key, SCORE_FIELDS)
     ours = {column.name: column for column in (*flat_fields(extras_of(table.schema)), *SCORE_FIELDS)}
-    missing = [column for column in FLAT_FIELDS if column.name not in table.schema.names]
+    wanted = [*FLAT_FIELDS, *(_BESIDE_A_SCORE if has_scores else ())]
+    missing = [column for column in wanted if column.name not in table.schema.names]
     present = pa.schema([ours.get(column.name, column) for column in table.schema])
     schema = pa.schema([*present, *missing])
 
@@ -107,6 +112,8 @@ def _typed(array: pa.Array, field: pa.Field, path: Path) -> pa.Array:
         ) from error
     if typed.null_count and not field.nullable:
         raise UserError(f"{path}: column {field.name} has nulls; every response needs one, fix it")
+    if field.name == "score":  # NaN is what pandas has for none
+        return pc.if_else(pc.is_finite(typed), typed, pa.scalar(None, typed.type))
     return typed
 
 

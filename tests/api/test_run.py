@@ -188,6 +188,12 @@ def test_mistakes_are_the_commands_all_at_once_and_leave_nothing(
     assert not [*here.glob("outputs/*/*")]
 
 
+@pytest.mark.parametrize("word", ["input", "run_dir"])
+def test_a_resume_has_the_input_and_the_folder_of_the_run(word: str, frame: pd.DataFrame, here: Path) -> None:
+    with pytest.raises(rollout.UserError, match=r"input, run_dir: a run keeps its own; for others call rollout.run"):
+        rollout.Run(here / "run").resume(**{word: frame})
+
+
 def test_a_folder_that_holds_something_is_left_alone(frame: pd.DataFrame, here: Path) -> None:
     run = rollout.run(*QUICK, input=frame, run_dir="run")
     before = {path: path.read_bytes() for path in run.path.rglob("*.parquet")}

@@ -185,6 +185,27 @@ def test_scores_that_a_file_has_are_replaced_in_the_output(here: Path) -> None:
     assert [row["score"] for row in rows_of(here / "two.parquet")] == [1, 0, 1, 0]
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_a_score_that_others_gave_is_a_score(suffix: str, tmp_path: Path) -> None:
+    scores = [float("nan"), 1.0, 0.25, None, float("inf")]
+    rows = [{"prompt": "2+2?", "response": f"it is {i}", "score": score} for i, score in enumerate(scores)]
+    write_input(tmp_path / "theirs.parquet", rows)
+    do(tmp_path, "export", "theirs.parquet", f"scored{suffix}", "columns=[prompt,response,score]")
+    do(tmp_path, "analyze", f"scored{suffix}", "output=analysis.json")
+    analysis = json.loads((tmp_path / "analysis.json").read_text())["scores"]
+    assert (analysis["scored"], analysis["unscored"], analysis["mean"]) == (2, 3, 0.625)
+    do(tmp_path, "filter", f"scored{suffix}", "kept.jsonl", "min_score=0.5")
+    assert [row["response"] for row in rows_of(tmp_path / "kept.jsonl")] == ["it is 1"]
+    do(tmp_path, "export", f"scored{suffix}", "pairs.jsonl", "format=preference")
+    (pair,) = rows_of(tmp_path / "pairs.jsonl")
+    assert (pair["chosen_score"], pair["rejected_score"]) == (1.0, 0.25)
+    assert refused(tmp_path, "filter", f"scored{suffix}", "x.csv", "min_pass_rate=0.5") == [
+        "min_pass_rate=0.5: the scores have no pass rates; use min_score, or score again"
+    ]
+    do(tmp_path, "score", f"scored{suffix}", "again.jsonl", "scorer=regex", "pattern=[13]")
+    assert [row["score"] for row in rows_of(tmp_path / "again.jsonl")] == [0.0, 1.0, 0.0, 1.0, 0.0]
+
+
 def test_scores_of_other_responses_are_not_read_where_new_ones_are_made(finished: Path, tmp_path: Path) -> None:
     run_dir = shutil.copytree(finished, tmp_path / "run")
     table = pq.read_table(run_dir / "scores.parquet")

@@ -2,6 +2,7 @@
 
 import itertools
 import statistics
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pebble import ProcessFuture
 
 from rollout.config import AnalyzeConfig, ScoreConfig
 from rollout.errors import UserError
@@ -165,6 +167,17 @@ def test_a_scorer_that_raises_hangs_or_dies_costs_one_score_each(tmp_path: Path)
         "hang and catch everything": "timed out after 0.5 s",
         "die": "the scorer ended its process (exit code 7)",
     }
+
+
+def test_scorers_whose_processes_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def broken(_: object) -> None:
+        raise BrokenProcessPool("All workers expired")
+
+    monkeypatch.setattr(ProcessFuture, "result", broken)
+    with pytest.raises(
+        UserError, match=r'do not start \(All workers expired\); a script needs `if __name__ == "__main'
+    ):
+        score_responses(source_of(tmp_path, [answered("a")]), tmp_path, ScoreConfig("regex", pattern="a"))
 
 
 def test_a_limit_that_is_reached_while_an_error_is_handled_costs_one_score(tmp_path: Path) -> None:
