@@ -118,7 +118,7 @@ def ours(work: Work, engine: VLLMEngine, scratch: Path) -> Measured:
         record = begun(run, {})
         session = Session(record, table, scratch, Console(file=sink), Tracker(scratch, record), StopRequest())
         sample_all(session, engine, Progress(table.num_rows * run.sampling.n_samples, 0), set())
-        totals = finalize(scratch, table, run.sampling.n_samples, {}, run.extra_columns)
+        totals = finalize(scratch, table, session.counts, {}, run.extra_columns)
         seconds = time.monotonic() - start
     written = pq.read_table(scratch / "rollouts.parquet", columns=["num_generated_tokens"]).column(0)
     tokens = sum(sum(counts) for counts in written.to_pylist())

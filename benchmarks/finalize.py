@@ -20,6 +20,7 @@ from benchmarks.memory import peak_mib
 from benchmarks.pipeline import write_prompts
 from rollout.config import DataConfig, StoreConfig
 from rollout.data.prompts import open_input
+from rollout.data.row_sampling import SampleCounts
 from rollout.records import Sample
 from rollout.store.finalize import finalize
 from rollout.store.journal import Journal, writer_name
@@ -82,7 +83,7 @@ def measure(folder: Path, n_samples: int) -> dict[str, float]:
     """Seconds, and this process's peak memory in MiB, of one `finalize`."""
     table = open_input(DataConfig(path=str(folder / "input.parquet")))
     start = time.monotonic()
-    finalize(folder, table, n_samples, {})
+    finalize(folder, table, SampleCounts.equal(table.num_rows, n_samples), {})
     seconds = time.monotonic() - start
     return {"seconds": seconds, "peak_mib": peak_mib()}
 

@@ -124,7 +124,7 @@ def _stages(session: Session, is_call: bool) -> None:
     _generate(session)
     with record.timed("finalize"):
         metadata = footer(record)
-        record.totals = finalize(run_dir, session.table, run.sampling.n_samples, metadata, run.extra_columns)
+        record.totals = finalize(run_dir, session.table, session.counts, metadata, run.extra_columns)
     with record.timed("postprocess"):
         analysis = _postprocess(session)
         second_place.write(run, run_dir, record)
@@ -149,12 +149,11 @@ def _log_beginning(session: Session) -> None:
 
 
 def _generate(session: Session) -> None:
-    run, table = session.run, session.table
-    done = finished(session.run_dir, table.num_rows, run.sampling.n_samples, table.first_row)
+    done = finished(session.run_dir, session.counts)
     if done.num_done:
-        log.info("%s of %s samples exist already", f"{done.num_done:,}", f"{done.num_done + done.num_owed:,}")
+        log.info("%s of %s samples exist already", f"{done.num_done:,}", f"{session.counts.total:,}")
     if done.num_owed:
-        generation = generate_on_replicas if devices.is_distributed(run.hardware) else generate_owed
+        generation = generate_on_replicas if devices.is_distributed(session.run.hardware) else generate_owed
         session.record.throughput = _throughput(generation(session, done))
 
 

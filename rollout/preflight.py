@@ -1,19 +1,23 @@
 """What is checked before a run begins or continues, without loading anything."""
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rollout.config import RunConfig
+from rollout.config import RunConfig, SamplingConfig
 from rollout.config.check import check as check_config
+from rollout.config.constraints import constraint_problems, is_constrained
 from rollout.config.presets import is_of_preset, leaves
 from rollout.data.prompts import open_input, taken_names
+from rollout.data.row_sampling import sample_counts
 from rollout.data.tables import Table
 from rollout.engine import cache, devices, models
 from rollout.engine.content import MODEL, TOKENIZER, content_of
@@ -44,11 +48,12 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
 
     `run_dir` is where the results go; None where there will be none.
     """
-    problems = [*check_config(run), *devices.check_ray(run.hardware)]
+    problems = [*check_config(run), *constraint_problems(run.sampling.structured_outputs)]
+    problems += devices.check_ray(run.hardware)
     if run.engine.kind == "vllm":
         problems += [*models.check(run.model), *_context_problems(run)]
         problems += [] if run.dry_run else devices.check(run.hardware)  # its plan says what the machine must have
-        problems += _argument_problems(run)
+        problems += [line for line in _argument_problems(run) if line not in problems]
     try:
         table = open_input(run.data)
     except UserError as error:
@@ -73,12 +78,36 @@ def _argument_problems(run: RunConfig) -> list[str]:
     """
     arguments = leaves(run.hardware.engine_kwargs)
     of_preset = all(is_of_preset(f"hardware.engine_kwargs.{path}", value) for path, value in arguments)
-    if (of_preset and not run.sampling.extra) or importlib.util.find_spec("vllm") is None:
+    is_checked = run.sampling.extra or is_constrained(run.sampling.structured_outputs)
+    if (of_preset and not is_checked) or not _has_vllm(run):
         return []
-    with cache.environment(run.hardware), unseen():
-        from rollout.engine import vllm_arguments  # takes 5 to 14 seconds
+    with cache.environment(run.hardware), unseen():  # vLLM's first look at the machine may print
+        return list(_vllm_arguments(run).problems(run.sampling, run.model, run.hardware))
 
-        return list(vllm_arguments.problems(run.sampling, run.model, run.hardware))
+
+def parameter_check(run: RunConfig) -> Callable[[SamplingConfig], None]:
+    """A function that raises PromptError for a row's sampling that vLLM would refuse, as far as that can be known
+    before a model is loaded. vLLM is imported where a row has what has no key of ours; without it nothing is refused.
+    """
+    arguments = functools.cache(lambda: _vllm_arguments(run))
+
+    def check(sampling: SamplingConfig) -> None:
+        if sampling.extra != run.sampling.extra and _has_vllm(run):
+            arguments().prepared(sampling, str(run.data.sampling_key), arguments().backend_of(run.hardware))
+
+    return check
+
+
+def _has_vllm(run: RunConfig) -> bool:
+    return run.engine.kind == "vllm" and importlib.util.find_spec("vllm") is not None
+
+
+def _vllm_arguments(run: RunConfig) -> Any:
+    """The module of that name, which takes 5 to 14 seconds."""
+    with cache.environment(run.hardware), unseen():
+        from rollout.engine import vllm_arguments
+
+    return vllm_arguments
 
 
 def scorer_warnings(run: RunConfig, table: Table) -> Iterator[str]:
@@ -154,7 +183,7 @@ def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: RunRecord)
         and before.config.sampling.n_samples == run.sampling.n_samples
         and before.config.data.limit == run.data.limit
         and dataclasses.replace(before.config.postprocess, overwrite=run.postprocess.overwrite) == run.postprocess
-        and finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row).num_owed == 0
+        and finished(run_dir, sample_counts(table, run)).num_owed == 0
     )
 
 

@@ -25,11 +25,16 @@ Logprobs: TypeAlias = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One input row: its position in the input (from 0) and its chat, or why it has none."""
+    """One input row: its position in the input (from 0) and its chat, or why it has none.
+
+    `sampling` holds the row's own values for it, see `rollout.data.row_sampling`; `tools` is for the chat template.
+    """
 
     row_id: int
     messages: list[Message]
     error: str | None = None
+    sampling: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,8 @@ class Request:
     """One sample to generate. The samples of a row share one list of `prompt_token_ids`.
 
     `truncated_prompt` is the text that was cut off the prompt to make it fit, if any was. `kept_prompt` is the prompt's
-    tokens as its samples keep them; None where token ids are not kept, of the response neither.
+    tokens as its samples keep them; None where token ids are not kept, of the response neither. `parameters` is what
+    the engine has made of the row's own sampling (`Engine.prepare`); None where it is the run's.
     """
 
     row_id: int
@@ -47,6 +53,7 @@ class Request:
     max_tokens: int
     truncated_prompt: str | None = None
     kept_prompt: TokenIds | None = None
+    parameters: Any = None
 
 
 @dataclass(frozen=True, slots=True)

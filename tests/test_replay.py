@@ -284,7 +284,10 @@ def test_what_cannot_be_replayed_is_one_line(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["sampling=hot"], "sampling=hot: no such preset; choose from default, greedy, high_temp, saved"),
+        (
+            ["sampling=hot"],
+            "sampling=hot: no such preset; choose from default, greedy, high_temp, saved, structured, thinking",
+        ),
         (["sampling.temprature=1"], "sampling.temprature: no such key, did you mean sampling.temperature?"),
         (["hydra.run.dir={run}"], "hydra.run.dir={run}: holds a run already"),
         (["hardware=null"], "hardware=null: no such preset; choose from cpu, debug"),

@@ -116,11 +116,11 @@ def _sample(work: Work, replicas: Some, console: Console, scratch: Path) -> Meas
     record = begun(run, {})
     with locked(scratch):
         session = Session(record, table, scratch, console, Tracker(scratch, record), StopRequest())
-        done = finished(scratch, table.num_rows, run.sampling.n_samples)
+        done = finished(scratch, session.counts)
         driver = Driver(session, replicas, done)
         driver.run()
         start = time.monotonic()
-        totals = finalize(scratch, table, run.sampling.n_samples, {}, run.extra_columns)
+        totals = finalize(scratch, table, session.counts, {}, run.extra_columns)
         seconds = record.seconds["generate"] + time.monotonic() - start
     (scratch / "about.json").write_text(json.dumps([asdict(replica) for replica in driver.about()]))
     return Measured(totals.generated_tokens, seconds)

@@ -4,16 +4,17 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
 from rollout.cli.estimates import Work, disk_lines, memory_lines, time_lines
 from rollout.cli.latest import OUTPUTS
 from rollout.cli.past_runs import last_like
-from rollout.config import HardwareConfig, RunConfig
+from rollout.config import HardwareConfig, RunConfig, SamplingConfig
 from rollout.config.check import column_warnings, config_warnings
 from rollout.data.prompts import read_prompts, shard_in_words, watch_roles
+from rollout.data.row_sampling import sample_counts, sampling_of_row
 from rollout.data.tables import Table
 from rollout.engine.devices import gpu_names, gpus_needed
 from rollout.engine.model_files import context_length
@@ -22,7 +23,7 @@ from rollout.errors import PromptError, UserError
 from rollout.generation.prompt_tokens import EvenSample, NoTokenizer, PromptTokens, count_tokens, load_renderer
 from rollout.generation.session import error_limit
 from rollout.postprocess.second_place import path_of
-from rollout.preflight import preflight, refuse_used, scorer_warnings, to_continue
+from rollout.preflight import parameter_check, preflight, refuse_used, scorer_warnings, to_continue
 from rollout.records import Outcome, Prompt
 from rollout.scoring.distribution import Histogram
 from rollout.store import run_record
@@ -62,7 +63,7 @@ def show_plan(run: RunConfig, table: Table, run_dir: Path | None = None) -> None
     tokens = _show_tokens(run, prompts)
     for warning in prompts.warnings:
         _show("warning", [warning])
-    work = _show_samples(run, table, usable, tokens, run_dir)
+    work = _show_samples(run, table, prompts, tokens, run_dir)
     _show_settings(run)
     too_large = _show_estimates(run, work, run_dir)
     known = (*config_warnings(run), *column_warnings(run, table.schema.names))
@@ -111,17 +112,26 @@ class _Prompts:
     """Why the run would stop."""
     first: Prompt | None = None
     num_bad: int = 0
+    samples: int = 0
+    """Of those that can be used."""
+    most_tokens: int = 0
+    """Of these samples, if each is as long as it may be."""
 
     def read(self, table: Table, run: RunConfig) -> None:
         """Go through the input."""
+        check = parameter_check(run)
         for prompt in watch_roles(read_prompts(table, run.data), self.warnings.append):
-            if prompt.error is None:
+            try:
+                sampling = _sampling(prompt, run, check)
+            except PromptError as error:
+                self.num_bad += 1
+                self.reasons.add(replace(prompt, error=str(error)))
+                self.refuse(prompt.row_id, str(error))
+            else:
                 self.first = self.first or prompt
                 self.sample.add(prompt)
-            else:
-                self.num_bad += 1
-                self.reasons.add(prompt)
-                self.refuse(prompt.row_id, prompt.error)
+                self.samples += sampling.n_samples
+                self.most_tokens += sampling.n_samples * sampling.max_tokens
 
     def refuse(self, row_id: int, error: str | None) -> None:
         """Note that a row cannot be sampled."""
@@ -129,6 +139,15 @@ class _Prompts:
             self.check(Outcome(row_id, sample_idx=0, num_prompt_tokens=None, num_generated_tokens=0, error=error))
         except UserError as problem:
             self.problem = self.problem or problem
+
+
+def _sampling(prompt: Prompt, run: RunConfig, check: Callable[[SamplingConfig], None]) -> SamplingConfig:
+    """How the row is sampled. Raises PromptError where it cannot be."""
+    if prompt.error is not None:
+        raise PromptError(prompt.error)
+    sampling = sampling_of_row(prompt.sampling, run)
+    check(sampling)
+    return sampling
 
 
 def _show_tokens(run: RunConfig, prompts: _Prompts) -> PromptTokens | None:
@@ -205,14 +224,16 @@ _TOO_LONG = {
 
 
 def _context_lines(run: RunConfig, renderer: Renderer, found: PromptTokens) -> Iterator[str]:
-    context, max_tokens = renderer.max_model_len, run.sampling.max_tokens
+    context, most = renderer.max_model_len, f"max_tokens={run.sampling.max_tokens:,}"
+    if run.data.sampling_key is not None:
+        most = "its max_tokens"
     if found.lengths is None:
         yield f"{context:,} tokens"
     elif not found.too_long:
-        yield f"{context:,} tokens: each of these prompts fits beside max_tokens={max_tokens:,}"
+        yield f"{context:,} tokens: each of these prompts fits beside {most}"
     else:
         are = f"{found.too_long:,} of {found.looked_at:,} prompts do"
-        yield f"{context:,} tokens: {are} not fit beside max_tokens={max_tokens:,}, the longest is row {found.longest}"
+        yield f"{context:,} tokens: {are} not fit beside {most}, the longest is row {found.longest}"
         yield f"data.too_long={run.data.too_long}: {_TOO_LONG[run.data.too_long]}"
     reasons = _Reasons()
     for prompt in found.refused:
@@ -223,7 +244,7 @@ def _context_lines(run: RunConfig, renderer: Renderer, found: PromptTokens) -> I
 def _show_first(prompt: Prompt, renderer: Renderer) -> None:
     """The first prompt, letter by letter: a wrong template or a doubled token shows here."""
     try:
-        text = renderer.render(prompt.messages).text
+        text = renderer.render(prompt.messages, prompt.tools).text
     except PromptError:  # which has been said
         return
     cut = len(text) - _SHOWN_CHARACTERS
@@ -238,18 +259,23 @@ def _printable(line: str) -> str:
     return f"| {shown}".rstrip(" ") if not line else f"| {shown}"
 
 
-def _show_samples(run: RunConfig, table: Table, usable: int, tokens: PromptTokens | None, run_dir: Path | None) -> Work:
+def _show_samples(
+    run: RunConfig, table: Table, prompts: _Prompts, tokens: PromptTokens | None, run_dir: Path | None
+) -> Work:
     """How many samples there will be, and how many of them are owed where a run is continued."""
-    n_samples, samples, there = run.sampling.n_samples, run.sampling.n_samples * usable, 0
+    samples, there = prompts.samples, 0
     if run_dir is not None and run_record.exists(run_dir):
-        there = finished(run_dir, table.num_rows, n_samples, table.first_row).num_done
+        there = finished(run_dir, sample_counts(table, run)).num_done
     owed = max(0, samples - there)
     how_many = f"{there:,} are there, {owed:,} are owed, " if there else ""
-    _show(
-        "samples", [f"{samples:,} ({n_samples} per row), {how_many}at most {owed * run.sampling.max_tokens:,} tokens"]
-    )
     median = None if tokens is None or tokens.lengths is None else round(tokens.lengths.p50)
-    return Work(owed, median, last_like(run, OUTPUTS))
+    work = Work(owed, median, last_like(run, OUTPUTS), prompts.most_tokens / samples if samples else None)
+    each = f"{run.sampling.n_samples} per row"
+    if run.data.sampling_key is not None:
+        each += f" where column {run.data.sampling_key} says nothing else"
+    about = "about " if there and run.data.sampling_key is not None else ""
+    _show("samples", [f"{samples:,} ({each}), {how_many}at most {about}{work.most_tokens(run):,} tokens"])
+    return work
 
 
 def _show_settings(run: RunConfig) -> None:

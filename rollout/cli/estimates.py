@@ -29,16 +29,22 @@ class Work:
     """Of a prompt in the middle; None where they were not counted."""
     past: PastRun | None
     """The last run with this model and hardware."""
+    max_tokens: float | None = None
+    """Most tokens of a sample, the mean where rows have their own; None: the run's."""
+
+    def longest(self, run: RunConfig) -> float:
+        """Most tokens of a sample."""
+        return run.sampling.max_tokens if self.max_tokens is None else self.max_tokens
 
     def tokens(self, run: RunConfig) -> int | None:
         """If responses are as long as those of the past run; None where there is none."""
         if self.past is None:
             return None
-        return round(self.samples * min(self.past.tokens_of_sample, run.sampling.max_tokens))
+        return round(self.samples * min(self.past.tokens_of_sample, self.longest(run)))
 
     def most_tokens(self, run: RunConfig) -> int:
-        """If every response has `sampling.max_tokens`."""
-        return self.samples * run.sampling.max_tokens
+        """If every response is as long as it may be."""
+        return round(self.samples * self.longest(run))
 
 
 def memory_lines(run: RunConfig, work: Work) -> Iterator[str]:
@@ -108,7 +114,7 @@ def disk_lines(run: RunConfig, work: Work, folder: Path) -> tuple[list[str], str
 
 def _room(run: RunConfig, work: Work, kv_of_token: int, space: int | None) -> str:
     """How many samples there is room for, against how many run at once."""
-    prompt, most = work.prompt_tokens or 0, run.sampling.max_tokens
+    prompt, most = work.prompt_tokens or 0, round(work.longest(run))
     each = f"{prompt:,} + {most:,} tokens" if prompt else f"{most:,} tokens, prompts not counted"
     if space is None or space <= 0:
         return f"a sample of {each} takes {(prompt + most) * kv_of_token / (1 << 20):,.0f} MiB of it"

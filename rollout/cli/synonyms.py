@@ -18,6 +18,12 @@ _KEYS = {
     "sampling.seed": "random_seed manual_seed",
     "sampling.stop": "stop_strings stop_words stop_sequences stop_str",
     "sampling.stop_token_ids": "eos_token_id",
+    "sampling.structured_outputs": "structured_outputs",
+    "sampling.repetition_detection": "repetition_detection",
+    "sampling.structured_outputs.json": "guided_json json_schema",
+    "sampling.structured_outputs.regex": "guided_regex",
+    "sampling.structured_outputs.choice": "guided_choice",
+    "sampling.structured_outputs.grammar": "guided_grammar",
     "model.path": "model m model_path model_name model_name_or_path model_id model_dir pretrained hf_model checkpoint "
     "ckpt pretrained_model_name_or_path",
     "model.tokenizer": "tokenizer_path tokenizer_name",
@@ -26,6 +32,7 @@ _KEYS = {
     "data.path": "data input i input_file input_path input_files file files dataset dataset_path data_path val_files "
     "train_files test_files prompts prompts_file data_files jsonl parquet",
     "data.prompt_key": "prompt_column prompt_field input_key column text_column",
+    "data.tools_key": "tools tools_column",
     "data.limit": "num_prompts max_samples max_examples max_rows head num_examples max_prompts",
     "data.system_prompt": "system system_message",
     "data.num_shards": "world_size num_chunks",
@@ -55,7 +62,7 @@ _KEYS = {
 
 _OF_EXTRA = (
     "ignore_eos skip_special_tokens spaces_between_special_tokens include_stop_str_in_output bad_words logit_bias "
-    "allowed_token_ids structured_outputs"
+    "allowed_token_ids"
 )
 _OF_ENGINE = (
     "cpu_offload_gb block_size enable_chunked_prefill distributed_executor_backend download_dir "
@@ -129,7 +136,7 @@ def _known() -> dict[str, str]:
         known.setdefault(key.rpartition(".")[2], key)
     for key, names in _KEYS.items():
         known |= dict.fromkeys(names.split(), key)
-    for name in ("path", "kind", "rows", "mode", "extra", "env"):  # which say too little
+    for name in ("path", "kind", "rows", "mode", "extra", "env", "json"):  # which say too little
         known.pop(name)
     return (
         known

@@ -29,6 +29,7 @@ from rollout.config.schema import (
     SweepConfig,
     TrackingConfig,
 )
+from rollout.config.structures import RepetitionDetectionConfig, StructuredOutputsConfig
 
 __all__ = [
     "EMBEDDED_MODEL",
@@ -48,12 +49,14 @@ __all__ = [
     "ModelConfig",
     "PostprocessConfig",
     "PrepareConfig",
+    "RepetitionDetectionConfig",
     "ReportConfig",
     "RunConfig",
     "SamplingConfig",
     "ScoreCommand",
     "ScoreConfig",
     "StoreConfig",
+    "StructuredOutputsConfig",
     "SweepConfig",
     "TrackingConfig",
 ]

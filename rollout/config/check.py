@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rollout.config import RunConfig, TrackingConfig
+from rollout.config import RepetitionDetectionConfig, RunConfig, SamplingConfig, TrackingConfig
 from rollout.config.keys import config_fields
 from rollout.config.limits import value_problems
 
@@ -44,10 +44,10 @@ def column_warnings(run: RunConfig, columns: Iterable[str]) -> Iterator[str]:
     """Columns of the input that look as if they said how to sample: one line each."""
     keys = {field.name for field in dataclasses.fields(run.sampling)}
     for name in columns:
-        if name in keys and name != run.data.prompt_key:
+        if name in keys and name not in (run.data.prompt_key, run.data.sampling_key, run.data.tools_key):
             yield (
                 f"column {name} of the input is kept but not used: every row is sampled with sampling.{name}="
-                f"{getattr(run.sampling, name)}"
+                f"{getattr(run.sampling, name)}; a column of objects is, with data.sampling_key"
             )
 
 
@@ -67,6 +67,39 @@ _NOT_KEPT = {
 """Fields of vLLM's SamplingParams about what a run does not keep: they cost time, and nobody sees what they give."""
 
 
+def sampling_problems(sampling: SamplingConfig, key: str, key_of_others: str) -> Iterator[str]:
+    """Values of `sampling` that contradict each other, or ask for what is not kept: one line for each.
+
+    `key` is where they stand, `key_of_others` where vLLM's other fields do: those of a row are in one column.
+    """
+    if sampling.temperature == 0 and sampling.n_samples > 1:
+        yield (
+            f"{key}.n_samples={sampling.n_samples}: temperature=0 makes every sample of a prompt the same; "
+            f"set {key}.n_samples=1 or a temperature above 0"
+        )
+    if sampling.min_tokens > sampling.max_tokens:
+        yield f"{key}.min_tokens={sampling.min_tokens}: more than max_tokens={sampling.max_tokens}; lower it"
+    for name in sorted({"logprobs", "flat_logprobs"} & sampling.extra.keys()):
+        yield f"{key_of_others}.{name}={sampling.extra[name]}: set sampling.logprobs=processed or raw instead"
+    for name in sorted(_NOT_KEPT & sampling.extra.keys()):
+        yield (
+            f"{key_of_others}.{name}={sampling.extra[name]}: of a response only the text, its tokens and their own "
+            "log-probabilities can be kept; leave it out"
+        )
+    yield from _repetition_problems(sampling.repetition_detection, f"{key}.repetition_detection")
+
+
+def _repetition_problems(rules: RepetitionDetectionConfig, key: str) -> Iterator[str]:
+    if rules.max_pattern_size == 0:
+        if rules.min_pattern_size or rules.min_count:
+            yield f"{key}.max_pattern_size=0: no pattern is looked for; set it to the length of the longest, in tokens"
+        return
+    if rules.min_pattern_size > rules.max_pattern_size:
+        yield f"{key}.min_pattern_size={rules.min_pattern_size}: more than max_pattern_size={rules.max_pattern_size}"
+    if rules.min_count < 2:
+        yield f"{key}.min_count={rules.min_count}: must be at least 2, the times that a pattern comes in a row"
+
+
 def _cross_field_problems(run: RunConfig) -> Iterator[str]:
     data, sampling, hardware = run.data, run.sampling, run.hardware
     if data.shard_index >= data.num_shards >= 1:
@@ -74,20 +107,7 @@ def _cross_field_problems(run: RunConfig) -> Iterator[str]:
             f"data.shard_index={data.shard_index}: data.num_shards={data.num_shards} has shards 0 to "
             f"{data.num_shards - 1}; choose one of them, or raise data.num_shards"
         )
-    if sampling.temperature == 0 and sampling.n_samples > 1:
-        yield (
-            f"sampling.n_samples={sampling.n_samples}: temperature=0 makes every sample of a prompt the same; "
-            "set sampling.n_samples=1 or a temperature above 0"
-        )
-    if sampling.min_tokens > sampling.max_tokens:
-        yield f"sampling.min_tokens={sampling.min_tokens}: more than max_tokens={sampling.max_tokens}; lower it"
-    for name in sorted({"logprobs", "flat_logprobs"} & sampling.extra.keys()):
-        yield f"sampling.extra.{name}={sampling.extra[name]}: set sampling.logprobs=processed or raw instead"
-    for name in sorted(_NOT_KEPT & sampling.extra.keys()):
-        yield (
-            f"sampling.extra.{name}={sampling.extra[name]}: of a response only the text, its tokens and their own "
-            "log-probabilities can be kept; leave it out"
-        )
+    yield from sampling_problems(sampling, "sampling", "sampling.extra")
     if hardware.device == "cpu" and hardware.tensor_parallel_size * hardware.pipeline_parallel_size > 1:
         yield f"hardware.tensor_parallel_size={hardware.tensor_parallel_size}: device=cpu runs one process; set it to 1"
     if hardware.device == "cpu" and hardware.replicas is None:

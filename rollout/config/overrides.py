@@ -4,6 +4,7 @@ Hydra reads a value without knowing what its key is for: `2024_01_05` as a numbe
 are not ASCII not at all. Here such a value is put in Hydra's quotes where the schema says that it is a text.
 """
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -163,6 +164,8 @@ def _wholly_quoted(value: str, kind: Any, is_sweep: bool) -> str:
     is_list = value.startswith("[") and value.endswith("]")
     if is_list and kind is not str and (kind is Any or get_origin(kind) is list):
         return f"[{','.join(map(_part_quoted, _parts(value[1:-1])))}]"
+    if kind is Any and _is_json_object(value):  # whose keys may be such as Hydra has no word for
+        return quoted(without_interpolation(value))
     if value.startswith("{") and value.endswith("}") and (kind is Any or get_origin(kind) is dict):
         pairs = [part.partition(":") for part in _parts(value[1:-1])]
         return f"{{{','.join(f'{name}:{_part_quoted(item.strip())}' for name, _, item in pairs)}}}"
@@ -172,6 +175,13 @@ def _wholly_quoted(value: str, kind: Any, is_sweep: bool) -> str:
         return ",".join(map(_part_quoted, _parts(value)))
     is_resolved = re.search(r"\$\{[^}]*\}", value) is not None
     return quoted(value if is_resolved else without_interpolation(value))
+
+
+def _is_json_object(value: str) -> bool:
+    try:
+        return isinstance(json.loads(value), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _parts(value: str) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rollout.config.echo import EchoConfig
+from rollout.config.structures import RepetitionDetectionConfig, StructuredOutputsConfig
 
 EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
 
@@ -35,6 +36,11 @@ class DataConfig:
     """Which of these blocks this run works on, from 0."""
     system_prompt: str | None = None
     """Put before every chat that does not begin with a system message of its own."""
+    sampling_key: str | None = None
+    """Column that says how its row is sampled: an object (struct or JSON text) of `sampling`'s keys, n_samples too, and
+    of vLLM's SamplingParams; what it leaves out or has as null is the run's."""
+    tools_key: str | None = None
+    """Column of tool definitions for the chat template: a list of objects, or the same as JSON text."""
     drop_columns: list[str] = field(default_factory=list)
     """Input columns to leave out of the output, for example the `responses` of an earlier run."""
     too_long: str = _field("error", choices=("error", "truncate_left", "reduce_max_tokens"))
@@ -99,6 +105,10 @@ class SamplingConfig:
     logprobs: str = _field("none", choices=("none", "processed", "raw"))
     """Keep the log-probability of every generated token, and the token ids: `processed` is that of the distribution it
     was sampled from (after temperature, top_p, ...; what verl, TRL and prime-rl compare with), `raw` is the model's."""
+    structured_outputs: StructuredOutputsConfig = field(default_factory=StructuredOutputsConfig)
+    """What a response may be: at most one of these; vLLM lets the model choose only tokens that fit."""
+    repetition_detection: RepetitionDetectionConfig = field(default_factory=RepetitionDetectionConfig)
+    """Responses that repeat themselves end early, with the finish reason `repetition`."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Any other field of vLLM's SamplingParams; unknown ones, wrong types and log-probabilities are refused at once."""
 

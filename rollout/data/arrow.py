@@ -122,6 +122,16 @@ def cells(column: pa.Array) -> list[Any]:
         return written([_cell(cell) for cell in column], column.type)
 
 
+def without_nulls(value: Any) -> Any:
+    """`value` without its null fields, at every depth.
+
+    Arrow gives every struct of a column the same fields; the ones a row did not have come back as None.
+    """
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
 def shown(column: pa.Array) -> pa.Array:
     """Dates or timestamps as Arrow writes them; one that it cannot write says so."""
     try:

@@ -9,10 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from rollout.config import DataConfig
-from rollout.data.arrow import NOT_UTF8, cells, is_list, is_text, stored
+from rollout.data.arrow import NOT_UTF8, cells, is_list, is_text, stored, without_nulls
 from rollout.data.chat import message_text
 from rollout.data.json_text import load_json
+from rollout.data.row_sampling import read_row_sampling, sampling_column_problems
 from rollout.data.tables import Table, open_table, select
+from rollout.data.tools import Tools, read_tools, tools_column_problems
 from rollout.errors import PromptError, UserError, did_you_mean
 from rollout.files import user_path
 from rollout.records import RESERVED_COLUMNS, Message, Prompt
@@ -48,6 +50,7 @@ def open_input(data: DataConfig) -> Table:
             f"data.drop_columns={error.args[0]}: {path} has no such column; it has {', '.join(table.schema.names)}"
         ) from error
     problems = [*prompt_column_problems(chosen, data.prompt_key, "data.prompt_key")]
+    problems += _steering_problems(chosen, data)
     problems += taken_names(chosen, RESERVED_COLUMNS)
     problems += _shard_problems(table.num_rows, data)
     if problems:
@@ -56,20 +59,42 @@ def open_input(data: DataConfig) -> Table:
 
 
 def read_prompts(table: Table, data: DataConfig) -> Iterator[Prompt]:
-    """Every row of `table` as a Prompt, in order; a row without a usable chat says why in `error`."""
+    """Every row of `table` as a Prompt, in order; a row that cannot be used says why in `error`."""
     row_id = table.first_row
     for batch in table.batches():
-        for value in cells(batch.column(data.prompt_key)):
+        columns = (_cells(batch, column) for column in (data.prompt_key, data.sampling_key, data.tools_key))
+        for chat, sampling, tools in zip(*columns, strict=True):
             try:
                 if row_id in table.bad_rows:
                     raise PromptError(table.bad_rows[row_id])
-                chat = with_system_prompt(parse_chat(value), data.system_prompt)
-                for number, message in enumerate(chat):
-                    _refuse_other_than_text(message, number)
-                yield Prompt(row_id, chat)
+                yield Prompt(row_id, _chat(chat, data), None, _sampling(sampling, data), _tools(tools, data))
             except PromptError as error:
                 yield Prompt(row_id, [], str(error))
             row_id += 1
+
+
+def _cells(batch: pa.RecordBatch, column: str | None) -> list[Any]:
+    return [None] * batch.num_rows if column is None else cells(batch.column(column))
+
+
+def _chat(value: Any, data: DataConfig) -> list[Message]:
+    chat = with_system_prompt(parse_chat(value), data.system_prompt)
+    for number, message in enumerate(chat):
+        _refuse_other_than_text(message, number)
+    return chat
+
+
+def _sampling(value: Any, data: DataConfig) -> dict[str, Any] | None:
+    if data.sampling_key is None:
+        return None
+    found = read_row_sampling(value, data.sampling_key)
+    if found.problems:
+        raise PromptError("; ".join(found.problems))
+    return found.values
+
+
+def _tools(value: Any, data: DataConfig) -> Tools | None:
+    return None if data.tools_key is None else read_tools(value, data.tools_key)
 
 
 def shard_in_words(table: Table, data: DataConfig) -> str:
@@ -202,16 +227,6 @@ def _message(turn: Any, number: int) -> Message:
     return message
 
 
-def without_nulls(value: Any) -> Any:
-    """`value` without its null fields, at every depth.
-
-    Arrow gives every struct of a column the same fields; the ones a row did not have come back as None.
-    """
-    if isinstance(value, dict):
-        return {key: without_nulls(item) for key, item in value.items() if item is not None}
-    return [without_nulls(item) for item in value] if isinstance(value, list) else value
-
-
 def _is_blank(message: Message) -> bool:
     return not message_text(message).strip()
 
@@ -219,15 +234,38 @@ def _is_blank(message: Message) -> bool:
 def prompt_column_problems(table: Table, column: str, key: str) -> Iterator[str]:
     """Why `column`, the value of the config `key`, cannot hold the prompts of `table`: one line or none."""
     if column not in table.schema.names:
-        names = table.schema.names
-        first = next(iter(table.bad_rows.values()), None)
-        empty = f"has no columns{'' if first is None else f' ({first})'}; check what wrote it"
-        yield f"{key}={column}: {table.path} {f'has no such column, {did_you_mean(column, names)}' if names else empty}"
+        yield _missing(table, column, key)
         return
     kind = stored(table.schema.field(column).type)
     item = stored(kind.value_type) if is_list(kind) else pa.null()
     if not (is_text(kind) or pa.types.is_struct(item) or pa.types.is_map(item)):
         yield f"{key}={column}: the column holds {kind}; it must hold text or lists of {{role, content}}"
+
+
+def _missing(table: Table, column: str, key: str) -> str:
+    names = table.schema.names
+    first = next(iter(table.bad_rows.values()), None)
+    empty = f"has no columns{'' if first is None else f' ({first})'}; check what wrote it"
+    return f"{key}={column}: {table.path} {f'has no such column, {did_you_mean(column, names)}' if names else empty}"
+
+
+def _steering_problems(table: Table, data: DataConfig) -> Iterator[str]:
+    """Why the columns that say how a row is sampled, and its tools, cannot be used: a line for each."""
+    used = {data.prompt_key: "data.prompt_key"}
+    checks = (
+        ("data.sampling_key", data.sampling_key, sampling_column_problems),
+        ("data.tools_key", data.tools_key, tools_column_problems),
+    )
+    for key, column, problems in checks:
+        if column is None:
+            continue
+        if column in used:
+            yield f"{key}={column}: the column of {used[column]}; name another, or leave it out"
+        elif column not in table.schema.names:
+            yield _missing(table, column, key)
+        else:
+            yield from problems(table, column)
+        used.setdefault(column, key)
 
 
 def _shard_problems(num_rows: int, data: DataConfig) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rollout.data.prompts import without_nulls
+from rollout.data.arrow import without_nulls
 
 _POSITIONAL = range(-10, 16)  # exponents of ten of numbers that people write without one
 

@@ -5,8 +5,10 @@ drops or doubles a sample shows in the text.
 """
 
 import heapq
+import json
 import time
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -39,11 +41,17 @@ class EchoEngine:
     def configure(self, sampling: SamplingConfig) -> None:
         self._max_tokens, self._logprobs = sampling.max_tokens, sampling.logprobs
 
+    def prepare(self, sampling: SamplingConfig, key: str) -> Any:
+        """It knows no parameters but those that have keys of their own."""
+        if unknown := sorted(sampling.extra):
+            raise PromptError(f"{key}.{unknown[0]}: the echo engine has no such parameter")
+
     def describe(self) -> str:
         return f"max_tokens={self._max_tokens}"
 
-    def render(self, messages: list[Message]) -> Rendered:
-        text = "\n".join(f"{message['role']}: {message['content'] or ''}" for message in messages)
+    def render(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> Rendered:
+        lines = [f"tool: {json.dumps(tool)}" for tool in tools or ()]
+        text = "\n".join([*lines, *(f"{message['role']}: {message['content'] or ''}" for message in messages)])
         words = text.split()
         if self._echo.refuse_word in words:
             raise PromptError(f"refused: {self._echo.refuse_word}")

@@ -1,7 +1,7 @@
 """What the generation stage asks of an engine."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from rollout.config import SamplingConfig
 from rollout.records import Message, Request, Sample
@@ -36,8 +36,10 @@ class Renderer(Protocol):
     bos_token_id: int | None
     """The token every prompt begins with, if the model has one."""
 
-    def render(self, messages: list[Message]) -> Rendered:
-        """The prompt's text and tokens. Raises PromptError when the template refuses the chat."""
+    def render(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> Rendered:
+        """The prompt's text and tokens, with the `tools` that it may call. Raises PromptError when the template refuses
+        the chat.
+        """
         ...
 
     def decode(self, token_ids: list[int]) -> str:
@@ -46,7 +48,7 @@ class Renderer(Protocol):
 
 
 class Engine(Renderer, Protocol):
-    """An engine turns requests into samples, many at a time."""
+    """An engine turns requests into samples, many at a time. `prepare` may be called from another thread too."""
 
     max_num_seqs: int
     """Most samples generated at the same time."""
@@ -55,6 +57,12 @@ class Engine(Renderer, Protocol):
 
     def configure(self, sampling: SamplingConfig) -> None:
         """Sample like this from now on. Raises UserError when the engine does not know or accept one of them."""
+        ...
+
+    def prepare(self, sampling: SamplingConfig, key: str) -> Any:
+        """What a request carries as `parameters` to be sampled like this instead. Raises PromptError, in which `key` is
+        where the row says so, when the engine does not know or accept one of them.
+        """
         ...
 
     def describe(self) -> str:

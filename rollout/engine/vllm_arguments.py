@@ -3,31 +3,33 @@
 vLLM's annotations say what an argument is: values are converted to it, and dictionaries become vLLM's structures.
 """
 
+import copy
 import dataclasses
 import enum
 import inspect
+import re
 import sys
 import typing
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache, partial
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import ConfigDict, PydanticUndefinedAnnotation, PydanticUserError, TypeAdapter, ValidationError
 from vllm import SamplingParams
 from vllm.engine.arg_utils import EngineArgs
-from vllm.sampling_params import RequestOutputKind
+from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
 
-from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
-from rollout.errors import UserError, did_you_mean
+from rollout.config import HardwareConfig, ModelConfig, RepetitionDetectionConfig, SamplingConfig, constraints
+from rollout.errors import PromptError, UserError, did_you_mean
 
 _NUMBERS_ARE_TEXT = ConfigDict(coerce_numbers_to_str=True)  # where text belongs: the config's 42 may have been meant so
 
 PER_REQUEST = {"n", "seed", "output_kind"}
 """Fields of SamplingParams that we set ourselves: one request per sample, a seed of its own, one output at its end."""
 
-_NOT_OF_VLLM = {"n_samples", "seed", "logprobs", "extra"}
-"""Fields of SamplingConfig that are no argument of SamplingParams; the others have vLLM's names."""
+_NOT_OF_VLLM = {"n_samples", "seed", "logprobs", "extra", "structured_outputs", "repetition_detection"}
+"""Fields of SamplingConfig that are no argument of SamplingParams as they are; the others have vLLM's names."""
 
 OF_LOGPROBS = {"logprobs": 0, "flat_logprobs": True}
 """Arguments of SamplingParams that give each sampled token's log-probability, and no others, in plain arrays."""
@@ -47,19 +49,54 @@ _HARDWARE = (
 """Fields of ModelConfig and HardwareConfig that are arguments of vLLM's engine under the same names."""
 
 
-def sampling_kwargs(sampling: SamplingConfig) -> dict[str, Any]:
-    """Arguments of SamplingParams but for the seed. Raises UserError for what vLLM does not accept."""
+def sampling_kwargs(
+    sampling: SamplingConfig, key: str = "sampling", key_of_others: str = "sampling.extra"
+) -> dict[str, Any]:
+    """Arguments of SamplingParams but for the seed. Raises UserError for what vLLM does not accept.
+
+    The lines name `key`, and `key_of_others` for fields of vLLM's that have no key of their own.
+    """
     ours = {field.name: getattr(sampling, field.name) for field in dataclasses.fields(sampling)}
     ours = {name: value for name, value in ours.items() if name not in _NOT_OF_VLLM}
     ours["output_kind"] = RequestOutputKind.FINAL_ONLY
     if sampling.logprobs != "none":
         ours |= OF_LOGPROBS
-    kwargs = ours | _built(SamplingParams, "sampling.extra", sampling.extra, {*ours, *PER_REQUEST})
+    ours |= _structures(sampling)
+    kwargs = ours | _built(SamplingParams, key_of_others, sampling.extra, {*ours, *PER_REQUEST})
     try:
         SamplingParams(**kwargs)
     except Exception as error:  # a ValueError, a TypeError or one of vLLM's own, by its version
-        raise UserError(f"sampling: vLLM refuses these parameters: {refusal(error)}") from error
+        raise UserError(f"{key}: vLLM refuses these parameters: {refusal(error)}") from error
     return kwargs
+
+
+def prepared(sampling: SamplingConfig, key: str, backend: str) -> dict[str, Any]:
+    """The same for the sampling of one row, which stands at `key`; `backend` is the engine's for structured outputs.
+
+    Raises PromptError, for a schema that vLLM cannot use too.
+    """
+    try:
+        kwargs = sampling_kwargs(sampling, key, key)
+    except UserError as error:
+        raise PromptError("; ".join(error.problems)) from error
+    for problem in _refused_constraint(kwargs, key, backend):
+        raise PromptError(problem)
+    return kwargs
+
+
+def backend_of(hardware: HardwareConfig) -> str:
+    """What vLLM uses for structured outputs."""
+    return str(hardware.engine_kwargs.get("structured_outputs_config", {}).get("backend", "auto"))
+
+
+def _structures(sampling: SamplingConfig) -> dict[str, Any]:
+    """The arguments that are structures of vLLM's own; a dictionary in their place breaks the engine core."""
+    given = constraints.constraint(sampling.structured_outputs)
+    found = {"structured_outputs": _structure(StructuredOutputsParams, constraints.KEY, given)} if given else {}
+    if (rules := sampling.repetition_detection) != RepetitionDetectionConfig():
+        key = "sampling.repetition_detection"
+        found["repetition_detection"] = _structure(RepetitionDetectionParams, key, dataclasses.asdict(rules))
+    return found
 
 
 def engine_kwargs(model: ModelConfig, hardware: HardwareConfig, logprobs: str = "none") -> dict[str, Any]:
@@ -85,6 +122,62 @@ def problems(sampling: SamplingConfig, model: ModelConfig, hardware: HardwareCon
             check()
         except UserError as error:
             yield from error.problems
+    yield from _constraint_problems(sampling, hardware)
+
+
+def _constraint_problems(sampling: SamplingConfig, hardware: HardwareConfig) -> Iterator[str]:
+    """Why vLLM would refuse the schema, expression or grammar of every request: one line or none."""
+    try:
+        kwargs = sampling_kwargs(sampling)
+    except UserError:  # which is another line
+        return
+    key = "sampling.extra" if "structured_outputs" in sampling.extra else "sampling"
+    yield from _refused_constraint(kwargs, key, backend_of(hardware))
+
+
+def _refused_constraint(kwargs: dict[str, Any], key: str, backend: str) -> Iterator[str]:
+    """Why vLLM's `backend` would refuse the structured outputs in arguments that stand at `key`: one line or none."""
+    structure = kwargs.get("structured_outputs")
+    if structure is None:
+        return
+    if reason := _refusal_of(_Constraint(repr(structure), structure), backend):
+        name, value = next((name, value) for name, value in vars(structure).items() if value is not None)
+        shown = value if len(str(value)) <= _SHOWN else f"{str(value)[: _SHOWN - 3]}..."
+        yield f"{key}.structured_outputs.{name}={shown}: vLLM refuses it: {reason}"
+
+
+_SHOWN = 80  # characters of a schema in an error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Constraint:
+    """Structured outputs, equal where they say the same: rows often share a schema, and it is looked at once."""
+
+    text: str
+    params: StructuredOutputsParams = dataclasses.field(compare=False)
+
+
+@lru_cache(maxsize=1 << 10)
+def _refusal_of(constraint: _Constraint, backend: str) -> str | None:
+    reasons = list[str]()
+    for validate in _validators(backend):
+        try:
+            # which write into what they are given
+            validate(SamplingParams(structured_outputs=copy.copy(constraint.params)))
+        except Exception as error:  # whatever the library raises about a text that it cannot read
+            reasons.append(refusal(error))
+        else:
+            return None
+    return reasons[-1] if reasons else None
+
+
+def _validators(backend: str) -> list[Callable[[SamplingParams], None]]:
+    """What vLLM asks about a constraint; of several, one that agrees is enough."""
+    from vllm.v1.structured_output.backend_guidance import validate_guidance_grammar
+    from vllm.v1.structured_output.backend_xgrammar import validate_xgrammar_grammar
+
+    known = {"xgrammar": [validate_xgrammar_grammar], "guidance": [validate_guidance_grammar]}
+    return known["xgrammar"] + known["guidance"] if backend == "auto" else known.get(backend, [])
 
 
 def refusal(error: Exception) -> str:
@@ -93,7 +186,12 @@ def refusal(error: Exception) -> str:
     Those are ValueError up to 0.26, and VLLMValidationError since.
     """
     is_said = isinstance(error, ValueError) or type(error).__name__ == "VLLMValidationError"
-    return str(error) if is_said else f"{type(error).__name__}: {error}"
+    text = _PLACE.sub("", str(error)).strip()
+    return text if is_said else f"{type(error).__name__}: {text}"
+
+
+_PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")
+"""What a library in C++ writes before its words: the time, of which two equal runs would differ, and its source."""
 
 
 def _built(owner: type, key: str, given: dict[str, Any], ours: Iterable[str]) -> dict[str, Any]:
@@ -111,7 +209,7 @@ def _built(owner: type, key: str, given: dict[str, Any], ours: Iterable[str]) ->
     return built
 
 
-_KEYS = {"logprobs_mode": "sampling.logprobs"}
+_KEYS = {"logprobs_mode": "sampling.logprobs", "n": "n_samples"}
 """What we call otherwise than vLLM."""
 
 

@@ -50,6 +50,9 @@ class VLLMEngine:
         self._params = vllm_arguments.sampling_kwargs(sampling)
         self._logprobs = sampling.logprobs
 
+    def prepare(self, sampling: SamplingConfig, key: str) -> dict[str, Any]:
+        return vllm_arguments.prepared(sampling, key, self._engine.vllm_config.structured_outputs_config.backend)
+
     def describe(self) -> str:
         params, default = SamplingParams(**self._params), SamplingParams()
         hidden = {*vllm_arguments.PER_REQUEST, *vllm_arguments.OF_LOGPROBS}
@@ -59,8 +62,8 @@ class VLLMEngine:
         said = [f"{name}={getattr(params, name)}" for name in shown]
         return ", ".join(said if self._logprobs == "none" else [*said, f"logprobs={self._logprobs}"])
 
-    def render(self, messages: list[Message]) -> Rendered:
-        return self._renderer.render(messages)
+    def render(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> Rendered:
+        return self._renderer.render(messages, tools)
 
     def decode(self, token_ids: list[int]) -> str:
         return self._renderer.decode(token_ids)
@@ -68,8 +71,10 @@ class VLLMEngine:
     def add(self, request: Request) -> None:
         key = f"{request.row_id}:{request.sample_idx}"
         try:
-            # vLLM changes the params object it is given, so every request gets its own
-            params = SamplingParams(**self._params | {"max_tokens": request.max_tokens, "seed": request.seed})
+            kwargs = self._params if request.parameters is None else request.parameters
+            # vLLM changes the params object it is given, so every request gets its own, and what is in it too
+            own = {"max_tokens": request.max_tokens, "seed": request.seed, **_copied(kwargs)}
+            params = SamplingParams(**kwargs | own)
             self._engine.add_request(key, {"prompt_token_ids": request.prompt_token_ids}, params)
         except EngineDeadError as error:
             raise EngineDied(str(error)) from error
@@ -145,3 +150,9 @@ def _sampled(flat: Any, count: int) -> Logprobs:
 def _engine_kwargs(model: ModelConfig, hardware: HardwareConfig, logprobs: str = "none") -> dict[str, Any]:
     """Arguments of `vllm.LLM`. Raises UserError for an engine_kwargs key that vLLM does not have."""
     return {"model": models.resolve(model.path)} | vllm_arguments.engine_kwargs(model, hardware, logprobs)
+
+
+def _copied(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What of the arguments vLLM writes into."""
+    found = kwargs.get("structured_outputs")
+    return {} if found is None else {"structured_outputs": copy.copy(found)}

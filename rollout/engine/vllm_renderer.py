@@ -5,6 +5,7 @@ Nothing here differs between the two, so what a dry run counts is what a run sam
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from jinja2 import TemplateSyntaxError
@@ -52,11 +53,12 @@ class VLLMRenderer:
                     f"model.path={model.path}: its tokenizer has no chat template; set model.chat_template=FILE.jinja"
                 ) from error
 
-    def render(self, messages: list[Message]) -> Rendered:
+    def render(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> Rendered:
         """As `LLM.chat` does: vLLM brings a chat into the form that templates expect, for one tool calls' arguments."""
         try:
             # vLLM writes into the chat that it is given
-            _, prompt = self._renderer.render_messages(copy.deepcopy(messages), self._chat_params)
+            params = self._chat_params if tools is None else _with_tools(self._chat_params, tools)
+            _, prompt = self._renderer.render_messages(copy.deepcopy(messages), params)
             text, token_ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
             if text is None:
                 text = self._tokenizer.decode(token_ids)
@@ -98,6 +100,10 @@ def chat_params(model: ModelConfig, tokenizer: Any) -> ChatParams:
     tokenize = type(tokenizer).__name__ == "MistralTokenizer"
     kwargs = {"tokenize": tokenize, "add_generation_prompt": begins_a_turn, **own}
     return ChatParams(chat_template=template, chat_template_kwargs=kwargs)
+
+
+def _with_tools(params: ChatParams, tools: list[dict[str, Any]]) -> ChatParams:
+    return replace(params, chat_template_kwargs={**params.chat_template_kwargs, "tools": copy.deepcopy(tools)})
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -16,9 +16,12 @@ class Fitted:
 
 
 def context_problem(run: RunConfig, max_model_len: int) -> str | None:
-    """Why no prompt at all fits into a context of `max_model_len` tokens beside the response that `run` asks for."""
+    """Why no prompt at all fits into a context of `max_model_len` tokens beside the response that `run` asks for.
+
+    None where each row may ask for another length.
+    """
     max_tokens = run.sampling.max_tokens
-    if max_tokens < max_model_len or run.data.too_long == "reduce_max_tokens":
+    if max_tokens < max_model_len or run.data.too_long == "reduce_max_tokens" or run.data.sampling_key is not None:
         return None
     return (
         f"sampling.max_tokens={max_tokens}: the context holds {max_model_len} tokens, prompt included; lower it, or "

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rollout.config import RunConfig
+from rollout.data.row_sampling import sampling_of_row
 from rollout.engine.cache import environment
 from rollout.engine.protocol import Renderer
 from rollout.errors import PromptError, UserError
@@ -75,7 +76,7 @@ class PromptTokens:
     refused: list[Prompt]
     """Those that cannot be sampled, each with its `error`: refused by the template, or too long."""
     too_long: int
-    """Those that do not fit into the context beside `sampling.max_tokens`."""
+    """Those that do not fit into the context beside their `max_tokens`."""
     longest: int | None
     """The row_id of the longest."""
 
@@ -115,12 +116,13 @@ def count_tokens(
             break
         looked_at += 1
         try:
-            token_ids = renderer.render(prompt.messages).token_ids
+            sampling = sampling_of_row(prompt.sampling, run)
+            token_ids = renderer.render(prompt.messages, prompt.tools).token_ids
             counts.add(np.array([len(token_ids)]))
             if len(token_ids) > most:
                 longest, most = prompt.row_id, len(token_ids)
-            too_long += len(token_ids) + run.sampling.max_tokens > renderer.max_model_len
-            fit_to_context(token_ids, run.sampling, renderer.max_model_len, run.data.too_long, renderer.bos_token_id)
+            too_long += len(token_ids) + sampling.max_tokens > renderer.max_model_len
+            fit_to_context(token_ids, sampling, renderer.max_model_len, run.data.too_long, renderer.bos_token_id)
         except PromptError as error:
             refused.append(Prompt(prompt.row_id, [], str(error)))
     refused.sort(key=lambda prompt: prompt.row_id)

@@ -1,12 +1,14 @@
 """Prompts -> requests: one for each sample, with a seed of its own."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from hashlib import blake2b
 from typing import TypeAlias
 
 import numpy as np
 
-from rollout.config import SamplingConfig
+from rollout.config import RunConfig
+from rollout.data.row_sampling import sampling_of_row
 from rollout.engine.protocol import Engine
 from rollout.errors import PromptError
 from rollout.generation.context import fit_to_context
@@ -24,36 +26,36 @@ def sample_seed(seed: int, row_id: int, sample_idx: int) -> int:
     return int.from_bytes(digest) >> 1
 
 
-def requests(
-    prompts: Iterable[Prompt],
-    engine: Engine,
-    sampling: SamplingConfig,
-    owed: Callable[[int], list[int]],
-    too_long: str,
-    keeps_ids: bool = False,
-) -> Feed:
+def requests(prompts: Iterable[Prompt], engine: Engine, run: RunConfig, owed: Callable[[int], list[int]]) -> Feed:
     """What is owed of each prompt, as requests; for a prompt that cannot be sampled, as failed samples.
 
-    `owed(row_id)` gives the sample indices still to be generated, `too_long` is `data.too_long`. With `keeps_ids` the
-    samples are to have the token ids of prompt and response.
+    `owed(row_id)` gives the sample indices still to be generated.
     """
     for prompt in prompts:
         indices = owed(prompt.row_id)
         if not indices:
             continue
-        seeds = {index: sample_seed(sampling.seed, prompt.row_id, index) for index in indices}
+        seeds = {index: sample_seed(run.sampling.seed, prompt.row_id, index) for index in indices}
         try:
-            if prompt.error is not None:
-                raise PromptError(prompt.error)
-            token_ids = engine.render(prompt.messages).token_ids
-            ready = fit_to_context(token_ids, sampling, engine.max_model_len, too_long, engine.bos_token_id)
+            template = _ready(prompt, engine, run)
         except PromptError as error:
             yield from (failed_sample(prompt.row_id, index, seed, str(error)) for index, seed in seeds.items())
         else:
-            cut = engine.decode(ready.removed) if ready.removed else None
-            kept = _kept(ready.token_ids) if keeps_ids else None
             for index, seed in seeds.items():
-                yield Request(prompt.row_id, index, seed, ready.token_ids, ready.max_tokens, cut, kept)
+                yield replace(template, sample_idx=index, seed=seed)
+
+
+def _ready(prompt: Prompt, engine: Engine, run: RunConfig) -> Request:
+    """The request that those of all samples of `prompt` are like. Raises PromptError where it cannot be sampled."""
+    if prompt.error is not None:
+        raise PromptError(prompt.error)
+    sampling = sampling_of_row(prompt.sampling, run)
+    parameters = engine.prepare(sampling, str(run.data.sampling_key)) if prompt.sampling else None
+    token_ids = engine.render(prompt.messages, prompt.tools).token_ids
+    ready = fit_to_context(token_ids, sampling, engine.max_model_len, run.data.too_long, engine.bos_token_id)
+    cut = engine.decode(ready.removed) if ready.removed else None
+    kept = _kept(ready.token_ids) if run.extra_columns else None
+    return Request(prompt.row_id, 0, 0, ready.token_ids, ready.max_tokens, cut, kept, parameters)
 
 
 def _kept(token_ids: list[int]) -> TokenIds:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from rollout.config import RunConfig
 from rollout.data.prompts import read_prompts, watch_roles
+from rollout.data.row_sampling import SampleCounts, sample_counts
 from rollout.data.tables import Table
 from rollout.engine import communication
 from rollout.engine.cache import EngineSpec, Loaded, acquire, release
@@ -57,6 +59,11 @@ class Session:
     def run(self) -> RunConfig:
         return self.record.config
 
+    @cached_property
+    def counts(self) -> SampleCounts:
+        """How many samples each row of the table gets."""
+        return sample_counts(self.table, self.run)
+
 
 def generate_owed(session: Session, done: Finished) -> Snapshot:
     """Load the engine and generate what is owed, with an engine that died started again. Returns the final numbers.
@@ -96,11 +103,11 @@ def load(run: RunConfig, log_file: Path) -> Loaded:
     log.info("engine %s", "reused" if loaded.reused else f"ready after {duration(loaded.seconds)}")
     if loaded.safer and not loaded.reused:
         log.info("its GPUs exchange data in a safer way than vLLM's fastest: %s", " ".join(loaded.safer))
-    engine, sampling = loaded.engine, run.sampling
+    engine = loaded.engine
     if problem := context_problem(run, engine.max_model_len):
         raise UserError(problem)
-    engine.configure(sampling)
-    log.info("sampling: n_samples=%d, %s, seed=%d", sampling.n_samples, engine.describe(), sampling.seed)
+    engine.configure(run.sampling)
+    log.info("%s", sampling_in_words(run, engine.describe()))
     return loaded
 
 
@@ -136,6 +143,12 @@ def _reason(run: RunConfig, error: Exception, printed: str, timed_out: bool) -> 
     return explain(run, f"{error}\n{printed}")
 
 
+def sampling_in_words(run: RunConfig, described: str) -> str:
+    """How a run samples, for the log; `described` is what its engine says."""
+    own = "" if run.data.sampling_key is None else f"; column {run.data.sampling_key} says what is otherwise for a row"
+    return f"sampling: n_samples={run.sampling.n_samples}, {described}, seed={run.sampling.seed}{own}"
+
+
 def sample_all(session: Session, engine: Engine, progress: Progress, failed: set[tuple[int, int]]) -> Snapshot:
     """Generate every sample that the session's journal does not hold. Returns the final numbers.
 
@@ -146,7 +159,7 @@ def sample_all(session: Session, engine: Engine, progress: Progress, failed: set
     """
     run, table, run_dir = session.run, session.table, session.run_dir
     _log_first_prompt(run, table, engine)
-    done = finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row)
+    done = finished(run_dir, session.counts)
     journal = Journal(run_dir, run.store, extras=run.extra_columns)
     check_errors = error_limit(run, table.num_rows)
 
@@ -154,7 +167,7 @@ def sample_all(session: Session, engine: Engine, progress: Progress, failed: set
         return [index for index in done.owed(row_id) if (row_id, index) not in failed]
 
     prompts = watch_roles(read_prompts(table, run.data), log.warning)
-    feed = requests(prompts, engine, run.sampling, owed, run.data.too_long, keeps_ids=bool(run.extra_columns))
+    feed = requests(prompts, engine, run, owed)
 
     def keep(sample: Sample) -> None:
         journal.add(sample)
@@ -214,7 +227,7 @@ def _log_first_prompt(run: RunConfig, table: Table, engine: Engine) -> None:
         if prompt.error is not None:
             continue
         with suppress(PromptError):
-            log.info(FIRST_PROMPT, prompt.row_id, engine.render(prompt.messages).text)
+            log.info(FIRST_PROMPT, prompt.row_id, engine.render(prompt.messages, prompt.tools).text)
             return
 
 

@@ -32,9 +32,12 @@ _FACTS = {
     "top_p": "sampling.top_p",
     "max_tokens": "sampling.max_tokens",
     "seed": "sampling.seed",
+    "rows' own": "data.sampling_key",
     "input": "data.path",
     "device": "hardware.device",
 }
+_SELDOM = {"data.sampling_key"}
+"""Of these facts, those that only some runs have."""
 
 
 def report(
@@ -76,7 +79,7 @@ def _run(record: RunRecord, run_dir: Path) -> Run:
         "ended": record.ended,
         "command": typed_command(record.provenance.command),
         "run_dir": str(run_dir),
-        "facts": [(name, settings[key]) for name, key in _FACTS.items()],
+        "facts": [(name, settings[key]) for name, key in _FACTS.items() if key not in _SELDOM or settings[key]],
         "config": settings,
         "provenance": _flat(asdict(record.provenance)),
         "totals": None if record.totals is None else asdict(record.totals),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rollout.config import RunConfig
+from rollout.config import RunConfig, constraints
 from rollout.data.prompts import read_prompts, watch_roles
 from rollout.engine import models, vllm_worker
 from rollout.engine.cache import EngineSpec, acquire_replicas
@@ -19,7 +19,14 @@ from rollout.engine.content import content_beside
 from rollout.engine.protocol import EngineStats
 from rollout.errors import EngineDied, UserError
 from rollout.files import short
-from rollout.generation.session import FIRST_PROMPT, Session, error_limit, model_name, report_progress
+from rollout.generation.session import (
+    FIRST_PROMPT,
+    Session,
+    error_limit,
+    model_name,
+    report_progress,
+    sampling_in_words,
+)
 from rollout.records import Outcome, Prompt
 from rollout.replicas.dispatcher import Dispatcher, Task
 from rollout.replicas.messages import Job, Ready, ReplicaLost, Report
@@ -262,13 +269,13 @@ class Driver:
             self._check_errors(outcome)
 
     def _log_ready(self, index: int, ready: Ready) -> None:
-        worker, sampling = self._workers[index], self._session.run.sampling
+        worker = self._workers[index]
         took = "reused" if ready.reused else f"ready after {duration(ready.seconds)}"
         log.info("replica %d on %s%s: %s", index, ready.host, f", GPU {ready.gpus}" if ready.gpus else "", took)
         if ready.safer and not ready.reused:
             log.info("its GPUs exchange data in a safer way than vLLM's fastest: %s", " ".join(ready.safer))
         if index == 0 and not worker.restarts:
-            log.info("sampling: n_samples=%d, %s, seed=%d", sampling.n_samples, ready.sampling, sampling.seed)
+            log.info("%s", sampling_in_words(self._session.run, ready.sampling))
             if worker.job.first is not None and ready.rendered is not None:
                 log.info(FIRST_PROMPT, worker.job.first.row_id, ready.rendered)
 
@@ -281,9 +288,9 @@ class Driver:
 
     def _await_parts(self) -> None:
         """Until this machine sees every sample that the replicas have stored. Raises UserError when it does not."""
-        run, table, run_dir = self._session.run, self._session.table, self._session.run_dir
+        run_dir = self._session.run_dir
         deadline = time.monotonic() + _SHARED_SECONDS
-        while finished(run_dir, table.num_rows, run.sampling.n_samples, table.first_row, failed_too=True).num_owed:
+        while finished(run_dir, self._session.counts, failed_too=True).num_owed:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"{short(run_dir)}: what other machines wrote does not appear here; check the shared file system, "
@@ -309,7 +316,8 @@ def one_engine(run: RunConfig, kv_cache_bytes: int | None = None) -> RunConfig:
         gpu_memory_utilization=hardware.gpu_memory_utilization / hardware.replicas_per_gpu,
         engine_kwargs=cache | hardware.engine_kwargs,
     )
-    return dataclasses.replace(run, hardware=share, model=models.with_absolute_paths(run.model))
+    sampling = constraints.with_schema_read(run.sampling)
+    return dataclasses.replace(run, hardware=share, model=models.with_absolute_paths(run.model), sampling=sampling)
 
 
 def _first_prompt(session: Session) -> Prompt | None:

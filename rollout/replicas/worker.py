@@ -97,11 +97,9 @@ class _Work:
     def give(self, tasks: list[Task], flush: bool) -> None:
         """Render the tasks' prompts and queue what comes of them."""
         self._flush = flush
-        run = self.job.run
         for task in tasks:
             assert self._engine is not None
-            owed, keeps_ids = partial(_owed, task), bool(run.extra_columns)
-            feed = requests([task.prompt], self._engine, run.sampling, owed, run.data.too_long, keeps_ids)
+            feed = requests([task.prompt], self._engine, self.job.run, partial(_owed, task))
             self._source.chunks.put(list(feed))
 
     def report(self, seconds: float) -> Report:
@@ -197,7 +195,7 @@ def _ready(loaded: Loaded, job: Job) -> Ready:
     rendered = None
     if job.first is not None:
         with suppress(PromptError):
-            rendered = engine.render(job.first.messages).text
+            rendered = engine.render(job.first.messages, job.first.tools).text
     return Ready(
         capacity=WINDOW * engine.max_num_seqs,
         seconds=loaded.seconds,

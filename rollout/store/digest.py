@@ -4,7 +4,6 @@ Of hardware only what changes the arithmetic is in it; the rest decides how fast
 `sampling.n_samples` and `data.limit`: more samples or rows are added to the ones that are there.
 """
 
-import dataclasses
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache, partial
@@ -12,7 +11,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from rollout.config import RunConfig
+from rollout.config import RunConfig, SamplingConfig, constraints
 from rollout.config.keys import config_fields
 from rollout.data.tables import Table
 from rollout.engine import content
@@ -23,7 +22,8 @@ from rollout.files import user_path
 Digest = dict[str, Any]
 """Config key -> its value as JSON keeps it, or a hash of what the value names."""
 
-_NOT_SAMPLES = {"n_samples"}  # of sampling
+_NOT_SAMPLES = {"sampling.n_samples"}
+_SCHEMA = f"{constraints.KEY}.json"
 
 ENGINE_KWARGS = "hardware.engine_kwargs"
 
@@ -49,7 +49,6 @@ def digest(run: RunConfig, table: Table) -> Digest:
 
     The content of the model is added once it is known, see `rollout.engine.content`.
     """
-    sampling = dataclasses.asdict(run.sampling)
     values = {
         "model.path": _identity(run.model.path),
         "model.revision": run.model.revision,
@@ -63,9 +62,11 @@ def digest(run: RunConfig, table: Table) -> Digest:
         "hardware.kv_cache_dtype": run.hardware.kv_cache_dtype,
         "hardware.batch_invariant": run.hardware.batch_invariant,
         ENGINE_KWARGS: _without_memory(run.hardware.engine_kwargs),
-        **{f"sampling.{name}": value for name, value in sampling.items() if name not in _NOT_SAMPLES},
+        **_of_sampling(run.sampling),
         "data.path": _file_hash(str(table.path)),
         "data.prompt_key": run.data.prompt_key,
+        "data.sampling_key": run.data.sampling_key,
+        "data.tools_key": run.data.tools_key,
         "data.system_prompt": run.data.system_prompt,
         "data.drop_columns": run.data.drop_columns,
         "data.too_long": run.data.too_long,
@@ -129,6 +130,12 @@ def _different_content(key: str, then: str, here: str) -> str:
         f"{config_key(key)}: the files there are {here}, and this run was "
         f"made with {then}; {cure}, or start a new run for it"
     )
+
+
+def _of_sampling(sampling: SamplingConfig) -> Digest:
+    """Every key of `sampling`; of a JSON schema what it says, wherever it stands."""
+    values = {key: field.value for key, field in config_fields(sampling, "sampling.") if key not in _NOT_SAMPLES}
+    return values | {_SCHEMA: constraints.constraint(sampling.structured_outputs).get("json")}
 
 
 def _without_memory(values: Mapping[str, Any]) -> Digest:

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rollout.data.arrow import is_list, joined, sizes
+from rollout.data.row_sampling import SampleCounts
 from rollout.data.tables import BATCH_BYTES, Table, parquet_writer
 from rollout.files import replacing
 from rollout.records import EXTRAS, Totals, extras_of, rollout_fields, sample_schema
@@ -27,10 +28,10 @@ _STEP_BYTES = 64 << 20
 
 
 def finalize(
-    run_dir: Path, table: Table, n_samples: int, metadata: dict[str, str], extras: Collection[str] = ()
+    run_dir: Path, table: Table, counts: SampleCounts, metadata: dict[str, str], extras: Collection[str] = ()
 ) -> Totals:
-    """Write `rollouts.parquet` from the journal and the input; `metadata` goes to its footer, `extras` are the run's
-    `extra_columns`.
+    """Write `rollouts.parquet` from the journal and the input: of each row as many samples as `counts` says. `metadata`
+    goes to its footer, `extras` are the run's `extra_columns`.
 
     Returns its totals. Raises RuntimeError when a sample is missing: only a complete journal can be merged.
     """
@@ -39,7 +40,7 @@ def finalize(
     row_id, totals = table.first_row, Totals()
     with replacing(run_dir / OUTPUT) as partial, parquet_writer(partial, schema) as writer:
         for batch in table.batches():
-            for group in row_groups(_answered(batch, row_id, journal, n_samples, schema)):
+            for group in row_groups(_answered(batch, row_id, journal, counts, schema)):
                 writer.write_batch(group)
                 totals += _totals(group)
             row_id += batch.num_rows
@@ -47,22 +48,24 @@ def finalize(
 
 
 def _answered(
-    batch: pa.RecordBatch, first_row: int, journal: "_JournalReader", n_samples: int, schema: pa.Schema
+    batch: pa.RecordBatch, first_row: int, journal: "_JournalReader", counts: SampleCounts, schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     """The rows of `batch`, of which `first_row` is the first one's row_id, with their samples, a few rows at a time."""
-    num_rows = max(1, journal.step // n_samples)
-    for row_id in range(first_row, first_row + batch.num_rows, num_rows):
-        rows = batch.slice(row_id - first_row, num_rows)
+    row_id, end = first_row, first_row + batch.num_rows
+    while row_id < end:
+        rows = batch.slice(row_id - first_row, counts.rows_within(row_id, journal.step))
+        asked = counts.of_rows(row_id, rows.num_rows)
         samples, prompts = _without_prompts(journal.rows_below(row_id + rows.num_rows), row_id, rows.num_rows)
-        samples = samples.filter(pc.less(samples.column("sample_idx"), n_samples))
-        positions = _positions(samples, row_id, rows.num_rows, n_samples)
+        samples = samples.filter(asked.asks_for(samples))
+        positions = _positions(samples, asked)
         narrow, samples = samples.schema, samples.cast(_wide(samples.schema))
         num_bytes = _num_bytes(samples, positions) + (0 if prompts is None else int(sizes(prompts).sum()))
         for start, stop in _pieces(rows.num_rows, num_bytes):
-            chosen = samples.take(positions[start * n_samples : stop * n_samples]).cast(narrow)
+            chosen = samples.take(positions[asked.places[start] : asked.places[stop]]).cast(narrow)
             about = None if prompts is None else prompts.slice(start, stop - start)
-            columns = _rollout_columns(chosen, about, row_id + start, n_samples)
+            columns = _rollout_columns(chosen, about, asked.of_rows(row_id + start, stop - start))
             yield pa.RecordBatch.from_arrays([*rows.slice(start, stop - start).columns, *columns], schema=schema)
+        row_id += rows.num_rows
 
 
 def _wide(schema: pa.Schema) -> pa.Schema:
@@ -176,54 +179,54 @@ def _pieces(num_rows: int, num_bytes: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + rows, num_rows)
 
 
-def _rollout_columns(samples: pa.Table, prompts: pa.Array | None, first_row: int, n_samples: int) -> list[pa.Array]:
-    """Our columns of rollouts.parquet for the rows from `first_row` on, out of their samples in output order."""
-    num_rows = samples.num_rows // n_samples
-    offsets = pa.array(np.arange(num_rows + 1, dtype=np.int32) * n_samples)
+def _rollout_columns(samples: pa.Table, prompts: pa.Array | None, counts: SampleCounts) -> list[pa.Array]:
+    """Our columns of rollouts.parquet for the rows of `counts`, out of their samples in output order."""
+    offsets = pa.array(counts.places, pa.int32())
 
     def lists(name: str) -> pa.Array:
         return pa.ListArray.from_arrays(offsets, samples.column(name).combine_chunks())
 
     return [
-        pa.array(np.arange(first_row, first_row + num_rows, dtype=np.int64)),
+        pa.array(np.arange(counts.first_row, counts.first_row + counts.num_rows, dtype=np.int64)),
         lists("response"),
         lists("finish_reason"),
-        _num_prompt_tokens(samples.column("num_prompt_tokens"), n_samples),
+        _num_prompt_tokens(samples.column("num_prompt_tokens"), counts),
         lists("num_generated_tokens"),
         lists("seed"),
-        _texts(samples.column("error"), num_rows, n_samples),
-        _texts(samples.column("truncated_prompt"), num_rows, n_samples),
+        _texts(samples.column("error"), counts),
+        _texts(samples.column("truncated_prompt"), counts),
         *([] if prompts is None else [prompts]),
         *(lists(name) for name, extra in EXTRAS.items() if extra.is_listed and name in samples.schema.names),
     ]
 
 
-def _positions(samples: pa.Table, first_row: int, num_rows: int, n_samples: int) -> npt.NDArray[np.int64]:
-    """Where in `samples` each (row, sample) stands, in output order.
+def _positions(samples: pa.Table, counts: SampleCounts) -> npt.NDArray[np.int64]:
+    """Where in `samples`, all of them asked for, each (row, sample) stands, in output order.
 
     A sample that failed first and succeeded later is there twice: the success counts, and of equals the oldest.
     """
-    slot = (samples.column("row_id").to_numpy() - first_row) * n_samples + samples.column("sample_idx").to_numpy()
+    slot = counts.places_of(samples)
     failed = samples.column("error").is_valid().to_numpy()
-    found = np.full(num_rows * n_samples, -1, dtype=np.int64)
+    found = np.full(counts.total, -1, dtype=np.int64)
     for group in (np.flatnonzero(failed)[::-1], np.flatnonzero(~failed)[::-1]):
         found[slot[group]] = group  # of several writes to one slot the last stays
     if missing := int((found < 0).sum()):
-        raise RuntimeError(
-            f"{missing} samples of rows {first_row} to {first_row + num_rows - 1} are not in the journal"
-        )
+        last_row = counts.first_row + counts.num_rows - 1
+        raise RuntimeError(f"{missing} samples of rows {counts.first_row} to {last_row} are not in the journal")
     return found
 
 
-def _num_prompt_tokens(column: pa.ChunkedArray, n_samples: int) -> pa.Array:
+def _num_prompt_tokens(column: pa.ChunkedArray, counts: SampleCounts) -> pa.Array:
     """One count per row; null where no sample of the row got as far as being tokenised."""
-    tokens = column.fill_null(-1).to_numpy().reshape(-1, n_samples).max(axis=1)
+    tokens = np.maximum.reduceat(column.fill_null(-1).to_numpy(), counts.places[:-1])
     return pa.array(tokens, pa.int32(), mask=tokens < 0)
 
 
-def _texts(column: pa.ChunkedArray, num_rows: int, n_samples: int) -> pa.Array:
+def _texts(column: pa.ChunkedArray, counts: SampleCounts) -> pa.Array:
     """One text per row: the different texts of its samples, or null."""
-    texts: list[dict[str, None]] = [{} for _ in range(num_rows)]
-    for position in np.flatnonzero(column.is_valid().to_numpy()):
-        texts[position // n_samples][column[position].as_py()] = None
+    texts: list[dict[str, None]] = [{} for _ in range(counts.num_rows)]
+    places = np.flatnonzero(column.is_valid().to_numpy())
+    rows = np.searchsorted(counts.places, places, "right") - 1
+    for row, position in zip(rows, places, strict=True):
+        texts[row][column[position].as_py()] = None
     return pa.array(["; ".join(found) if found else None for found in texts], pa.string())

@@ -40,7 +40,8 @@ def _tokens(record: RunRecord, made_by: Provenance) -> dict[str, str | float | N
     sampling = record.config.sampling
     names = ("logprobs", "temperature", "top_p", "top_k", "min_p")
     vocabulary = None if made_by.model is None else made_by.model.vocabulary
-    return {**{name: getattr(sampling, name) for name in names}, "vocabulary": vocabulary}
+    own = {"sampling_key": key} if (key := record.config.data.sampling_key) is not None else {}
+    return {**{name: getattr(sampling, name) for name in names}, **own, "vocabulary": vocabulary}
 
 
 def digest_text(digest: Digest) -> str:

@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.config import StoreConfig
+from rollout.data.row_sampling import SampleCounts
 from rollout.errors import UserError
 from rollout.files import partial_of, replacing
 from rollout.records import EXTRAS, SAMPLE_SCHEMA, Outcome, Sample, TokenIds, sample_schema
@@ -130,9 +131,8 @@ class Finished:
     """Which samples the journal holds; a failed sample is not finished."""
 
     mask: npt.NDArray[np.bool_]
-    """Shape (rows, n_samples)."""
-    first_row: int = 0
-    """Whose samples the first line of the mask is about, as a row_id."""
+    """One for every place of `counts`."""
+    counts: SampleCounts
 
     @property
     def num_done(self) -> int:
@@ -146,22 +146,23 @@ class Finished:
 
     def owed(self, row_id: int) -> list[int]:
         """The sample indices of one row still to be generated."""
-        return [int(index) for index in np.flatnonzero(~self.mask[row_id - self.first_row])]
+        row = row_id - self.counts.first_row
+        first, end = self.counts.places[row : row + 2]
+        return [int(index) for index in np.flatnonzero(~self.mask[first:end])]
 
 
-def finished(run_dir: Path, num_rows: int, n_samples: int, first_row: int = 0, failed_too: bool = False) -> Finished:
-    """Read the journal of the `num_rows` rows from `first_row` on: one bit of a byte per sample.
+def finished(run_dir: Path, counts: SampleCounts, failed_too: bool = False) -> Finished:
+    """Read the journal: of the samples that are asked for, one bit of a byte each.
 
     With `failed_too`, samples that failed count. Raises UserError for a part that cannot be read.
     """
-    mask = np.zeros((num_rows, n_samples), dtype=np.bool_)
+    mask = np.zeros(counts.total, dtype=np.bool_)
     for path in parts(run_dir):
         part = read_part(path, ["row_id", "sample_idx", "error"])
-        row, sample_idx = part.column("row_id").to_numpy() - first_row, part.column("sample_idx").to_numpy()
+        part = part.filter(counts.asks_for(part))
         is_done = part.column("error").is_null().to_numpy() | failed_too
-        asked = (row < num_rows) & (sample_idx < n_samples) & is_done
-        mask[row[asked], sample_idx[asked]] = True
-    return Finished(mask, first_row)
+        mask[counts.places_of(part)[is_done]] = True
+    return Finished(mask, counts)
 
 
 def remove_partial_files(run_dir: Path, names: Iterable[str]) -> None:

@@ -156,9 +156,11 @@ def _distribution_row(name: str, values: Distribution | None) -> list[str]:
 def _warnings(analysis: Analysis | None, record: RunRecord) -> list[str]:
     warnings = []
     if analysis is not None and analysis.truncated_fraction > _TRUNCATION_WARNING:
-        max_tokens = record.config.sampling.max_tokens
+        run = record.config
+        own = "" if run.data.sampling_key is None else f", or by what column {run.data.sampling_key} says instead"
         warnings.append(
-            f"{analysis.truncated_fraction:.0%} of the responses were cut off by sampling.max_tokens={max_tokens}"
+            f"{analysis.truncated_fraction:.0%} of the responses were cut off by "
+            f"sampling.max_tokens={run.sampling.max_tokens}{own}"
         )
     if analysis is not None and analysis.errors:
         reason, count = next(iter(analysis.errors.items()))

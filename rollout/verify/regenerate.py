@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rollout.config import RunConfig
 from rollout.data.prompts import read_prompts
+from rollout.data.row_sampling import sample_counts
 from rollout.data.tables import Table
 from rollout.errors import EngineDied, UserError
 from rollout.generation.loop import generate
@@ -43,15 +44,17 @@ def regenerate(
     start or dies, or a row has not as many responses as the run.
     """
     engine = load(run, scratch / LOG).engine
-    progress = Progress(rows * run.sampling.n_samples, 0)
+    counts = sample_counts(table, run)
+    chosen = [row for row in range(table.num_rows) if is_chosen(row, rows, table.num_rows)]
+    progress = Progress(sum(counts.of(table.first_row + row) for row in chosen), 0)
     found, waiting, taken = Comparison(), dict[int, dict[str, Any]](), Counter[int]()
 
     def prompts() -> Iterator[Prompt]:  # called in the feeder's thread, ahead of the engine
         for prompt, row in zip(read_prompts(table, run.data), _recorded_rows(recorded, rows), strict=True):
             if row is not None:
-                if len(row["responses"] or []) != run.sampling.n_samples:
+                if len(row["responses"] or []) != (asked := counts.of(prompt.row_id)):
                     raise UserError(
-                        f"{recorded.path}: row {prompt.row_id} has not the run's {run.sampling.n_samples} responses; "
+                        f"{recorded.path}: row {prompt.row_id} has not the run's {asked} responses; "
                         f"delete the file and `{resume_command(recorded.path.parent)}`, which writes it again"
                     )
                 waiting[prompt.row_id] = row
@@ -68,7 +71,7 @@ def regenerate(
     def owed(row_id: int) -> list[int]:
         return [*range(len(waiting[row_id]["responses"]))]
 
-    feed = requests(prompts(), engine, run.sampling, owed, run.data.too_long, keeps_ids=bool(run.extra_columns))
+    feed = requests(prompts(), engine, run, owed)
     with progress_view(console) as show, progress.watching(engine.stats), stop.deferred():
         due_to_show = every(0.5)
 

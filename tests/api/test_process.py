@@ -23,6 +23,7 @@ from omegaconf import OmegaConf
 from omegaconf.basecontainer import BaseContainer
 
 import rollout
+from rollout.data.row_sampling import SampleCounts
 from rollout.engine.cache import ENVIRONMENT
 from rollout.engine.echo_engine import EchoEngine
 from rollout.store.journal import finished
@@ -150,7 +151,7 @@ def test_an_interrupted_call_keeps_what_is_finished_and_says_how_to_continue() -
     )
     assert run.record.status == "interrupted"
     assert "interrupted" in repr(run)
-    done = finished(run.path, len(PROMPTS), 2).num_done
+    done = finished(run.path, SampleCounts.equal(len(PROMPTS), 2)).num_done
     assert 0 < done < 80
     with pytest.raises(rollout.UserError, match=r"the run is interrupted; finish it with resume\(\)"):
         run.dataframe()

@@ -32,7 +32,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 BAD_COMMANDS: list[tuple[str, str, str | None]] = [
-    ("sampling=hot", "sampling=hot: no such preset; choose from default, greedy, high_temp", "sampling=greedy"),
+    (
+        "sampling=hot",
+        "sampling=hot: no such preset; choose from default, greedy, high_temp, structured, thinking",
+        "sampling=greedy",
+    ),
     ("experiment=none_such", "experiment=none_such: no such preset; choose from demo, quick_test", "experiment=demo"),
     ("sampling.temprature=1", "sampling.temprature: no such key, did you mean sampling.temperature?", None),
     ("+sampling.top=1", "sampling.top: no such key, did you mean sampling.stop or sampling.top_p?", "sampling.top_p=1"),

@@ -41,7 +41,7 @@ FILES = {"input.parquet", "my file.jsonl", "a=b.csv", "数据.csv", "./-x.csv", 
     ("line", "expected"),
     [
         ("fla", {"flatten"}),
-        ("sampling=", {"sampling=default", "sampling=greedy", "sampling=high_temp"}),
+        ("sampling=", {f"sampling={name}" for name in ("default", "greedy", "high_temp", "structured", "thinking")}),
         ("hardware=d", {"hardware=debug", "hardware=dual_gpu"}),
         ("sampling.t", {"sampling.temperature=", "sampling.top_k=", "sampling.top_p="}),
         ("postprocess.s", {"postprocess.steps=", "postprocess.score."}),

@@ -1,5 +1,6 @@
 """Every field has one home: its default, its limits and its documentation; presets hold only what differs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from rollout.config import RunConfig
+from rollout.config import RunConfig, StructuredOutputsConfig
 from rollout.config.check import check, column_warnings, config_warnings
+from rollout.config.constraints import constraint
 from rollout.config.fields import build
 from rollout.config.keys import config_fields
 from rollout.config.presets import conf_dir
+from rollout.errors import UserError
+from rollout.preflight import preflight
+from tests.commands import ECHO
 from tests.conftest import composed
 
 CONF = Path(conf_dir())
@@ -349,5 +354,57 @@ def test_wandb_takes_the_longest_names_that_are_allowed() -> None:
 def test_a_column_that_is_called_like_a_sampling_key_is_doubted() -> None:
     run = composed("sampling.temperature=0.5", "data.prompt_key=seed")
     assert list(column_warnings(run, ["prompt", "temperature", "seed", "answer"])) == [
-        "column temperature of the input is kept but not used: every row is sampled with sampling.temperature=0.5"
+        "column temperature of the input is kept but not used: every row is sampled with sampling.temperature=0.5; "
+        "a column of objects is, with data.sampling_key"
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("{min_count: 3}", "max_pattern_size=0: no pattern is looked for"),
+        (
+            "{max_pattern_size: 2, min_pattern_size: 3, min_count: 2}",
+            "min_pattern_size=3: more than max_pattern_size=2",
+        ),
+        ("{max_pattern_size: 2}", "min_count=0: must be at least 2"),
+    ],
+)
+def test_a_repetition_that_can_never_be_found_is_refused(given: str, line: str) -> None:
+    (found,) = check(composed(f"sampling.repetition_detection={given}", "hardware=cpu"))
+    assert found.startswith(f"sampling.repetition_detection.{line}")
+
+
+JSON_SCHEMA = {"type": "object", "properties": {"a b": {"$ref": "#/x", "pattern": "${y}, [z]"}}}
+
+
+def test_a_json_schema_is_typed_as_json_as_hydras_dictionary_or_as_the_name_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a schema.json"
+    path.write_text(json.dumps(JSON_SCHEMA))
+    key = "sampling.structured_outputs.json"
+    for value in (json.dumps(JSON_SCHEMA), str(path)):
+        assert constraint(composed(f"{key}={value}").sampling.structured_outputs) == {"json": JSON_SCHEMA}
+    typed = composed("sampling=structured", f"{key}={{type: object, required: [a]}}").sampling.structured_outputs
+    assert constraint(typed) == {"json": {"type": "object", "required": ["a"]}}
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ({"json": "missing.json"}, ".json=missing.json: cannot be read (No such file or directory); check the path"),
+        ({"json": "schema.yaml"}, ".json=schema.yaml: give a JSON schema, or the name of a file that ends in .json"),
+        ({"json": "{type"}, ".json={type: not JSON (Expecting property name"),
+        ({"json": [1]}, ".json=[1]: a JSON schema is an object, and this is list"),
+        ({"regex": "a", "choice": ["b"]}, ": regex and choice are given; a response can be one of them"),
+    ],
+)
+def test_a_constraint_that_cannot_be_read_is_one_line(
+    given: dict[str, Any], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = composed(*ECHO)
+    run.sampling.structured_outputs = StructuredOutputsConfig(**given)
+    with pytest.raises(UserError) as refused:
+        preflight(run)
+    (found,) = refused.value.problems
+    assert found.startswith(f"sampling.structured_outputs{line}")

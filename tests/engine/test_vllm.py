@@ -5,6 +5,7 @@ Tests of one engine stand together, because other hardware ends it: first the de
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 
 import rollout
+from benchmarks.per_row import parameters, unequal
 from rollout.cli import saved_config
 from rollout.cli.compose import compose_run
 from rollout.config import ModelConfig, RunConfig
 from rollout.data.prompts import parse_chat
+from rollout.data.tools import read_tools
 from rollout.engine.cache import EngineSpec, acquire, release
 from rollout.errors import PromptError, UserError
 from rollout.generation.prompt_tokens import NoTokenizer, load_renderer
@@ -263,6 +266,101 @@ def test_extra_sampling_parameters_reach_vllm(folder: Path) -> None:
     rows = rows_of_run(folder, "ignore_eos", "sampling.extra.ignore_eos=true", "sampling.max_tokens=20")
     assert {count for row in rows for count in row["num_generated_tokens"]} == {20}
     assert {reason for row in rows for reason in row["finish_reasons"]} == {"length"}
+
+
+def test_rows_with_parameters_of_their_own_are_sampled_as_in_runs_of_their_own(folder: Path) -> None:
+    (folder / "per_row").mkdir()
+    different, ended = unequal(tiny(folder), parameters(20), folder / "per_row")
+    assert not different
+    assert ended.keys() == {"length", "stop", "repetition"}
+
+
+def test_a_value_that_only_vllm_knows_to_be_bad_is_a_bad_row(folder: Path) -> None:
+    bad = [
+        {"temprature": 1},
+        {"ignore_eos": "maybe"},
+        {"allowed_token_ids": [99999]},
+        {"structured_outputs": {"regex": "(a"}},
+        {"structured_outputs": {"json": {"type": "objct"}}},
+        {"structured_outputs": {"regex": "a", "choice": ["b"]}},
+        {"structured_outputs": {"regx": "a"}},
+        {"repetition_detection": {"max_pattern_size": 3}},
+        {"output_kind": 1},
+        {"structured_outputs": {"regex": "ab?"}},
+    ]
+    rows = [{"prompt": "hi", "own": json.dumps(own)} for own in bad]
+    written = rows_of_run(folder, "bad", "data.sampling_key=own", "data.max_error_fraction=1", rows=rows)
+    said = [
+        "own.temprature: vLLM has no such argument, did you mean temperature",
+        "own.ignore_eos=maybe: must be true or false",
+        "allowed_token_ids",
+        "own.structured_outputs.regex=(a: vLLM refuses it: ",
+        "own.structured_outputs.json={'type': 'objct'}: vLLM refuses it: Grammar error: Invalid type: objct",
+        "own.structured_outputs: vLLM refuses it: You can only use one kind",
+        "own.structured_outputs.regx: vLLM has no such argument, did you mean regex?",
+        "own.repetition_detection: vLLM refuses it: min_count must be >= 2",
+        "own.output_kind: this project sets it",
+    ]
+    assert [part for part, row in zip(said, written, strict=False) if part not in row["error"]] == []
+    assert written[-1]["error"] is None
+    assert set(written[-1]["responses"]) <= {"a", "ab"}
+
+
+def test_every_response_is_what_was_asked_for_and_ends_early_when_it_repeats_itself(folder: Path) -> None:
+    (folder / "schema.json").write_text(json.dumps({"type": "array", "items": {"enum": [1, 2]}, "maxItems": 2}))
+    constraint = "sampling.structured_outputs"
+    for name, asked, fits in (
+        ("regex", f"{constraint}.regex=[xy]{{2}}z", re.compile("[xy]{2}z").fullmatch),
+        ("choice", f"{constraint}.choice=[left,right]", {"left", "right"}.__contains__),
+        ("grammar", f'{constraint}.grammar=\'root ::= "up" | "down"\'', {"up", "down"}.__contains__),
+        ("json", f"{constraint}.json={folder / 'schema.json'}", lambda text: set(json.loads(text)) <= {1, 2}),
+    ):
+        rows = rows_of_run(folder, f"structured-{name}", asked)
+        ended = [
+            text
+            for row in rows
+            for text, reason in zip(row["responses"], row["finish_reasons"], strict=True)
+            if reason == "stop"
+        ]
+        assert len(ended) > 30
+        assert all(map(fits, ended))
+        assert len({*ended}) > 1
+    rules = "sampling.repetition_detection={max_pattern_size: 2, min_count: 2}"
+    rows_of_run(folder, "repeating", rules, "postprocess.steps=[analyze,report]")
+    counted = json.loads((folder / "repeating/analysis.json").read_text())["finish_reasons"]
+    assert counted["repetition"] > 0
+    assert "repetition" in (folder / "repeating/report.html").read_text()
+
+
+TOOLS = [{"type": "function", "function": {"name": name, "parameters": {}}} for name in ("fox", "dog")]
+OF_TOOLS = (
+    "{% if tools is defined and tools is not none %}{{ tools | length }}"
+    "{% for tool in tools %}{{ tool | tojson }}{% endfor %}{% endif %}"
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+)
+
+
+def test_tools_are_rendered_token_by_token_as_vllms_own_chat_does(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vllm import SamplingParams
+
+    from rollout.engine.vllm_engine import VLLMEngine
+    from rollout.engine.vllm_renderer import chat_params
+
+    engine = acquire(EngineSpec.of(tiny(folder))).engine
+    assert isinstance(engine, VLLMEngine)
+    (folder / "tools.jinja").write_text(OF_TOOLS)
+    model = ModelConfig(str(folder / "model"), chat_template=str(folder / "tools.jinja"))
+    monkeypatch.setattr(engine._renderer, "_chat_params", chat_params(model, engine._renderer._tokenizer))
+    found = []
+    for tools in (None, [], TOOLS[:1], TOOLS):
+        (output,) = engine.llm.chat(
+            chat("hi"), SamplingParams(max_tokens=1), chat_template=OF_TOOLS, tools=tools, use_tqdm=False
+        )
+        found.append(engine.render(chat("hi"), read_tools(json.dumps(tools), "tools")).token_ids)
+        assert found[-1] == list(output.prompt_token_ids)
+    assert len({len(token_ids) for token_ids in found}) == 4
 
 
 def test_vllms_chatter_goes_to_the_log_and_the_parameters_are_in_it(folder: Path) -> None:

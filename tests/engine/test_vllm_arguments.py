@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
+from rollout.config import (
+    HardwareConfig,
+    ModelConfig,
+    RepetitionDetectionConfig,
+    SamplingConfig,
+    StructuredOutputsConfig,
+)
+from rollout.errors import PromptError
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +49,66 @@ def test_structures_are_made_from_dictionaries() -> None:
     )
     assert kwargs["repetition_detection"] == RepetitionDetectionParams(8, 2, 4)
     assert kwargs["structured_outputs"] == StructuredOutputsParams(choice=["a"])
+
+
+def test_what_has_keys_of_its_own_is_made_from_them_and_what_is_off_is_left_out() -> None:
+    from vllm.sampling_params import RepetitionDetectionParams, StructuredOutputsParams
+
+    from rollout.engine.vllm_arguments import sampling_kwargs
+
+    sampling = SamplingConfig(
+        structured_outputs=StructuredOutputsConfig(json='{"type": "boolean"}'),
+        repetition_detection=RepetitionDetectionConfig(8, 2, 4),
+    )
+    kwargs = sampling_kwargs(sampling)
+    assert kwargs["repetition_detection"] == RepetitionDetectionParams(8, 2, 4)
+    assert kwargs["structured_outputs"] == StructuredOutputsParams(json={"type": "boolean"})
+    assert not {"structured_outputs", "repetition_detection"} & sampling_kwargs(SamplingConfig()).keys()
+
+
+REFUSED = [
+    ({"json": {"type": "objct"}}, "json={'type': 'objct'}: vLLM refuses it: Grammar error: Invalid type: objct"),
+    ({"json": {"$ref": "#/nowhere"}}, "json={'$ref': '#/nowhere'}: vLLM refuses it: Grammar error: "),
+    ({"regex": "(a"}, "regex=(a: vLLM refuses it: Grammar error: "),
+    ({"grammar": "root ::= word"}, "grammar=root ::= word: vLLM refuses it: Invalid grammar specification"),
+]
+
+
+@pytest.mark.parametrize(("given", "line"), REFUSED)
+def test_a_constraint_that_vllm_cannot_use_is_one_line_of_the_run_and_a_bad_row(
+    given: dict[str, Any], line: str
+) -> None:
+    from rollout.engine.vllm_arguments import prepared, problems
+
+    of_run = SamplingConfig(structured_outputs=StructuredOutputsConfig(**given))
+    (found,) = problems(of_run, ModelConfig(), HardwareConfig())
+    assert found.startswith(f"sampling.structured_outputs.{line}")
+    (found,) = problems_of({"structured_outputs": given})
+    assert found.startswith(f"sampling.extra.structured_outputs.{line}")
+    with pytest.raises(PromptError) as refused:
+        prepared(SamplingConfig(extra={"structured_outputs": given}), "own", "auto")
+    assert str(refused.value).startswith(f"own.structured_outputs.{line}")
+
+
+def test_a_constraint_is_looked_at_by_the_engines_own_library() -> None:
+    from rollout.engine.vllm_arguments import problems
+
+    # xgrammar has no such thing, and guidance has
+    sampling = SamplingConfig(structured_outputs=StructuredOutputsConfig(json={"type": "integer", "multipleOf": 3}))
+
+    def found(backend: str) -> list[str]:
+        hardware = HardwareConfig(engine_kwargs={"structured_outputs_config": {"backend": backend}})
+        return list(problems(sampling, ModelConfig(), hardware))
+
+    assert found("auto") == found("guidance") == []
+    assert len(found("xgrammar")) == 1
+
+
+def test_a_refusal_has_no_time_in_it_of_which_equal_runs_would_differ() -> None:
+    from rollout.engine.vllm_arguments import refusal
+
+    error = ValueError('cannot: [06:47:28] /project/cpp/schema.cc:4944: Unsupported type "objct"\n')
+    assert refusal(error) == 'cannot: Unsupported type "objct"'
 
 
 @pytest.mark.parametrize(

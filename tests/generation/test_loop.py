@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rollout.config import EchoConfig, HardwareConfig, SamplingConfig
+from rollout.config import EchoConfig, HardwareConfig, RunConfig, SamplingConfig
 from rollout.engine.echo_engine import EchoEngine
 from rollout.engine.protocol import Rendered
 from rollout.errors import PromptError
@@ -18,6 +18,7 @@ from rollout.records import Message, Prompt, Request, Sample
 from tests.conftest import chat
 
 SAMPLING = SamplingConfig(n_samples=3, max_tokens=4)
+RUN = RunConfig(sampling=SAMPLING)
 
 
 class WatchedEngine(EchoEngine):
@@ -29,9 +30,9 @@ class WatchedEngine(EchoEngine):
         self.added: list[Request] = []
         self.held = self.most_held = self.steps = self.aborts = 0
 
-    def render(self, messages: list[Message]) -> Rendered:
+    def render(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> Rendered:
         self.rendered.append(messages)
-        return super().render(messages)
+        return super().render(messages, tools)
 
     def add(self, request: Request) -> None:
         super().add(request)
@@ -59,7 +60,7 @@ def everything(_row_id: int) -> list[int]:
 
 
 def feed_of(engine: EchoEngine, rows: int) -> Feed:
-    return requests(prompts(rows), engine, SAMPLING, everything, "error")
+    return requests(prompts(rows), engine, RUN, everything)
 
 
 def ignore(*_: Sample) -> None:
@@ -139,7 +140,7 @@ def test_prompts_that_cannot_be_rendered_become_failed_samples_and_the_others_go
         Prompt(3, chat("word " * 8)),
         Prompt(4, chat("question 4")),
     ]
-    samples = run(engine, requests(rows, engine, SAMPLING, everything, "error"))
+    samples = run(engine, requests(rows, engine, RUN, everything))
     assert places(samples) == list(product(range(5), range(3)))
     failed = {sample.row_id: sample for sample in samples if sample.error is not None}
     assert {row: sample.error for row, sample in failed.items()} == {
@@ -171,7 +172,7 @@ def test_a_request_that_the_engine_refuses_becomes_a_failed_sample_and_the_other
 def test_an_input_of_bad_prompts_only_ends_without_a_step() -> None:
     engine = WatchedEngine()
     rows = [Prompt(row, [], "the prompt is null") for row in range(1000)]
-    samples = run(engine, requests(rows, engine, SAMPLING, everything, "error"))
+    samples = run(engine, requests(rows, engine, RUN, everything))
     assert [(sample.row_id, sample.sample_idx) for sample in samples] == list(product(range(1000), range(3)))
     assert engine.steps == 0
 
@@ -179,7 +180,7 @@ def test_an_input_of_bad_prompts_only_ends_without_a_step() -> None:
 def test_only_what_is_owed_is_asked_for() -> None:
     engine = WatchedEngine()
     owed = {0: [2], 1: [], 2: [0, 1]}
-    asked = list(requests(prompts(3), engine, SAMPLING, owed.__getitem__, "error"))
+    asked = list(requests(prompts(3), engine, RUN, owed.__getitem__))
     assert places([item for item in asked if isinstance(item, Request)]) == [(0, 2), (2, 0), (2, 1)]
     assert engine.rendered == [chat("question 0"), chat("question 2")]
 
@@ -193,7 +194,7 @@ def test_the_samples_of_a_row_share_one_list_of_tokens() -> None:
 
 def test_a_prompt_is_read_when_its_requests_are_asked_for() -> None:
     engine, source = WatchedEngine(), iter(prompts(10))
-    feed = requests(source, engine, SAMPLING, everything, "error")
+    feed = requests(source, engine, RUN, everything)
     assert engine.rendered == []
     next(feed)
     assert next(source).row_id == 1

@@ -90,7 +90,7 @@ def driven(folder: Path, death: str, *overrides: str) -> tuple[Scripted, list[Re
     replicas = Scripted(run, death)
     with locked(run_dir), tracked(run_dir, record) as tracker:
         session = Session(record, table, run_dir, Console(file=io.StringIO()), tracker, StopRequest())
-        driver = Driver(session, replicas, finished(run_dir, 30, 2))
+        driver = Driver(session, replicas, finished(run_dir, session.counts))
         final = driver.run()
     assert (final.samples_done, final.generated_tokens) == (60, 300)
     journal = pd.concat(pd.read_parquet(path) for path in run_dir.glob("samples/*.parquet"))

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.config import StoreConfig
+from rollout.data.row_sampling import SampleCounts
 from rollout.data.tables import Table, open_table
 from rollout.records import EXTRAS, ROLLOUT_FIELDS, SAMPLE_SCHEMA, Sample, failed_sample
 from rollout.store.finalize import finalize
@@ -52,7 +53,7 @@ def questions(folder: Path, rows: int) -> Table:
 
 
 def finalized(run_dir: Path, table: Table, n_samples: int, **metadata: str) -> Path:
-    finalize(run_dir, table, n_samples, metadata)
+    finalize(run_dir, table, SampleCounts.equal(table.num_rows, n_samples), metadata)
     return run_dir / OUTPUT
 
 
@@ -132,7 +133,7 @@ def test_tokens_stay_with_their_sample_and_prompts_with_their_row_however_shards
         for sample in batch:
             writer.add(with_tokens(sample))
         writer.flush()
-    finalize(run_dir, questions(run_dir, rows), n_samples, {}, EXTRAS)
+    finalize(run_dir, questions(run_dir, rows), SampleCounts.equal(rows, n_samples), {}, EXTRAS)
     expected = [expected_row(row, n_samples) | tokens_of(row, n_samples) for row in range(rows)]
     assert pq.read_table(run_dir / OUTPUT).to_pylist() == expected
 
@@ -195,20 +196,20 @@ def test_a_missing_sample_is_an_error_and_leaves_no_file(missing: tuple[int, int
     samples = [answer(row, index) for row in range(3) for index in range(2) if (row, index) != missing]
     write_shards(tmp_path, samples)
     with pytest.raises(RuntimeError, match="1 samples of rows 0 to 2 are not in the journal"):
-        finalize(tmp_path, questions(tmp_path, 3), 2, {})
+        finalize(tmp_path, questions(tmp_path, 3), SampleCounts.equal(3, 2), {})
     assert files_in(tmp_path) == ["input.parquet", JOURNAL]
 
 
 def test_an_empty_journal_is_no_output(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="4 samples"):
-        finalize(tmp_path, questions(tmp_path, 2), 2, {})
+        finalize(tmp_path, questions(tmp_path, 2), SampleCounts.equal(2, 2), {})
 
 
 def test_the_same_journal_gives_the_same_bytes(tmp_path: Path) -> None:
     write_shards(tmp_path, [answer(row, index) for row in range(1500) for index in range(2)])
     written = []
     for _ in range(2):
-        finalize(tmp_path, questions(tmp_path, 1500), 2, {"key": "x"})
+        finalize(tmp_path, questions(tmp_path, 1500), SampleCounts.equal(1500, 2), {"key": "x"})
         written.append((tmp_path / OUTPUT).read_bytes())
     assert written[0] == written[1]
     assert files_in(tmp_path) == ["input.parquet", OUTPUT, JOURNAL]
@@ -349,7 +350,7 @@ def test_row_groups_count_tokens_and_log_probabilities_too(tmp_path: Path, monke
         )
     writer.flush()
     monkeypatch.setattr("rollout.store.finalize.BATCH_BYTES", 3_300)
-    finalize(tmp_path, questions(tmp_path, 10), 2, {}, EXTRAS)
+    finalize(tmp_path, questions(tmp_path, 10), SampleCounts.equal(10, 2), {}, EXTRAS)
     about = pq.read_metadata(tmp_path / OUTPUT)
     # a row has 2 * 50 bytes of text, 4 * 2 * 2 * 25 of the responses' numbers and 4 * 150 of the prompt's
     assert [about.row_group(number).num_rows for number in range(about.num_row_groups)] == [3, 3, 3, 1]

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from rollout.config import StoreConfig
+from rollout.data.row_sampling import SampleCounts
 from rollout.records import Outcome, Sample
 from rollout.store.finalize import finalize
 from rollout.store.journal import Journal, finished, outcomes_of, parts, writer_name
@@ -99,8 +100,8 @@ def test_several_writers_make_the_result_of_one_and_what_they_hold_twice_counts_
     write(several, "0123456789a-001", samples[::2])
     write(several, None, samples[1::2])
     for run_dir in (tmp_path / "one", several):
-        finalize(run_dir, table, 3, {})
-        assert finished(run_dir, 6, 3).num_owed == 3
+        finalize(run_dir, table, SampleCounts.equal(6, 3), {})
+        assert finished(run_dir, SampleCounts.equal(6, 3)).num_owed == 3
     assert (several / OUTPUT).read_bytes() == (tmp_path / "one" / OUTPUT).read_bytes()
 
 
@@ -109,6 +110,6 @@ def test_a_sample_that_succeeded_counts_more_than_one_that_failed_whoever_wrote_
     for name, first, second in (("a", answer(0, 0), failure(0, 0)), ("b", failure(0, 0), answer(0, 0))):
         write(tmp_path / name, "0123456789a-000", [first])
         write(tmp_path / name, "0123456789b-001", [second])
-        finalize(tmp_path / name, table, 1, {})
-        assert finished(tmp_path / name, 1, 1).num_owed == 0
+        finalize(tmp_path / name, table, SampleCounts.equal(1, 1), {})
+        assert finished(tmp_path / name, SampleCounts.equal(1, 1)).num_owed == 0
     assert (tmp_path / "a" / OUTPUT).read_bytes() == (tmp_path / "b" / OUTPUT).read_bytes()
