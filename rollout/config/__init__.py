@@ -10,6 +10,7 @@ from rollout.config.commands import (
     ScoreCommand,
 )
 from rollout.config.echo import EchoConfig
+from rollout.config.sampling import RepetitionDetectionConfig, SamplingConfig, StructuredOutputsConfig
 from rollout.config.schema import (
     EMBEDDED_MODEL,
     STEPS,
@@ -23,13 +24,11 @@ from rollout.config.schema import (
     PostprocessConfig,
     ReportConfig,
     RunConfig,
-    SamplingConfig,
     ScoreConfig,
     StoreConfig,
     SweepConfig,
     TrackingConfig,
 )
-from rollout.config.structures import RepetitionDetectionConfig, StructuredOutputsConfig
 
 __all__ = [
     "EMBEDDED_MODEL",

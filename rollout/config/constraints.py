@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from rollout.config.schema import SamplingConfig
-from rollout.config.structures import StructuredOutputsConfig
+from rollout.config.sampling import SamplingConfig, StructuredOutputsConfig
 from rollout.errors import UserError
 from rollout.files import user_path
 

@@ -1,7 +1,18 @@
-"""Whether a value is within the limits that its field declares."""
+"""Fields with limits, and whether a value is within them."""
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import field
 from typing import Any
+
+
+def limited(default: Any, **limits: Any) -> Any:
+    """A field with limits: `ge`, `gt`, `le`, `lt` bound a number, `choices` lists the words allowed, and
+    `escapes` marks a text in which `rollout.config.arguments` reads backslash sequences.
+    """
+    if isinstance(default, (list, dict)):
+        return field(default_factory=default.copy, metadata=limits)
+    return field(default=default, metadata=limits)
+
 
 _BOUNDS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "ge": (lambda value, bound: value >= bound, "at least"),

@@ -8,18 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rollout.config.echo import EchoConfig
-from rollout.config.structures import RepetitionDetectionConfig, StructuredOutputsConfig
+from rollout.config.limits import limited as _field
+from rollout.config.sampling import SamplingConfig
 
 EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
-
-
-def _field(default: Any, **limits: Any) -> Any:
-    """A field with limits: `ge`, `gt`, `le`, `lt` bound a number, `choices` lists the words allowed, and
-    `escapes` marks a text in which `rollout.config.arguments` reads backslash sequences.
-    """
-    if isinstance(default, (list, dict)):
-        return field(default_factory=default.copy, metadata=limits)
-    return field(default=default, metadata=limits)
 
 
 @dataclass
@@ -72,45 +64,6 @@ class ModelConfig:
     """A jinja file. null: the tokenizer's own template."""
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Variables for the template, for example {enable_thinking: false}."""
-
-
-@dataclass
-class SamplingConfig:
-    n_samples: int = _field(8, ge=1, le=100_000)
-    """Responses per prompt."""
-    max_tokens: int = _field(2048, ge=1)
-    """Longest response, in tokens."""
-    temperature: float = _field(1.0, ge=0.0, le=2.0)
-    """0 always takes the likeliest token."""
-    top_p: float = _field(0.95, gt=0.0, le=1.0)
-    """Sample from the likeliest tokens whose probabilities add up to this."""
-    seed: int = _field(42, ge=0)
-    """Every sample's seed is a hash of this, its row and its number; see `rollout.generation.requests.sample_seed`."""
-    top_k: int = _field(0, ge=-1)
-    """Sample from the k likeliest tokens. 0 or -1: from all."""
-    min_p: float = _field(0.0, ge=0.0, le=1.0)
-    """Leave out tokens less likely than this share of the likeliest one's probability."""
-    repetition_penalty: float = _field(1.0, gt=0.0)
-    """Above 1: tokens already in the prompt or response become less likely."""
-    presence_penalty: float = _field(0.0, ge=-2.0, le=2.0)
-    """Above 0: tokens already in the response become less likely."""
-    frequency_penalty: float = _field(0.0, ge=-2.0, le=2.0)
-    """Above 0: the same, growing with every repetition."""
-    stop: list[str] = field(default_factory=list)
-    """Texts that end a response; not part of it."""
-    stop_token_ids: list[int] = field(default_factory=list)
-    """Token ids that end a response, beside the model's own end token."""
-    min_tokens: int = _field(0, ge=0)
-    """No end before this many tokens."""
-    logprobs: str = _field("none", choices=("none", "processed", "raw"))
-    """Keep the log-probability of every generated token, and the token ids: `processed` is that of the distribution it
-    was sampled from (after temperature, top_p, ...; what verl, TRL and prime-rl compare with), `raw` is the model's."""
-    structured_outputs: StructuredOutputsConfig = field(default_factory=StructuredOutputsConfig)
-    """What a response may be: at most one of these; vLLM lets the model choose only tokens that fit."""
-    repetition_detection: RepetitionDetectionConfig = field(default_factory=RepetitionDetectionConfig)
-    """Responses that repeat themselves end early, with the finish reason `repetition`."""
-    extra: dict[str, Any] = field(default_factory=dict)
-    """Any other field of vLLM's SamplingParams; unknown ones, wrong types and log-probabilities are refused at once."""
 
 
 @dataclass

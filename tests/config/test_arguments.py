@@ -10,7 +10,7 @@ from rollout.cli.commands import COMMANDS, Command
 from rollout.config import PrepareConfig
 from rollout.config.arguments import parse
 from rollout.config.keys import field_docs
-from rollout.config.schema import _field
+from rollout.config.limits import limited as _field
 from rollout.errors import UserError
 
 

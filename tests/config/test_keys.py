@@ -6,7 +6,7 @@ from typing import Any
 from rollout.cli.commands import COMMANDS
 from rollout.config import RunConfig
 from rollout.config.keys import config_fields, keys_of, sections
-from rollout.config.schema import _field
+from rollout.config.limits import limited as _field
 
 
 @dataclass(kw_only=True)

@@ -289,7 +289,7 @@ def test_a_value_that_only_vllm_knows_to_be_bad_is_a_bad_row(folder: Path) -> No
         {"structured_outputs": {"regex": "ab?"}},
     ]
     rows = [{"prompt": "hi", "own": json.dumps(own)} for own in bad]
-    written = rows_of_run(folder, "bad", "data.sampling_key=own", "data.max_error_fraction=1", rows=rows)
+    written = rows_of_run(folder, "bad values", "data.sampling_key=own", "data.max_error_fraction=1", rows=rows)
     said = [
         "own.temprature: vLLM has no such argument, did you mean temperature",
         "own.ignore_eos=maybe: must be true or false",
