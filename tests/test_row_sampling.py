@@ -1,6 +1,7 @@
 """Rows with sampling of their own, n_samples among it, through every stage, on the echo engine."""
 
 import json
+import re
 import shutil
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,7 @@ from rollout.generation.requests import sample_seed
 from rollout.lifecycle import resume
 from rollout.merge.__main__ import merge
 from rollout.preflight import preflight
+from rollout.scoring.pass_at_k import pass_at_k
 from rollout.store import run_record
 from rollout.store.journal import parts
 from rollout.verify.__main__ import verify
@@ -136,6 +138,22 @@ def test_two_replicas_give_the_bytes_of_one(tmp_path: Path) -> None:
     one, two = (tmp_path / name / "rollouts.parquet" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
     assert sum(len(row["responses"]) for row in rows_of(tmp_path / "two")) > 20 * sum(COUNTS)
+
+
+def test_pass_at_k_is_the_mean_over_the_rows_with_that_many_samples(rollout: Rollout) -> None:
+    score = (
+        "postprocess.score.scorer=regex",
+        "postprocess.score.pattern=[0-4] ?w",
+        "postprocess.steps=[score,analyze]",
+    )
+    run_dir = rollout(ROWS, *UNEQUAL, *score)
+    passed = [sum(bool(re.search("[0-4] ?w", text)) for text in row["responses"]) for row in rows_of(run_dir)]
+    found = json.loads((run_dir / "analysis.json").read_text())["scores"]
+    assert 0 < sum(passed) < sum(COUNTS)
+    assert found["pass_rate"] == pytest.approx(sum(passed) / sum(COUNTS))
+    for k in (1, 2, 4, 8, 9):
+        of_rows = [pass_at_k(n, c, k) for n, c in zip(COUNTS, passed, strict=True) if n >= k]
+        assert found["pass_at_k"][str(k)] == pytest.approx(sum(of_rows) / len(of_rows))
 
 
 def test_verify_generates_as_many_samples_as_each_row_has(rollout: Rollout) -> None:
