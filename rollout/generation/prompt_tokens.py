@@ -53,7 +53,7 @@ class EvenSample:
         key = prompt.row_id * _GOLDEN % _MODULUS
         if key >= self._limit:
             return
-        self._kept.append((key, len(str(prompt.messages)), prompt))
+        self._kept.append((key, len(str(prompt.messages)) + len(str(prompt.tools)), prompt))
         self._characters += self._kept[-1][1]
         while len(self._kept) > 1 and (len(self._kept) > MAX_PROMPTS or self._characters > _MAX_CHARACTERS):
             self._limit //= 2
