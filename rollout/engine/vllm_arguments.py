@@ -168,7 +168,11 @@ def _refusal_of(constraint: _Constraint, backend: str) -> str | None:
             reasons.append(refusal(error))
         else:
             return None
-    return reasons[-1] if reasons else None
+    if not reasons:
+        return None
+    # of a regular expression the first library says most, of the others the last, which vLLM asks in the end
+    reason = reasons[0 if constraint.params.regex is not None else -1]
+    return " ".join(reason.split())
 
 
 def _validators(backend: str) -> list[Callable[[SamplingParams], None]]:

@@ -69,7 +69,7 @@ def test_what_has_keys_of_its_own_is_made_from_them_and_what_is_off_is_left_out(
 REFUSED = [
     ({"json": {"type": "objct"}}, "json={'type': 'objct'}: vLLM refuses it: Grammar error: Invalid type: objct"),
     ({"json": {"$ref": "#/nowhere"}}, "json={'$ref': '#/nowhere'}: vLLM refuses it: Grammar error: "),
-    ({"regex": "(a"}, "regex=(a: vLLM refuses it: Grammar error: "),
+    ({"regex": "(a"}, "regex=(a: vLLM refuses it: Failed to transform regex into a grammar: Regex parsing error at "),
     ({"grammar": "root ::= word"}, "grammar=root ::= word: vLLM refuses it: Invalid grammar specification"),
 ]
 
@@ -82,6 +82,7 @@ def test_a_constraint_that_vllm_cannot_use_is_one_line_of_the_run_and_a_bad_row(
 
     of_run = SamplingConfig(structured_outputs=StructuredOutputsConfig(**given))
     (found,) = problems(of_run, ModelConfig(), HardwareConfig())
+    assert len(found.splitlines()) == 1
     assert found.startswith(f"sampling.structured_outputs.{line}")
     (found,) = problems_of({"structured_outputs": given})
     assert found.startswith(f"sampling.extra.structured_outputs.{line}")
