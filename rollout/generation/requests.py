@@ -1,9 +1,8 @@
 """Prompts -> requests: one for each sample, with a seed of its own."""
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from hashlib import blake2b
-from typing import TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -37,16 +36,26 @@ def requests(prompts: Iterable[Prompt], engine: Engine, run: RunConfig, owed: Ca
             continue
         seeds = {index: sample_seed(run.sampling.seed, prompt.row_id, index) for index in indices}
         try:
-            template = _ready(prompt, engine, run)
+            shared = _shared(prompt, engine, run)
         except PromptError as error:
             yield from (failed_sample(prompt.row_id, index, seed, str(error)) for index, seed in seeds.items())
         else:
             for index, seed in seeds.items():
-                yield replace(template, sample_idx=index, seed=seed)
+                yield Request(prompt.row_id, index, seed, *shared)
 
 
-def _ready(prompt: Prompt, engine: Engine, run: RunConfig) -> Request:
-    """The request that those of all samples of `prompt` are like. Raises PromptError where it cannot be sampled."""
+class _Shared(NamedTuple):
+    """What the requests of a row have in common: the other fields of Request."""
+
+    prompt_token_ids: list[int]
+    max_tokens: int
+    truncated_prompt: str | None
+    kept_prompt: TokenIds | None
+    parameters: Any
+
+
+def _shared(prompt: Prompt, engine: Engine, run: RunConfig) -> _Shared:
+    """Raises PromptError where the prompt cannot be sampled."""
     if prompt.error is not None:
         raise PromptError(prompt.error)
     sampling = sampling_of_row(prompt.sampling, run)
@@ -55,7 +64,7 @@ def _ready(prompt: Prompt, engine: Engine, run: RunConfig) -> Request:
     ready = fit_to_context(token_ids, sampling, engine.max_model_len, run.data.too_long, engine.bos_token_id)
     cut = engine.decode(ready.removed) if ready.removed else None
     kept = _kept(ready.token_ids) if run.extra_columns else None
-    return Request(prompt.row_id, 0, 0, ready.token_ids, ready.max_tokens, cut, kept, parameters)
+    return _Shared(ready.token_ids, ready.max_tokens, cut, kept, parameters)
 
 
 def _kept(token_ids: list[int]) -> TokenIds:
