@@ -15,9 +15,9 @@ from rollout.config.check import check as check_config
 from rollout.config.presets import is_of_preset, leaves
 from rollout.data.prompts import open_input, taken_names
 from rollout.data.tables import Table
-from rollout.engine import cache, devices, models
+from rollout.engine import adapters, cache, devices, models
 from rollout.engine.content import MODEL, TOKENIZER, content_of
-from rollout.engine.model_files import context_length
+from rollout.engine.model_files import context_length, shape
 from rollout.errors import UserError
 from rollout.files import short
 from rollout.generation.context import context_problem
@@ -45,6 +45,7 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
     `run_dir` is where the results go; None where there will be none.
     """
     problems = [*check_config(run), *devices.check_ray(run.hardware)]
+    problems += adapters.problems(run.model, _sizes(run))
     if run.engine.kind == "vllm":
         problems += [*models.check(run.model), *_context_problems(run)]
         problems += [] if run.dry_run else devices.check(run.hardware)  # its plan says what the machine must have
@@ -67,18 +68,26 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
     return table
 
 
+def _sizes(run: RunConfig) -> dict[str, int] | None:
+    """Of the model, as far as it is one and its files are here."""
+    folder = models.local_folder(run.model.path, run.model.revision) if run.engine.kind == "vllm" else None
+    return None if folder is None else shape(folder)
+
+
 def _argument_problems(run: RunConfig) -> list[str]:
     """What vLLM's own classes say of the keys that go to vLLM as they are; where there are none but a preset's, vLLM is
     not imported. A machine that only starts engines on others need not have it.
     """
     arguments = leaves(run.hardware.engine_kwargs)
     of_preset = all(is_of_preset(f"hardware.engine_kwargs.{path}", value) for path, value in arguments)
-    if (of_preset and not run.sampling.extra) or importlib.util.find_spec("vllm") is None:
+    needs_no_look = of_preset and not run.sampling.extra and run.model.reasoning_parser is None
+    if needs_no_look or importlib.util.find_spec("vllm") is None:
         return []
     with cache.environment(run.hardware), unseen():
-        from rollout.engine import vllm_arguments  # takes 5 to 14 seconds
+        from rollout.engine import vllm_arguments, vllm_reasoning  # takes 5 to 14 seconds
 
-        return list(vllm_arguments.problems(run.sampling, run.model, run.hardware))
+        of_classes = vllm_arguments.problems(run.sampling, run.model, run.hardware)
+        return [*of_classes, *vllm_reasoning.problems(run.model)]
 
 
 def scorer_warnings(run: RunConfig, table: Table) -> Iterator[str]:

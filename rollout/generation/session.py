@@ -99,6 +99,7 @@ def load(run: RunConfig, log_file: Path) -> Loaded:
     engine, sampling = loaded.engine, run.sampling
     if problem := context_problem(run, engine.max_model_len):
         raise UserError(problem)
+    engine.use(run.model)
     engine.configure(sampling)
     log.info("sampling: n_samples=%d, %s, seed=%d", sampling.n_samples, engine.describe(), sampling.seed)
     return loaded
@@ -154,7 +155,7 @@ def sample_all(session: Session, engine: Engine, progress: Progress, failed: set
         return [index for index in done.owed(row_id) if (row_id, index) not in failed]
 
     prompts = watch_roles(read_prompts(table, run.data), log.warning)
-    feed = requests(prompts, engine, run.sampling, owed, run.data.too_long, keeps_ids=bool(run.extra_columns))
+    feed = requests(prompts, engine, run.sampling, owed, run.data.too_long, keeps_ids=run.keeps_token_ids)
 
     def keep(sample: Sample) -> None:
         journal.add(sample)

@@ -100,7 +100,7 @@ class _Work:
         run = self.job.run
         for task in tasks:
             assert self._engine is not None
-            owed, keeps_ids = partial(_owed, task), bool(run.extra_columns)
+            owed, keeps_ids = partial(_owed, task), run.keeps_token_ids
             feed = requests([task.prompt], self._engine, run.sampling, owed, run.data.too_long, keeps_ids)
             self._source.chunks.put(list(feed))
 

@@ -37,7 +37,7 @@ log = logging.getLogger("rollout.verify")  # whose __name__ is __main__ when it 
 
 _ROWS = 32
 _USED = ("model", "hardware")  # groups of the config
-_MAY_CHANGE = ("data.path", "model.path", "model.tokenizer", "model.chat_template")
+_MAY_CHANGE = ("data.path", "model.path", "model.tokenizer", "model.chat_template", "model.lora")
 """Beside `hardware`, what leaves the experiment as it is: the input and the model may have moved."""
 
 
