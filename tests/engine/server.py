@@ -8,7 +8,7 @@ from typing import Any
 
 
 def answer_of(parser: str, tokenizer: Any, token_ids: list[int], text: str | None = None) -> tuple[str, str, int]:
-    """(reasoning, content, reasoning tokens as usage has them since 0.32) for the response of these tokens; "" for null.
+    """(reasoning, content, reasoning tokens as usage has them since 0.32) of the response of these tokens; "" for null.
 
     `text` is what the engine has made of them; None for what the tokenizer does.
     """

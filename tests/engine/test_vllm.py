@@ -436,6 +436,23 @@ def test_a_run_with_an_adapter_is_verified_with_it_and_not_resumed_with_another(
             to_continue(run, preflight(run), folder / "run-two")
 
 
+def test_an_adapter_that_vllm_cannot_put_on_the_model_is_one_line_and_the_engine_goes_on(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    adapter = Path(shutil.copytree(folder / "two", folder / "odd"))
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    odd = {name.replace("mlp.up_proj", "mlp.odd_proj"): tensor for name, tensor in tensors.items()}
+    save_file(odd, adapter / "adapter_model.safetensors")
+    with pytest.raises(UserError) as refusal:
+        rows_of_run(folder, "odd-run", f"model.lora={adapter}", *ADAPTERS)
+    (line,) = refusal.value.problems
+    assert line.startswith(f"model.lora={adapter}: vLLM refuses it: ")
+    assert "odd_proj" in line
+    again = rows_of_run(folder, "again", f"model.lora={folder / 'two'}", *ADAPTERS)
+    assert again == pq.read_table(folder / "run-two/rollouts.parquet").to_pylist()
+    assert json.loads((folder / "again/run.json").read_text())["engine"]["reused"] is True
+
+
 def test_an_adapter_that_was_replaced_is_read_again(folder: Path) -> None:
     before = rows_of_run(folder, "before", f"model.lora={folder / 'one'}", *ADAPTERS)
     shutil.copy(folder / "two/adapter_model.safetensors", folder / "one/adapter_model.safetensors")
