@@ -19,9 +19,9 @@ from rollout.config.presets import is_of_preset, leaves
 from rollout.data.prompts import open_input, taken_names
 from rollout.data.row_sampling import sample_counts
 from rollout.data.tables import Table
-from rollout.engine import cache, devices, models
+from rollout.engine import adapters, cache, devices, models
 from rollout.engine.content import MODEL, TOKENIZER, content_of
-from rollout.engine.model_files import context_length
+from rollout.engine.model_files import context_length, shape
 from rollout.errors import UserError
 from rollout.files import short
 from rollout.generation.context import context_problem
@@ -49,7 +49,7 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
     `run_dir` is where the results go; None where there will be none.
     """
     problems = [*check_config(run), *constraint_problems(run.sampling.structured_outputs)]
-    problems += devices.check_ray(run.hardware)
+    problems += [*devices.check_ray(run.hardware), *adapters.problems(run.model, _sizes(run))]
     if run.engine.kind == "vllm":
         problems += [*models.check(run.model), *_context_problems(run)]
         problems += [] if run.dry_run else devices.check(run.hardware)  # its plan says what the machine must have
@@ -72,6 +72,12 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
     return table
 
 
+def _sizes(run: RunConfig) -> dict[str, int] | None:
+    """Of the model, as far as it is one and its files are here."""
+    folder = models.local_folder(run.model.path, run.model.revision) if run.engine.kind == "vllm" else None
+    return None if folder is None else shape(folder)
+
+
 def _argument_problems(run: RunConfig) -> list[str]:
     """What vLLM's own classes say of the keys that go to vLLM as they are; where there are none but a preset's, vLLM is
     not imported. A machine that only starts engines on others need not have it.
@@ -79,10 +85,14 @@ def _argument_problems(run: RunConfig) -> list[str]:
     arguments = leaves(run.hardware.engine_kwargs)
     of_preset = all(is_of_preset(f"hardware.engine_kwargs.{path}", value) for path, value in arguments)
     is_checked = run.sampling.extra or is_constrained(run.sampling.structured_outputs)
-    if (of_preset and not is_checked) or not _has_vllm(run):
+    needs_no_look = of_preset and not is_checked and run.model.reasoning_parser is None
+    if needs_no_look or not _has_vllm(run):
         return []
     with cache.environment(run.hardware), unseen():  # vLLM's first look at the machine may print
-        return list(_vllm_arguments(run).problems(run.sampling, run.model, run.hardware))
+        from rollout.engine import vllm_reasoning
+
+        of_classes = _vllm_arguments(run).problems(run.sampling, run.model, run.hardware)
+        return [*of_classes, *vllm_reasoning.problems(run.model)]
 
 
 def parameter_check(run: RunConfig) -> Callable[[SamplingConfig], None]:

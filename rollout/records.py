@@ -61,7 +61,8 @@ class Sample:
     """One finished sample. With an `error`, `response` is None and `finish_reason` is "error".
 
     What only some runs keep is None in the others: the tokens that were read and generated, the end token among the
-    latter if there was one, and a log-probability for each of those. Two samples are compared without them.
+    latter if there was one, and a log-probability for each of those (two samples are compared without them); and what
+    was thought before the answer.
     """
 
     row_id: int
@@ -76,6 +77,13 @@ class Sample:
     prompt_token_ids: TokenIds | None = field(default=None, compare=False)  # arrays have no single `==`
     response_token_ids: TokenIds | None = field(default=None, compare=False)
     response_logprobs: Logprobs | None = field(default=None, compare=False)
+    reasoning: str | None = None
+    """What it thought before it answered, if the run tells the two apart: then `response` is the answer only, which is
+    empty where the thinking never closed. Not None but empty where it did not think."""
+    num_reasoning_tokens: int | None = None
+    """Of `num_generated_tokens`, without those that mark where thinking begins and ends."""
+    reasoning_closed: bool | None = None
+    """Whether the thinking came to its end, if there was any."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +189,9 @@ EXTRAS = {
         Extra(pa.field("prompt_token_ids", _IDS), pa.field("prompt_token_ids", _IDS)),
         Extra(pa.field("response_token_ids", _IDS), pa.field("response_token_ids", pa.list_(_IDS))),
         Extra(pa.field("response_logprobs", _LOGPROBS), pa.field("response_logprobs", pa.list_(_LOGPROBS))),
+        Extra(pa.field("reasoning", pa.string()), pa.field("reasonings", pa.list_(pa.string()))),
+        Extra(pa.field("num_reasoning_tokens", pa.int32()), pa.field("num_reasoning_tokens", pa.list_(pa.int32()))),
+        Extra(pa.field("reasoning_closed", pa.bool_()), pa.field("reasoning_closed", pa.list_(pa.bool_()))),
     )
 }
 """By the name that a sample has it under. They stand behind the other columns of ours, in this order. A sample that
@@ -193,6 +204,16 @@ def extras_of(schema: pa.Schema) -> list[str]:
     """
     ours = set(schema.names[schema.get_field_index("row_id") :] if "row_id" in schema.names else [])
     return [name for name, extra in EXTRAS.items() if ours & {name, extra.of_row.name}]
+
+
+THINKING = ("reasoning", "num_reasoning_tokens", "reasoning_closed")
+"""Those of the EXTRAS that a run has which tells thinking from answers."""
+
+
+def has_thinking(flat: pa.Schema) -> bool:
+    """Whether responses of this flat schema have their thinking beside them, as a run of ours writes it."""
+    is_there = set(THINKING) <= set(extras_of(flat)) & set(flat.names)
+    return is_there and all(flat.field(name).type == EXTRAS[name].of_sample.type for name in THINKING)
 
 
 def sample_schema(extras: Collection[str] = ()) -> pa.Schema:

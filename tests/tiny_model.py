@@ -33,6 +33,9 @@ _CONFIG: dict[str, Any] = {
     "dtype": "float32",
 }
 
+THINK = ["<think>", "</think>"]
+"""Tokens that the model has, as Qwen3's and DeepSeek's do: not special, so that texts show them."""
+
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'robot' %}{{ raise_exception('unknown role robot') }}{% endif %}"
@@ -61,6 +64,7 @@ def write_tiny_model(folder: Path, **changes: Any) -> Path:
         vocab_size=512, special_tokens=["<s>", "</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
     )
     bpe.train_from_iterator(["the quick brown fox jumps over the lazy dog " * 4, "北京 你好 世界"], trainer)
+    bpe.add_tokens(THINK)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)

@@ -112,7 +112,7 @@ def export(arguments: list[str]) -> None:
 
 
 def _export_config(keys: ExportCommand) -> ExportConfig:
-    return ExportConfig(keys.output, keys.format, keys.columns)
+    return ExportConfig(keys.output, keys.format, keys.columns, keys.reasoning, keys.reasoning_marks)
 
 
 def _data(keys: ExportCommand, opened: Opened) -> DataConfig:

@@ -27,6 +27,7 @@ _KEYS = {
     "model.path": "model m model_path model_name model_name_or_path model_id model_dir pretrained hf_model checkpoint "
     "ckpt pretrained_model_name_or_path",
     "model.tokenizer": "tokenizer_path tokenizer_name",
+    "model.lora": "lora_path lora_modules adapter adapter_path peft",
     "model.max_model_len": "context_length context_len max_context_length max_seq_len max_seq_length max_model_length",
     "model.chat_template_kwargs.enable_thinking": "enable_thinking thinking",
     "data.path": "data input i input_file input_path input_files file files dataset dataset_path data_path val_files "

@@ -18,6 +18,7 @@ from rollout.config.schema import (
     DataConfig,
     EngineConfig,
     ExportConfig,
+    ExportFormat,
     FilterConfig,
     HardwareConfig,
     ModelConfig,
@@ -27,8 +28,8 @@ from rollout.config.schema import (
     ScoreConfig,
     StoreConfig,
     SweepConfig,
-    TrackingConfig,
 )
+from rollout.config.tracking import TrackingConfig
 
 __all__ = [
     "EMBEDDED_MODEL",
@@ -40,6 +41,7 @@ __all__ = [
     "EngineConfig",
     "ExportCommand",
     "ExportConfig",
+    "ExportFormat",
     "FileCommand",
     "FilterCommand",
     "FilterConfig",

@@ -19,3 +19,5 @@ class EchoConfig:
     """The engine dies once it has finished this many samples."""
     response_tokens: int | None = field(default=None, metadata={"ge": 2})
     """Every response is this long, up to max_tokens. null: 2 to 31 words, by the seed."""
+    think_tokens: int | None = field(default=None, metadata={"ge": 1})
+    """Before it every response has so many words of thinking, and a fifth of them never comes to the answer."""

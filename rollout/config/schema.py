@@ -10,6 +10,7 @@ from typing import Any
 from rollout.config.echo import EchoConfig
 from rollout.config.limits import limited as _field
 from rollout.config.sampling import SamplingConfig
+from rollout.config.tracking import TrackingConfig
 
 EMBEDDED_MODEL = "embedded:SmolLM2-135M-Instruct"
 
@@ -64,6 +65,11 @@ class ModelConfig:
     """A jinja file. null: the tokenizer's own template."""
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Variables for the template, for example {enable_thinking: false}."""
+    reasoning_parser: str | None = None
+    """What tells thinking from answer, by vLLM's name for it, as qwen3 or deepseek_r1: `responses` holds the answers
+    then, and columns of their own the thinking. null: the whole text is the response."""
+    lora: str | None = None
+    """A folder with a LoRA adapter as PEFT writes it (adapter_config.json and its weights), put on the model."""
 
 
 @dataclass
@@ -165,6 +171,11 @@ class ExportFormat:
     and the score as `reward` of each response; or these as the dump that slime loads."""
     columns: list[str] | None = None
     """Columns to write beside those of the format. null: all for `responses`, the input's for `prompts`, else none."""
+    reasoning: str = _field("drop", choices=("drop", "keep", "field"))
+    """In chats, of responses whose thinking the run has split off: leave it out, put it back before the answer between
+    `reasoning_marks`, or give the message a field `reasoning_content`, which templates of thinking models read."""
+    reasoning_marks: list[str] = field(default_factory=lambda: ["<think>", "</think>"])
+    """What stands before and after the thinking with `reasoning=keep`; as the model writes them."""
 
 
 @dataclass
@@ -198,28 +209,6 @@ class PostprocessConfig:
     """The `export` step."""
     report: ReportConfig = field(default_factory=ReportConfig)
     """The `report` step."""
-
-
-@dataclass
-class TrackingConfig:
-    mode: str = _field("offline", choices=("online", "offline", "disabled"))
-    """Weights & Biases: online, offline (upload later with `wandb sync`), or not at all."""
-    project: str = "rollout"
-    """W&B project."""
-    entity: str | None = None
-    """W&B team or user. null: the logged-in user's default."""
-    tags: list[str] = field(default_factory=list)
-    """W&B tags."""
-    interval_seconds: float = _field(5.0, gt=0.0)
-    """Seconds between two lines of metrics.jsonl and two points in W&B."""
-    sample_rows: int = _field(20, ge=0, le=100)
-    """Rows of the W&B table of samples, one for each sample, at most four samples of a prompt."""
-    artifact: bool = False
-    """Log a W&B artifact that refers to the output files by their path; nothing of them is uploaded."""
-    init_timeout: float = _field(8.0, gt=0.0, le=600.0)
-    """Seconds to wait for the W&B server before continuing offline."""
-    finish_timeout: float = _field(8.0, gt=0.0, le=600.0)
-    """Seconds to wait, at the end, for what has not been uploaded yet; `wandb sync` uploads the rest."""
 
 
 @dataclass
@@ -285,5 +274,11 @@ class RunConfig:
     def extra_columns(self) -> tuple[str, ...]:
         """The names of `rollout.records.EXTRAS` that the samples of this run have."""
         logprobs = () if self.sampling.logprobs == "none" else ("response_logprobs",)
-        ids = ("prompt_token_ids", "response_token_ids") if self.store.token_ids or logprobs else ()
-        return (*ids, *logprobs)
+        ids = ("prompt_token_ids", "response_token_ids") if self.keeps_token_ids else ()
+        thinking = ("reasoning", "num_reasoning_tokens", "reasoning_closed") if self.model.reasoning_parser else ()
+        return (*ids, *logprobs, *thinking)
+
+    @property
+    def keeps_token_ids(self) -> bool:
+        """Whether the samples of this run have their token ids: log-probabilities imply them."""
+        return self.store.token_ids or self.sampling.logprobs != "none"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from rollout.config import EngineConfig, HardwareConfig, ModelConfig, RunConfig
-from rollout.engine import communication
+from rollout.engine import adapters, communication
 from rollout.engine.content import stamps
 from rollout.engine.protocol import Engine
 from rollout.process import watchdog
@@ -21,15 +21,21 @@ class EngineSpec:
     """All that an engine is built from. Two jobs with equal specs can share one engine."""
 
     model: ModelConfig
+    """But for what `Engine.use` takes: adapters and parsers come and go."""
     hardware: HardwareConfig
     engine: EngineConfig
     logprobs: str
     """`sampling.logprobs`; an engine that is asked for none has vLLM's default, `raw`."""
+    lora_rank: int | None = None
+    """The largest rank of an adapter that the engine has room for; None for one without adapters."""
 
     @classmethod
     def of(cls, run: RunConfig) -> "EngineSpec":
         logprobs = "processed" if run.sampling.logprobs == "processed" else "raw"
-        return cls(run.model, run.hardware, run.engine, logprobs)
+        model = dataclasses.replace(run.model, lora=None, reasoning_parser=None)
+        asked = run.hardware.engine_kwargs.get("max_lora_rank", 0)
+        room = adapters.room(run.model) if run.engine.kind == "vllm" else None
+        return cls(model, run.hardware, run.engine, logprobs, None if room is None else max(room, asked))
 
     def key(self) -> str:
         """Equal for equal specs, as long as nobody puts other files in the model's folder."""
@@ -158,4 +164,4 @@ def _load(spec: EngineSpec, level: int) -> Engine:
     from rollout.engine.vllm_engine import VLLMEngine
 
     watchdog.start()
-    return VLLMEngine(spec.model, hardware, spec.logprobs)
+    return VLLMEngine(spec.model, hardware, spec.logprobs, spec.lora_rank)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rollout.config import EchoConfig, HardwareConfig, SamplingConfig
+from rollout.config import EchoConfig, HardwareConfig, ModelConfig, SamplingConfig
 from rollout.engine.protocol import EngineStats, Rendered
 from rollout.errors import EngineDied, PromptError
 from rollout.records import Logprobs, Message, Request, Sample, TokenIds
@@ -36,7 +36,11 @@ class EchoEngine:
         self._echo = echo
         self._unfinished: list[tuple[int, int, Request]] = []  # a heap of (step it finishes in, tie-breaker, request)
         self._max_tokens, self._logprobs = SamplingConfig.max_tokens, SamplingConfig.logprobs
+        self._splits = False
         self._added = self._finished = self._steps = self._tokens = 0
+
+    def use(self, model: ModelConfig) -> None:
+        self._splits = model.reasoning_parser is not None
 
     def configure(self, sampling: SamplingConfig) -> None:
         self._max_tokens, self._logprobs = sampling.max_tokens, sampling.logprobs
@@ -88,10 +92,12 @@ class EchoEngine:
         if self._finished == self._echo.die_after:
             raise EngineDied("the echo engine died, as engine.echo.die_after asks")
         self._finished += 1
-        words = self._echo.response_tokens or 2 + (request.seed >> 16) % 30
+        thought = self._echo.think_tokens or 0
+        words = thought + (self._echo.response_tokens or 2 + (request.seed >> 16) % 30)
         num_tokens = min(words, request.max_tokens)
         checksum = zlib.crc32(repr(request.prompt_token_ids).encode())
-        text = " ".join(["echo", f"{checksum:08x}-{request.seed:016x}", *["word"] * (words - 2)][:num_tokens])
+        said = ["echo", f"{checksum:08x}-{request.seed:016x}", *["word"] * (words - thought - 2)]
+        text = self._text([*["hm"] * thought, *said][:num_tokens], thought, never_closes=request.seed % 5 == 0)
         self._tokens += num_tokens
         first = (checksum ^ request.seed) % (len(_TOKEN_IDS) - num_tokens)
         keeps_ids, keeps_logprobs = request.kept_prompt is not None, self._logprobs != "none"
@@ -100,7 +106,6 @@ class EchoEngine:
             request.row_id,
             request.sample_idx,
             request.seed,
-            response=text,
             finish_reason=reason,
             num_prompt_tokens=len(request.prompt_token_ids),
             num_generated_tokens=num_tokens,
@@ -108,4 +113,16 @@ class EchoEngine:
             prompt_token_ids=request.kept_prompt,
             response_token_ids=_TOKEN_IDS[first : first + num_tokens] if keeps_ids else None,
             response_logprobs=_LOGPROBS[first : first + num_tokens] if keeps_logprobs else None,
+            **text,
         )
+
+    def _text(self, words: list[str], thought: int, never_closes: bool) -> dict[str, Any]:
+        """The fields of a Sample that hold what it says, of which the first words are `thought`."""
+        closed = len(words) > thought and not (thought and never_closes)
+        thought = thought if closed else len(words)
+        thinking, answer = " ".join(words[:thought]), " ".join(words[thought:])
+        if not self._splits:
+            end = "</think>" if closed else ""
+            return {"response": f"<think>{thinking}{end}{answer}" if thought else answer}
+        told = {"num_reasoning_tokens": thought, "reasoning_closed": closed}
+        return {"response": answer, "reasoning": thinking, **told}

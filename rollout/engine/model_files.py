@@ -11,6 +11,7 @@ from typing import Any
 
 from rollout.config import ModelConfig
 from rollout.engine import models
+from rollout.engine.adapters import Adapter, read_adapter
 from rollout.files import user_path
 
 _READ = (".json", ".jinja", ".model", ".txt")
@@ -44,6 +45,8 @@ class ModelFiles:
     """Hash of its text."""
     shape: dict[str, int] | None = None
     """See `shape`."""
+    adapter: Adapter | None = None
+    """The LoRA adapter that is on it."""
 
 
 def describe(model: ModelConfig) -> ModelFiles:
@@ -60,6 +63,7 @@ def describe(model: ModelConfig) -> ModelFiles:
         vocabulary=None if tokenizer is None else vocabulary_hash(tokenizer),
         chat_template=_hashed(_template(model, tokenizer)),
         shape=None if folder is None else shape(folder),
+        adapter=None if model.lora is None else read_adapter(model.lora),
     )
 
 
@@ -67,6 +71,15 @@ def shape(folder: Path) -> dict[str, int] | None:
     """The sizes that the model's config.json gives, by name: hidden_size, num_hidden_layers, ...; None for none."""
     sizes = language_config(folder)
     return {name: sizes[name] for name in _SHAPE if isinstance(sizes.get(name), int)} or None
+
+
+def model_type(folder: Path) -> str | None:
+    """What a model's config.json calls its architecture, as `llama`."""
+    try:
+        kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
+    except (OSError, ValueError, AttributeError):  # what is wrong with it, the engine says in better words
+        return None
+    return str(kind) if kind else None
 
 
 def context_length(model: ModelConfig) -> int | None:

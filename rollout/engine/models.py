@@ -57,7 +57,8 @@ def with_absolute_paths(model: ModelConfig) -> ModelConfig:
     """`model` as it means the same from another folder."""
     template = None if model.chat_template is None else str(user_path(model.chat_template).absolute())
     tokenizer = None if model.tokenizer is None else absolute(model.tokenizer)
-    return dataclasses.replace(model, path=absolute(model.path), tokenizer=tokenizer, chat_template=template)
+    lora = None if model.lora is None else str(user_path(model.lora).absolute())
+    return dataclasses.replace(model, path=absolute(model.path), tokenizer=tokenizer, chat_template=template, lora=lora)
 
 
 def local_folder(path: str, revision: str | None) -> Path | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from rollout.config import SamplingConfig
+from rollout.config import ModelConfig, SamplingConfig
 from rollout.records import Message, Request, Sample
 
 
@@ -54,6 +54,15 @@ class Engine(Renderer, Protocol):
     """Most samples generated at the same time."""
     kv_cache_bytes: int | None
     """Size of the KV cache, where `vllm_worker.KVCacheSizeExtension` was asked to tell it."""
+
+    def use(self, model: ModelConfig) -> None:
+        """Put this adapter (or none) on the model from now on, and tell thinking from answers like this.
+
+        Nothing else of `model` is looked at; what is asked for is in the `EngineSpec` that the engine was built from.
+        To be called before `configure`. Raises UserError for an adapter that does not fit or a parser that is not for
+        this tokenizer.
+        """
+        ...
 
     def configure(self, sampling: SamplingConfig) -> None:
         """Sample like this from now on. Raises UserError when the engine does not know or accept one of them."""

@@ -1,4 +1,4 @@
-"""vLLM behind the Engine protocol. Only this module, `vllm_renderer` and `vllm_arguments` import vllm, 0.26 to 0.33.
+"""vLLM behind the Engine protocol. Only the modules named `vllm_...` import vllm, 0.26 to 0.33.
 
 One vLLM request per sample, token ids in, finished outputs only. Measured on an H200, eight requests with n=1 run as
 fast as one with n=8, and each can be stored, seeded and resumed by itself.
@@ -17,17 +17,23 @@ from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
 from rollout.engine import models, vllm_arguments, vllm_worker
 from rollout.engine.protocol import EngineStats, Rendered
 from rollout.engine.vllm_arguments import refusal
+from rollout.engine.vllm_lora import LoadedAdapters
+from rollout.engine.vllm_reasoning import Thinking
 from rollout.engine.vllm_renderer import VLLMRenderer
 from rollout.errors import EngineDied, PromptError, UserError
-from rollout.records import Logprobs, Message, Request, Sample
+from rollout.records import Logprobs, Message, Request, Sample, failed_sample
 
 
 class VLLMEngine:
     """One vLLM engine with its own copy of the tokenizer for the feeder thread."""
 
-    def __init__(self, model: ModelConfig, hardware: HardwareConfig, logprobs: str = "none") -> None:
-        """`logprobs` is the `sampling.logprobs` that it can be asked for, beside "none"."""
-        self.llm = LLM(**_engine_kwargs(model, hardware, logprobs))
+    def __init__(
+        self, model: ModelConfig, hardware: HardwareConfig, logprobs: str = "none", lora_rank: int | None = None
+    ) -> None:
+        """`logprobs` is the `sampling.logprobs` that it can be asked for, beside "none"; `lora_rank` the largest rank
+        of its adapters, None for an engine without.
+        """
+        self.llm = LLM(**_engine_kwargs(model, hardware, logprobs, lora_rank))
         self._engine = self.llm.llm_engine
         config = self._engine.vllm_config
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
@@ -36,6 +42,8 @@ class VLLMEngine:
         self.kv_cache_bytes: int | None = self.llm.collective_rpc("kv_cache_bytes_found")[0] if tells else None
         self._params: dict[str, Any] = {}
         self._logprobs = "none"
+        self._thinking: Thinking | None = None
+        self._adapters, self._lora = LoadedAdapters(), None
         self._unfinished: dict[str, Request] = {}
         # the engine decodes with its tokenizer while the feeder thread encodes; a fast tokenizer is not made for both
         tokenizer = copy.deepcopy(self.llm.get_tokenizer())
@@ -46,8 +54,18 @@ class VLLMEngine:
             raise
         self.bos_token_id: int | None = self._renderer.bos_token_id
 
+    def use(self, model: ModelConfig) -> None:
+        self._thinking = None
+        if model.reasoning_parser is not None:
+            # not the feeder's copy: responses are told apart where they come out
+            config = self._engine.vllm_config.model_config
+            self._thinking = Thinking(model, self.llm.get_tokenizer(), config.hf_config.model_type, config)
+        self._lora = None if model.lora is None else self._adapters.ready(model.lora, self._engine)
+
     def configure(self, sampling: SamplingConfig) -> None:
         self._params = vllm_arguments.sampling_kwargs(sampling)
+        if self._thinking is not None and self._thinking.keeps_special_tokens:
+            self._params["skip_special_tokens"] = False
         self._logprobs = sampling.logprobs
 
     def prepare(self, sampling: SamplingConfig, key: str) -> dict[str, Any]:
@@ -74,8 +92,8 @@ class VLLMEngine:
             kwargs = self._params if request.parameters is None else request.parameters
             # vLLM changes the params object it is given, so every request gets its own, and what is in it too
             own = {"max_tokens": request.max_tokens, "seed": request.seed, **_copied(kwargs)}
-            params = SamplingParams(**kwargs | own)
-            self._engine.add_request(key, {"prompt_token_ids": request.prompt_token_ids}, params)
+            params, prompt = SamplingParams(**kwargs | own), {"prompt_token_ids": request.prompt_token_ids}
+            self._engine.add_request(key, prompt, params, lora_request=self._lora)
         except EngineDeadError as error:
             raise EngineDied(str(error)) from error
         except Exception as error:  # whatever it is, vLLM says it of this request, and the others can continue
@@ -111,19 +129,45 @@ class VLLMEngine:
     def _sample(self, output: Any) -> Sample:
         request = self._unfinished.pop(output.request_id)
         (completion,) = output.outputs
+        try:
+            said = self._said(request, completion)
+        except PromptError as error:
+            return failed_sample(request.row_id, request.sample_idx, request.seed, str(error))
         failed = completion.finish_reason in ("abort", "error")
         return Sample(
             request.row_id,
             request.sample_idx,
             request.seed,
-            response=None if failed else completion.text,
             finish_reason="error" if failed else completion.finish_reason,
             num_prompt_tokens=len(request.prompt_token_ids),
             num_generated_tokens=len(completion.token_ids),
             error=f"the engine ended it: {completion.finish_reason}" if failed else None,
             truncated_prompt=request.truncated_prompt,
             **({} if failed or request.kept_prompt is None else _tokens(request, completion)),
+            **({"response": None} if failed else said),
         )
+
+    def _said(self, request: Request, completion: Any) -> dict[str, Any]:
+        """The fields of a Sample that hold its text. Raises PromptError where a parser cannot read it."""
+        if self._thinking is None:
+            return {"response": completion.text}
+        try:
+            return _thought(self._thinking, request, completion)
+        except Exception as error:  # whatever a parser says of this response, the others can continue
+            raise PromptError(
+                f"model.reasoning_parser={self._thinking.name}: cannot read the response: {refusal(error)}"
+            ) from error
+
+
+def _thought(thinking: Thinking, request: Request, completion: Any) -> dict[str, Any]:
+    """The fields of a Sample that hold what it says and what it thought."""
+    thought = thinking.split(completion.text, list(completion.token_ids), request.prompt_token_ids)
+    return {
+        "response": thought.answer,
+        "reasoning": thought.reasoning,
+        "num_reasoning_tokens": thought.num_tokens,
+        "reasoning_closed": thought.closed,
+    }
 
 
 def _tokens(request: Request, completion: Any) -> dict[str, Any]:
@@ -147,9 +191,13 @@ def _sampled(flat: Any, count: int) -> Logprobs:
     return values
 
 
-def _engine_kwargs(model: ModelConfig, hardware: HardwareConfig, logprobs: str = "none") -> dict[str, Any]:
+def _engine_kwargs(
+    model: ModelConfig, hardware: HardwareConfig, logprobs: str = "none", lora_rank: int | None = None
+) -> dict[str, Any]:
     """Arguments of `vllm.LLM`. Raises UserError for an engine_kwargs key that vLLM does not have."""
-    return {"model": models.resolve(model.path)} | vllm_arguments.engine_kwargs(model, hardware, logprobs)
+    of_adapters = {} if lora_rank is None else {"enable_lora": True, "max_lora_rank": lora_rank}
+    kwargs = vllm_arguments.engine_kwargs(model, hardware, logprobs) | of_adapters
+    return {"model": models.resolve(model.path)} | kwargs
 
 
 def _copied(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def _shared(prompt: Prompt, engine: Engine, run: RunConfig) -> _Shared:
     token_ids = engine.render(prompt.messages, prompt.tools).token_ids
     ready = fit_to_context(token_ids, sampling, engine.max_model_len, run.data.too_long, engine.bos_token_id)
     cut = engine.decode(ready.removed) if ready.removed else None
-    kept = _kept(ready.token_ids) if run.extra_columns else None
+    kept = _kept(ready.token_ids) if run.keeps_token_ids else None
     return _Shared(ready.token_ids, ready.max_tokens, cut, kept, parameters)
 
 

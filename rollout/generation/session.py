@@ -106,6 +106,7 @@ def load(run: RunConfig, log_file: Path) -> Loaded:
     engine = loaded.engine
     if problem := context_problem(run, engine.max_model_len):
         raise UserError(problem)
+    engine.use(run.model)
     engine.configure(run.sampling)
     log.info("%s", sampling_in_words(run, engine.describe()))
     return loaded

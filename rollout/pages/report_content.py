@@ -23,6 +23,7 @@ class ReportPage(TypedDict):
 
     - `rows`, `rows_with_errors`, `samples`, `failed`, `truncated_fraction`, `empty`, `duplicates`, `looping`
     - `finish_reasons`: {name: responses}; `errors`: {text: samples}
+    - `thinking`: {unclosed: responses, tokens: as below}, or null where thinking was not told from answers
     - `characters`, `tokens`, `distinct_responses` (of a row): {mean, std, min, p50, p90, p99, max, histogram}
     - `scores`: {scored, of those no_answer and cut_off (absent in older files), unscored, mean, pass_rate,
       pass_at_k: {"1": 0.4, ...}, majority_at_k: the same, histogram, row_pass_rates: histogram, pass_score: the score
@@ -109,6 +110,15 @@ class Token(TypedDict):
     probability: float
 
 
+class Thought(TypedDict):
+    """What a response says before its answer."""
+
+    text: str
+    tokens: int | None
+    closed: bool
+    """Whether it has come to its end."""
+
+
 class Response(TypedDict):
     """One sample of a row. `text` is None where it failed, and `error` says why."""
 
@@ -121,6 +131,8 @@ class Response(TypedDict):
     answer: str | None
     error: str | None
     looping: bool
+    thinking: NotRequired["Thought"]
+    """What came before `text`; not there where thinking was not told from answers, or there was none."""
     unlikely: NotRequired[list[Token]]
     """Its least likely tokens, the least likely one first; not there where no log-probabilities were kept."""
 

@@ -18,6 +18,7 @@ from rollout.postprocess.filter import repeats
 from rollout.postprocess.repetition import is_looping
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work
+from rollout.records import has_thinking
 from rollout.scoring.distribution import Distribution, ValueCounts
 from rollout.scoring.summary import ScoreCounts, ScoreSummary
 from rollout.store.layout import ANALYSIS
@@ -26,6 +27,16 @@ MOST_GROUPS = 100
 """Groups that `analyze.by` makes; the values that come later share one group, OTHERS."""
 
 OTHERS = "(others)"
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """What came before the answers."""
+
+    unclosed: int
+    """Responses whose thinking never closed: they have no answer."""
+    tokens: Distribution | None
+    """Of the thinking, for each response."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ class Analysis:
     duplicates: int
     """Responses equal to an earlier one of the same row."""
     looping: int
-    """Responses that end in a loop; see `rollout.postprocess.repetition`."""
+    """Responses that end in a loop, of those without an answer the thinking; see `rollout.postprocess.repetition`."""
     characters: Distribution | None
     tokens: Distribution | None
     distinct_responses: Distribution | None
@@ -52,6 +63,8 @@ class Analysis:
     scores: ScoreSummary | None
     errors: dict[str, int]
     """The ten most frequent errors."""
+    thinking: "Thinking | None" = None
+    """None where the run has not told thinking from answers."""
     by: str | None = None
     groups: "dict[str, Analysis]" = field(default_factory=dict)
     """The same of the rows of each value of `by`."""
@@ -99,6 +112,7 @@ class _Counts:
         self._reasons, self._errors = Counter[str](), Counter[str]()
         self._characters, self._tokens, self._distinct = ValueCounts(), ValueCounts(), ValueCounts()
         self._scores = ScoreCounts(pass_score)
+        self._thinks, self._unclosed, self._thinking_tokens = False, 0, ValueCounts()
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Count whole rows, whose samples are all in `batch`."""
@@ -113,15 +127,22 @@ class _Counts:
         self._add_texts(answered)
         if "score" in batch.schema.names:
             self._scores.add(batch)
+        if has_thinking(batch.schema):
+            self._add_thinking(answered)
 
     def _add_texts(self, answered: pa.RecordBatch) -> None:
         response = answered.column("response")
         self._characters.add(pc.utf8_length(response).to_numpy())
         self._empty += pc.sum(pc.equal(pc.utf8_trim_whitespace(response), "")).as_py() or 0
-        self._looping += sum(map(is_looping, response.to_pylist()))
+        self._looping += sum(map(is_looping, _ends(answered)))
         first = answered.filter(pc.invert(repeats(answered)))
         self._duplicates += answered.num_rows - first.num_rows
         self._distinct.add(pc.struct_field(first.column("row_id").value_counts(), "counts").to_numpy())
+
+    def _add_thinking(self, answered: pa.RecordBatch) -> None:
+        self._thinks = True
+        self._unclosed += pc.sum(pc.invert(answered.column("reasoning_closed"))).as_py() or 0
+        self._thinking_tokens.add(answered.column("num_reasoning_tokens").drop_null().to_numpy())
 
     def analysis(self) -> Analysis:
         """The numbers."""
@@ -141,7 +162,16 @@ class _Counts:
             distinct_responses=self._distinct.distribution(),
             scores=self._scores.summary(),
             errors=dict(self._errors.most_common(10)),
+            thinking=Thinking(self._unclosed, self._thinking_tokens.distribution()) if self._thinks else None,
         )
+
+
+def _ends(responses: pa.RecordBatch) -> Iterator[str]:
+    """What each response ends with: the answer, and where there is none the thinking."""
+    texts = responses.column("response").to_pylist()
+    thought = responses.column("reasoning").to_pylist() if has_thinking(responses.schema) else [None] * len(texts)
+    for text, thinking in zip(texts, thought, strict=True):
+        yield text or thinking or ""
 
 
 def _counts(column: pa.Array) -> dict[str, int]:

@@ -10,12 +10,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from rollout.config import DataConfig
+from rollout.config import DataConfig, ExportFormat
 from rollout.data.arrow import cells, is_list, stored
 from rollout.data.json_text import holds_json, json_field
 from rollout.data.prompts import parse_chat, with_system_prompt
 from rollout.errors import PromptError
-from rollout.records import Message
+from rollout.records import THINKING, Message, has_thinking
+
+_AS_IS = ExportFormat()
 
 
 @dataclass(frozen=True)
@@ -35,57 +37,82 @@ class _Answer:
     sample_idx: int
     response: str
     score: float | None
+    reasoning: str = ""
+    closed: bool = True
 
 
-def chat_field(name: str, prompt: pa.Field) -> pa.Field:
-    """The column of chats called `name` made from the column `prompt`: with the same fields, where it has any.
+def chat_field(name: str, prompt: pa.Field, thinks: bool = False) -> pa.Field:
+    """The column of chats called `name` made from the column `prompt`: with the same fields, where it has any, and
+    with one for the thinking if a message of it `thinks`.
 
     Chats of a JSONL file whose messages have other fields in other rows are JSON text, as the column they come from.
     """
     if holds_json(prompt):
         return json_field(name)
-    if is_list(prompt.type) and pa.types.is_struct(item := stored(stored(prompt.type).value_type)):
-        return pa.field(name, pa.list_(item))
-    return pa.field(name, pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])))
+    item = pa.struct([("role", pa.string()), ("content", pa.string())])
+    if is_list(prompt.type) and pa.types.is_struct(of_prompt := stored(stored(prompt.type).value_type)):
+        item = of_prompt
+    if thinks and item.get_field_index(REASONING) < 0:
+        item = pa.struct([*item, pa.field(REASONING, pa.string())])
+    return pa.field(name, pa.list_(item))
 
 
-def messages(batch: pa.RecordBatch, data: DataConfig, extra: list[str], continued: bool = False) -> Records:
+def messages(
+    batch: pa.RecordBatch,
+    data: DataConfig,
+    extra: list[str],
+    continued: bool = False,
+    export: ExportFormat = _AS_IS,
+) -> Records:
     """One record per response: `messages` is the chat with the response as the assistant's turn.
 
     Where the responses have `continued` a last message of the assistant, that message and the response are one turn.
-    `extra` names the input's columns beside them.
+    `extra` names the input's columns beside them, `export` says what becomes of the thinking.
     """
     made, positions = list[dict[str, Any]](), list[int]()
-    for chat, answers in _chats(batch, data, continued):
+    for chat, answers in _chats(batch, data, continued, export):
         for answer in answers:
             ids = {"row_id": answer.row_id, "sample_idx": answer.sample_idx}
-            made.append({"messages": [*chat, _turn(answer)], **ids})
+            made.append({"messages": [*chat, _turn(answer, export)], **ids})
             positions.append(answer.position)
     return _records(made, batch, extra, positions)
 
 
-def preferences(batch: pa.RecordBatch, data: DataConfig, extra: list[str], continued: bool = False) -> Records:
+def preferences(
+    batch: pa.RecordBatch,
+    data: DataConfig,
+    extra: list[str],
+    continued: bool = False,
+    export: ExportFormat = _AS_IS,
+) -> Records:
     """One record per row whose scores differ: its best response is `chosen`, its worst `rejected`; of equals the first.
 
     The conversational form with an explicit prompt that TRL's DPOTrainer documents, with scores and sample numbers
     beside it.
     """
     made, positions = list[dict[str, Any]](), list[int]()
-    for chat, answers in _chats(batch, data, continued):
+    for chat, answers in _chats(batch, data, continued, export):
         scored = [(answer.score, answer) for answer in answers if answer.score is not None]
         if not scored:
             continue
         (high, best), (low, worst) = max(scored, key=itemgetter(0)), min(scored, key=itemgetter(0))
         if high == low:
             continue
-        record: dict[str, Any] = {"prompt": chat, "chosen": [_turn(best)], "rejected": [_turn(worst)]}
+        record: dict[str, Any] = {"prompt": chat, "chosen": [_turn(best, export)]}
+        record["rejected"] = [_turn(worst, export)]
         record |= {"chosen_score": high, "rejected_score": low, "row_id": best.row_id}
         made.append(record | {"chosen_sample_idx": best.sample_idx, "rejected_sample_idx": worst.sample_idx})
         positions.append(best.position)
     return _records(made, batch, extra, positions)
 
 
-def prompts(batch: pa.RecordBatch, data: DataConfig, extra: list[str], _continued: bool = False) -> Records:
+def prompts(
+    batch: pa.RecordBatch,
+    data: DataConfig,
+    extra: list[str],
+    _continued: bool = False,
+    _export: ExportFormat = _AS_IS,
+) -> Records:
     """One record per row that has a response: `prompt` is its chat, with a last message of the assistant."""
     made, positions = list[dict[str, Any]](), list[int]()
     for chat, (first, *_) in _chats(batch, data, continued=False):
@@ -98,11 +125,27 @@ def _records(made: list[dict[str, Any]], batch: pa.RecordBatch, extra: list[str]
     return Records(made, batch.select(extra).take(pa.array(positions, pa.int64())))
 
 
-def _turn(answer: _Answer) -> Message:
-    return {"role": "assistant", "content": answer.response}
+REASONING = "reasoning_content"
+"""The field of a message that the chat templates of Qwen3, GLM, Kimi and others read."""
 
 
-def _chats(batch: pa.RecordBatch, data: DataConfig, continued: bool) -> Iterator[tuple[list[Message], list[_Answer]]]:
+def _turn(answer: _Answer, export: ExportFormat) -> Message:
+    turn = {"role": "assistant", "content": answer.response}
+    return turn | {REASONING: answer.reasoning} if export.reasoning == "field" and answer.reasoning else turn
+
+
+def _as_written(answer: _Answer, marks: list[str], begun: str = "") -> str:
+    """The response with its thinking, behind what was `begun` for it, which may open the thinking."""
+    start, end = marks
+    if not answer.reasoning:
+        return answer.response
+    opening, closing = "" if start in begun else start, end if answer.closed else ""
+    return f"{opening}{answer.reasoning}{closing}{answer.response}"
+
+
+def _chats(
+    batch: pa.RecordBatch, data: DataConfig, continued: bool, export: ExportFormat = _AS_IS
+) -> Iterator[tuple[list[Message], list[_Answer]]]:
     """For every input row in `batch` its chat and its responses; rows whose prompt is no chat are left out."""
     prompts, answers = batch.column(data.prompt_key), _answers(batch)
     for _, group in groupby(answers, key=attrgetter("row_id")):
@@ -112,7 +155,11 @@ def _chats(batch: pa.RecordBatch, data: DataConfig, continued: bool) -> Iterator
         except PromptError:
             continue
         chat = with_system_prompt(chat, data.system_prompt)
-        if continued and chat[-1]["role"] == "assistant" and isinstance(begun := chat[-1]["content"], str):
+        begun = chat[-1]["content"] if continued and chat[-1]["role"] == "assistant" else None
+        before = begun if isinstance(begun, str) else ""
+        if export.reasoning == "keep":
+            row = [replace(answer, response=_as_written(answer, export.reasoning_marks, before)) for answer in row]
+        if isinstance(begun, str):
             chat, row = chat[:-1], [replace(answer, response=begun + answer.response) for answer in row]
         yield chat, row
 
@@ -120,23 +167,25 @@ def _chats(batch: pa.RecordBatch, data: DataConfig, continued: bool) -> Iterator
 def _answers(batch: pa.RecordBatch) -> Iterator[_Answer]:
     """The responses in `batch` that are there."""
     names = ["row_id", "sample_idx", "response", *(["score"] if "score" in batch.schema.names else [])]
+    names += THINKING if has_thinking(batch.schema) else ()
     for position, row in enumerate(batch.select(names).to_pylist()):
         if row["response"] is not None:
-            yield _Answer(position, row["row_id"], row["sample_idx"], row["response"], row.get("score"))
+            thought = row.get("reasoning") or "", bool(row.get("reasoning_closed", True))
+            yield _Answer(position, row["row_id"], row["sample_idx"], row["response"], row.get("score"), *thought)
 
 
-def _messages_fields(prompt: pa.Field) -> list[pa.Field]:
-    return [chat_field("messages", prompt), pa.field("row_id", pa.int64()), pa.field("sample_idx", pa.int32())]
+def _messages_fields(prompt: pa.Field, thinks: bool = False) -> list[pa.Field]:
+    return [chat_field("messages", prompt, thinks), pa.field("row_id", pa.int64()), pa.field("sample_idx", pa.int32())]
 
 
-def _preference_fields(prompt: pa.Field) -> list[pa.Field]:
-    sides = [chat_field(name, prompt) for name in ("prompt", "chosen", "rejected")]
+def _preference_fields(prompt: pa.Field, thinks: bool = False) -> list[pa.Field]:
+    sides = [chat_field("prompt", prompt), *(chat_field(name, prompt, thinks) for name in ("chosen", "rejected"))]
     scores = [pa.field(f"{side}_score", pa.float64()) for side in ("chosen", "rejected")]
     samples = [pa.field(f"{side}_sample_idx", pa.int32()) for side in ("chosen", "rejected")]
     return [*sides, *scores, pa.field("row_id", pa.int64()), *samples]
 
 
-def _prompts_fields(prompt: pa.Field) -> list[pa.Field]:
+def _prompts_fields(prompt: pa.Field, _thinks: bool = False) -> list[pa.Field]:
     return [chat_field("prompt", prompt), pa.field("row_id", pa.int64())]
 
 
@@ -144,9 +193,9 @@ def _prompts_fields(prompt: pa.Field) -> list[pa.Field]:
 class Format:
     """What `export.format` makes of responses and their chats."""
 
-    fields: Callable[[pa.Field], list[pa.Field]]
-    """The columns that a record has of itself, from that of the prompts."""
-    records: Callable[[pa.RecordBatch, DataConfig, list[str], bool], Records]
+    fields: Callable[..., list[pa.Field]]
+    """The columns that a record has of itself, from that of the prompts and whether messages have their thinking."""
+    records: Callable[[pa.RecordBatch, DataConfig, list[str], bool, ExportFormat], Records]
     """The records of a batch of responses; see `messages`."""
     needs_scores: bool = False
     keeps_input: bool = False

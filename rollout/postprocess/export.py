@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from rollout.config import DataConfig, ExportConfig, PostprocessConfig
+from rollout.config import DataConfig, ExportConfig, ExportFormat, PostprocessConfig
 from rollout.errors import did_you_mean
 from rollout.files import at_home, replacing
 from rollout.postprocess import tokens
@@ -15,7 +15,7 @@ from rollout.postprocess.chats import FORMATS
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts
 from rollout.postprocess.writing import Part, suffixes, write
-from rollout.records import SCORE_FIELDS, extras_of, flat_fields
+from rollout.records import SCORE_FIELDS, extras_of, flat_fields, has_thinking
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,9 @@ def records(
         made = tokens.FORMATS[config.format]
         return pa.schema([*made, *beside]), tokens.token_records(source, made, names, label)
     chats = FORMATS[config.format]
-    fields = [*chats.fields(schema.field(data.prompt_key)), *beside]
-    return pa.schema(fields), (chats.records(batch, data, names, continued) for batch in source.batches())
+    of_record = chats.fields(schema.field(data.prompt_key), config.reasoning == "field" and has_thinking(schema))
+    parts = (chats.records(batch, data, names, continued, config) for batch in source.batches())
+    return pa.schema([*of_record, *beside]), parts
 
 
 def _inputs(schema: pa.Schema) -> list[str]:
@@ -93,6 +94,7 @@ def format_problems(plan: Plan) -> Iterator[str]:
             yield f"postprocess.export.columns={name}: format={config.format} writes a field of that name; leave it out"
         elif name not in names:
             yield f"postprocess.export.columns={name}: no such column, {did_you_mean(name, names)}"
+    yield from _reasoning_problems(config)
     if _needs_scores(plan.config) and not plan.has_scores("export"):
         yield f"postprocess.export.format={config.format}: no scores; {plan.cure_for_scores('export')}"
     if config.format in FORMATS and data.prompt_key not in names:
@@ -111,6 +113,14 @@ def _made(name: str) -> frozenset[str]:
     if name in tokens.FORMATS:
         return frozenset(field.name for field in tokens.FORMATS[name])
     return FORMATS[name].names() if name in FORMATS else frozenset()
+
+
+def _reasoning_problems(config: ExportFormat) -> Iterator[str]:
+    if len(config.reasoning_marks) != 2:
+        yield (
+            f"postprocess.export.reasoning_marks={config.reasoning_marks}: what stands before the thinking and what "
+            "after it; give two texts"
+        )
 
 
 def _file_problems(config: ExportConfig) -> Iterator[str]:

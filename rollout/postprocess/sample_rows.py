@@ -20,7 +20,7 @@ from rollout.errors import PromptError
 from rollout.pages.report_content import Message, Response, Row, Token
 from rollout.postprocess.repetition import is_looping
 from rollout.postprocess.source import Source
-from rollout.records import FLAT_FIELDS, SCORE_FIELDS, extras_of
+from rollout.records import FLAT_FIELDS, SCORE_FIELDS, THINKING, extras_of, has_thinking
 
 PAGE_BYTES = 30 << 20
 """Of all rows of a page that a browser opens at once."""
@@ -63,7 +63,8 @@ def sample_rows(
 def _row(samples: pa.RecordBatch, data: DataConfig, ground_truth: str | None, text: TokenText | None) -> Row:
     """One input row, from the batch of its responses."""
     truth = None if ground_truth is None else values_at(samples.slice(0, 1), ground_truth)[0]
-    ours = [name for name in samples.schema.names if name in _OURS]
+    thinking = THINKING if has_thinking(samples.schema) else ()
+    ours = [name for name in samples.schema.names if name in {*_OURS, *thinking}]
     others = [name for name in samples.schema.names if name not in {*_OURS, *extras_of(samples.schema)}]
     (first,) = rows_of(samples.slice(0, 1).select(["row_id", *others]))
     shown = {name: value for name, value in first.items() if name not in ("row_id", data.prompt_key)}
@@ -95,8 +96,11 @@ def _response(sample: dict[str, Any], unlikely: list[Token] | None) -> Response:
         "score": sample.get("score"),
         "answer": sample.get("extracted_answer"),
         "error": sample["error"] or sample.get("score_error"),
-        "looping": text is not None and is_looping(text),
+        "looping": text is not None and is_looping(text or sample.get("reasoning") or ""),
     }
+    if sample.get("reasoning"):
+        tokens, closed = sample["num_reasoning_tokens"], bool(sample["reasoning_closed"])
+        response["thinking"] = {"text": _short(sample["reasoning"]), "tokens": tokens, "closed": closed}
     return response if unlikely is None else {**response, "unlikely": unlikely}
 
 

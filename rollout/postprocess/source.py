@@ -85,7 +85,8 @@ def _flat(table: Table, key: str) -> Source:
     has_scores = "score" in table.schema.names
     if not has_scores:
         _refuse_clash(table, key, SCORE_FIELDS)
-    ours = {column.name: column for column in (*flat_fields(extras_of(table.schema)), *SCORE_FIELDS)}
+    extras = [name for name in extras_of(table.schema) if _may_be_ours(table.schema, EXTRAS[name].of_sample)]
+    ours = {column.name: column for column in (*flat_fields(extras), *SCORE_FIELDS)}
     wanted = [*FLAT_FIELDS, *(_BESIDE_A_SCORE if has_scores else ())]
     missing = [column for column in wanted if column.name not in table.schema.names]
     present = pa.schema([ours.get(column.name, column) for column in table.schema])
@@ -100,6 +101,14 @@ def _flat(table: Table, key: str) -> Source:
             yield pa.RecordBatch.from_arrays([*columns, *more], schema=schema)
 
     return Source(table.path, schema, lambda: _whole_rows(_ascending(complete(), table.path, strictly=False)))
+
+
+def _may_be_ours(schema: pa.Schema, ours: pa.Field) -> bool:
+    """Whether a column may be that one of ours, and no other of its name."""
+    if ours.name not in schema.names:
+        return False
+    kind = schema.field(ours.name).type
+    return is_text(kind) or bool(pa.types.is_nested(kind)) == is_list(ours.type)
 
 
 def _typed(array: pa.Array, field: pa.Field, path: Path) -> pa.Array:

@@ -58,6 +58,8 @@ def digest(run: RunConfig, table: Table) -> Digest:
         "model.load_format": run.model.load_format,
         "model.chat_template": _file_hash(run.model.chat_template),
         "model.chat_template_kwargs": run.model.chat_template_kwargs,
+        "model.reasoning_parser": run.model.reasoning_parser,
+        "model.lora": None if run.model.lora is None else content.folder_content(user_path(run.model.lora)),
         "hardware.dtype": run.hardware.dtype,
         "hardware.kv_cache_dtype": run.hardware.kv_cache_dtype,
         "hardware.batch_invariant": run.hardware.batch_invariant,
@@ -72,7 +74,7 @@ def digest(run: RunConfig, table: Table) -> Digest:
         "data.too_long": run.data.too_long,
         "data.num_shards": run.data.num_shards,
         "data.shard_index": run.data.shard_index,
-        "store.token_ids": bool(run.extra_columns),  # log-probabilities imply them
+        "store.token_ids": run.keeps_token_ids,
         "engine.kind": run.engine.kind,
     }
     as_saved: Digest = json.loads(json.dumps(values))  # as it comes back from run.json

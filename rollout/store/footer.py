@@ -30,7 +30,7 @@ def footer(record: RunRecord) -> dict[str, str]:
         **{f"rollout.version.{name}": version for name, version in first.packages.items()},
         **{f"rollout.{name}": json.dumps(values[name], ensure_ascii=False) for name in _OF_PROVENANCE},
         "rollout.reproducibility": (record.reproducibility or reproducibility(record.config)).level,
-        **({TOKENS: json.dumps(_tokens(record, first))} if record.config.extra_columns else {}),
+        **({TOKENS: json.dumps(_tokens(record, first))} if record.config.keeps_token_ids else {}),
         DIGEST: digest_text(record.digest),
     }
 

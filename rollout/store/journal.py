@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.config import StoreConfig
+from rollout.data.arrow import is_list
 from rollout.data.row_sampling import SampleCounts
 from rollout.errors import UserError
 from rollout.files import partial_of, replacing
-from rollout.records import EXTRAS, SAMPLE_SCHEMA, Outcome, Sample, TokenIds, sample_schema
+from rollout.records import SAMPLE_SCHEMA, Outcome, Sample, TokenIds, sample_schema
 from rollout.store.layout import JOURNAL
 
 _PART = re.compile(r"part-(?:[0-9a-f]{11}-\d{3,}-)?\d{6,}\.parquet")
@@ -84,7 +85,7 @@ class Journal:
                 write_page_checksum=True,
                 use_dictionary=SAMPLE_SCHEMA.names,
                 # smaller, faster and, for `finalize`, of a size that is known: 4 bytes a number, as in memory
-                use_byte_stream_split=[f"{name}.list.element" for name in self._schema.names if name in EXTRAS],
+                use_byte_stream_split=[f"{item.name}.list.element" for item in self._schema if is_list(item.type)],
             )
         self._next_part += 1
         self.num_durable += len(self._pending)
@@ -95,7 +96,8 @@ class Journal:
 def _size(sample: Sample) -> int:
     """What a sample adds to a part, in bytes of memory. A prompt's tokens are there for each, though written once."""
     arrays = (sample.prompt_token_ids, sample.response_token_ids, sample.response_logprobs)
-    return len(sample.response or "") + sum(array.nbytes for array in arrays if array is not None)
+    texts = len(sample.response or "") + len(sample.reasoning or "")
+    return texts + sum(array.nbytes for array in arrays if array is not None)
 
 
 def _column(samples: list[Sample], column: pa.Field) -> pa.Array:
@@ -103,7 +105,7 @@ def _column(samples: list[Sample], column: pa.Field) -> pa.Array:
     values = list(map(attrgetter(column.name), samples))
     if column.name == "prompt_token_ids":
         return _lists(_once_per_row(samples), column.type)
-    return _lists(values, column.type) if column.name in EXTRAS else pa.array(values, column.type)
+    return _lists(values, column.type) if is_list(column.type) else pa.array(values, column.type)
 
 
 def _once_per_row(samples: list[Sample]) -> list[TokenIds | None]:

@@ -96,5 +96,6 @@ def _facts(made: Made) -> dict[str, str | None]:
         "tokenizer files": model.tokenizer_files,
         "chat template": model.chat_template,
         "model content": made.digest.get(MODEL),
+        "adapter content": made.digest.get("model.lora"),
         "input content": made.digest.get("data.path"),
     }

@@ -160,6 +160,8 @@ def _of_analysis(analysis: Analysis) -> dict[str, float | None]:
     for name, values in (("tokens", analysis.tokens), ("characters", analysis.characters)):
         for part in ("mean", "p50", "p99"):
             metrics[f"{part}_{name}"] = None if values is None else getattr(values, part)
+    if analysis.thinking is not None:
+        metrics["unclosed_fraction"] = analysis.thinking.unclosed / samples
     return metrics | {
         "truncated_fraction": analysis.truncated_fraction,
         "empty_fraction": analysis.empty / samples,

@@ -64,9 +64,12 @@ def show_analysis(console: Console, analysis: Analysis) -> None:
         _distribution_row("characters", analysis.characters),
         _distribution_row("tokens", analysis.tokens),
     ]
+    if analysis.thinking is not None:
+        rows.append(_distribution_row("of thinking", analysis.thinking.tokens))
     show_table(console, "Response length", ["", "mean", "std", "min", "p50", "p90", "p99", "max"], rows)
     console.print()
     counts = {**analysis.finish_reasons, "empty": analysis.empty, "duplicate": analysis.duplicates}
+    counts |= {} if analysis.thinking is None else {"never closed": analysis.thinking.unclosed}
     counts |= {"looping": analysis.looping, "failed": analysis.failed}
     share = [[name, f"{count:,}", f"{count / max(1, analysis.samples):.1%}"] for name, count in counts.items()]
     show_table(console, "Responses", ["", "count", "share"], share)
@@ -162,6 +165,12 @@ def _warnings(analysis: Analysis | None, record: RunRecord) -> list[str]:
             f"{analysis.truncated_fraction:.0%} of the responses were cut off by "
             f"sampling.max_tokens={run.sampling.max_tokens}{own}"
         )
+    if analysis is not None and analysis.thinking is not None:
+        unclosed, answered = analysis.thinking.unclosed, analysis.samples - analysis.failed
+        if unclosed > _TRUNCATION_WARNING * answered:
+            warnings.append(
+                f"{unclosed / answered:.0%} of the responses never closed their thinking and have no answer"
+            )
     if analysis is not None and analysis.errors:
         reason, count = next(iter(analysis.errors.items()))
         warnings.append(f"{analysis.rows_with_errors} rows have errors; the most frequent ({count} samples): {reason}")

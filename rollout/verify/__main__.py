@@ -37,7 +37,10 @@ log = logging.getLogger("rollout.verify")  # whose __name__ is __main__ when it 
 
 _ROWS = 32
 _USED = ("model", "hardware")  # groups of the config
-_MAY_CHANGE = ("data.path", "model.path", "model.tokenizer", "model.chat_template", "sampling.structured_outputs.json")
+_MAY_CHANGE = (
+    *("data.path", "model.path", "model.tokenizer", "model.chat_template", "model.lora"),
+    "sampling.structured_outputs.json",
+)
 """Beside `hardware`, what leaves the experiment as it is: the input, the model and a schema may have moved."""
 
 

@@ -49,7 +49,7 @@ class Comparison:
 
 def difference(sample: Sample, row: dict[str, Any]) -> Difference | None:
     """How `sample` differs from what `row` of rollouts.parquet holds of it; None where text, end and length are equal,
-    and the token ids where both have them. Log-probabilities are rounded, and not compared.
+    and the thinking and the token ids where both have them. Log-probabilities are rounded, and not compared.
 
     Of samples that failed the reasons are compared: a row names all reasons of its samples in one text.
     """
@@ -63,9 +63,19 @@ def difference(sample: Sample, row: dict[str, Any]) -> Difference | None:
     recorded, regenerated = response[offset:], sample.response[offset:]
     if not recorded and not regenerated:
         if end == (sample.finish_reason, sample.num_generated_tokens):
-            return _other_tokens(sample, row)
+            return _other_thinking(sample, row) or _other_tokens(sample, row)
         recorded, regenerated = _ending(*end), _ending(sample.finish_reason, sample.num_generated_tokens)
     return Difference(sample.row_id, index, offset, _shown(recorded), _shown(regenerated))
+
+
+def _other_thinking(sample: Sample, row: dict[str, Any]) -> Difference | None:
+    """Where the thinking before equal answers differs."""
+    recorded, now = row.get("reasonings"), sample.reasoning
+    if recorded is None or now is None or (then := recorded[sample.sample_idx] or "") == now:
+        return None
+    offset = _common_prefix(then, now)
+    unit = "thinking, character"
+    return Difference(sample.row_id, sample.sample_idx, offset, _shown(then[offset:]), _shown(now[offset:]), unit)
 
 
 def _other_tokens(sample: Sample, row: dict[str, Any]) -> Difference | None:

@@ -19,7 +19,7 @@ from rollout.generation.loop import generate
 from rollout.generation.requests import requests
 from rollout.generation.session import every, load
 from rollout.process.signals import StopRequest
-from rollout.records import Prompt, Sample, extras_of
+from rollout.records import EXTRAS, Prompt, Sample, extras_of
 from rollout.store.layout import LOG
 from rollout.terminal.progress_line import progress_view
 from rollout.terminal.text import resume_command
@@ -27,7 +27,9 @@ from rollout.tracking.progress import Progress
 from rollout.verify.compare import Comparison, difference
 
 COMPARED = ("responses", "finish_reasons", "num_generated_tokens", "error")
-"""Columns of rollouts.parquet that say how a sample came out; token ids do too, where the run has kept them."""
+"""Columns of rollouts.parquet that say how a sample came out; so do these, where the run has kept them:"""
+
+_COMPARED_EXTRAS = ("prompt_token_ids", "response_token_ids", "reasoning")
 
 
 def is_chosen(position: int, rows: int, total: int) -> bool:
@@ -90,9 +92,9 @@ def regenerate(
 def _recorded_rows(recorded: Table, rows: int) -> Iterator[dict[str, Any] | None]:
     """What was recorded of each row; None for one that was not chosen."""
     position = 0  # which is the row_id less the first row of the run
-    token_ids = [name for name in extras_of(recorded.schema) if name.endswith("token_ids")]
+    kept = [EXTRAS[name].of_row.name for name in extras_of(recorded.schema) if name in _COMPARED_EXTRAS]
     for batch in recorded.batches():
-        columns = batch.select([*COMPARED, *token_ids])
+        columns = batch.select([*COMPARED, *kept])
         for place in range(batch.num_rows):
             chosen = is_chosen(position, rows, recorded.num_rows)
             yield columns.slice(place, 1).to_pylist()[0] if chosen else None

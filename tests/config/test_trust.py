@@ -153,6 +153,8 @@ def test_shipped_hardware_presets_need_no_trust(preset: str) -> None:
         "postprocess.score.scorer=math",
         "tracking=offline",
         "sampling.extra.bad_words=[x]",
+        "model.lora=/elsewhere/adapter",
+        "model.reasoning_parser=qwen3",
     ],
 )
 def test_harmless_values_need_no_trust(override: str) -> None:

@@ -36,8 +36,10 @@ from tests.api.state import state
 from tests.conftest import chat, write_input
 from tests.engine.chats import CHATS, TEMPLATES
 from tests.engine.forward import agreement
+from tests.engine.lora import greedy, write_adapter, write_merged
+from tests.engine.server import answer_of
 from tests.engine.test_content import flip_a_bit
-from tests.tiny_model import write_tiny_model
+from tests.tiny_model import THINK, write_tiny_model
 
 pytestmark = pytest.mark.slow
 
@@ -497,6 +499,87 @@ def test_engine_arguments_that_vllm_does_not_have_are_refused_before_loading(fol
         "hardware.engine_kwargs.dtype: this project sets it; use the config key of that name",
         "hardware.engine_kwargs.logprobs_mode: this project sets it; use sampling.logprobs",
     )
+
+
+ADAPTERS = ("store.token_ids=true", "sampling.temperature=0", "sampling.n_samples=1", "hardware.max_num_seqs=4")
+
+
+def test_an_adapter_gives_what_its_weights_in_the_models_give_and_a_sweep_over_adapters_loads_once(
+    folder: Path,
+) -> None:
+    """On an engine of its own, which has room for adapters."""
+    base, found = rows_of_run(folder, "base", *ADAPTERS), dict[str, list[dict[str, Any]]]()
+    for seed, name in enumerate(("one", "two")):
+        adapter = write_adapter(folder / name, folder / "model", seed)
+        merged = write_merged(folder / f"{name}-merged", folder / "model", adapter)
+        found[name] = rows_of_run(folder, f"run-{name}", f"model.lora={adapter}", *ADAPTERS)
+        expected = greedy(merged, [row["prompt_token_ids"] for row in found[name]], 24)
+        assert [row["response_token_ids"][0] for row in found[name]] == expected
+    texts = [[row["responses"][0] for row in rows] for rows in (base, *found.values())]
+    assert sum(one != other for one, other in zip(texts[0], texts[1], strict=True)) > 12
+    assert sum(one != other for one, other in zip(texts[1], texts[2], strict=True)) > 12
+    about = json.loads((folder / "run-two/run.json").read_text())
+    assert about["engine"]["reused"] is True
+    expected_adapter = {"path": str(folder / "two"), "rank": 5, "alpha": 20.0, "base_model": None}
+    assert about["provenance"]["model"]["adapter"] == expected_adapter
+
+
+@pytest.mark.usefixtures("_kept_engine")
+def test_a_run_with_an_adapter_is_verified_with_it_and_not_resumed_with_another(folder: Path) -> None:
+    found = verify(folder / "run-two", ["rows=10"])
+    assert (found.samples, found.matches) == (10, 10)
+    for other, said in ((folder / "one", "blake3:"), ("null", "None")):
+        run = saved_config.load(folder / "run-two", [f"model.lora={other}", "data.limit=30"])
+        with pytest.raises(UserError, match=rf"model\.lora={said}.*: this run was made with blake3:"):
+            to_continue(run, preflight(run), folder / "run-two")
+
+
+def test_an_adapter_that_vllm_cannot_put_on_the_model_is_one_line_and_the_engine_goes_on(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    adapter = Path(shutil.copytree(folder / "two", folder / "odd"))
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    odd = {name.replace("mlp.up_proj", "mlp.odd_proj"): tensor for name, tensor in tensors.items()}
+    save_file(odd, adapter / "adapter_model.safetensors")
+    with pytest.raises(UserError) as refusal:
+        rows_of_run(folder, "odd-run", f"model.lora={adapter}", *ADAPTERS)
+    (line,) = refusal.value.problems
+    assert line.startswith(f"model.lora={adapter}: vLLM refuses it: ")
+    assert "odd_proj" in line
+    again = rows_of_run(folder, "again", f"model.lora={folder / 'two'}", *ADAPTERS)
+    assert again == pq.read_table(folder / "run-two/rollouts.parquet").to_pylist()
+    assert json.loads((folder / "again/run.json").read_text())["engine"]["reused"] is True
+
+
+def test_an_adapter_that_was_replaced_is_read_again(folder: Path) -> None:
+    before = rows_of_run(folder, "before", f"model.lora={folder / 'one'}", *ADAPTERS)
+    shutil.copy(folder / "two/adapter_model.safetensors", folder / "one/adapter_model.safetensors")
+    after = rows_of_run(folder, "after", f"model.lora={folder / 'one'}", *ADAPTERS)
+    two = pq.read_table(folder / "run-two/rollouts.parquet").to_pylist()
+    assert [row["responses"] for row in after] == [row["responses"] for row in two]
+    assert after != before
+
+
+@pytest.mark.parametrize(("parser", "shows_special_tokens"), [("qwen3", True), ("deepseek_r1", False)])
+def test_thinking_is_told_from_answers_as_vllms_server_does(
+    parser: str, shows_special_tokens: bool, folder: Path
+) -> None:
+    """The adapter's engine does it: parsers, as adapters, are no part of it."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    often = ", ".join(f"{tokenizer.convert_tokens_to_ids(token)}: 7" for token in THINK)
+    biased, narrow = f"sampling.extra.logit_bias={{{often}}}", "hardware.max_num_seqs=4"
+    shown = f"sampling.extra.skip_special_tokens={not shows_special_tokens}"
+    given = ("store.token_ids=true", biased, shown, narrow, f"model.lora={folder / 'two'}")
+    plain = rows_of_run(folder, f"plain-{parser}", *given)
+    rows = rows_of_run(folder, f"split-{parser}", f"model.reasoning_parser={parser}", *given)
+    for before, row in zip(plain, rows, strict=True):
+        assert row["response_token_ids"] == before["response_token_ids"]
+        for index, (text, token_ids) in enumerate(zip(before["responses"], row["response_token_ids"], strict=True)):
+            reasoning, answer, _ = answer_of(parser, tokenizer, token_ids, text)
+            assert (row["reasonings"][index], row["responses"][index]) == (reasoning, answer)
+    assert {closed for row in rows for closed in row["reasoning_closed"]} == {True, False}
 
 
 def test_processed_log_probabilities_are_those_of_a_forward_pass_after_temperature_and_top_p(folder: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from rollout.pages.report_content import Token
+from rollout.pages.report_content import Thought, Token
 from rollout.pages.write import write_page
 from tests.browser import (
     Open,
@@ -60,6 +60,23 @@ def test_the_least_likely_tokens_of_a_response_are_under_it(opened: Open) -> Non
     page = opened(report(rows=[row(0, "why", response(unlikely=[unknown, known]), response(1))]))
     expect(page.locator(".card .unlikely")).to_have_text('least likely id 9 < 0.01%, " \\nParis<" 1.2%')
     assert page.locator(".card .unlikely code").last.get_attribute("title") == "token 3, id 7"
+
+
+def test_thinking_is_folded_over_its_answer_and_opened_where_it_is_searched(opened: Open) -> None:
+    closed = Thought(text="so 2+2 <b>", tokens=4, closed=True)
+    unclosed = Thought(text="wait", tokens=None, closed=False)
+    answers = [response(0, "4", thinking=closed), response(1, "", thinking=unclosed), response(2)]
+    page = opened(report(rows=[row(0, "why", *answers)]))
+    first, second, third = page.locator(".card").all()
+    expect(first.locator("summary")).to_have_text("thinking, 4 tokens")
+    expect(first.locator(".thinking .text")).to_be_hidden()
+    first.locator("summary").click()
+    expect(first.locator(".thinking .text")).to_have_text("so 2+2 <b>")
+    expect(second).to_contain_text("thinking never closed")
+    expect(second).to_contain_text("(no answer)")
+    expect(third.locator(".thinking")).to_have_count(0)
+    search(page, "wait")
+    expect(second.locator(".thinking .text")).to_be_visible()
 
 
 def test_every_chart_is_drawn_inside_its_frame(opened: Open) -> None:

@@ -104,26 +104,32 @@ def test_shards_in_any_order_merge_to_the_same_rows(
     assert merged(run_dir, questions(run_dir, rows), n_samples) == [expected_row(row, n_samples) for row in range(rows)]
 
 
-def with_tokens(sample: Sample) -> Sample:
+def with_extras(sample: Sample) -> Sample:
     return replace(
         sample,
         prompt_token_ids=np.full(3, sample.row_id, np.int32),
         response_token_ids=np.array([sample.row_id, sample.sample_idx], np.int32),
         response_logprobs=np.array([-0.5, -sample.sample_idx], np.float32),
+        reasoning=f"hm {sample.row_id} {sample.sample_idx}",
+        num_reasoning_tokens=sample.row_id,
+        reasoning_closed=sample.sample_idx != 1,
     )
 
 
-def tokens_of(row_id: int, n_samples: int) -> dict[str, Any]:
+def extras_of_row(row_id: int, n_samples: int) -> dict[str, Any]:
     return {
         "prompt_token_ids": [row_id] * 3,
         "response_token_ids": [[row_id, index] for index in range(n_samples)],
         "response_logprobs": [[-0.5, -index] for index in range(n_samples)],
+        "reasonings": [f"hm {row_id} {index}" for index in range(n_samples)],
+        "num_reasoning_tokens": [row_id] * n_samples,
+        "reasoning_closed": [index != 1 for index in range(n_samples)],
     }
 
 
 @given(layout=shard_layouts())
 @settings(max_examples=60, deadline=None)
-def test_tokens_stay_with_their_sample_and_prompts_with_their_row_however_shards_are_laid_out(
+def test_tokens_and_thinking_stay_with_their_sample_and_prompts_with_their_row_however_shards_are_laid_out(
     layout: tuple[int, int, list[list[Sample]]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     rows, n_samples, batches = layout
@@ -131,10 +137,10 @@ def test_tokens_stay_with_their_sample_and_prompts_with_their_row_however_shards
     for batch in batches:
         writer = Journal(run_dir, StoreConfig(), extras=EXTRAS)
         for sample in batch:
-            writer.add(with_tokens(sample))
+            writer.add(with_extras(sample))
         writer.flush()
     finalize(run_dir, questions(run_dir, rows), SampleCounts.equal(rows, n_samples), {}, EXTRAS)
-    expected = [expected_row(row, n_samples) | tokens_of(row, n_samples) for row in range(rows)]
+    expected = [expected_row(row, n_samples) | extras_of_row(row, n_samples) for row in range(rows)]
     assert pq.read_table(run_dir / OUTPUT).to_pylist() == expected
 
 
@@ -342,7 +348,8 @@ def test_row_groups_are_cut_by_the_size_of_their_responses_alone(
 
 def test_row_groups_count_tokens_and_log_probabilities_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids, logprobs = np.arange(25, dtype=np.int32), np.arange(25, dtype=np.float32)
-    writer = Journal(tmp_path, StoreConfig(), extras=EXTRAS)
+    extras = ("prompt_token_ids", "response_token_ids", "response_logprobs")
+    writer = Journal(tmp_path, StoreConfig(), extras=extras)
     for row, index in product(range(10), range(2)):
         sample, prompt = answer(row, index, "x" * 50), np.full(150, row, np.int32)
         writer.add(
@@ -350,7 +357,7 @@ def test_row_groups_count_tokens_and_log_probabilities_too(tmp_path: Path, monke
         )
     writer.flush()
     monkeypatch.setattr("rollout.store.finalize.BATCH_BYTES", 3_300)
-    finalize(tmp_path, questions(tmp_path, 10), SampleCounts.equal(10, 2), {}, EXTRAS)
+    finalize(tmp_path, questions(tmp_path, 10), SampleCounts.equal(10, 2), {}, extras)
     about = pq.read_metadata(tmp_path / OUTPUT)
     # a row has 2 * 50 bytes of text, 4 * 2 * 2 * 25 of the responses' numbers and 4 * 150 of the prompt's
     assert [about.row_group(number).num_rows for number in range(about.num_row_groups)] == [3, 3, 3, 1]

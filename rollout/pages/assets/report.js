@@ -137,6 +137,7 @@ function timeSpent(seconds) {
 function responseCharts(analysis) {
   return [
     lengthChart("Tokens per response", analysis.tokens, "tokens", "responses"),
+    lengthChart("Tokens of thinking per response", analysis.thinking?.tokens, "tokens", "responses"),
     lengthChart("Characters per response", analysis.characters, "characters", "responses"),
     lengthChart("Distinct responses per row", analysis.distinct_responses, "distinct responses", "rows"),
     stacked(finishReasons(analysis), repeats(analysis)),
@@ -165,8 +166,9 @@ function finishReasons({ samples, failed, finish_reasons: reasons }) {
   return shares("Finish reasons", samples, [...counts, ...(failed ? [["failed", failed, "bad"]] : [])]);
 }
 
-function repeats({ samples, duplicates, looping, empty }) {
-  const counts = Object.entries({ duplicate: duplicates, looping, empty }).filter(([, count]) => isNumber(count));
+function repeats({ samples, duplicates, looping, empty, thinking }) {
+  const unclosed = thinking?.unclosed;
+  const counts = Object.entries({ duplicate: duplicates, looping, empty, "never closed": unclosed }).filter(([, count]) => isNumber(count));
   return shares("Repeated and empty responses", samples, counts.map(([name, count]) => [name, count, "warn"]));
 }
 

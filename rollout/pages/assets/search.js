@@ -11,7 +11,7 @@ function searchPattern(typed) {
 function texts(row) {
   return [
     ...row.prompt.map(({ content }) => content),
-    ...row.responses.flatMap(({ text, answer, error }) => [text, answer, error]),
+    ...row.responses.flatMap(({ text, answer, error, thinking }) => [text, answer, error, thinking?.text]),
     row.ground_truth,
     ...Object.values(row.fields),
   ].filter(Boolean);

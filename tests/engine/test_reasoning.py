@@ -1,0 +1,151 @@
+"""Thinking told from answers by vLLM's own parsers, without an engine, against vLLM's server."""
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout.config import ModelConfig
+from tests.engine.server import answer_of
+from tests.tiny_model import write_tiny_model
+
+pytestmark = pytest.mark.slow
+
+PARSERS = ("qwen3", "deepseek_r1", "glm45", "kimi_k2", "minimax_m2", "mimo", "step3")
+PIECES = [
+    "<think>",
+    "</think>",
+    "</think>\n\n",
+    "the fox",
+    " ",
+    "\n",
+    "",
+    "北京",
+    "<",
+    "</think",
+    "</s>",
+    "<tool_call>",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_model(tmp_path_factory.mktemp("reasoning") / "model")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(folder: Path) -> Any:
+    from transformers import AutoTokenizer  # here, because it takes seconds, and to collect the tests needs none of it
+
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def thinking(folder: Path, tokenizer: Any, parser: str, **template: Any) -> Any:
+    from rollout.engine.vllm_reasoning import Thinking
+
+    model = ModelConfig(str(folder), reasoning_parser=parser, chat_template_kwargs=template)
+    return Thinking(model, tokenizer, "llama")
+
+
+def split(thinking: Any, tokenizer: Any, ids: list[int], prompt: str = "<user>hi\n<assistant>") -> Any:
+    kept = ids[:-1] if ids[-1:] == [tokenizer.eos_token_id] else ids
+    text = tokenizer.decode(kept, skip_special_tokens=not thinking.keeps_special_tokens)
+    return thinking.split(text, ids, tokenizer.encode(prompt, add_special_tokens=False))
+
+
+def texts(count: int) -> list[str]:
+    """Thinking that is closed, unclosed, empty, nested, opened again, or not there."""
+    chance = random.Random(0)
+    usual = ["<think>a fox</think>\n\n4", "a fox</think>4", "<think></think>4", "<think>\n\n</think>\n\n4", "<think>a"]
+    usual += ["<think>a</think>", "<think>a<think>b</think>c</think>d", "a</think>b<think>c", "</think>4", "a", ""]
+    return usual + ["".join(chance.choices(PIECES, k=chance.randint(1, 9))) for _ in range(count - len(usual))]
+
+
+@pytest.mark.parametrize("parser", PARSERS)
+def test_a_response_is_split_as_vllms_server_does_it(parser: str, folder: Path, tokenizer: Any) -> None:
+    ours, unclosed = thinking(folder, tokenizer, parser), 0
+    for text in texts(200):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        found = split(ours, tokenizer, ids)
+        reasoning, answer, counted = answer_of(parser, tokenizer, ids)
+        assert (found.reasoning, found.answer) == (reasoning, answer), text
+        assert found.num_tokens <= len(ids)
+        assert not found.answer or found.closed
+        if (
+            found.reasoning
+            and text.startswith("<think>")
+            and text.count("think>") <= 2
+            and parser == "deepseek_r1"
+            and counted
+        ):
+            assert found.num_tokens == counted
+        unclosed += not found.closed
+    assert 20 < unclosed < 150
+
+
+@pytest.mark.parametrize("parser", ["qwen3", "deepseek_r1"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a fox</think>\n\n4", ("a fox", "\n\n4", 5, True)),
+        ("a fox", ("a fox", "", 5, False)),
+        ("a fox</think>", ("a fox", "", 5, True)),
+        ("</think>4", ("", "4", 0, True)),
+    ],
+)
+def test_a_template_may_open_the_thinking(
+    parser: str, text: str, expected: tuple[str, str, int, bool], folder: Path, tokenizer: Any
+) -> None:
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    found = split(thinking(folder, tokenizer, parser), tokenizer, ids, "<user>hi\n<assistant><think>\n")
+    count = len(tokenizer.encode("a fox", add_special_tokens=False)) if expected[2] else 0
+    assert found == type(found)(*expected[:2], count, expected[3])
+
+
+@pytest.mark.parametrize("parser", ["qwen3", "deepseek_r1"])
+def test_where_the_prompt_has_closed_the_thinking_all_is_answer(parser: str, folder: Path, tokenizer: Any) -> None:
+    ids, prompt = tokenizer.encode("the fox", add_special_tokens=False), "<user>hi\n<assistant><think>\n\n</think>\n\n"
+    for template in ({}, {"enable_thinking": False}):
+        found = split(thinking(folder, tokenizer, parser, **template), tokenizer, ids, prompt)
+        assert (found.reasoning, found.answer, found.num_tokens, found.closed) == ("", "the fox", 0, True)
+    again = tokenizer.encode("<think>so</think>the fox", add_special_tokens=False)
+    found = split(thinking(folder, tokenizer, parser), tokenizer, again, prompt)
+    assert (found.reasoning, found.answer) == ("so", "the fox")
+
+
+def test_thinking_of_an_earlier_turn_closes_nothing_where_it_is_opened_again(folder: Path, tokenizer: Any) -> None:
+    history = "<user>hi\n<assistant><think>a</think>4\n<user>and?\n<assistant>"
+    ids = tokenizer.encode("<think>the fox", add_special_tokens=False)
+    found = split(thinking(folder, tokenizer, "deepseek_r1"), tokenizer, ids, history)
+    assert (found.reasoning, found.answer, found.closed) == ("the fox", "", False)
+
+
+@pytest.mark.parametrize(
+    ("parser", "line"),
+    [
+        ("qwen", "model.reasoning_parser=qwen: vLLM has no such parser, did you mean qwen3?"),
+        ("ernie45x", "model.reasoning_parser=ernie45x: vLLM has no such parser, did you mean ernie45?"),
+        ("minimax_m3", "model.reasoning_parser=minimax_m3: not for this model (MiniMaxM3ReasoningParser reasoning"),
+        ("openai_gptoss", "model.reasoning_parser=openai_gptoss: not for this model ("),
+    ],
+)
+def test_a_parser_that_cannot_work_is_one_line_before_the_model_is_loaded(parser: str, line: str, folder: Path) -> None:
+    from rollout.engine.vllm_reasoning import problems
+
+    (problem,) = problems(ModelConfig(str(folder), reasoning_parser=parser))
+    assert problem.startswith(line)
+
+
+def test_a_tokenizer_without_the_parsers_tokens_is_refused(folder: Path, tokenizer: Any, tmp_path: Path) -> None:
+    from rollout.engine.vllm_reasoning import problems
+
+    bare = Path(shutil.copytree(folder, tmp_path / "bare"))
+    about = json.loads((bare / "tokenizer.json").read_text())
+    about["added_tokens"] = [token for token in about["added_tokens"] if "think" not in token["content"]]
+    (bare / "tokenizer.json").write_text(json.dumps(about))
+    (bare / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}')
+    (problem,) = problems(ModelConfig(str(bare), reasoning_parser="deepseek_r1"))
+    assert "could not locate think start/end tokens in the tokenizer" in problem
