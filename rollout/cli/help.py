@@ -25,7 +25,7 @@ ALL = "all"
 CONFIG = "config"
 """The topic of a file of values to begin with."""
 
-_SHORT = 40  # characters of a default that stays on one line
+_SHORT = 16  # characters of a default that stays on one line
 _TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "text", list: "a list, as [a,b]"}
 _WORDS = {
     "OUT": "the folder to write to",

@@ -17,6 +17,7 @@ from typing import Any
 import hydra
 import pytest
 from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
 from omegaconf import OmegaConf
@@ -66,8 +67,10 @@ def of_the_caller(here: Path) -> Iterator[None]:
     ours.setLevel(logging.NOTSET)
     signal.signal(signal.SIGINT, before[0])
     signal.signal(signal.SIGTERM, before[1])
-    Singleton._instances, BaseContainer._resolvers = registers[:2]
-    ConfigStore.instance().repo = registers[2]
+    # Hydra puts a copy in the place of a GlobalHydra that was there, and leaves the one of before initialised
+    now = {kind: one for kind, one in Singleton._instances.items() if kind is GlobalHydra}
+    Singleton._instances = {kind: one for kind, one in registers[0].items() if kind is not GlobalHydra} | now
+    BaseContainer._resolvers, ConfigStore.instance().repo = registers[1:]
 
 
 def mistaken() -> None:
