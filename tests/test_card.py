@@ -40,6 +40,8 @@ from tests.documents import ROOT, as_arguments, code_blocks, commands
 from tests.in_process import run_here
 from tests.tiny_model import write_tiny_model
 
+pytestmark = pytest.mark.long
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 

@@ -24,6 +24,8 @@ from rollout.store.journal import parts, read_part
 from tests.commands import ECHO, run_command
 from tests.conftest import Rollout, chat, composed, run_in, write_input, write_mixed_input
 
+pytestmark = pytest.mark.long
+
 WRITTEN = ["reasonings", "num_reasoning_tokens", "reasoning_closed"]
 THINKS = ("engine.echo.think_tokens=5", "sampling.n_samples=3")
 ON = (*THINKS, "model.reasoning_parser=qwen3")

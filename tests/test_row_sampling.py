@@ -24,6 +24,8 @@ from rollout.verify.__main__ import verify
 from tests.commands import ECHO, run_fresh
 from tests.conftest import Rollout, chat, composed, run_in, write_input
 
+pytestmark = pytest.mark.long
+
 KEY = "data.sampling_key=own"
 COUNTS = [3, 1, 5, 2, 9, 4, 1, 2]
 ROWS: list[dict[str, Any]] = [

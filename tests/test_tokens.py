@@ -29,6 +29,8 @@ from rollout.store.journal import parts, read_part
 from tests.commands import ECHO
 from tests.conftest import Rollout, chat, composed, run_in, write_mixed_input
 
+pytestmark = pytest.mark.long
+
 IDS = ["prompt_token_ids", "response_token_ids"]
 ALL = [*IDS, "response_logprobs"]
 ON = ("sampling.logprobs=raw", "sampling.n_samples=3")

@@ -32,6 +32,8 @@ from tests.api.state import state
 from tests.commands import ECHO
 from tests.processes import wait_until
 
+pytestmark = pytest.mark.long
+
 QUICK = (*ECHO, "sampling.n_samples=2", "sampling.max_tokens=8")
 SLOW = (*QUICK, "engine.echo.max_steps=200", "engine.echo.step_seconds=0.02", "hardware.max_num_seqs=4")
 PROMPTS = [f"question {number}" for number in range(40)]

@@ -23,6 +23,8 @@ from rollout.verify.__main__ import verify
 from tests.commands import ECHO, replay, run_command
 from tests.conftest import chat, run_in, write_input
 
+pytestmark = pytest.mark.long
+
 QUICK = (*ECHO, "sampling.n_samples=2", "sampling.max_tokens=8")
 
 

@@ -19,6 +19,8 @@ from tests.conftest import Rollout, chat, write_input
 from tests.in_process import run_here
 from tests.postprocess.tables import answered, read, source_of, write_rollouts
 
+pytestmark = pytest.mark.long
+
 OWN = "tests.postprocess.own_scorers"
 
 
