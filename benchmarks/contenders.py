@@ -5,6 +5,7 @@ finalize. The others use vLLM's own `LLM` on the very same engine and keep their
 from the outputs, and the prefix cache is emptied before each.
 """
 
+import argparse
 import dataclasses
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from vllm import SamplingParams
 
+from rollout.cli.compose import compose_run
 from rollout.config import RunConfig
 from rollout.data.prompts import open_input, read_prompts
 from rollout.data.tables import Table
@@ -70,6 +72,33 @@ def write_questions(path: Path, rows: int, words: int = 0) -> None:
 def work_of(run: RunConfig, lengths: Sequence[int]) -> Work:
     """The work of a run whose input has as many rows as there are `lengths`."""
     return Work(run, open_input(run.data), lengths)
+
+
+def options_of(description: str | None) -> argparse.Namespace:
+    """How much work, how often, and which overrides, from the command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--prompts", type=int, default=16)
+    parser.add_argument("--n-samples", type=int, default=4)
+    parser.add_argument("--max-tokens", type=int, default=64)
+    parser.add_argument("overrides", nargs="*", help="config overrides, for example model.path=... hardware=single_gpu")
+    return parser.parse_args()
+
+
+def asked_work(options: argparse.Namespace, folder: Path, *overrides: str) -> Work:
+    """The work of `options_of`, with its input in `folder`."""
+    source = folder / "input.parquet"
+    write_questions(source, options.prompts)
+    run = compose_run(
+        f"data.path={source}",
+        f"sampling.n_samples={options.n_samples}",
+        f"sampling.max_tokens={options.max_tokens}",
+        "sampling.extra={ignore_eos: true}",
+        "tracking=disabled",
+        *options.overrides,
+        *overrides,
+    )
+    return work_of(run, [options.max_tokens] * options.prompts)
 
 
 def sampling_params(work: Work) -> list[SamplingParams]:

@@ -7,14 +7,12 @@ Both run on the same engine in the same process, in alternation, over the same p
 is not counted. Prints tokens/s of both and their ratio, repeat by repeat, and the median ratio.
 """
 
-import argparse
 import logging
 import statistics
 import tempfile
 from pathlib import Path
 
-from benchmarks.contenders import one_call, ours, work_of, write_questions
-from rollout.cli.compose import compose_run
+from benchmarks.contenders import asked_work, one_call, options_of, ours
 from rollout.engine.cache import EngineSpec, acquire, release
 from rollout.engine.vllm_engine import VLLMEngine
 from rollout.terminal.console import screen
@@ -22,21 +20,11 @@ from rollout.terminal.console import screen
 
 def main() -> None:
     """Load one engine, measure in alternation, print the table."""
-    options = _parse()
+    options = options_of(__doc__)
     with tempfile.TemporaryDirectory() as folder, screen(Path(folder) / "engine.log") as console:
         logging.getLogger("rollout").setLevel(logging.WARNING)  # only the table
-        source = Path(folder) / "input.parquet"
-        write_questions(source, options.prompts)
-        run = compose_run(
-            f"data.path={source}",
-            f"sampling.n_samples={options.n_samples}",
-            f"sampling.max_tokens={options.max_tokens}",
-            "sampling.extra={ignore_eos: true}",
-            "tracking=disabled",
-            *options.overrides,
-        )
-        work = work_of(run, [options.max_tokens] * options.prompts)
-        engine = acquire(EngineSpec.of(run)).engine
+        work = asked_work(options, Path(folder))
+        engine = acquire(EngineSpec.of(work.run)).engine
         assert isinstance(engine, VLLMEngine)
         one_call(work, engine, Path(folder))  # the first use of an engine pays for warming up
         ratios = []
@@ -48,16 +36,6 @@ def main() -> None:
             console.print(f"{repeat + 1:>6} {theirs:>15,.1f} {mine:>14,.1f} {ratios[-1]:>6.3f}")
         console.print(f"median ratio {statistics.median(ratios):.3f}")
         release()
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--prompts", type=int, default=16)
-    parser.add_argument("--n-samples", type=int, default=4)
-    parser.add_argument("--max-tokens", type=int, default=64)
-    parser.add_argument("overrides", nargs="*", help="config overrides, for example model.path=... hardware=single_gpu")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

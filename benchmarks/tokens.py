@@ -8,7 +8,6 @@ prefix cache is emptied before each, loading is not counted. Prints tokens/s of 
 measured right before and right after it, repeat by repeat, and the median ratios.
 """
 
-import argparse
 import itertools
 import logging
 import statistics
@@ -17,8 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.contenders import Work, ours, work_of, write_questions
-from rollout.cli.compose import compose_run
+from benchmarks.contenders import Work, asked_work, options_of, ours
 from rollout.engine.cache import EngineSpec, environment
 from rollout.engine.vllm_engine import VLLMEngine
 from rollout.terminal.console import screen
@@ -48,11 +46,11 @@ class _Speed:
 
 def main() -> None:
     """Load the engines, measure in alternation, print the table."""
-    options = _parse()
+    options = options_of(__doc__)
     with tempfile.TemporaryDirectory() as name, screen(Path(name) / "engine.log") as console:
         logging.getLogger("rollout").setLevel(logging.WARNING)  # only the table
         folder, count = Path(name), itertools.count()
-        works = {name: _work(options, folder, *overrides) for name, overrides in _WAYS.items()}
+        works = {name: asked_work(options, folder, *overrides) for name, overrides in _WAYS.items()}
         with environment(works["none"].run.hardware):
             engines = {mode: _engine(works[mode]) for mode in ("raw", "processed")}
 
@@ -82,31 +80,6 @@ def main() -> None:
 def _engine(work: Work) -> VLLMEngine:
     spec = EngineSpec.of(work.run)
     return VLLMEngine(spec.model, spec.hardware, spec.logprobs)
-
-
-def _work(options: argparse.Namespace, folder: Path, *overrides: str) -> Work:
-    source = folder / "input.parquet"
-    write_questions(source, options.prompts)
-    run = compose_run(
-        f"data.path={source}",
-        f"sampling.n_samples={options.n_samples}",
-        f"sampling.max_tokens={options.max_tokens}",
-        "sampling.extra={ignore_eos: true}",
-        "tracking=disabled",
-        *options.overrides,
-        *overrides,
-    )
-    return work_of(run, [options.max_tokens] * options.prompts)
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--prompts", type=int, default=16)
-    parser.add_argument("--n-samples", type=int, default=4)
-    parser.add_argument("--max-tokens", type=int, default=64)
-    parser.add_argument("overrides", nargs="*", help="config overrides, for example model.path=... hardware=single_gpu")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

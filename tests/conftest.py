@@ -10,6 +10,8 @@ import pytest
 
 from rollout.cli.compose import compose_run
 from rollout.lifecycle import start
+from rollout.merge.__main__ import merge
+from rollout.store.layout import OUTPUT
 from tests.browser import browser as browser
 from tests.browser import windows as windows
 from tests.commands import ECHO, kill_those_left
@@ -37,6 +39,16 @@ def run_in(run_dir: Path, *overrides: str) -> Path:
     """Do a whole run on the echo engine in `run_dir`, which is returned."""
     start(composed(*ECHO, *overrides), run_dir)
     return run_dir
+
+
+def whole_and_merged(folder: Path, *overrides: str) -> tuple[Path, Path]:
+    """The results of one run over many mixed rows, and of three shards of it that were merged."""
+    path = write_mixed_input(folder / "input.parquet", 2200)
+    given = [f"data.path={path}", "engine.echo.refuse_word=refuseme", "postprocess=none", *overrides]
+    whole = run_in(folder / "whole", *given)
+    shards = [run_in(folder / f"{i}", *given, "data.num_shards=3", f"data.shard_index={i}") for i in range(3)]
+    merge(shards, folder / "merged")
+    return whole / OUTPUT, folder / "merged" / OUTPUT
 
 
 Rollout = Callable[..., Path]

@@ -14,7 +14,6 @@ from rollout.cli import saved_config
 from rollout.config import DataConfig, ExportConfig
 from rollout.errors import UserError
 from rollout.lifecycle import resume, start
-from rollout.merge.__main__ import merge
 from rollout.postprocess.analyze import read_analysis
 from rollout.postprocess.export import export
 from rollout.postprocess.sample_rows import sample_rows
@@ -22,7 +21,7 @@ from rollout.postprocess.source import open_source
 from rollout.records import EXTRAS, THINKING
 from rollout.store.journal import parts, read_part
 from tests.commands import ECHO, run_command
-from tests.conftest import Rollout, chat, composed, run_in, write_input, write_mixed_input
+from tests.conftest import Rollout, chat, composed, run_in, whole_and_merged, write_input, write_mixed_input
 
 pytestmark = pytest.mark.long
 
@@ -136,12 +135,8 @@ def test_a_file_of_others_with_such_a_column_is_read_as_theirs(tmp_path: Path) -
 
 @pytest.mark.long
 def test_shards_are_merged_to_the_bytes_of_one_run(tmp_path: Path) -> None:
-    path = write_mixed_input(tmp_path / "input.parquet", 2200)
-    given = [f"data.path={path}", "engine.echo.refuse_word=refuseme", "postprocess=none", *ON]
-    whole = run_in(tmp_path / "whole", *given)
-    shards = [run_in(tmp_path / f"{i}", *given, "data.num_shards=3", f"data.shard_index={i}") for i in range(3)]
-    merge(shards, tmp_path / "merged")
-    assert (tmp_path / "merged/rollouts.parquet").read_bytes() == (whole / "rollouts.parquet").read_bytes()
+    whole, merged = whole_and_merged(tmp_path, *ON)
+    assert merged.read_bytes() == whole.read_bytes()
 
 
 def test_parts_of_a_journal_without_it_read_as_null(rollout: Rollout) -> None:

@@ -20,14 +20,13 @@ from rollout.engine.model_files import vocabulary_hash
 from rollout.engine.vocabulary import token_text
 from rollout.errors import UserError
 from rollout.lifecycle import resume, start
-from rollout.merge.__main__ import merge
 from rollout.postprocess.sample_rows import sample_rows
 from rollout.postprocess.source import open_source
 from rollout.records import EXTRAS
 from rollout.store import journal
 from rollout.store.journal import parts, read_part
 from tests.commands import ECHO
-from tests.conftest import Rollout, chat, composed, run_in, write_mixed_input
+from tests.conftest import Rollout, chat, composed, run_in, whole_and_merged, write_mixed_input
 
 pytestmark = pytest.mark.long
 
@@ -153,12 +152,8 @@ def test_the_names_are_the_inputs_own_while_nothing_of_the_kind_is_kept(rollout:
 
 @pytest.mark.long
 def test_shards_are_merged_to_the_bytes_of_one_run(tmp_path: Path) -> None:
-    path = write_mixed_input(tmp_path / "input.parquet", 2200)
-    given = [f"data.path={path}", "engine.echo.refuse_word=refuseme", "postprocess=none", *ON]
-    whole = run_in(tmp_path / "whole", *given)
-    shards = [run_in(tmp_path / f"{i}", *given, "data.num_shards=3", f"data.shard_index={i}") for i in range(3)]
-    merge(shards, tmp_path / "merged")
-    assert (tmp_path / "merged/rollouts.parquet").read_bytes() == (whole / "rollouts.parquet").read_bytes()
+    whole, merged = whole_and_merged(tmp_path, *ON)
+    assert merged.read_bytes() == whole.read_bytes()
 
 
 def test_filter_keeps_them_with_their_response(rollout: Rollout) -> None:

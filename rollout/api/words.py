@@ -1,12 +1,13 @@
 """Values of a program -> overrides, as one would type them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from os import PathLike, fspath
 from typing import Any
 
 from rollout.config.keys import type_of
 from rollout.config.overrides import hydra_word, quoted, without_interpolation
+from rollout.config.presets import leaves
 from rollout.errors import UserError
 
 
@@ -22,7 +23,7 @@ def words_of(overrides: Iterable[Any], groups: Mapping[str, Any]) -> list[str]:
         words.append(word)
         if not isinstance(word, str):
             problems.append(f'{word!r}: an override is a text, "sampling.n_samples=4"; a group takes a dictionary')
-    for key, value in _leaves(groups):
+    for key, value in leaves(groups):
         try:
             is_preset = key in groups and isinstance(value, str) and type_of(key) is not str
             words.append(f"{key}={value}" if is_preset else _word(key, value))
@@ -31,14 +32,6 @@ def words_of(overrides: Iterable[Any], groups: Mapping[str, Any]) -> list[str]:
     if problems:
         raise UserError(*problems)
     return words
-
-
-def _leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _word(key: str, value: Any) -> str:
