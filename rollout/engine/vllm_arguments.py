@@ -31,8 +31,8 @@ PER_REQUEST = {"n", "seed", "output_kind"}
 _NOT_OF_VLLM = {"n_samples", "seed", "logprobs", "extra", "structured_outputs", "repetition_detection"}
 """Fields of SamplingConfig that are no argument of SamplingParams as they are; the others have vLLM's names."""
 
-OF_LOGPROBS = {"logprobs": 0, "flat_logprobs": True}
-"""Arguments of SamplingParams that give each sampled token's log-probability, and no others, in plain arrays."""
+OF_LOGPROBS = {"logprobs": 0}
+"""Arguments of SamplingParams that give each sampled token's log-probability, and no others."""
 
 _MODEL = ("tokenizer", "revision", "max_model_len", "quantization", "load_format", "trust_remote_code")
 _HARDWARE = (
