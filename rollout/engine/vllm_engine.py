@@ -54,6 +54,10 @@ class VLLMEngine:
             self.shutdown()
             raise
         self.bos_token_id: int | None = self._renderer.bos_token_id
+        # what is there by now stays until the end: to look through it again and again for cycles costs four times as
+        # much as reading what the engine sends, where log-probabilities come with it
+        gc.collect()
+        gc.freeze()
 
     def use(self, model: ModelConfig) -> None:
         self._thinking = None
@@ -127,6 +131,7 @@ class VLLMEngine:
     def shutdown(self) -> None:
         self._engine.engine_core.shutdown()
         del self.llm, self._engine
+        gc.unfreeze()
         gc.collect()
 
     def _sample(self, output: Any) -> Sample:
