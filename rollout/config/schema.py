@@ -155,6 +155,8 @@ class FilterConfig:
 class AnalyzeConfig:
     by: str | None = None
     """Column whose values make groups, each analyzed by itself; dotted paths as in score.ground_truth."""
+    clusters: bool = False
+    """Error bars are over the groups of `by`, not over rows: for questions about a common text."""
 
 
 @dataclass

@@ -47,52 +47,65 @@ class Estimate:
 
 @dataclass
 class Moments:
-    """Adds up rows, or groups of rows, some at a time: all that the error of their pooled mean needs, of any number.
+    """Adds up rows, some at a time: all that the error of their pooled mean needs, of any number of rows.
 
-    Sums of squares are taken about the first row's mean, so that scores far from 0 lose no digits.
+    Squares are taken about the first row's mean, so that scores far from 0 lose no digits.
     """
 
     n: int = 0
     """Rows of size > 0."""
     size: float = 0.0
     """Values in them."""
+    _sum: float = 0.0
     _about: float = 0.0
-    _total: float = 0.0
     _squares: float = 0.0
     _products: float = 0.0
     _sizes_squared: float = 0.0
 
-    def add(self, sums: npt.ArrayLike, sizes: npt.ArrayLike = 1, times: npt.ArrayLike = 1) -> None:
-        """Add rows of these sums and sizes, each as often as `times` says. Rows of size 0 are left out."""
+    def add(
+        self,
+        sums: npt.ArrayLike,
+        sizes: npt.ArrayLike = 1,
+        times: npt.ArrayLike = 1,
+        groups: Sequence[str] | None = None,  # noqa: ARG002
+    ) -> None:
+        """Add rows of these sums and sizes, each as often as `times` says; their `groups` do not matter here.
+
+        Rows of size 0 are left out.
+        """
         sums, sizes, times = _as_columns(sums, sizes, times)
         sums, times, sizes = (column[sizes > 0] for column in (sums, times, sizes))
         if not len(sums):
             return
         if not self.n:
             self._about = float(sums[0] / sizes[0])
-        away = sums - self._about * sizes
         self.n += int(times.sum())
         self.size += float(times @ sizes)
-        self._total += float(times @ away)
-        self._squares += float(times @ away**2)
-        self._products += float(times @ (away * sizes))
-        self._sizes_squared += float(times @ sizes**2)
+        self._sum += float(times @ sums)
+        with np.errstate(over="ignore"):
+            away = sums - self._about * sizes
+            self._squares += float(times @ away**2)
+            self._products += float(times @ (away * sizes))
+            self._sizes_squared += float(times @ sizes**2)
 
     @property
     def mean(self) -> float:
         """Of all values. Raises ZeroDivisionError where there are none."""
-        return self._about + self._total / self.size
+        return self._sum / self.size
 
     @property
     def se(self) -> float | None:
-        """sqrt(N/(N-1) sum_i (sums_i - mean sizes_i)^2) / sum_i sizes_i over N rows; None with fewer than two.
+        """sqrt(N/(N-1) sum_i (sums_i - mean sizes_i)^2) / sum_i sizes_i over N rows.
 
-        With one value per row this is sqrt(sum_i (v_i - mean)^2 / (N (N-1))).
+        With one value per row this is sqrt(sum_i (v_i - mean)^2 / (N (N-1))). None with fewer than two rows, and of
+        numbers whose squares are too large for a float.
         """
         if self.n < 2:
             return None
-        shift = self._total / self.size
-        residuals = self._squares - 2 * shift * self._products + shift**2 * self._sizes_squared
+        shift = self.mean - self._about
+        residuals = self._squares - 2 * shift * self._products + shift * shift * self._sizes_squared
+        if not np.isfinite(residuals):
+            return None
         return float(np.sqrt(max(0.0, residuals) * self.n / (self.n - 1)) / self.size)
 
     def as_mean(self) -> Estimate:
@@ -106,7 +119,7 @@ class Moments:
 
 @dataclass
 class GroupSums:
-    """Adds up rows by the group that each belongs to; the groups are the clusters, whatever they hold.
+    """Adds up rows as Moments does, with the groups that they belong to as clusters.
 
     Memory grows with the number of groups, not of rows.
     """
@@ -114,11 +127,17 @@ class GroupSums:
     _groups: dict[str, tuple[float, float]] = field(default_factory=dict)
     """(sum, size) of each."""
 
-    def add(self, groups: Sequence[str], sums: npt.ArrayLike, sizes: npt.ArrayLike = 1) -> None:
-        """Add rows: the group, the sum and the size of each."""
-        names, which = np.unique(np.asarray(groups, object), return_inverse=True)
-        sums, sizes = np.broadcast_arrays(np.asarray(sums, np.float64), np.asarray(sizes, np.float64))
-        added = (np.bincount(which, column, len(names)).tolist() for column in (sums, sizes))
+    def add(
+        self,
+        sums: npt.ArrayLike,
+        sizes: npt.ArrayLike = 1,
+        times: npt.ArrayLike = 1,
+        groups: Sequence[str] | None = None,
+    ) -> None:
+        """Add rows of these sums and sizes, each as often as `times` says, to their `groups`."""
+        sums, sizes, times = _as_columns(sums, sizes, times)
+        names, which = np.unique(np.array(groups, object), return_inverse=True)
+        added = (np.bincount(which, column * times, len(names)).tolist() for column in (sums, sizes))
         for name, total, size in zip(names.tolist(), *added, strict=True):
             before = self._groups.get(name, (0.0, 0.0))
             self._groups[name] = before[0] + total, before[1] + size
@@ -139,6 +158,15 @@ class GroupSums:
         return moments
 
 
+Clusters = Moments | GroupSums
+"""What is independent of one another: the rows, or the groups that they belong to."""
+
+
+def clusters(grouped: bool) -> Clusters:
+    """Nothing added yet."""
+    return GroupSums() if grouped else Moments()
+
+
 def mean_of(values: npt.ArrayLike, groups: Sequence[str] | None = None) -> Estimate:
     """The mean of one value per row, such as a paired difference. `groups`: the cluster of each row.
 
@@ -155,14 +183,10 @@ def share_of(values: npt.ArrayLike, groups: Sequence[str] | None = None) -> Esti
     return _added(values, groups).as_share()
 
 
-def _added(values: npt.ArrayLike, groups: Sequence[str] | None) -> Moments | GroupSums:
-    if groups is None:
-        rows = Moments()
-        rows.add(values)
-        return rows
-    clusters = GroupSums()
-    clusters.add(groups, values)
-    return clusters
+def _added(values: npt.ArrayLike, groups: Sequence[str] | None) -> Clusters:
+    added = clusters(groups is not None)
+    added.add(values, groups=groups)
+    return added
 
 
 def mean_estimate(mean: float, se: float | None, n: int) -> Estimate:
@@ -199,17 +223,32 @@ def wilson(share: float, n: float, quantile: float | None = None) -> tuple[float
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def same_prompts_se(sizes: npt.ArrayLike, variances: npt.ArrayLike) -> float | None:
-    """The standard error of the pooled mean if the same prompts were sampled again with new seeds.
+@dataclass
+class SeedSums:
+    """Adds up rows for the standard error of their pooled mean, were the same prompts sampled again with new seeds.
 
-    sqrt(sum_i n_i s_i^2) / sum_i n_i, which is sqrt(sum_i s_i^2 / n_i) / N where all rows have as many samples; the
-    `variances` s_i^2 have n_i - 1 in the denominator. None where an n_i is 1, whose variance nobody knows. It is the
+    sqrt(sum_i n_i s_i^2) / sum_i n_i, which is sqrt(sum_i s_i^2 / n_i) / N where all rows have as many samples: the
     part of Miller's variance that comes from within the questions. For means of samples only, not for pass@k.
     """
-    n, s2 = np.atleast_1d(np.asarray(sizes, np.float64), np.asarray(variances, np.float64))
-    if not len(n) or n.min() < 2:
-        return None
-    return float(np.sqrt(n @ s2) / n.sum())
+
+    _size: float = 0.0
+    _variance: float = 0.0
+    _known: bool = True
+
+    def add(self, sizes: npt.ArrayLike, squares: npt.ArrayLike) -> None:
+        """Add rows of n_i samples, and the sum of the squares of what these are away from their row's mean."""
+        n, squares = _as_columns(sizes, squares)
+        self._known &= not (n == 1).any()  # nobody knows the variance of one sample
+        n, squares = n[n > 1], squares[n > 1]
+        self._size += float(n.sum())
+        self._variance += float((n / (n - 1)) @ squares)
+
+    @property
+    def se(self) -> float | None:
+        """The standard error; None where a row has one sample only."""
+        if not self._known or not self._size or not np.isfinite(self._variance):
+            return None
+        return float(np.sqrt(self._variance) / self._size)
 
 
 def student_quantile(degrees: int) -> float:

@@ -8,9 +8,9 @@ from scipy import stats
 
 from rollout.scoring.intervals import (
     Moments,
+    SeedSums,
     effective_n,
     mean_of,
-    same_prompts_se,
     share_estimate,
     share_of,
     wilson,
@@ -108,6 +108,15 @@ def test_an_interval_is_not_to_be_trusted_with_fewer_than_ten_rows_on_one_side(
 
 def test_new_seeds_on_the_same_prompts_vary_by_what_sampling_contributes() -> None:
     samples = RNG.random((15, 4))
-    variances = samples.var(1, ddof=1)
-    assert same_prompts_se([4] * 15, variances) == pytest.approx(math.sqrt((variances / 4).sum()) / 15)
-    assert same_prompts_se([4] * 14 + [1], variances) is None
+    squares = samples.var(1) * 4
+    seeds = SeedSums()
+    seeds.add([4] * 5, squares[:5])
+    seeds.add([4] * 10, squares[5:])
+    assert seeds.se == pytest.approx(math.sqrt((samples.var(1, ddof=1) / 4).sum()) / 15)
+    seeds.add([1], [0.0])
+    assert seeds.se is None
+
+
+def test_numbers_whose_squares_are_too_large_have_a_mean_and_no_error() -> None:
+    found = mean_of([1e200, 3e200])
+    assert (found.value, found.se, found.interval) == (2e200, None, None)
