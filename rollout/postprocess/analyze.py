@@ -104,6 +104,12 @@ def analysis_of(source: Source, config: AnalyzeConfig, pass_score: float) -> Ana
     )
 
 
+def all_estimates(analysis: Analysis) -> dict[str, Estimate]:
+    """Its scores and shares by the names that tables of several runs have for them; the mean is `mean_score` there."""
+    scores = {} if analysis.scores is None else analysis.scores.estimates
+    return {**{"mean_score" if name == "mean" else name: it for name, it in scores.items()}, **analysis.estimates}
+
+
 def read_analysis(folder: Path) -> Analysis:
     """The content of `analysis.json` in `folder`."""
     return msgspec.json.decode((folder / ANALYSIS).read_bytes(), type=Analysis)

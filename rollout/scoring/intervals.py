@@ -44,6 +44,11 @@ class Estimate:
     or to fail; for a mean, a single row, or rows that are all alike.
     """
 
+    def figures(self) -> dict[str, float | None]:
+        """value, se, and low and high of the interval."""
+        low, high = self.interval or (None, None)
+        return {"value": self.value, "se": self.se, "low": low, "high": high}
+
 
 @dataclass
 class Moments:
