@@ -240,6 +240,8 @@ class EngineConfig:
 class SweepConfig:
     objective: str | None = None
     """What a job returns to an optimizing sweeper: a number of run.json or analysis.json, as score.mean."""
+    direction: str | None = _field(None, choices=("maximize", "minimize"))
+    """Which way `objective` is better. null: as its name says, where it does: scores up, seconds and failures down."""
     rows: int = _field(20, ge=0)
     """Rows of each job to compare in sweep.html: the first ones."""
 
