@@ -14,6 +14,7 @@ from rollout.store.run_record import EngineRecord, ReplicaRecord, read
 from rollout.terminal.estimates import LEGEND
 from rollout.terminal.summary import show_analysis, show_summary
 from tests.conftest import Rollout, chat
+from tests.in_process import run_here
 
 
 @pytest.mark.parametrize(
@@ -69,6 +70,31 @@ def scored(folder: Path, rows: int, n_samples: int) -> Path:
     ]
     path.write_text("".join(json.dumps(response) + "\n" for response in responses))
     return path
+
+
+def test_the_page_shows_what_is_printed(tmp_path: Path) -> None:
+    def passes(row: int, index: int) -> bool:
+        return 5 * (row + index) % 8 < row * row % 9 - (row < 20)
+
+    responses = [
+        {
+            "row_id": row,
+            "sample_idx": index,
+            "topic": "algebra" if row < 20 else "geometry",
+            "response": f"answer {row} {index}",
+            "finish_reason": "length" if row * index % 11 == 7 else "stop",
+            "num_generated_tokens": 20 + row * index % 50,
+            "score": float(passes(row, index)),
+            "extracted_answer": "right" if passes(row, index) else str(index % 3),
+        }
+        for row in range(40)
+        for index in range(8)
+    ]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(response) + "\n" for response in responses))
+    printed = run_here("analyze", "problems.jsonl", "by=topic", cwd=tmp_path).stdout
+    lines = "\n".join(line.rstrip() for line in printed.strip().splitlines())
+    page = (Path(__file__).parents[2] / "docs/post-processing.md").read_text(encoding="utf-8")
+    assert page.partition("$ rollout analyze problems.jsonl by=topic\n")[2].partition("\n```")[0] == lines
 
 
 def shown(path: Path, width: int = 80) -> list[str]:
