@@ -70,7 +70,8 @@ class SweepPage(TypedDict):
     jobs: list[JobRow]
     """In the order of `num`."""
     best: dict[str, list[int]]
-    """Metric with error bars -> the number of the best job, and of those that cannot be told from it."""
+    """Metric with error bars -> the number of the best job, and of those that cannot be told from it; empty where fewer
+    than two jobs have the metric."""
     pass_score: NotRequired[float]
     """The score from which a response passes, 1 where it is absent."""
     rows: list[SweepRow]

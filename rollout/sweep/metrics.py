@@ -61,8 +61,13 @@ def bars_of(analysis: Analysis | None) -> dict[str, Bar]:
 
 
 def best_jobs(jobs: Sequence[JobRow], metric: str) -> list[int]:
-    """The number of the job with the best estimate, and of those that cannot be told from it by their intervals."""
+    """The number of the job with the best estimate, and of those that cannot be told from it by their intervals.
+
+    Nobody is the best of fewer than two.
+    """
     bars = {job["num"]: job["estimates"][metric] for job in jobs if metric in job["estimates"]}
+    if len(bars) < 2:
+        return []
     return best_of({num: Estimate(**bar) for num, bar in bars.items()}, highest=not is_lower_better(metric))
 
 

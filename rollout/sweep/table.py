@@ -133,7 +133,7 @@ def _estimated(jobs: list[JobRow], shown: list[JobRow], metric: str) -> list[_Co
     return [
         _Column(_NAMES.get(metric, metric), [value_cell(bar, form) for bar in bars]),
         _Column(INTERVAL, [interval_cell(bar, form) for bar in bars], is_left=True),
-        _Column("", [mark if job["num"] in best and len(jobs) > 1 else "" for job in shown]),
+        _Column("", [mark if job["num"] in best else "" for job in shown]),
     ]
 
 

@@ -56,6 +56,11 @@ def test_a_tie_is_shown_as_a_tie(shown: Callable[..., list[str]]) -> None:
     assert lines[5].startswith("tied: by their intervals not to be told from the best")
 
 
+def test_the_only_job_with_a_score_is_not_the_best(shown: Callable[..., list[str]]) -> None:
+    lines = shown(scored(0, share(60)), job(1, {"sampling.temperature": "0.1"}))
+    assert not {"best", "tied"} & set(" ".join(lines).split())
+
+
 def test_the_objective_is_what_is_compared(shown: Callable[..., list[str]]) -> None:
     jobs = [scored(num, share(60 + num)) for num in range(2)]
     assert "pass@4" in shown(*jobs, path="score.pass_at_k.4")[1]

@@ -65,7 +65,7 @@ function fastestTile(jobs, parameters) {
 /** The best job where its interval says so, else those that are tied; `best` are their numbers. */
 function scoreTile(metric, jobs, parameters, best) {
   const job = bestOf(jobs, metric);
-  const name = best.length === 1 && jobs.length > 1 ? `best ${metric}` : `highest ${metric}`;
+  const name = best.length === 1 ? `best ${metric}` : `highest ${metric}`;
   const tied = best.length > 1 && `tied with ${plural(best.length - 1, "other job")}`;
   const notes = [jobTitle(job, parameters), tied, intervalText(barOf(job, metric), percent)];
   return tile(name, percent(job.metrics[metric]), notes.filter(Boolean).join(", "));
@@ -101,7 +101,7 @@ function metricColumns({ jobs, best }) {
   const of = (metric) => ({ metrics }) => metrics[metric];
   const column = (name, metric, more) => ({ name, value: of(metric), ...more });
   const most = (name, metric, more) => column(name, metric, { strong: isHighest(done, metric), ...more });
-  const isAlone = (metric, { num }) => jobs.length > 1 && best[metric]?.length === 1 && best[metric][0] === num;
+  const isAlone = (metric, { num }) => best[metric]?.length === 1 && best[metric][0] === num;
   const tied = (metric, { num }) => best[metric]?.length > 1 && best[metric].includes(num) && "tied";
   const scored = (name, metric, format) =>
     column(name, metric, {
