@@ -17,7 +17,7 @@ from rollout.data.text import as_text
 from rollout.files import write_json
 from rollout.postprocess.filter import repeats
 from rollout.postprocess.repetition import is_looping
-from rollout.postprocess.shares import Flags, Shares, reason_flags
+from rollout.postprocess.shares import Flags, Shares, as_flags, reason_flags
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work
 from rollout.records import has_thinking
@@ -147,13 +147,13 @@ class _Counts:
         answered = batch.filter(is_there)
         self._samples += batch.num_rows
         self._failed += batch.num_rows - answered.num_rows
-        self._of_samples.add(batch, {"failed_fraction": ~_flags(is_there)}, groups)
+        self._of_samples.add(batch, {"failed_fraction": ~as_flags(is_there)}, groups)
         self._rows += len(batch.column("row_id").unique())
         self._rows_with_errors += len(batch.filter(batch.column("error").is_valid()).column("row_id").unique())
         self._errors.update(_counts(batch.column("error").drop_null()))
         self._reasons.update(_counts(answered.column("finish_reason").drop_null()))
         self._tokens.add(answered.column("num_generated_tokens").drop_null().to_numpy())
-        flags = {**reason_flags(answered), **self._add_texts(answered)}
+        flags = {**reasonas_flags(answered), **self._add_texts(answered)}
         if "score" in batch.schema.names:
             self._scores.add(batch, groups)
         if has_thinking(batch.schema):
@@ -166,17 +166,17 @@ class _Counts:
         repeated = repeats(answered)
         first = answered.filter(pc.invert(repeated))
         self._distinct.add(pc.struct_field(first.column("row_id").value_counts(), "counts").to_numpy())
-        empty = _flags(pc.equal(pc.utf8_trim_whitespace(response), ""))
+        empty = as_flags(pc.equal(pc.utf8_trim_whitespace(response), ""))
         looping = np.array([is_looping(text) for text in _ends(answered)], bool)
         self._empty += int(empty.sum())
         self._looping += int(looping.sum())
         self._duplicates += answered.num_rows - first.num_rows
-        return {"empty_fraction": empty, "duplicate_fraction": _flags(repeated), "looping_fraction": looping}
+        return {"empty_fraction": empty, "duplicate_fraction": as_flags(repeated), "looping_fraction": looping}
 
     def _add_thinking(self, answered: pa.RecordBatch) -> Flags:
         self._thinks = True
         self._thinking_tokens.add(answered.column("num_reasoning_tokens").drop_null().to_numpy())
-        unclosed = ~_flags(answered.column("reasoning_closed").fill_null(True))
+        unclosed = ~as_flags(answered.column("reasoning_closed").fill_null(True))
         self._unclosed += int(unclosed.sum())
         return unclosed
 
@@ -213,10 +213,6 @@ def _ends(responses: pa.RecordBatch) -> Iterator[str]:
     thought = responses.column("reasoning").to_pylist() if has_thinking(responses.schema) else [None] * len(texts)
     for text, thinking in zip(texts, thought, strict=True):
         yield text or thinking or ""
-
-
-def _flags(column: pa.Array) -> Flags:
-    return column.to_numpy(zero_copy_only=False).astype(bool)
 
 
 def _counts(column: pa.Array) -> dict[str, int]:

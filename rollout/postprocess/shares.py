@@ -45,7 +45,7 @@ def reason_flags(responses: pa.RecordBatch) -> dict[str, Flags]:
     """How each response ended, by the name of the share that it is part of."""
     reasons = responses.column("finish_reason")
     names = {"length", *reasons.drop_null().unique().to_pylist()}
-    return {share_of_reason(name): _is(reasons, name) for name in sorted(names)}
+    return {share_of_reason(name): as_flags(pc.equal(reasons, name).fill_null(False)) for name in sorted(names)}
 
 
 def share_of_reason(reason: str) -> str:
@@ -53,8 +53,10 @@ def share_of_reason(reason: str) -> str:
     return "truncated_fraction" if reason == "length" else f"{reason}_fraction"
 
 
-def _is(column: pa.Array, value: str) -> Flags:
-    return pc.equal(column, value).fill_null(False).to_numpy(zero_copy_only=False)
+def as_flags(column: pa.BooleanArray) -> Flags:
+    """A column without nulls."""
+    flags: Flags = column.to_numpy(zero_copy_only=False)
+    return flags
 
 
 def _first(column: pa.Array, slices: Iterable[tuple[int, int]]) -> list[int]:

@@ -295,4 +295,4 @@ def test_rows_of_unequal_size_are_clusters(tmp_path: Path) -> None:
     rows = [replace(row, answer="4") for row in (answered("4", "5", "4"), answered("5"), answered("4", None))]
     found = summary_of(tmp_path, rows).estimates["pass_rate"]
     spread = (2 - 3 * 0.6) ** 2 + 0.6**2 + (1 - 0.6) ** 2
-    assert (found.value, found.se, found.n) == (0.6, pytest.approx((3 / 2 * spread) ** 0.5 / 5), 3)
+    assert (found.value, found.se, found.n) == pytest.approx((0.6, (3 / 2 * spread) ** 0.5 / 5, 3))
