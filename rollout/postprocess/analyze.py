@@ -153,7 +153,7 @@ class _Counts:
         self._errors.update(_counts(batch.column("error").drop_null()))
         self._reasons.update(_counts(answered.column("finish_reason").drop_null()))
         self._tokens.add(answered.column("num_generated_tokens").drop_null().to_numpy())
-        flags = {**reasonas_flags(answered), **self._add_texts(answered)}
+        flags = {**reason_flags(answered), **self._add_texts(answered)}
         if "score" in batch.schema.names:
             self._scores.add(batch, groups)
         if has_thinking(batch.schema):
