@@ -58,8 +58,12 @@ def open_source(path: Path, key: str = "input") -> Source:
     A file without rows has no responses; one without columns too, as an empty JSONL file is, counts as a scored one.
     Raises UserError, naming the config `key`, for any other file.
     """
-    table = open_table(path, key, may_be_empty=True)
-    names = table.schema.names
+    return source_of(open_table(path, key, may_be_empty=True), key)
+
+
+def source_of(table: Table, key: str) -> Source:
+    """The same of a file that is open."""
+    path, names = table.path, table.schema.names
     if not names and not table.num_rows:
         return Source(path, _OF_NOTHING, lambda: iter(()))
     if "responses" in names:

@@ -1,0 +1,92 @@
+"""One of the sides of a comparison: responses with what is known of the run that made them."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.config import DataConfig, RunConfig, ScoreConfig
+from rollout.postprocess.source import Source
+from rollout.store.run_record import RunRecord
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is compared. Differences are those of a later side less an earlier one."""
+
+    name: str
+    """A, B, ...: what tables call it."""
+    label: str
+    """What it is, as the user wrote it."""
+    path: Path
+    source: Source
+    """With the column `score` where there are scores."""
+    data: DataConfig
+    """Where its prompts are."""
+    truth: str | None
+    """Where its right answers are; None where nothing tells."""
+    run: RunConfig | None = None
+    """Of the run, or of the merge, that made it."""
+    record: RunRecord | None = None
+    """Of the run alone."""
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether there is a column of scores."""
+        return "score" in self.source.schema.names
+
+    @property
+    def scoring(self) -> ScoreConfig | None:
+        """How its run scored; None where nothing tells."""
+        is_told = self.run is not None and self.is_scored and self.run.postprocess.score.scorer is not None
+        return self.run.postprocess.score if self.run is not None and is_told else None
+
+    @property
+    def scorer(self) -> str | None:
+        """The scorer in words."""
+        if (score := self.scoring) is None:
+            return None
+        more = (("pattern", score.pattern), ("after", score.after), ("ground_truth", score.ground_truth))
+        return ", ".join([str(score.scorer), *(f"{name}={value}" for name, value in more if value is not None)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What the responses of a side took: all of them, also those of rows that were not matched. None: not known."""
+
+    prompt_tokens: int | None
+    """Those of every row once."""
+    generated_tokens: int | None
+    tokens_per_pass: float | None
+    """Generated tokens for each response that passes."""
+    seconds: float | None
+    """Generating, in all sessions of the run."""
+    output_tok_s: float | None
+    """Generated tokens a second, of these."""
+    machine: str | None
+    """The GPUs of the newest session's machine, or CPU."""
+
+
+def cost_of(record: RunRecord | None, generated: int | None, passed: int) -> Cost:
+    """`generated` are the tokens of the responses that are there, `passed` those of them that pass."""
+    seconds = None
+    if record is not None:
+        seconds = sum(session.seconds.get("generate", 0.0) for session in (record, *record.sessions)) or None
+    total = generated if record is None or record.totals is None else record.totals.generated_tokens
+    return Cost(
+        prompt_tokens=None if record is None or record.totals is None else record.totals.prompt_tokens,
+        generated_tokens=total,
+        tokens_per_pass=total / passed if total is not None and passed else None,
+        seconds=seconds,
+        output_tok_s=total / seconds if total is not None and seconds else None,
+        machine=None if record is None else _machine(record.provenance.gpus),
+    )
+
+
+def _machine(gpus: list[str]) -> str:
+    return ", ".join(f"{count} x {name}" for name, count in Counter(gpus).items()) or "CPU"
+
+
+def side_name(number: int) -> str:
+    """A to Z, then AA, AB, ..."""
+    more, last = divmod(number, 26)
+    return (side_name(more - 1) if more else "") + chr(ord("A") + last)

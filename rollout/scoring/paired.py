@@ -1,0 +1,147 @@
+"""Whether one set of scores is better than another of the same rows: paired differences, a test, and its correction.
+
+Pairing takes away how much harder one row is than another, which is most of the spread of a score; see Miller 2024,
+"Adding Error Bars to Evals" (arXiv:2411.00640), section 4.2.
+
+- The interval: Student's t of the differences, rows of the same cluster together (`rollout.scoring.intervals`).
+- The test: below FEW_ROWS rows Fisher's randomization test ("The Design of Experiments", 1935, section 21): were neither
+  better, each difference would as likely have the other sign. From there on Student's t.
+- Several tests: Holm 1979, "A simple sequentially rejective multiple test procedure" (Scand. J. Statist. 6(2), 65-70).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from rollout.scoring.intervals import Estimate, Moments
+
+FEW_ROWS = 200
+"""Below so many rows the sign-flip test takes the place of Student's t."""
+
+DRAWS = 100_000
+"""Sign flips that are drawn where there are too many to be counted; always the same ones."""
+
+_MAX_SUMS = 1 << 17  # different sums of the differences, up to which all flips are counted
+_EPSILON = 1e-9  # of the largest difference: sums that are nearer to each other are equal
+_BLOCK = 1000  # draws at a time
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """How much larger the later values are than the earlier ones of the same rows."""
+
+    rows: int
+    """Those that have both values. The clusters that they are in are `difference.n`."""
+    difference: Estimate | None
+    """The mean difference; None without a row. Without an interval where there is one row only, or all rows differ
+    alike, by nothing for one: their spread tells nothing then."""
+    wins: int
+    """Rows whose later value is the larger one."""
+    ties: int
+    losses: int
+    p: float | None
+    """Two-sided: how likely a difference at least this large is if neither is better. None with fewer than two rows."""
+    test: str | None
+    """What `p` comes from."""
+    p_holm: float | None = None
+    """`p` corrected for the number of comparisons that are made; None where it is the only one."""
+
+
+def paired_difference(
+    earlier: Floats, later: Floats, clusters: npt.NDArray[np.int64] | None = None
+) -> PairedDifference:
+    """`later` less `earlier`, row by row; a row in which either is NaN is left out.
+
+    `clusters` are numbers from 0; rows of the same number are not independent. None: all are.
+    """
+    there = ~(np.isnan(earlier) | np.isnan(later))
+    differences = (later - earlier)[there]
+    differences[np.abs(differences) < _EPSILON] = 0.0  # 3/10 - 0.3 is no win
+    groups = np.arange(len(differences)) if clusters is None else clusters[there]
+    sums, sizes = np.bincount(groups, differences), np.bincount(groups)
+    moments = Moments()
+    moments.add(sums, sizes)
+    estimate = moments.as_mean() if moments.n else None
+    if estimate is not None and not estimate.trusted:
+        estimate = replace(estimate, interval=None)
+    p, test = _tested(sums[sizes > 0], estimate)
+    wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
+    return PairedDifference(
+        rows=len(differences),
+        difference=estimate,
+        wins=wins,
+        ties=len(differences) - wins - losses,
+        losses=losses,
+        p=p,
+        test=test,
+    )
+
+
+def _tested(sums: Floats, estimate: Estimate | None) -> tuple[float | None, str | None]:
+    """The p value for the sums of the clusters, and what it comes from."""
+    if estimate is None or estimate.se is None:
+        return None, None
+    if len(sums) >= FEW_ROWS and estimate.trusted:
+        return _student(estimate.value / estimate.se, estimate.n - 1), "t"
+    return sign_flip(sums)
+
+
+def _student(t: float, degrees: int) -> float:
+    from scipy.special import stdtr  # as in `rollout.scoring.intervals`
+
+    return float(2 * stdtr(degrees, -abs(t)))
+
+
+def sign_flip(differences: Floats) -> tuple[float, str]:
+    """The share of all ways to flip signs that give a sum at least as far from 0, and how that was found.
+
+    Exact where the flips have at most some 100,000 different sums: always with 17 differences or fewer, and with all
+    200 of FEW_ROWS where they are multiples of one number, such as rates of n samples. Else of DRAWS drawn flips, with
+    the one that was seen counted among them (Phipson and Smyth 2010, arXiv:1603.05766).
+    """
+    sizes = np.abs(differences[differences != 0])
+    if not len(sizes):
+        return 1.0, "sign-flip, exact"
+    sizes = np.sort(sizes / sizes.max())[::-1]
+    seen = abs(float(np.sum(differences))) / float(np.abs(differences).max())
+    counted = _all_sums(sizes)
+    if counted is not None:
+        sums, chances = counted
+        return min(1.0, float(chances[np.abs(sums) >= seen - _EPSILON].sum())), "sign-flip, exact"
+    return (_extreme_draws(sizes, seen) + 1) / (DRAWS + 1), f"sign-flip, {DRAWS:,} drawn"
+
+
+def _all_sums(sizes: Floats) -> tuple[Floats, Floats] | None:
+    """Every sum that flips can give, with its chance; None where there are too many of them."""
+    sums, chances = np.zeros(1), np.ones(1)
+    for size in sizes:
+        both = np.concatenate([sums - size, sums + size])
+        _, first, which = np.unique(np.round(both / _EPSILON), return_index=True, return_inverse=True)
+        if len(first) > _MAX_SUMS:
+            return None
+        sums, chances = both[first], np.bincount(which, np.tile(chances / 2, 2))
+    return sums, chances
+
+
+def _extreme_draws(sizes: Floats, seen: float) -> int:
+    """How many of DRAWS random flips give a sum at least as far from 0 as `seen`."""
+    random = np.random.default_rng(0)
+    count = 0
+    for _ in range(DRAWS // _BLOCK):
+        signs = 2.0 * random.integers(0, 2, (_BLOCK, len(sizes)), np.int8) - 1.0
+        count += int((np.abs(signs @ sizes) >= seen - _EPSILON).sum())
+    return count
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Each p value corrected for all that are there, so that the chance of one false alarm among them stays the same."""
+    there = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
+    corrected, largest = list[float | None]([None] * len(p_values)), 0.0
+    for rank, (p, at) in enumerate(there):
+        largest = max(largest, min(1.0, (len(there) - rank) * p))
+        corrected[at] = largest
+    return corrected
