@@ -6,6 +6,7 @@ from typing import Any
 
 from rollout.config import (
     AnalyzeCommand,
+    CompareCommand,
     ExportCommand,
     FilterCommand,
     FlattenCommand,
@@ -115,6 +116,15 @@ COMMANDS = (
         "rollout.cli.files:export",
         keys=ExportCommand,
         paths=_BOTH,
+    ),
+    Command(
+        "compare",
+        "A B [MORE ...] [key=value ...]",
+        "say which of several runs or files is better, row by row, and how sure that is",
+        "compare outputs/base outputs/tuned",
+        "rollout.cli.compare:command",
+        keys=CompareCommand,
+        paths=("inputs",),
     ),
     Command(
         "resume",

@@ -155,6 +155,8 @@ def _place(command: Command, bare: list[str]) -> str | None:
     places = [place for place in command.arguments.split() if place.isalpha() and place.isupper()]
     if "FOLDER" in places:  # as many of them as one likes
         return "FOLDER"
+    if "MORE" in command.arguments:  # the same
+        return "IN"
     return places[len(bare)] if len(bare) < len(places) else None
 
 

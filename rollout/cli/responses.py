@@ -89,7 +89,7 @@ def begin(
     found = list(_output_problems(vars(keys), path))
     opened: Opened | None = None
     try:
-        opened = _open(path, scored)
+        opened = open_responses(path, scored=scored)
     except UserError as error:
         found += error.problems
     found += problems(keys, opened)
@@ -107,7 +107,7 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[str]:
     try:
         path = named_path(values["input"], say=False)
         yield from _output_problems(values, path)
-        _open(path)
+        open_responses(path)
     except UserError as error:
         yield from error.problems
 
@@ -131,23 +131,23 @@ def _files_of(source: Path) -> list[Path]:
     """What is read where `source` is named: of a run also what it was made from."""
     if not source.is_dir():
         return [source]
-    run = _config(source) if (source / OUTPUT).exists() else None
+    run = config_of(source) if (source / OUTPUT).exists() else None
     return [source / OUTPUT, source / SCORES, *(files_read(run) if run is not None else ())]
 
 
-def _open(path: Path, scored: bool = True) -> Opened:
-    """Raises UserError for a file or folder without responses."""
+def open_responses(path: Path, key: str = "input", scored: bool = True) -> Opened:
+    """The responses of a file, or of the folder of a run or a merge. Raises UserError, naming `key`, for any other."""
     if not path.is_dir():
-        source = open_source(path, "input")
+        source = open_source(path, key)
         return Opened(source if scored else without_scores(source), None)
     if not (path / OUTPUT).exists():
         run_record.read(path)  # which says what a folder is that is none of a run
-        raise UserError(f"input={path}: has no {OUTPUT} yet; finish the run with `{resume_command(path)}`")
-    source, scores = open_source(path / OUTPUT, "input"), path / SCORES
-    return Opened(with_scores(source, scores) if scored and scores.exists() else source, _config(path))
+        raise UserError(f"{key}={path}: has no {OUTPUT} yet; finish the run with `{resume_command(path)}`")
+    source, scores = open_source(path / OUTPUT, key), path / SCORES
+    return Opened(with_scores(source, scores) if scored and scores.exists() else source, config_of(path))
 
 
-def _config(folder: Path) -> RunConfig | None:
+def config_of(folder: Path) -> RunConfig | None:
     """The config of the run, or of the merge, whose result is in `folder`; None where nothing tells."""
     if run_record.exists(folder):
         return run_record.read(folder).config

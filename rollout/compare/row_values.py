@@ -18,7 +18,7 @@ from rollout.data.prompts import parse_chat
 from rollout.data.text import as_text
 from rollout.errors import PromptError
 from rollout.postprocess.source import Source
-from rollout.scoring.pass_at_k import majority_at_k, pass_at_k, reported_ks
+from rollout.scoring.pass_at_k import majorities_at_k, pass_at_k, reported_ks
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -26,6 +26,8 @@ Hashes = npt.NDArray[np.uint64]
 
 UNREADABLE = np.uint64(0)
 """The hash of a prompt that is none; such rows match no other."""
+
+_MAX_CELLS = 1 << 22  # votes that are compared at a time, each with each other of its row
 
 FEWEST_VOTES = 3
 """Responses from which on a majority says something that pass@k does not."""
@@ -109,8 +111,8 @@ class _Parts:
     """The numbers of the batches read so far."""
 
     arrays: dict[str, list[npt.NDArray[Any]]] = field(default_factory=dict)
-    majorities: dict[int, dict[int, float]] = field(default_factory=dict)
-    """k -> {row: majority@k}"""
+    majorities: dict[int, list[tuple[Integers, Floats]]] = field(default_factory=dict)
+    """k -> rows and their majority@k."""
     has_answers: bool = False
     rows: int = 0
 
@@ -135,16 +137,20 @@ class _Parts:
         self.rows += len(starts)
 
     def _vote(self, batch: pa.RecordBatch, starts: Integers, pass_score: float) -> None:
-        answers = batch.column("extracted_answer").to_pylist()
+        """Note the majorities among the first k scored responses of the rows that have as many."""
         scores = _score_column(batch)
-        is_scored, passed = ~np.isnan(scores), scores >= pass_score
-        self.has_answers |= any(answer is not None for answer in answers)
-        for row, (start, stop) in enumerate(zip(starts, [*starts[1:], len(scores)], strict=True), self.rows):
-            there = np.flatnonzero(is_scored[start:stop]) + start
-            said, right = [answers[at] for at in there], passed[there].tolist()
-            for k in reported_ks([len(said)]):
-                if k >= FEWEST_VOTES:
-                    self.majorities.setdefault(k, {})[row] = majority_at_k(said, right, k)
+        is_scored = ~np.isnan(scores)
+        answers = _numbered(batch.column("extracted_answer"))[is_scored]
+        passed = scores[is_scored] >= pass_score
+        counts = np.add.reduceat(is_scored.astype(np.int64), starts)
+        firsts = np.cumsum(counts) - counts
+        self.has_answers |= bool((answers >= 0).any())
+        for k in reported_ks([int(counts.max())]):
+            rows = np.flatnonzero(counts >= k) if k >= FEWEST_VOTES else np.zeros(0, np.int64)
+            for some in np.array_split(rows, 1 + len(rows) * k * k // _MAX_CELLS) if len(rows) else ():
+                places = firsts[some, None] + np.arange(k)
+                values = majorities_at_k(answers[places], passed[places])
+                self.majorities.setdefault(k, []).append((some + self.rows, values))
 
     def joined(self) -> RowValues:
         arrays = {name: np.concatenate(parts) for name, parts in self.arrays.items()}
@@ -153,9 +159,10 @@ class _Parts:
         votes = {k: self._votes(of) for k, of in sorted(self.majorities.items())} if self.has_answers else {}
         return RowValues(**{"truths": None, "groups": None, **nothing, **arrays, "majorities": votes})  # type: ignore[arg-type]
 
-    def _votes(self, by_row: dict[int, float]) -> Floats:
+    def _votes(self, parts: list[tuple[Integers, Floats]]) -> Floats:
         values = np.full(self.rows, np.nan)
-        values[list(by_row)] = list(by_row.values())
+        for rows, some in parts:
+            values[rows] = some
         return values
 
 
@@ -200,6 +207,12 @@ def _numbers(column: pa.Array) -> Floats:
     return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
 
 
+def _numbered(texts: pa.Array) -> Integers:
+    """Equal texts as equal numbers; -1 for null."""
+    encoded = pc.dictionary_encode(texts)
+    return np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False), np.int64)
+
+
 def _prompt_hashes(rows: pa.RecordBatch, name: str) -> Hashes:
     values = cells(rows.column(name)) if name in rows.schema.names else [None] * rows.num_rows
     return np.fromiter(map(_prompt_hash, values), np.uint64, len(values))
@@ -235,7 +248,8 @@ def metrics_of(sides: Sequence[RowValues]) -> Iterator[str]:
         yield "score"
         yield from (f"pass@{k}" for k in reported_ks([min(int(side.scored.max()) for side in sides)]))
         shared = set.intersection(*(set(side.majorities) for side in sides))
-        yield from (f"majority@{k}" for k in sorted(shared)[-1:])
+        rows = {k: min(int((~np.isnan(side.majorities[k])).sum()) for side in sides) for k in shared}
+        yield from (f"majority@{k}" for k in sorted(shared, key=lambda k: (rows[k], k))[-1:])
     for name in ("tokens", "characters", "truncated"):
         if not any(np.isnan(getattr(side, name)).all() for side in sides):
             yield name

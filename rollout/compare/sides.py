@@ -45,7 +45,7 @@ class Side:
         """The scorer in words."""
         if (score := self.scoring) is None:
             return None
-        more = (("pattern", score.pattern), ("after", score.after), ("ground_truth", score.ground_truth))
+        more = (("pattern", score.pattern), ("after", score.after))
         return ", ".join([str(score.scorer), *(f"{name}={value}" for name, value in more if value is not None)])
 
 

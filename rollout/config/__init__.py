@@ -2,6 +2,7 @@
 
 from rollout.config.commands import (
     AnalyzeCommand,
+    CompareCommand,
     ExportCommand,
     FileCommand,
     FilterCommand,
@@ -36,6 +37,7 @@ __all__ = [
     "STEPS",
     "AnalyzeCommand",
     "AnalyzeConfig",
+    "CompareCommand",
     "DataConfig",
     "EchoConfig",
     "EngineConfig",

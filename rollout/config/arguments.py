@@ -32,8 +32,8 @@ def parse(
     """An instance of the dataclass `kind`. Raises UserError with every problem of the arguments, and with what `others`
     finds in the values that were given.
 
-    `paths` are the keys that words without a key stand for, in their order. `key=null` stands for None where the type
-    allows it, a list is written `a,b` or `[a,b]`.
+    `paths` are the keys that words without a key stand for, in their order; one that is a list takes any number of
+    them. `key=null` stands for None where the type allows it, a list is written `a,b` or `[a,b]`.
     """
     fields = {item.name: item for item in dataclasses.fields(kind)}
     values, bare, problems = dict[str, Any](), list[str](), list[str]()
@@ -90,16 +90,20 @@ def _place(
 ) -> Iterator[str]:
     """Give words without a key to those of `paths` that have no value; yields what is wrong with the others."""
     free = [name for name in paths if name not in values]
-    slips = _slips(bare, len(free), fields)
+    takes_all = bool(free) and get_origin(fields[free[-1]].type) is list
+    slips = _slips(bare, len(bare) if takes_all else len(free), fields)
     for word in slips:
         name = word.partition("=")[0]
         yield f"{name}: no such key, {did_you_mean(name, fields)}"
     left = [word for word in bare if word not in slips]
+    if takes_all and left:
+        values[free[-1]] = left
+        return
     for name, word in zip(free, left, strict=False):
         yield from _take(values, fields[name], word)
     if too_many := left[len(free) :]:
         more = f" and {len(too_many) - 3} more" if len(too_many) > 3 else ""
-        wanted = " and ".join({"input": "IN", "output": "OUT"}[name] for name in paths)
+        wanted = " and ".join({"input": "IN", "output": "OUT"}.get(name, f"{name}=") for name in paths)
         cure = "put a pattern in quotes" if "pattern" in fields[paths[0]].metadata else "leave out what is too much"
         yield f"{', '.join(too_many[:3])}{more}: more paths than {wanted}; {cure}"
 

@@ -76,6 +76,36 @@ class ScoreCommand(ScoreConfig, FileCommand):
     scorer: str = field()
 
 
+@dataclass(kw_only=True)
+class CompareCommand:
+    """`rollout compare`: which of several runs is better, row by row."""
+
+    inputs: list[str]
+    """Two or more of: runs, `latest`, merges, files of responses; or the folder of a sweep, for its finished jobs.
+    Differences are those of a later one less an earlier one: for A B they are B - A."""
+    output: str = "."
+    """The folder for compare.json and compare.html; made where there is none."""
+    overwrite: bool = False
+    """Replace files of these names that this command has not written."""
+    pairs: str = field(default="all", metadata={"choices": ("all", "first")})
+    """What is compared: every two, or the first with each other one."""
+    by: str | None = None
+    """Column whose values group rows that are not independent, such as questions on one text; a dotted path leads into
+    structs and JSON. null: only copies of a row are a group."""
+    pass_score: float | None = field(default=None, metadata={"gt": float("-inf")})
+    """A response with at least this score passes. null: as the runs had it, else 1."""
+    prompt_key: list[str] | None = None
+    """Columns that may hold the prompt; the first that a file has is the one. null: that of the run, else `prompt`."""
+    ground_truth: list[str] | None = None
+    """Columns, or dotted paths, that may hold the right answer; rows are matched by it and the prompt. null: that of the
+    run, or of one of the others."""
+    score_key: list[str] | None = None
+    """Columns of a file of others that may hold the scores: one per response, or a list in each row. null: `score` or
+    `scores`."""
+    rows: int = field(default=50, metadata={"ge": 0})
+    """The rows that differ most, to be read side by side in compare.html."""
+
+
 @dataclass
 class PrepareConfig:
     """`rollout prepare`: data of any form -> an input file. No part of a run's config."""

@@ -5,6 +5,9 @@ from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from math import comb
 
+import numpy as np
+import numpy.typing as npt
+
 
 @lru_cache(maxsize=1 << 16)
 def pass_at_k(n: int, c: int, k: int) -> float:
@@ -29,6 +32,14 @@ def majority_at_k(answers: Sequence[str | None], passed: Sequence[bool], k: int)
     is_right = {answer: right for answer, right in zip(answers[:k], passed[:k], strict=True) if answer is not None}
     elected = [answer for answer, count in votes.items() if count == most]
     return sum(is_right[answer] for answer in elected) / len(elected)
+
+
+def majorities_at_k(answers: npt.NDArray[np.int64], passed: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """`majority_at_k` of many rows of k samples each, of shape (rows, k): answers as numbers, -1 for none."""
+    votes = (answers[:, :, None] == answers[:, None, :]).sum(axis=2) * (answers >= 0)
+    is_elected = (votes == votes.max(axis=1, keepdims=True)) & (votes > 0)
+    right = (is_elected & passed).sum(axis=1)
+    return np.divide(right, is_elected.sum(axis=1), out=np.zeros(len(answers)), where=is_elected.any(axis=1))
 
 
 def reported_ks(counts: Iterable[int]) -> list[int]:

@@ -37,6 +37,10 @@ JOBS = "jobs"
 CSV = "sweep.csv"
 HTML = "sweep.html"
 
+COMPARISON = "compare.json"
+COMPARISON_PAGE = "compare.html"
+"""What `compare` writes, to any folder."""
+
 MERGED = "merge.json"
 """In the folder of a merge, beside OUTPUT: what was merged."""
 

@@ -1,0 +1,183 @@
+"""`rollout compare A B [MORE ...]`: what is compared, from the words of the command, and what is wrong with it."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from pathlib import Path
+
+from rollout.cli.arguments import show_help
+from rollout.cli.help import text
+from rollout.cli.latest import named_path
+from rollout.cli.responses import Opened, ends_in_lines, open_responses
+from rollout.compare.comparison import Comparison, compare
+from rollout.compare.notes import notes_of
+from rollout.compare.page import is_page_of_ours, write_comparison_page
+from rollout.compare.screen import show_comparison
+from rollout.compare.sides import Side, side_name
+from rollout.config import CompareCommand, DataConfig, trust
+from rollout.config.arguments import parse
+from rollout.data.column_path import find, names_in
+from rollout.errors import UserError, did_you_mean
+from rollout.files import disk_full_explained, holds_keys, same_file, short, user_path, write_json
+from rollout.postprocess.their_scores import open_with_scores
+from rollout.store import run_record
+from rollout.store.layout import COMPARISON, COMPARISON_PAGE, JOBS
+from rollout.terminal.console import plain_screen
+
+_SCORE_KEYS = ("score", "scores")
+"""Columns of others that are taken for scores where the user names none."""
+
+
+def command(arguments: list[str]) -> None:
+    """The command. Exit codes as of `python -m rollout`."""
+    with ends_in_lines(), plain_screen() as console:
+        show_help(arguments, lambda: text(["compare"]))
+        _, words = trust.asked(arguments)  # responses are data only, so trust makes no difference
+        keys = parse(CompareCommand, words, paths=("inputs",))
+        folder = user_path(keys.output)
+        if wrong := [*_output_problems(folder, keys.overwrite)]:
+            raise UserError(*wrong)
+        sides, notes = open_sides(keys)
+        comparison = compare_sides(sides, keys)
+        show_comparison(console, comparison, [*notes, *notes_of(sides, comparison)])
+        for path in write_files(folder, sides, comparison, notes):
+            print(f"wrote {short(path)}")
+
+
+def compare_sides(sides: Sequence[Side], keys: CompareCommand) -> Comparison:
+    """Compare them as the keys say. Raises UserError where they cannot be compared."""
+    return compare(sides, pass_score_of(sides, keys.pass_score), keys.by, keys.pairs, keys.rows)
+
+
+def write_files(folder: Path, sides: Sequence[Side], comparison: Comparison, notes: list[str]) -> Iterator[Path]:
+    """Write compare.json and compare.html to `folder`. Yields their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with disk_full_explained(f"output={folder}", "free some space"):
+        write_json(folder / COMPARISON, dataclasses.asdict(comparison))
+        yield folder / COMPARISON
+        page_notes = [*notes, *notes_of(sides, comparison)]
+        write_comparison_page(folder / COMPARISON_PAGE, sides, comparison, page_notes)
+        yield folder / COMPARISON_PAGE
+
+
+def open_sides(keys: CompareCommand) -> tuple[list[Side], list[str]]:
+    """The sides that the keys name, in their order, and what is to be said of them.
+
+    Raises UserError with everything that is wrong with them.
+    """
+    given, wrong, notes = list[tuple[str, Path]](), list[str](), list[str]()
+    for word in keys.inputs:
+        try:
+            path = named_path(word)
+            given += _jobs(path, notes) if (path / JOBS).is_dir() else [(short(path), path)]
+        except UserError as error:
+            wrong += error.problems
+    wrong += _twice(given)
+    if len(given) < 2 and not wrong:
+        raise UserError(f"{', '.join(keys.inputs)}: nothing to compare it with; give two or more, or a sweep's folder")
+    opened = []
+    for label, path in given:
+        try:
+            opened.append((label, path, _opened(path, keys.score_key)))
+        except UserError as error:
+            wrong += error.problems
+    if wrong:
+        raise UserError(*wrong)
+    return _sides(opened, keys), notes
+
+
+def _jobs(sweep: Path, notes: list[str]) -> list[tuple[str, Path]]:
+    """The finished jobs of a sweep."""
+    from rollout.sweep.jobs import jobs_in  # which imports Hydra
+
+    jobs = jobs_in(sweep)
+    left_out = [str(job.num) for job in jobs if job.status != "done"]
+    if left_out:
+        notes.append(f"{short(sweep)}: jobs that are not done are left out: {', '.join(left_out)}")
+    done = [job for job in jobs if job.status == "done"]
+    if not done:
+        raise UserError(f"{short(sweep)}: no job of the sweep is done; run it to its end")
+    return [(f"job {job.num}: {' '.join(job.overrides)}".removesuffix(": "), Path(job.run_dir)) for job in done]
+
+
+def _twice(given: list[tuple[str, Path]]) -> Iterator[str]:
+    for (label, path), (_, other) in combinations(given, 2):
+        if same_file(path, other):
+            yield f"{label}: is given twice; leave one out"
+
+
+def _opened(path: Path, score_keys: list[str] | None) -> Opened:
+    if path.is_dir():
+        return open_responses(path, "inputs")
+    return Opened(open_with_scores(path, "inputs", score_keys or _SCORE_KEYS), None)
+
+
+def _sides(opened: list[tuple[str, Path, Opened]], keys: CompareCommand) -> list[Side]:
+    """Raises UserError for columns that are not there."""
+    sides, wrong = list[Side](), list[str]()
+    runs = [each.run for _, _, each in opened if each.run is not None]
+    truths = keys.ground_truth or [run.postprocess.score.ground_truth for run in runs]
+    for number, (label, path, each) in enumerate(opened):
+        schema = each.source.schema
+        data = DataConfig() if each.run is None else each.run.data
+        prompts = keys.prompt_key or [data.prompt_key]
+        prompt = next((name for name in prompts if name in schema.names), None)
+        if prompt is None:
+            wrong.append(
+                f"{label}: has no column {' or '.join(prompts)}, {did_you_mean(prompts[0], schema.names)}; "
+                "set prompt_key=COLUMN"
+            )
+            continue
+        own = None if each.run is None or keys.ground_truth else each.run.postprocess.score.ground_truth
+        truth = next((name for name in (own, *truths) if name is not None and find(schema, name) is not None), None)
+        record = run_record.read(path) if path.is_dir() and run_record.exists(path) else None
+        data = dataclasses.replace(data, prompt_key=prompt)
+        sides.append(Side(side_name(number), label, path, each.source, data, truth, each.run, record))
+    wrong += _nowhere(sides, "ground_truth", keys.ground_truth or [])
+    wrong += _nowhere(sides, "by", [keys.by] if keys.by else [], everywhere=True)
+    if wrong:
+        raise UserError(*wrong)
+    return sides
+
+
+def _nowhere(sides: list[Side], key: str, paths: list[str], everywhere: bool = False) -> Iterator[str]:
+    """Why the columns that `key` names cannot be used: no side has one, or with `everywhere` not all sides have."""
+    for side in sides:
+        has = any(find(side.source.schema, path) is not None for path in paths)
+        if has and not everywhere:
+            return
+        if paths and not has:
+            names = names_in(side.source.schema)
+            yield f"{key}={','.join(paths)}: {side.label} has no such column, {did_you_mean(paths[0], names)}"
+
+
+def pass_score_of(sides: Sequence[Side], given: float | None) -> float:
+    """The score from which a response passes, the same for all sides. Raises UserError where they had different ones."""
+    if given is not None:
+        return given
+    had = {side.label: score.pass_score for side in sides if (score := side.scoring) is not None}
+    if len(set(had.values())) > 1:
+        each = ", ".join(f"{label} from {score:g}" for label, score in had.items())
+        raise UserError(f"pass_score: responses pass from other scores on: {each}; say which with pass_score=...")
+    return next(iter(had.values()), 1.0)
+
+
+def _output_problems(folder: Path, overwrite: bool) -> Iterator[str]:
+    """What this command has written before is replaced; anything else is not."""
+    if folder.suffix in (".json", ".html"):
+        yield f"output={folder}: is the name of a file, two are written; give a folder"
+    elif os.path.lexists(folder) and not folder.is_dir():
+        yield f"output={folder}: is a file; give a folder"
+    elif not overwrite:
+        is_ours = {COMPARISON: _is_ours(folder / COMPARISON), COMPARISON_PAGE: is_page_of_ours(folder / COMPARISON_PAGE)}
+        for name, ours in is_ours.items():
+            if os.path.lexists(folder / name) and not ours:
+                yield (
+                    f"output={short(folder)}: {name} there already exists and was not written by this; choose another "
+                    "folder, or set overwrite=true to replace it"
+                )
+
+
+def _is_ours(path: Path) -> bool:
+    return holds_keys(path, {"matched_by", "sides", "pairs"})

@@ -1,0 +1,76 @@
+"""What a reader of a comparison has to know beside its numbers, one line each."""
+
+from collections.abc import Iterator, Sequence
+
+from rollout.compare.comparison import Comparison, Pair
+from rollout.compare.matching import Unmatched
+from rollout.compare.sides import Side
+from rollout.files import as_argument
+
+_MOST_NAMED = 3
+
+
+def notes_of(sides: Sequence[Side], comparison: Comparison) -> Iterator[str]:
+    """The lines, the more important ones first."""
+    yield from _without_scores(sides)
+    yield from _scorers(sides)
+    if without := [side.name for side in sides if side.truth is None]:
+        yield (
+            f"rows are matched by their prompts alone: nothing tells where {_names(without)} "
+            f"{_has(without)} right answers; ground_truth=COLUMN does"
+        )
+    for summary in comparison.sides:
+        if summary.unscored:
+            yield f"{summary.unscored:,} responses of {summary.name} have no score and are left out"
+    copies = {name: count for pair in comparison.pairs for name, count in pair.copies.items() if count}
+    for name, count in copies.items():
+        yield f"{count:,} rows of {name} ask what an earlier one asks; they are matched in their order, as one group"
+
+
+def matched_line(pair: Pair, matched_by: str) -> str:
+    """How many rows of two sides belong together, and why others do not."""
+    line = f"{pair.earlier}, {pair.later}: {pair.matched:,} rows matched by {matched_by}"
+    for name, other in ((pair.earlier, pair.later), (pair.later, pair.earlier)):
+        if (left := pair.unmatched[name]).total:
+            line += f"; {left.total:,} of {name} not: {', '.join(_reasons(left, other))}"
+    return line
+
+
+def _reasons(left: Unmatched, other: str) -> Iterator[str]:
+    words = {
+        f"not in {other}": left.not_there,
+        f"with another ground truth in {other}": left.other_truth,
+        f"more often than in {other}": left.more_copies,
+        "without a prompt": left.unreadable,
+    }
+    yield from (f"{count:,} {why}" for why, count in words.items() if count)
+
+
+def _without_scores(sides: Sequence[Side]) -> Iterator[str]:
+    without = [side for side in sides if not side.is_scored]
+    if not without:
+        return
+    names = [side.name for side in without]
+    who = "no side has scores" if len(without) == len(sides) else f"{_names(names)} {_has(names)} no scores"
+    file = as_argument(without[0].path)
+    yield (
+        f"{who}: only lengths are compared; score with `python -m rollout score {file} scored.parquet "
+        f"scorer=... ground_truth=...`"
+    )
+
+
+def _scorers(sides: Sequence[Side]) -> Iterator[str]:
+    scorers = {side.name: side.scorer for side in sides if side.scorer is not None}
+    if len(set(scorers.values())) > 1:
+        each = ", ".join(f"{name} by {scorer}" for name, scorer in scorers.items())
+        yield f"scored differently ({each}): differences may be the scorers'"
+
+
+def _has(names: list[str]) -> str:
+    return "has" if len(names) == 1 else "have"
+
+
+def _names(names: list[str]) -> str:
+    if len(names) > _MOST_NAMED:
+        return f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED} more"
+    return " and ".join(names)
