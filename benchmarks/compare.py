@@ -77,9 +77,9 @@ def measure(runs: list[Path], folder: Path) -> None:
 
 
 def _child(words: list[str]) -> None:
-    from rollout.compare.__main__ import main
+    from rollout.cli.compare import command
 
-    main(words)
+    command(words)
     print(f"peak {peak_mib():.0f} MiB")
 
 

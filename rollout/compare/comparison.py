@@ -65,6 +65,8 @@ class DifferingRow:
 
     row_ids: dict[str, int]
     """Side -> the row there."""
+    positions: dict[str, int]
+    """Side -> how many rows stand before it there."""
     values: dict[str, float | None]
     """Side -> its value of the comparison's first metric."""
 
@@ -230,8 +232,7 @@ def _differing(
     chosen = np.concatenate([up[:half], down[: most - min(half, len(up))]])
     chosen = chosen[np.argsort(-spread[chosen], kind="stable")]
     names = [side.name for side in sides]
-    ids = [[int(side.row_ids[at[there[row]]]) for side, at in zip(values, places, strict=True)] for row in chosen]
-    return [
-        DifferingRow(dict(zip(names, of_row, strict=True)), dict(zip(names, found[:, row].tolist(), strict=True)))
-        for of_row, row in zip(ids, chosen, strict=True)
-    ]
+    positions = np.stack([at[there[chosen]] for at in places])
+    row_ids = np.stack([side.row_ids[at] for side, at in zip(values, positions, strict=True)])
+    columns = zip(row_ids.T.tolist(), positions.T.tolist(), found[:, chosen].T.tolist(), strict=True)
+    return [DifferingRow(*(dict(zip(names, part, strict=True)) for part in row)) for row in columns]

@@ -18,23 +18,9 @@ function rowBrowser({ rows, rows_total: total, analysis }) {
 
 function toolbar(state) {
   const search = searchBox();
-  const reason = choice("finish reason", ["", ...reasonsIn(state.rows)], (name) => name || "any finish reason");
-  const outcome = choice("outcome", ["", "passed", "failed", "unscored"], (name) => name || "any outcome");
-  const least = "min score";
-  const minimum = element("input", { type: "number", step: "any", placeholder: least, "aria-label": least });
-  const refilter = () =>
-    applyFilter(state, {
-      pattern: searchPattern(search.value.trim()),
-      reason: reason.value,
-      outcome: outcome.value,
-      minimum: minimum.value === "" ? null : Number(minimum.value),
-    });
-  const inputs = [search, reason, ...(state.scored ? [outcome, minimum] : [])];
-  return filterForm(state, search, inputs, refilter);
-}
-
-function reasonsIn(rows) {
-  return [...new Set(rows.flatMap(({ responses }) => responses.map(({ finish_reason }) => finish_reason)))].sort();
+  const { inputs, read } = responseFilters(state, state.rows.flatMap(({ responses }) => responses));
+  const refilter = () => applyFilter(state, { pattern: searchPattern(search.value.trim()), ...read() });
+  return filterForm(state, search, [search, ...inputs], refilter);
 }
 
 function rowDetail(state, row) {

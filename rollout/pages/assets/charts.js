@@ -10,10 +10,11 @@ const MOST_IN_LINE = 4; // texts of the label at the pointer; more stand below e
  *
  * series: [{name, points: [[x, y], ...]}], the points ascending in x; [x, y, bar] has an error bar. xMin, xMax, yMax: ends of the axes, else the
  * data's. xTicks: where the x axis is labelled, else round numbers. xLog: base-2 logarithm. dots: mark every point.
+ * bands: the error bars of a line are one surface.
  * xNames: names of categories, which stand at x = 0, 1, ... bare: no legend, because there is one elsewhere.
  */
 function lineChart({ title, note, series, xFormat = number, yFormat = number, ...options }) {
-  const { yLabel, yMax, dots, bare } = options;
+  const { yLabel, yMax, dots, bare, bands } = options;
   const points = series.flatMap(({ points }) => points);
   const xs = [...new Set(points.map(([x]) => x))].sort((a, b) => a - b);
   const ys = points.flatMap(([, y, bar]) => [y, ...(bar?.interval ?? [])]);
@@ -24,7 +25,9 @@ function lineChart({ title, note, series, xFormat = number, yFormat = number, ..
   const describe = (index) => [at(xs[index]), ...series.flatMap((line) => read(line, xs[index]))];
   const draw = (width, height) => {
     const plot = plane(width, height, x, y);
-    plot.svg.append(...series.flatMap((line, index) => drawLine(plot, line.points, index, dots, aside(index, series))));
+    if (bands) plot.svg.append(...series.flatMap(({ points }, index) => drawBand(plot, points, index)));
+    const shown = ({ points }) => (bands ? points.map(([x, y]) => [x, y]) : points);
+    plot.svg.append(...series.flatMap((line, index) => drawLine(plot, shown(line), index, dots, aside(index, series))));
     return withHover(plot, xs.map(plot.x), describe);
   };
   return chart({ title, note, legend: series.length > 1 && !bare ? series.map(({ name }) => name) : [], draw });
@@ -172,6 +175,14 @@ function drawLine(plot, points, index, dots, aside) {
 function drawWhisker(plot, [x, , { interval: [low, high] }], index, aside) {
   const at = plot.x(x) + aside;
   return shape("line", { class: `whisker series-${index}`, x1: at, x2: at, y1: plot.y(low), y2: plot.y(high) });
+}
+
+/** The intervals of the points of a line as a surface. */
+function drawBand(plot, points, index) {
+  const having = points.filter(([, , bar]) => bar?.interval);
+  const at = (end) => ([x, , { interval }]) => `${plot.x(x).toFixed(1)},${plot.y(interval[end]).toFixed(1)}`;
+  const corners = [...having.map(at(0)), ...having.toReversed().map(at(1))];
+  return having.length > 1 ? [shape("polygon", { class: `band series-${index}`, points: corners.join(" ") })] : [];
 }
 
 function drawBar(plot, from, to, count) {

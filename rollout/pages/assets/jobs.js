@@ -29,6 +29,15 @@ function jobLink({ num, report }, text = String(num)) {
   return element("a", { href: `./${path.join("/")}` }, text);
 }
 
+/** What sides.js calls jobs, and what it says of one above its responses. */
+function jobNaming(parameters) {
+  const head = (job) => {
+    const name = jobName(job, parameters);
+    return [element("h4", {}, jobLink(job, `job ${job.num}`)), name && element("code", {}, name)];
+  };
+  return { noun: "job", title: (job) => jobTitle(job, parameters), head };
+}
+
 function isDone({ status }) {
   return status === "done";
 }

@@ -42,6 +42,21 @@ function searchBox() {
   return element("input", { type: "search", placeholder: wanted, "aria-label": wanted });
 }
 
+/** Inputs that say what one of the responses of a row has to be like, and `read`, which gives that for a filter. */
+function responseFilters(state, responses) {
+  const reasons = [...new Set(responses.map(({ finish_reason: reason }) => reason))].sort();
+  const reason = choice("finish reason", ["", ...reasons], (name) => name || "any finish reason");
+  const outcome = choice("outcome", ["", "passed", "failed", "unscored"], (name) => name || "any outcome");
+  const least = "min score";
+  const minimum = element("input", { type: "number", step: "any", placeholder: least, "aria-label": least });
+  const read = () => ({
+    reason: reason.value,
+    outcome: outcome.value,
+    minimum: minimum.value === "" ? null : Number(minimum.value),
+  });
+  return { inputs: [reason, ...(state.scored ? [outcome, minimum] : [])], read };
+}
+
 /** The inputs, one of which is the search box, with a button that empties them, and the counter. */
 function filterForm(state, search, inputs, refilter, ...others) {
   inputs.forEach((input) => input.addEventListener("input", refilter));

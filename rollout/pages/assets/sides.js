@@ -1,11 +1,18 @@
 "use strict";
 // The responses of two jobs to the same row, side by side. Where the jobs asked differently, each side has its prompt.
+// What a job is, the page says: a job of a sweep, or one of the runs and files that are compared.
 
-/** The section; null with fewer than two jobs that have responses. */
-function sideBySide({ jobs, parameters, rows, pass_score: threshold }) {
+/** The section; null with fewer than two jobs that have responses.
+ *
+ * jobs: [{num, ...}, ...]; rows: [{row_id, prompt, ground_truth, responses: {num: [response, ...]}}, ...].
+ * naming: {noun: "job", title: job -> text to choose it by, head: (job, row) -> nodes above its responses,
+ * filters: whether responses can be filtered too}.
+ */
+function sideBySide({ jobs, rows, pass_score: threshold }, naming) {
   const having = jobs.filter(({ num }) => rows.some(({ responses }) => responses[num]?.length));
   if (having.length < 2) return null;
-  const [left, right] = firstAndLast(having.filter(isDone).length > 1 ? having.filter(isDone) : having);
+  const done = having.filter(({ status = "done" }) => status === "done");
+  const [left, right] = firstAndLast(done.length > 1 ? done : having);
   const state = rowList({
     rows: pairs(rows, left, right),
     threshold,
@@ -15,7 +22,7 @@ function sideBySide({ jobs, parameters, rows, pass_score: threshold }) {
     address: (row) => addressOf(state.left, state.right, row.row_id),
     follow: () => followPair(state),
   });
-  Object.assign(state, { jobs: having, parameters, left, right, source: rows });
+  Object.assign(state, { jobs: having, naming, left, right, source: rows });
   state.scored = rows.some((row) => Object.values(row.responses).flat().some(({ score }) => isNumber(score)));
   return listed(state, "Side by side", pairForm(state));
 }
@@ -73,20 +80,22 @@ function keepsPair(state, row) {
 
 function pairForm(state) {
   const search = searchBox();
-  const label = (side) => (side ? `more pass on the ${side}` : "any outcome");
+  const label = (side) => (side ? `more pass on the ${side}` : "either side better");
   const winner = choice("which side is better", ["", "left", "right"], label);
+  const all = state.source.flatMap(({ responses }) => Object.values(responses).flat());
+  const { inputs: more, read } = state.naming.filters ? responseFilters(state, all) : { inputs: [], read: () => ({}) };
   const refilter = () =>
-    applyFilter(state, { ...NO_FILTER, pattern: searchPattern(search.value.trim()), winner: winner.value });
-  const inputs = [search, ...(state.scored ? [winner] : [])];
+    applyFilter(state, { ...NO_FILTER, ...read(), pattern: searchPattern(search.value.trim()), winner: winner.value });
+  const inputs = [search, ...(state.scored ? [winner] : []), ...more];
   return element("div", {}, pairChoice(state), filterForm(state, search, inputs, refilter));
 }
 
 function pairChoice(state) {
   const nums = state.jobs.map(({ num }) => num);
-  const title = (num) => jobTitle(state.jobs.find((job) => job.num === num), state.parameters);
+  const title = (num) => state.naming.title(state.jobs.find((job) => job.num === num));
   const go = (left, right) => (location.hash = `#left=${left}&right=${right}&row=${state.selected.row_id}`);
   const chosen = (side, job) => {
-    const select = choice(`${side} job`, nums, title);
+    const select = choice(`${side} ${state.naming.noun}`, nums, title);
     select.value = job.num;
     select.addEventListener("input", () => go(state.leftChoice.value, state.rightChoice.value));
     return select;
@@ -117,19 +126,19 @@ function ask(state, row) {
   return promptOf(state, row, [["ground truth", row.ground_truth]]);
 }
 
-function side(state, job, { sides, asked, isOnePrompt }, at) {
+function side(state, job, row, at) {
+  const { sides, asked, isOnePrompt } = row;
   const responses = sides[at];
-  const name = jobName(job, state.parameters);
+  const { noun, head: names } = state.naming;
   const head = element(
     "header",
     {},
-    element("h4", {}, jobLink(job, `job ${job.num}`)),
-    name && element("code", {}, name),
+    names(job, row),
     element("span", { class: "outcomes" }, outcomes(state, responses)),
   );
   const cards = responses.map((response) => card(state, response));
-  const none = element("div", { class: "card" }, nothing("this job has no responses to this row"));
+  const none = element("div", { class: "card" }, nothing(`this ${noun} has no responses to this row`));
   const prompt = !isOnePrompt && element("div", {}, ask(state, asked[at]));
   const parts = [head, prompt, ...(cards.length ? cards : [none])];
-  return element("section", { class: "side", "aria-label": `job ${job.num}` }, parts);
+  return element("section", { class: "side", "aria-label": `${noun} ${job.num}` }, parts);
 }

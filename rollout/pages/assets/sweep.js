@@ -10,7 +10,7 @@ function sweep(content) {
     section("jobs", "Jobs", jobTable(content)),
     section("failures", "Failures", failureTable(content)),
     section("comparison", "Comparison", comparison(content)),
-    sideBySide(content),
+    sideBySide(content, jobNaming(content.parameters)),
   ].filter(Boolean);
   const about = [element("p", { class: "when" }, whatIsSwept(jobs, parameters)), commandLine(content.command)];
   return [topBar(content.title, progress(jobs), about, sections), element("main", {}, sections)];

@@ -1,0 +1,196 @@
+"""A comparison on screen."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from rich.console import Console
+from rich.text import Text
+
+from rollout.compare.comparison import Comparison, Pair, SideSummary
+from rollout.compare.notes import matched_line
+from rollout.scoring.intervals import Estimate
+from rollout.scoring.paired import PairedDifference
+from rollout.terminal.console import show_table
+from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
+from rollout.terminal.text import duration
+
+_MAX_LINES = 10  # about pairs
+_ALPHA = 0.05
+_SMALLEST_P = 0.0001
+_NAMES = {"truncated": "cut off"}
+"""Metrics that are called otherwise where people read."""
+
+
+def show_comparison(console: Console, comparison: Comparison, notes: list[str]) -> None:
+    """Print what is compared, the differences, what they cost, and what a reader has to know."""
+    for side in comparison.sides:
+        text = f"{side.name}  {side.label}: {side.rows:,} rows, {side.samples:,} samples"
+        console.print(Text(text), soft_wrap=True)
+    for line in _matched_lines(comparison):
+        console.print(Text(line), soft_wrap=True)
+    console.print()
+    _show_sides(console, comparison.sides)
+    show_pairs(console, comparison.pairs)
+    _show_costs(console, comparison.sides)
+    if len(comparison.pairs) == 1:
+        console.print(Text(verdict(comparison.pairs[0])), soft_wrap=True)
+    for note in notes:
+        console.print(Text(f"note: {note}", style="yellow"), soft_wrap=True)
+
+
+def _matched_lines(comparison: Comparison) -> Iterator[str]:
+    """Of many pairs those that have rows without a counterpart."""
+    pairs = comparison.pairs
+    if len(pairs) > 1:
+        pairs = [pair for pair in pairs if any(left.total for left in pair.unmatched.values())]
+        whole = len(comparison.pairs) - len(pairs)
+        if whole:
+            yield f"{whole} of {len(comparison.pairs)} pairs: all rows matched by {comparison.matched_by}"
+    yield from (matched_line(pair, comparison.matched_by) for pair in pairs[:_MAX_LINES])
+    if len(pairs) > _MAX_LINES:
+        yield f"and {len(pairs) - _MAX_LINES} more pairs with rows that are not matched"
+
+
+def shown_name(metric: str) -> str:
+    """What a metric is called where people read."""
+    return _NAMES.get(metric, metric)
+
+
+def verdict(pair: Pair) -> str:
+    """What the first metric says, in words: which is better, or that it is a tie."""
+    metric = next(iter(pair.metrics), None)
+    if metric is None:
+        return f"{pair.earlier}, {pair.later}: no row has a number on both sides"
+    return f"{pair.earlier}, {pair.later} in {shown_name(metric)}: {in_words(pair.metrics[metric].paired, pair)}"
+
+
+def in_words(paired: PairedDifference, pair: Pair) -> str:
+    """Which side has more, or that the difference may be chance."""
+    difference = paired.difference
+    if difference is None or paired.rows < 2:
+        return "one row says nothing"
+    if not paired.wins and not paired.losses:
+        return "no row differs"
+    if not is_decided(paired):
+        return f"a tie, the difference may be chance ({p_value(paired)})"
+    side = pair.later if difference.value > 0 else pair.earlier
+    return f"{side} has more ({p_value(paired)})"
+
+
+def is_decided(paired: PairedDifference) -> bool:
+    """Whether the difference is more than chance: by its interval, and by the corrected test."""
+    difference, p = paired.difference, paired.p if paired.p_holm is None else paired.p_holm
+    if difference is None or difference.interval is None or p is None:
+        return False
+    low, high = difference.interval
+    return (low > 0 or high < 0) and p < _ALPHA
+
+
+def p_value(paired: PairedDifference) -> str:
+    """With what it comes from, as in: p=0.031, sign-flip, exact."""
+    return f"p{_p(paired.p, '=')}, {paired.test}"
+
+
+def _p(p: float | None, equals: str = "") -> str:
+    if p is None:
+        return "-"
+    return f"<{_SMALLEST_P}" if p < _SMALLEST_P else f"{equals}{p:.4f}"
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}" if abs(value) < 100 else f"{value:+,.0f}"
+
+
+def _signed_percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.1%}"
+
+
+def _show_sides(console: Console, sides: list[SideSummary]) -> None:
+    """Each side by itself, over all of its rows: a line per metric for two of them, else a line per side."""
+    metrics = list(dict.fromkeys(name for side in sides for name in _without_twin(side.estimates)))
+    if len(sides) == 2:
+        rows = [[shown_name(name), *(cell for side in sides for cell in _cells(side, name))] for name in metrics]
+        columns = ["", *(heading for side in sides for heading in (side.name, INTERVAL))]
+    else:
+        shown = [name for name in metrics if name == "score"] + [name for name in metrics if "@" in name][-1:]
+        lengths = [name for name in ("tokens", "truncated") if name in metrics]
+        rows = [
+            [side.name, *(cell for name in shown for cell in _cells(side, name))]
+            + [_cells(side, name)[0] for name in lengths]
+            for side in sides
+        ]
+        columns = ["", *(heading for name in shown for heading in (name, INTERVAL)), *map(shown_name, lengths)]
+    show_table(console, "Each by itself", columns, rows, left=[INTERVAL])
+    for line in legend(rows):
+        console.print(line, soft_wrap=True)
+    console.print()
+
+
+def _cells(side: SideSummary, metric: str) -> list[str]:
+    estimate, plain = side.estimates.get(metric), percent if metric == "truncated" else number
+    return [value_cell(estimate, plain), interval_cell(estimate, plain)]
+
+
+def show_pairs(console: Console, pairs: list[Pair]) -> None:
+    """The differences: of two sides in every metric, of more in the first that each two have, a line for each two."""
+    if len(pairs) == 1:
+        (pair,) = pairs
+        lines = {shown_name(name): (pair, name) for name in _without_twin(pair.metrics)}
+        title = f"Difference, {pair.later} - {pair.earlier}, row by row"
+    else:
+        lines = {f"{pair.later} - {pair.earlier}": (pair, name) for pair in pairs for name in list(pair.metrics)[:1]}
+        title = f"Difference in {' or '.join(dict.fromkeys(shown_name(name) for _, name in lines.values()))}, row by row"
+    rows = [[name, *_difference_cells(*line)] for name, line in lines.items()]
+    p = "p" if len(pairs) == 1 else "p, Holm"
+    show_table(console, title, ["", "mean", INTERVAL, p, "wins", "ties", "losses", ""], rows, left=[INTERVAL, ""])
+    console.print("wins: rows in which the first of the two has more", soft_wrap=True)
+    console.print()
+
+
+def _difference_cells(pair: Pair, metric: str) -> list[str]:
+    paired = pair.metrics[metric].paired
+    signed: Callable[[float | None], str] = _signed_percent if metric == "truncated" else _signed
+    return [
+        value_cell(paired.difference, signed),
+        interval_cell(paired.difference, signed),
+        _p(paired.p if paired.p_holm is None else paired.p_holm),
+        *(f"{count:,}" for count in (paired.wins, paired.ties, paired.losses)),
+        "" if is_decided(paired) else "tie",
+    ]
+
+
+def _without_twin(metrics: Mapping[str, object]) -> list[str]:
+    """Without pass@1 where it is the score over again, as with scores of 0 and 1."""
+    is_twin = "score" in metrics and _alike(metrics["score"], metrics.get("pass@1"))
+    return [name for name in metrics if name != "pass@1" or not is_twin]
+
+
+def _alike(one: object, other: object) -> bool:
+    if isinstance(one, Estimate) and isinstance(other, Estimate):
+        return (one.value, one.se) == (other.value, other.se)
+    return one == other
+
+
+def _show_costs(console: Console, sides: list[SideSummary]) -> None:
+    """What the sides took, each over all of its rows."""
+    costs = [side.cost for side in sides]
+    lines = {
+        "prompt tokens": [_count(cost.prompt_tokens) for cost in costs],
+        "generated tokens": [_count(cost.generated_tokens) for cost in costs],
+        "tokens per pass": [_count(cost.tokens_per_pass) for cost in costs],
+        "generating": ["-" if cost.seconds is None else duration(cost.seconds) for cost in costs],
+        "tokens / s": [_count(cost.output_tok_s) for cost in costs],
+        "machine": [cost.machine or "-" for cost in costs],
+    }
+    there = {name: cells for name, cells in lines.items() if set(cells) != {"-"}}
+    if len(sides) == 2:
+        columns, rows = ["", *(side.name for side in sides)], [[name, *cells] for name, cells in there.items()]
+    else:
+        columns = ["", *there]
+        rows = [[side.name, *(cells[at] for cells in there.values())] for at, side in enumerate(sides)]
+    if there:
+        show_table(console, "Cost, over all rows", columns, rows)
+        console.print()
+
+
+def _count(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
