@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
+import pyarrow as pa
+
 from rollout.cli.arguments import show_help
 from rollout.cli.help import text
 from rollout.cli.latest import named_path
@@ -20,7 +22,9 @@ from rollout.config.arguments import parse
 from rollout.data.column_path import find, names_in
 from rollout.errors import UserError, did_you_mean
 from rollout.files import disk_full_explained, holds_keys, same_file, short, user_path, write_json
+from rollout.postprocess.source import Source
 from rollout.postprocess.their_scores import open_with_scores
+from rollout.records import RESERVED_COLUMNS
 from rollout.store import run_record
 from rollout.store.layout import COMPARISON, COMPARISON_PAGE, JOBS
 from rollout.terminal.console import plain_screen
@@ -124,10 +128,8 @@ def _sides(opened: list[tuple[str, Path, Opened]], keys: CompareCommand) -> list
         prompts = keys.prompt_key or [data.prompt_key]
         prompt = next((name for name in prompts if name in schema.names), None)
         if prompt is None:
-            wrong.append(
-                f"{label}: has no column {' or '.join(prompts)}, {did_you_mean(prompts[0], schema.names)}; "
-                "set prompt_key=COLUMN"
-            )
+            near = did_you_mean(prompts[0], _columns_of_input(each.source))
+            wrong.append(f"{label}: has no column {' or '.join(prompts)}, {near}; set prompt_key=COLUMN")
             continue
         own = None if each.run is None or keys.ground_truth else each.run.postprocess.score.ground_truth
         truth = next((name for name in (own, *truths) if name is not None and find(schema, name) is not None), None)
@@ -148,8 +150,13 @@ def _nowhere(sides: list[Side], key: str, paths: list[str], everywhere: bool = F
         if has and not everywhere:
             return
         if paths and not has:
-            names = names_in(side.source.schema)
-            yield f"{key}={','.join(paths)}: {side.label} has no such column, {did_you_mean(paths[0], names)}"
+            near = did_you_mean(paths[0], _columns_of_input(side.source))
+            yield f"{key}={','.join(paths)}: {side.label} has no such column, {near}"
+
+
+def _columns_of_input(source: Source) -> list[str]:
+    """Those that are not ours, as paths."""
+    return names_in(pa.schema([column for column in source.schema if column.name not in RESERVED_COLUMNS]))
 
 
 def pass_score_of(sides: Sequence[Side], given: float | None) -> float:

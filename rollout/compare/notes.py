@@ -1,17 +1,23 @@
 """What a reader of a comparison has to know beside its numbers, one line each."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 from rollout.compare.comparison import Comparison, Pair
 from rollout.compare.matching import Unmatched
 from rollout.compare.sides import Side
 from rollout.files import as_argument
+from rollout.postprocess.report import flat
 
 _MOST_NAMED = 3
+_MOST_CHANGES = 8
+_GROUPS = ("model", "data", "sampling")
+"""Of a run's config, what its samples depend on."""
 
 
 def notes_of(sides: Sequence[Side], comparison: Comparison) -> Iterator[str]:
     """The lines, the more important ones first."""
+    yield from _settings(sides)
     yield from _without_scores(sides)
     yield from _scorers(sides)
     if without := [side.name for side in sides if side.truth is None]:
@@ -46,6 +52,18 @@ def _reasons(left: Unmatched, other: str) -> Iterator[str]:
     yield from (f"{count:,} {why}" for why, count in words.items() if count)
 
 
+def _settings(sides: Sequence[Side]) -> Iterator[str]:
+    """What was set differently for two runs; of more, their labels or the list of runs tell."""
+    runs = [asdict(side.run) for side in sides if side.run is not None]
+    if len(sides) != 2 or len(runs) != 2:
+        return
+    before, now = (flat({group: run[group] for group in _GROUPS}) for run in runs)
+    changes = [f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value]
+    if changes:
+        more = f" and {len(changes) - _MOST_CHANGES} more" if len(changes) > _MOST_CHANGES else ""
+        yield f"set differently, {sides[0].name} -> {sides[1].name}: {', '.join(changes[:_MOST_CHANGES])}{more}"
+
+
 def _without_scores(sides: Sequence[Side]) -> Iterator[str]:
     without = [side for side in sides if not side.is_scored]
     if not without:
@@ -73,4 +91,5 @@ def _has(names: list[str]) -> str:
 def _names(names: list[str]) -> str:
     if len(names) > _MOST_NAMED:
         return f"{', '.join(names[:_MOST_NAMED])} and {len(names) - _MOST_NAMED} more"
-    return " and ".join(names)
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last

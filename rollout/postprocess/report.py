@@ -72,7 +72,7 @@ def _token_text(source: Source, record: RunRecord | None) -> TokenText | None:
 
 
 def _run(record: RunRecord, run_dir: Path) -> Run:
-    settings = _flat(asdict(record.config))
+    settings = flat(asdict(record.config))
     return {
         "status": record.status,
         "started": record.started,
@@ -85,7 +85,7 @@ def _run(record: RunRecord, run_dir: Path) -> Run:
             if key not in _SELDOM or settings[key] != as_text(None)
         ],
         "config": settings,
-        "provenance": _flat(asdict(record.provenance)),
+        "provenance": flat(asdict(record.provenance)),
         "totals": None if record.totals is None else asdict(record.totals),
         "throughput": None if record.throughput is None else asdict(record.throughput),
         "seconds": record.seconds,
@@ -120,14 +120,15 @@ def typed_command(command: list[str]) -> str:
     return shlex.join(["python", "-m", module, *arguments])
 
 
-def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+    """Nested `values` as texts by their dotted names, as keys of a config are written."""
+    found: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = as_text(value)
-    return flat
+            found[f"{prefix}{key}"] = as_text(value)
+    return found
 
 
 def _series(metrics: Path) -> list[Point]:

@@ -63,7 +63,7 @@ function differences({ pairs }) {
     pairs.flatMap((pair) =>
       metrics.filter((metric) => pair.metrics[metric] && (!chosen || metric === chosen)).map((metric) => lineOf(pair, metric)),
     );
-  const show = (chosen) => table.replaceChildren(sortableTable(differenceColumns(pairs.length > 1), lines(chosen)));
+  const show = (chosen) => table.replaceChildren(sortableTable(differenceColumns(pairs), lines(chosen)));
   if (pairs.length === 1) {
     show(null);
     return table;
@@ -78,14 +78,16 @@ function lineOf({ earlier, later, metrics }, metric) {
   return { pair: `${later} - ${earlier}`, earlier, later, metric, ...metrics[metric].paired, means: metrics[metric] };
 }
 
-function differenceColumns(isOfPairs) {
+function differenceColumns(pairs) {
+  const isOfPairs = pairs.length > 1;
+  const [earlier, later] = isOfPairs ? ["earlier", "later"] : [pairs[0].earlier, pairs[0].later];
   const plain = (key) => ({ value: ({ means }) => means[key], text: ({ means, metric }) => formatOf(metric)(means[key]) });
   const mean = ({ difference }) => difference?.value ?? null;
   const count = (name) => ({ name, value: (line) => line[name] });
   return [
     isOfPairs ? { name: "pair", value: ({ pair }) => pair } : { name: "", value: ({ metric }) => nameOf(metric) },
-    { name: "earlier", hint: "the mean of the one that is subtracted", ...plain("earlier") },
-    { name: "later", hint: "the mean of the other one", ...plain("later") },
+    { name: earlier, hint: "the mean of the one that is subtracted", ...plain("earlier") },
+    { name: later, hint: "the mean of the other one", ...plain("later") },
     { name: "difference", hint: "later - earlier", value: mean, text: (line) => signed(line.metric)(mean(line)), strong: isDecided },
     { name: "95% interval", value: ({ difference }) => difference?.interval?.[0] ?? null, text: intervalText },
     { name: "p", hint: "how likely such a difference is if neither is better", value: ({ p }) => p, text: pCell("p") },
