@@ -26,6 +26,7 @@ WORDS: dict[str, list[str]] = {
     "resume": ["run", "sampling.n_samples=3"],
     "replay": ["run", "hydra.run.dir=again"],
     "verify": ["run", "rows=2"],
+    "compare": ["run", "again", "output=compared"],
     "merge": ["shards", "merged"],
     "help": ["sampling"],
 }
