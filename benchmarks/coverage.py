@@ -91,7 +91,7 @@ def simulate(beta: tuple[float, float], rows: int, pairs: int, seed: int = 0, sa
     """Draw the pairs and count."""
     random = np.random.default_rng([seed, rows, *(round(10 * part) for part in beta)])
     base = moment(beta, 1.0)
-    truths = {name: base for name in ("mean", "pooled", "unclustered")}
+    truths = dict.fromkeys(("mean", "pooled", "unclustered"), base)
     truths |= {name: moment(beta, POWER) - base for name in ("difference", "unpaired")}
     truths |= {f"pass@{k}": truth_of_pass(beta, k) for k in KS}
     covered, alarms = dict.fromkeys(truths, 0), 0

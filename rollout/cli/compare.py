@@ -177,7 +177,10 @@ def _output_problems(folder: Path, overwrite: bool) -> Iterator[str]:
     elif os.path.lexists(folder) and not folder.is_dir():
         yield f"output={folder}: is a file; give a folder"
     elif not overwrite:
-        is_ours = {COMPARISON: _is_ours(folder / COMPARISON), COMPARISON_PAGE: is_page_of_ours(folder / COMPARISON_PAGE)}
+        is_ours = {
+            COMPARISON: _is_ours(folder / COMPARISON),
+            COMPARISON_PAGE: is_page_of_ours(folder / COMPARISON_PAGE),
+        }
         for name, ours in is_ours.items():
             if os.path.lexists(folder / name) and not ours:
                 yield (

@@ -116,9 +116,7 @@ def compare(
     )
 
 
-def _refuse_strangers(
-    sides: Sequence[Side], matchings: dict[tuple[int, int], Matching], with_truths: bool
-) -> None:
+def _refuse_strangers(sides: Sequence[Side], matchings: dict[tuple[int, int], Matching], with_truths: bool) -> None:
     """Raise UserError for sides that have no row in common."""
     wrong = []
     for (a, b), found in matchings.items():
@@ -165,12 +163,8 @@ def _estimate(values: RowValues, metric: str, clusters: Integers) -> Estimate | 
     moments.add(np.bincount(clusters, sums), np.bincount(clusters, sizes))
     if not moments.n:
         return None
-    return moments.as_share() if is_share(metric) else moments.as_mean()
-
-
-def is_share(metric: str) -> bool:
-    """Whether it lies between 0 and 1 by what it is; a score may not."""
-    return "@" in metric or metric == "truncated"
+    is_share = "@" in metric or metric == "truncated" or (metric == "score" and values.is_binary)
+    return moments.as_share() if is_share else moments.as_mean()
 
 
 def _pair(sides: Sequence[Side], values: list[RowValues], places: tuple[int, int], found: Matching) -> Pair:

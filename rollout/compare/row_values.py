@@ -11,14 +11,15 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rollout.data.arrow import NOT_UTF8, cells
+from rollout.data.arrow import NOT_UTF8, cells, row_slices
 from rollout.data.chat import message_text
 from rollout.data.column_path import values_at
 from rollout.data.prompts import parse_chat
 from rollout.data.text import as_text
 from rollout.errors import PromptError
 from rollout.postprocess.source import Source
-from rollout.scoring.pass_at_k import majorities_at_k, pass_at_k, reported_ks
+from rollout.scoring.pass_at_k import pass_at_k, reported_ks
+from rollout.scoring.rows import row_scores
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -26,8 +27,6 @@ Hashes = npt.NDArray[np.uint64]
 
 UNREADABLE = np.uint64(0)
 """The hash of a prompt that is none; such rows match no other."""
-
-_MAX_CELLS = 1 << 22  # votes that are compared at a time, each with each other of its row
 
 FEWEST_VOTES = 3
 """Responses from which on a majority says something that pass@k does not."""
@@ -61,6 +60,8 @@ class RowValues:
     """NaN where the file does not tell, as `truncated`."""
     characters: Floats
     truncated: Floats
+    is_binary: bool
+    """Whether every score is 0 or 1: their mean is a share then."""
     majorities: dict[int, Floats]
     """k -> majority@k; NaN for rows with fewer scored responses. Empty where the scorer names no answers."""
 
@@ -114,50 +115,52 @@ class _Parts:
     majorities: dict[int, list[tuple[Integers, Floats]]] = field(default_factory=dict)
     """k -> rows and their majority@k."""
     has_answers: bool = False
+    is_binary: bool = True
     rows: int = 0
 
     def add(self, batch: pa.RecordBatch, columns: Columns, pass_score: float) -> None:
         if not batch.num_rows:
             return
-        row_ids = batch.column("row_id").to_numpy()
-        starts = np.concatenate([[0], np.flatnonzero(np.diff(row_ids)) + 1])
+        starts = np.array([start for start, _ in row_slices(batch)])
         first = batch.take(pa.array(starts))
         found: dict[str, npt.NDArray[Any] | None] = {
-            "row_ids": row_ids[starts],
+            "row_ids": first.column("row_id").to_numpy(),
             "prompts": _prompt_hashes(first, columns.prompt),
             "truths": None if columns.truth is None else _hashes(first, columns.truth),
             "groups": None if columns.by is None else _hashes(first, columns.by),
-            **_sums(batch, starts, pass_score),
+            **_sums(batch, starts),
+            **self._scores(batch, first.column("row_id").to_numpy(), pass_score),
         }
         for name, values in found.items():
             if values is not None:
                 self.arrays.setdefault(name, []).append(values)
-        if "extracted_answer" in batch.schema.names:
-            self._vote(batch, starts, pass_score)
         self.rows += len(starts)
 
-    def _vote(self, batch: pa.RecordBatch, starts: Integers, pass_score: float) -> None:
-        """Note the majorities among the first k scored responses of the rows that have as many."""
-        scores = _score_column(batch)
-        is_scored = ~np.isnan(scores)
-        answers = _numbered(batch.column("extracted_answer"))[is_scored]
-        passed = scores[is_scored] >= pass_score
-        counts = np.add.reduceat(is_scored.astype(np.int64), starts)
-        firsts = np.cumsum(counts) - counts
-        self.has_answers |= bool((answers >= 0).any())
-        for k in reported_ks([int(counts.max())]):
-            rows = np.flatnonzero(counts >= k) if k >= FEWEST_VOTES else np.zeros(0, np.int64)
-            for some in np.array_split(rows, 1 + len(rows) * k * k // _MAX_CELLS) if len(rows) else ():
-                places = firsts[some, None] + np.arange(k)
-                values = majorities_at_k(answers[places], passed[places])
-                self.majorities.setdefault(k, []).append((some + self.rows, values))
+    def _scores(self, batch: pa.RecordBatch, row_ids: Integers, pass_score: float) -> dict[str, npt.NDArray[Any]]:
+        """Of the rows in the batch, with 0 for those without a score."""
+        names = {"scored": "sizes", "passed": "passed", "score_sum": "sums"}
+        made = {name: np.zeros(len(row_ids), _type(name)) for name in names}
+        if "score" not in batch.schema.names:
+            return made
+        scored = batch.filter(pc.and_(batch.column("score").is_valid(), batch.column("response").is_valid()))
+        if scored.num_rows:
+            of_rows = row_scores(scored, pass_score)
+            places = np.searchsorted(row_ids, of_rows.row_ids)
+            for name, theirs in names.items():
+                made[name][places] = getattr(of_rows, theirs)
+            for k, values in of_rows.majority.items():
+                self.majorities.setdefault(k, []).append((places + self.rows, values))
+            self.has_answers |= of_rows.has_answers
+            self.is_binary &= bool(np.isin(scored.column("score").to_numpy(), (0.0, 1.0)).all())
+        return made
 
     def joined(self) -> RowValues:
+        """The numbers of all batches."""
+        nothing = {name: np.zeros(0, _type(name)) for name in _ALWAYS}
         arrays = {name: np.concatenate(parts) for name, parts in self.arrays.items()}
-        names = (*("row_ids", "prompts", "samples", "responses", "scored", "passed"), *_FLOATS)
-        nothing = {name: np.zeros(0, _type(name)) for name in names}
         votes = {k: self._votes(of) for k, of in sorted(self.majorities.items())} if self.has_answers else {}
-        return RowValues(**{"truths": None, "groups": None, **nothing, **arrays, "majorities": votes})  # type: ignore[arg-type]
+        every: dict[str, Any] = {"truths": None, "groups": None, **nothing, **arrays}
+        return RowValues(**every, majorities=votes, is_binary=self.is_binary)
 
     def _votes(self, parts: list[tuple[Integers, Floats]]) -> Floats:
         values = np.full(self.rows, np.nan)
@@ -167,50 +170,33 @@ class _Parts:
 
 
 _FLOATS = ("score_sum", "tokens", "characters", "truncated")
+_ALWAYS = ("row_ids", "prompts", "samples", "responses", "scored", "passed", *_FLOATS)
 
 
 def _type(name: str) -> type:
     return np.float64 if name in _FLOATS else np.uint64 if name == "prompts" else np.int64
 
 
-def _sums(batch: pa.RecordBatch, starts: Integers, pass_score: float) -> dict[str, npt.NDArray[Any]]:
+def _sums(batch: pa.RecordBatch, starts: Integers) -> dict[str, npt.NDArray[Any]]:
     """What the responses of each row add up to."""
     response = batch.column("response")
     is_there = response.is_valid().to_numpy(zero_copy_only=False)
-    scores = _score_column(batch)
-    is_scored = ~np.isnan(scores) & is_there
-
-    def total(values: npt.NDArray[Any], kind: type = np.int64) -> npt.NDArray[Any]:
-        return np.add.reduceat(values.astype(kind), starts)
 
     def told(values: Floats) -> Floats:
-        return total(np.where(is_there, values, 0.0), np.float64)
+        return np.add.reduceat(np.where(is_there, values, 0.0), starts)
 
     return {
-        "samples": total(np.ones(len(scores))),
-        "responses": total(is_there),
-        "scored": total(is_scored),
-        "passed": total(is_scored & (scores >= pass_score)),
-        "score_sum": total(np.where(is_scored, scores, 0.0), np.float64),
+        "samples": np.diff([*starts, batch.num_rows]),
+        "responses": np.add.reduceat(is_there.astype(np.int64), starts),
         "tokens": told(_numbers(batch.column("num_generated_tokens"))),
         "characters": told(_numbers(pc.utf8_length(response))),
         "truncated": told(_numbers(pc.equal(batch.column("finish_reason"), "length"))),
     }
 
 
-def _score_column(batch: pa.RecordBatch) -> Floats:
-    return _numbers(batch.column("score")) if "score" in batch.schema.names else np.full(batch.num_rows, np.nan)
-
-
 def _numbers(column: pa.Array) -> Floats:
     """NaN for null."""
     return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
-
-
-def _numbered(texts: pa.Array) -> Integers:
-    """Equal texts as equal numbers; -1 for null."""
-    encoded = pc.dictionary_encode(texts)
-    return np.asarray(pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False), np.int64)
 
 
 def _prompt_hashes(rows: pa.RecordBatch, name: str) -> Hashes:
@@ -249,7 +235,8 @@ def metrics_of(sides: Sequence[RowValues]) -> Iterator[str]:
         yield from (f"pass@{k}" for k in reported_ks([min(int(side.scored.max()) for side in sides)]))
         shared = set.intersection(*(set(side.majorities) for side in sides))
         rows = {k: min(int((~np.isnan(side.majorities[k])).sum()) for side in sides) for k in shared}
-        yield from (f"majority@{k}" for k in sorted(shared, key=lambda k: (rows[k], k))[-1:])
+        best = max(shared, key=lambda k: (rows[k], k), default=0)
+        yield from [f"majority@{best}"] if best >= FEWEST_VOTES else []
     for name in ("tokens", "characters", "truncated"):
         if not any(np.isnan(getattr(side, name)).all() for side in sides):
             yield name

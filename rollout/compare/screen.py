@@ -138,7 +138,9 @@ def show_pairs(console: Console, pairs: list[Pair]) -> None:
         title = f"Difference, {pair.later} - {pair.earlier}, row by row"
     else:
         lines = {f"{pair.later} - {pair.earlier}": (pair, name) for pair in pairs for name in list(pair.metrics)[:1]}
-        title = f"Difference in {' or '.join(dict.fromkeys(shown_name(name) for _, name in lines.values()))}, row by row"
+        title = (
+            f"Difference in {' or '.join(dict.fromkeys(shown_name(name) for _, name in lines.values()))}, row by row"
+        )
     rows = [[name, *_difference_cells(*line)] for name, line in lines.items()]
     p = "p" if len(pairs) == 1 else "p, Holm"
     show_table(console, title, ["", "mean", INTERVAL, p, "wins", "ties", "losses", ""], rows, left=[INTERVAL, ""])

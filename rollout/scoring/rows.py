@@ -5,10 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rollout.data.arrow import row_slices, row_sums
 from rollout.scoring.intervals import Floats
-from rollout.scoring.pass_at_k import majority_at_k, pass_at_k, reported_ks
+from rollout.scoring.pass_at_k import majorities_at_k, pass_at_k, reported_ks
+
+_MAX_VOTES = 1 << 22  # that are compared at a time, each with each other of its row
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,15 @@ def row_scores(scored: pa.RecordBatch, pass_score: float) -> RowScores:
     passed = scores >= pass_score
     sizes = np.array([stop - start for start, stop in slices], np.int64)
     sums = row_sums(scores, slices)
-    answers = scored.column("extracted_answer")
+    answers = _numbered(scored.column("extracted_answer"))
     return RowScores(
         row_ids=scored.column("row_id").to_numpy(zero_copy_only=False)[[start for start, _ in slices]],
         sizes=sizes,
         sums=sums,
         squares=row_sums(_squares(scores - np.repeat(sums / sizes, sizes)), slices),
         passed=row_sums(passed.astype(np.int64), slices),
-        majority=_majority(answers.to_pylist(), passed.tolist(), slices),
-        has_answers=answers.null_count < len(answers),
+        majority=_majority(answers, passed, sizes),
+        has_answers=bool((answers >= 0).any()),
     )
 
 
@@ -59,10 +62,22 @@ def _squares(values: Floats) -> Floats:
         return values**2
 
 
-def _majority(answers: list[str | None], passed: list[bool], slices: list[tuple[int, int]]) -> dict[int, Floats]:
+def _numbered(texts: pa.Array) -> npt.NDArray[np.int64]:
+    """Equal texts as equal numbers; -1 for null."""
+    indices = pc.fill_null(pc.dictionary_encode(texts).indices, -1)
+    return np.asarray(indices.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _majority(
+    answers: npt.NDArray[np.int64], passed: npt.NDArray[np.bool_], sizes: npt.NDArray[np.int64]
+) -> dict[int, Floats]:
     majority: dict[int, Floats] = {}
-    for row, (start, stop) in enumerate(slices):
-        for k in reported_ks([stop - start]):
-            of_k = majority.setdefault(k, np.full(len(slices), np.nan))
-            of_k[row] = majority_at_k(answers[start:stop], passed[start:stop], k)
+    firsts = np.cumsum(sizes) - sizes
+    for size in np.unique(sizes).tolist():
+        rows = np.flatnonzero(sizes == size)
+        for k in reported_ks([size]):
+            of_k = majority.setdefault(k, np.full(len(sizes), np.nan))
+            for some in np.array_split(rows, 1 + len(rows) * k * k // _MAX_VOTES):
+                places = firsts[some, None] + np.arange(k)
+                of_k[some] = majorities_at_k(answers[places], passed[places])
     return majority
