@@ -51,7 +51,7 @@ def command(arguments: list[str]) -> None:
 
 def compare_sides(sides: Sequence[Side], keys: CompareCommand) -> Comparison:
     """Compare them as the keys say. Raises UserError where they cannot be compared."""
-    return compare(sides, pass_score_of(sides, keys.pass_score), keys.by, keys.pairs, keys.rows)
+    return compare(sides, pass_score_of(sides, keys.pass_score), keys.clusters, keys.pairs, keys.rows)
 
 
 def write_files(folder: Path, sides: Sequence[Side], comparison: Comparison, notes: list[str]) -> Iterator[Path]:
@@ -137,7 +137,7 @@ def _sides(opened: list[tuple[str, Path, Opened]], keys: CompareCommand) -> list
         data = dataclasses.replace(data, prompt_key=prompt)
         sides.append(Side(side_name(number), label, path, each.source, data, truth, each.run, record))
     wrong += _nowhere(sides, "ground_truth", keys.ground_truth or [])
-    wrong += _nowhere(sides, "by", [keys.by] if keys.by else [], everywhere=True)
+    wrong += _nowhere(sides, "clusters", [keys.clusters] if keys.clusters else [], everywhere=True)
     if wrong:
         raise UserError(*wrong)
     return sides
@@ -160,7 +160,7 @@ def _columns_of_input(source: Source) -> list[str]:
 
 
 def pass_score_of(sides: Sequence[Side], given: float | None) -> float:
-    """The score from which a response passes, the same for all sides. Raises UserError where they had different ones."""
+    """The score from which a response of any side passes. Raises UserError where their runs had different ones."""
     if given is not None:
         return given
     had = {side.label: score.pass_score for side in sides if (score := side.scoring) is not None}

@@ -90,15 +90,17 @@ class Comparison:
 
 
 def compare(
-    sides: Sequence[Side], pass_score: float = 1.0, by: str | None = None, pairs: str = "all", rows: int = 50
+    sides: Sequence[Side], pass_score: float = 1.0, clusters: str | None = None, pairs: str = "all", rows: int = 50
 ) -> Comparison:
     """Compare every two of the sides, or with `pairs` "first" the first with each other one. Every side is read once.
 
-    `by` is a column whose values group rows that are not independent, `rows` the most rows to name as those that differ
+    `clusters` is a column whose values group rows that are not independent, `rows` the most rows to name as those that differ
     most. Memory: some 150 bytes per row and side. Raises UserError where two sides have no row in common.
     """
     with_truths = all(side.truth is not None for side in sides)
-    values = [row_values(side.source, Columns(side.data.prompt_key, side.truth, by), pass_score) for side in sides]
+    values = [
+        row_values(side.source, Columns(side.data.prompt_key, side.truth, clusters), pass_score) for side in sides
+    ]
     chosen = [(a, b) for a, b in combinations(range(len(sides)), 2) if pairs == "all" or a == 0]
     matchings = {(a, b): match(values[a], values[b], with_truths) for a, b in chosen}
     _refuse_strangers(sides, matchings, with_truths)
@@ -107,7 +109,7 @@ def compare(
     return Comparison(
         matched_by="prompt and ground truth" if with_truths else "prompt",
         pass_score=pass_score,
-        clusters=by,
+        clusters=clusters,
         metric=metric,
         sides=[_summary(*each, with_truths) for each in zip(sides, values, strict=True)],
         pairs=_with_holm([_pair(sides, values, places, found) for places, found in matchings.items()]),

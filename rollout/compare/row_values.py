@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rollout.data.arrow import NOT_UTF8, cells, row_slices
+from rollout.data.arrow import NOT_UTF8, cells, row_slices, without_nulls
 from rollout.data.chat import message_text
 from rollout.data.column_path import values_at
 from rollout.data.prompts import parse_chat
@@ -38,8 +38,8 @@ class Columns:
 
     prompt: str
     truth: str | None = None
-    """A dotted path, as `by`."""
-    by: str | None = None
+    """A dotted path, as `group`."""
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class _Parts:
             "row_ids": first.column("row_id").to_numpy(),
             "prompts": _prompt_hashes(first, columns.prompt),
             "truths": None if columns.truth is None else _hashes(first, columns.truth),
-            "groups": None if columns.by is None else _hashes(first, columns.by),
+            "groups": None if columns.group is None else _hashes(first, columns.group),
             **_sums(batch, starts),
             **self._scores(batch, first.column("row_id").to_numpy(), pass_score),
         }
@@ -210,7 +210,7 @@ def _prompt_hash(value: Any) -> int:
         chat = parse_chat(value)
     except PromptError:
         return int(UNREADABLE)
-    said = [{**message, "content": message_text(message)} for message in chat]
+    said = [without_nulls({**message, "content": message_text(message)}) for message in chat]
     return _hash(json.dumps(said, sort_keys=True, default=as_text).encode())
 
 
@@ -235,8 +235,8 @@ def metrics_of(sides: Sequence[RowValues]) -> Iterator[str]:
         yield from (f"pass@{k}" for k in reported_ks([min(int(side.scored.max()) for side in sides)]))
         shared = set.intersection(*(set(side.majorities) for side in sides))
         rows = {k: min(int((~np.isnan(side.majorities[k])).sum()) for side in sides) for k in shared}
-        best = max(shared, key=lambda k: (rows[k], k), default=0)
-        yield from [f"majority@{best}"] if best >= FEWEST_VOTES else []
+        ks = sorted((k for k in shared if k >= FEWEST_VOTES), key=lambda k: (rows[k], k))
+        yield from (f"majority@{k}" for k in ks[-1:])
     for name in ("tokens", "characters", "truncated"):
         if not any(np.isnan(getattr(side, name)).all() for side in sides):
             yield name

@@ -89,7 +89,7 @@ class CompareCommand:
     """Replace files of these names that this command has not written."""
     pairs: str = field(default="all", metadata={"choices": ("all", "first")})
     """What is compared: every two, or the first with each other one."""
-    by: str | None = None
+    clusters: str | None = None
     """Column whose values group rows that are not independent, such as questions on one text; a dotted path leads into
     structs and JSON. null: only copies of a row are a group."""
     pass_score: float | None = field(default=None, metadata={"gt": float("-inf")})
@@ -97,8 +97,8 @@ class CompareCommand:
     prompt_key: list[str] | None = None
     """Columns that may hold the prompt; the first that a file has is the one. null: that of the run, else `prompt`."""
     ground_truth: list[str] | None = None
-    """Columns, or dotted paths, that may hold the right answer; rows are matched by it and the prompt. null: that of the
-    run, or of one of the others."""
+    """Columns, or dotted paths, that may hold the right answer; rows are matched by it and the prompt. null: that of
+    the run, or of one of the others."""
     score_key: list[str] | None = None
     """Columns of a file of others that may hold the scores: one per response, or a list in each row. null: `score` or
     `scores`."""

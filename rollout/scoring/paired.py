@@ -4,8 +4,8 @@ Pairing takes away how much harder one row is than another, which is most of the
 "Adding Error Bars to Evals" (arXiv:2411.00640), section 4.2.
 
 - The interval: Student's t of the differences, rows of the same cluster together (`rollout.scoring.intervals`).
-- The test: below FEW_ROWS rows Fisher's randomization test ("The Design of Experiments", 1935, section 21): were neither
-  better, each difference would as likely have the other sign. From there on Student's t.
+- The test: below FEW_ROWS rows Fisher's randomization test ("The Design of Experiments", 1935, section 21): were
+  neither better, each difference would as likely have the other sign. From there on Student's t.
 - Several tests: Holm 1979, "A simple sequentially rejective multiple test procedure" (Scand. J. Statist. 6(2), 65-70).
 """
 
@@ -138,7 +138,7 @@ def _extreme_draws(sizes: Floats, seen: float) -> int:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Each p value corrected for all that are there, so that the chance of one false alarm among them stays the same."""
+    """Each p value corrected for all that are there, so that one false alarm among them is as unlikely as for one."""
     there = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
     corrected, largest = list[float | None]([None] * len(p_values)), 0.0
     for rank, (p, at) in enumerate(there):
