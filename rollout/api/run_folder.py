@@ -1,5 +1,6 @@
 """A run as a program has it: its folder, and what is in it as values."""
 
+import os
 from dataclasses import dataclass
 from html import escape
 from os.path import relpath
@@ -16,7 +17,9 @@ from rollout.api.called import called
 from rollout.api.hydra_apart import hydra_apart
 from rollout.api.words import words_of
 from rollout.cli import saved_config
-from rollout.config import trust
+from rollout.cli.compare import compare_sides, open_sides
+from rollout.compare.comparison import Comparison
+from rollout.config import CompareCommand, trust
 from rollout.errors import UserError
 from rollout.files import short
 from rollout.generation.session import model_name
@@ -85,6 +88,18 @@ class Run:
             if lifecycle.resume(config, self.path, lifecycle.Asked(is_call=True)) is None:
                 print(f"{short(self.path)}: nothing to do, the run is complete")
         return self
+
+    def compare(self, *others: "Run | str | os.PathLike[str]", **keys: Any) -> Comparison:
+        """How others differ from this run, row by row: every difference is the later one less the earlier one.
+
+        `others` are runs, their folders, files of responses or folders of sweeps; `keys` are those of `rollout compare`
+        but for `inputs`: `clusters`, `pass_score`, `prompt_key`, `ground_truth`, ... Nothing is written. Raises
+        UserError where they cannot be compared.
+        """
+        inputs = [str(other.path) if isinstance(other, Run) else os.fspath(other) for other in others]
+        asked = CompareCommand(inputs=[str(self.path), *inputs], **keys)
+        sides, _ = open_sides(asked)
+        return compare_sides(sides, asked)
 
     def __repr__(self) -> str:
         try:

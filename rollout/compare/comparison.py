@@ -94,8 +94,8 @@ def compare(
 ) -> Comparison:
     """Compare every two of the sides, or with `pairs` "first" the first with each other one. Every side is read once.
 
-    `clusters` is a column whose values group rows that are not independent, `rows` the most rows to name as those that differ
-    most. Memory: some 150 bytes per row and side. Raises UserError where two sides have no row in common.
+    `clusters` is a column whose values group rows that are not independent, `rows` the most rows to name as those that
+    differ most. Memory: some 150 bytes per row and side. Raises UserError where two sides have no row in common.
     """
     with_truths = all(side.truth is not None for side in sides)
     values = [

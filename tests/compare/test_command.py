@@ -1,0 +1,266 @@
+"""`rollout compare`: what it prints and writes, of runs, sweeps and files of others; one line for every mistake."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rollout import open_run
+from tests.commands import Completed, run_command
+from tests.conftest import chat, run_in, write_input
+
+ROWS = [(f"What is {n} + {n}?", str(2 * n)) for n in range(12)]
+PASSES = {"base": 2, "tuned": 3}
+"""Of 4 responses to a row, in rows that are not always or never right."""
+
+
+def flat(path: Path, passes: int, rows: list[tuple[str, str]] = ROWS, **more: Any) -> Path:
+    """A JSONL file of others, a line per response."""
+    lines = [
+        {"prompt": prompt, "answer": answer, "response": f"It is {answer}." if right else "No idea.", "score": right}
+        for prompt, answer in rows
+        for right in [int(sample < (int(answer) % 5 and passes)) for sample in range(4)]
+    ]
+    path.write_text("".join(json.dumps({**line, **more}) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """A folder with two files of the same rows, the second in another order."""
+    flat(tmp_path / "base.jsonl", 2)
+    flat(tmp_path / "tuned.jsonl", 3, ROWS[::-1])
+    return tmp_path
+
+
+def compare(folder: Path, *words: str) -> Completed:
+    return run_command("compare", *words, cwd=folder)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    return found
+
+
+def page_content(path: Path) -> dict[str, Any]:
+    found = re.search(r'id="content">(.*?)</script>', path.read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    content: dict[str, Any] = json.loads(found[1])
+    return content
+
+
+def test_the_table_says_which_is_better_by_how_much_and_how_sure_that_is(two: Path) -> None:
+    result = compare(two, "base.jsonl", "tuned.jsonl", "ground_truth=answer")
+    assert result.returncode == 0, result.stderr
+    shown = result.stdout
+    assert "A, B: 12 rows matched by prompt and ground truth\n" in shown
+    assert "Difference, B - A, row by row" in shown
+    assert re.search(r"score +\+0\.188 +\+0\.\d+ to \+0\.\d+ +0\.0039 +9 +3 +0\b", shown)
+    assert "A, B in score: B has more (p=0.00" in shown
+    assert shown.endswith("wrote compare.json\nwrote compare.html\n")
+    assert max(map(len, shown.splitlines()[:40])) <= 120
+
+
+def test_the_files_have_the_numbers_and_the_rows_that_differ_most(two: Path) -> None:
+    assert compare(two, "base.jsonl", "tuned.jsonl", "output=out", "rows=3").returncode == 0
+    found, page = read(two / "out"), page_content(two / "out/compare.html")
+    (pair,) = found["pairs"]
+    assert (pair["earlier"], pair["later"], pair["matched"]) == ("A", "B", 12)
+    assert pair["metrics"]["score"]["later"] > pair["metrics"]["score"]["earlier"]
+    assert {"score", "pass@1", "pass@2", "pass@4", "characters"} == pair["metrics"].keys()
+    assert len(found["rows"]) == len(page["rows"]) == 3
+    for row, shown in zip(found["rows"], page["rows"], strict=True):
+        assert row["row_ids"]["A"] + row["row_ids"]["B"] == 11  # the other order
+        assert shown["prompt"][0]["content"] == ROWS[row["row_ids"]["A"]][0]
+        for name, passes in (("A", 2), ("B", 3)):
+            texts = [response["text"] for response in shown["responses"][name]]
+            assert texts.count("No idea.") in (4 - passes, 4)
+            assert row["values"][name] == 1 - texts.count("No idea.") / 4
+
+
+def test_runs_with_scores_are_compared_with_what_they_cost_and_what_was_set(tmp_path: Path) -> None:
+    source = write_input(tmp_path / "in.parquet", [{"prompt": chat(q), "answer": a} for q, a in ROWS])
+    scoring = ["postprocess=score", "postprocess.score.scorer=exact_match", "postprocess.score.ground_truth=answer"]
+    given = [f"data.path={source}", "sampling.n_samples=2", *scoring]
+    for name, seed in (("first", 1), ("second", 2)):
+        run_in(tmp_path / "outputs" / name, *given, f"sampling.seed={seed}")
+    result = compare(tmp_path, "outputs/first", "latest", "output=out")
+    assert (result.returncode, result.stderr) == (0, "latest: outputs/second\n")
+    assert "12 rows matched by prompt and ground truth" in result.stdout
+    assert "note: set differently, A -> B: sampling.seed 1 -> 2\n" in result.stdout
+    for line in ("prompt tokens", "generated tokens", "generating", "tokens / s", "machine"):
+        assert line in result.stdout
+    assert page_content(tmp_path / "out/compare.html")["reports"] == {
+        "A": "../outputs/first/report.html",
+        "B": "../outputs/second/report.html",
+    }
+    found = open_run(tmp_path / "outputs/first").compare(tmp_path / "outputs/second")
+    assert found.pairs[0].metrics["score"].paired.rows == 12
+
+
+def test_several_are_compared_two_by_two_with_p_corrected(two: Path) -> None:
+    flat(two / "third.jsonl", 1, ROWS[:8])
+    result = compare(two, "base.jsonl", "tuned.jsonl", "third.jsonl")
+    assert result.returncode == 0, result.stderr
+    assert "1 of 3 pairs: all rows matched by prompt" in result.stdout
+    assert "A, C: 8 rows matched by prompt; 4 of A not: 4 not in C" in result.stdout
+    assert "p, Holm" in result.stdout
+    scores = [pair["metrics"]["score"]["paired"] for pair in read(two)["pairs"]]
+    assert [(pair["earlier"], pair["later"]) for pair in read(two)["pairs"]] == [("A", "B"), ("A", "C"), ("B", "C")]
+    assert max(score["p_holm"] for score in scores) <= 1
+    assert all(score["p_holm"] >= score["p"] for score in scores)
+    first = compare(two, "base.jsonl", "tuned.jsonl", "third.jsonl", "pairs=first")
+    assert first.returncode == 0, first.stderr
+    assert [pair["later"] for pair in read(two)["pairs"]] == ["B", "C"]
+    assert read(two)["common"] == 8
+
+
+def test_a_file_with_a_row_per_prompt_and_other_names_is_compared_with_a_flat_one(two: Path) -> None:
+    rows = [
+        {"question": chat(prompt), "label": int(answer), "responses": ["a", "b"], "reward": [1.0, float("nan")]}
+        for prompt, answer in ROWS
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), two / "theirs.parquet")
+    keys = ["prompt_key=prompt,question", "ground_truth=answer,label", "score_key=score,reward"]
+    result = compare(two, "base.jsonl", "theirs.parquet", *keys)
+    assert result.returncode == 0, result.stderr
+    assert "12 rows matched by prompt and ground truth" in result.stdout
+    assert "note: 12 responses of B have no score and are left out" in result.stdout
+    assert read(two)["sides"][1]["estimates"]["score"]["value"] == 1.0
+
+
+def test_rows_of_one_group_are_not_independent(two: Path) -> None:
+    for name, passes in PASSES.items():
+        lines = flat(two / f"{name}.jsonl", passes).read_text().splitlines()
+        grouped = [json.dumps({**json.loads(line), "topic": number // 16}) for number, line in enumerate(lines)]
+        (two / f"{name}.jsonl").write_text("\n".join(grouped))
+    assert compare(two, "base.jsonl", "tuned.jsonl", "clusters=topic").returncode == 0
+    assert read(two)["pairs"][0]["metrics"]["score"]["paired"]["difference"]["n"] == 3
+
+
+def test_the_jobs_of_a_sweep_are_compared_two_by_two(tmp_path: Path) -> None:
+    done = {num: run_in(tmp_path / "sweep" / str(num), "data.limit=3", f"sampling.seed={num}") for num in range(2)}
+    (tmp_path / "sweep/jobs").mkdir()
+    for num, status in ((0, "done"), (1, "done"), (2, "failed")):
+        job = {
+            "num": num,
+            "run_dir": str(done.get(num, "gone")),
+            "overrides": [f"sampling.seed={num}"],
+            "status": status,
+        }
+        (tmp_path / f"sweep/jobs/{num}.json").write_text(json.dumps({**job, "started": "2026-01-01T00:00:00"}))
+    result = compare(tmp_path, "sweep")
+    assert result.returncode == 0, result.stderr
+    assert "A  job 0: sampling.seed=0: 3 rows" in result.stdout
+    assert "note: sweep: jobs that are not done are left out: 2\n" in result.stdout
+    assert "note: no side has scores: only lengths are compared; score with `python -m rollout score" in result.stdout
+
+
+def test_copies_of_a_row_are_matched_in_their_order_and_said(two: Path) -> None:
+    for name, passes in PASSES.items():
+        flat(two / f"{name}.jsonl", passes, [row for row in ROWS[:4] for _ in range(2)], sample_idx=0)
+    result = compare(two, "base.jsonl", "tuned.jsonl")
+    assert result.returncode == 0, result.stderr
+    assert "rows of A ask what an earlier one asks; they are matched in their order, as one group" in result.stdout
+
+
+def test_equal_files_are_a_tie_and_say_so(two: Path) -> None:
+    flat(two / "again.jsonl", 2)
+    result = compare(two, "base.jsonl", "again.jsonl")
+    assert "A, B in score: no row differs\n" in result.stdout
+    paired = read(two)["pairs"][0]["metrics"]["score"]["paired"]
+    assert (paired["ties"], paired["p"], paired["difference"]["interval"]) == (12, 1.0, None)
+
+
+def test_what_was_written_before_is_replaced_and_what_others_wrote_is_not(two: Path) -> None:
+    words = ["base.jsonl", "tuned.jsonl", "output=out"]
+    assert compare(two, *words).returncode == 0
+    assert compare(two, *words).returncode == 0
+    (two / "out/compare.html").write_text("mine")
+    refused = compare(two, *words)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr == (
+        "error: output=out: compare.html there already exists and was not written by this; choose another folder, or "
+        "set overwrite=true to replace it\n"
+    )
+    assert (two / "out/compare.html").read_text() == "mine"
+    assert compare(two, *words, "overwrite=true").returncode == 0
+    assert page_content(two / "out/compare.html")["rows"]
+
+
+MISTAKES = [
+    ("base.jsonl", "base.jsonl: nothing to compare it with; give two or more, or a sweep's folder"),
+    ("base.jsonl base.jsonl", "base.jsonl: is given twice; leave one out"),
+    ("base.jsonl none.jsonl", "inputs=none.jsonl: no such file; check the path"),
+    ("base.jsonl empty", "empty: not a run folder (no readable run.json in it); give the folder of a run"),
+    ("base.jsonl broken.parquet", "inputs=broken.parquet: not a readable .parquet file"),
+    (
+        "base.jsonl others.jsonl",
+        "base.jsonl, others.jsonl: no row matches, no prompt of the one is a prompt of the other",
+    ),
+    (
+        "base.jsonl truths.jsonl ground_truth=answer",
+        "base.jsonl, truths.jsonl: no row matches, 12 prompts are the same, but their ground truths are not",
+    ),
+    ("base.jsonl tuned.jsonl prompt_key=promt", "base.jsonl: has no column promt, did you mean prompt?"),
+    (
+        "base.jsonl tuned.jsonl ground_truth=anser",
+        "ground_truth=anser: base.jsonl has no such column, did you mean answer?",
+    ),
+    ("base.jsonl tuned.jsonl clusters=topic", "clusters=topic: base.jsonl has no such column"),
+    ("base.jsonl tuned.jsonl score_key=answr", None),
+    ("base.jsonl tuned.jsonl pairs=some", "pairs=some: choose from all, first"),
+    ("base.jsonl tuned.jsonl rows=-1", "rows=-1: must be at least 0"),
+    (
+        "base.jsonl tuned.jsonl output=out.html",
+        "output=out.html: is the name of a file, two are written; give a folder",
+    ),
+    ("base.jsonl tuned.jsonl output=base.jsonl", "output=base.jsonl: is a file; give a folder"),
+    ("base.jsonl tuned.jsonl ouput=x", "ouput: no such key, did you mean output?"),
+    (
+        "base.jsonl lists.jsonl",
+        "lists.jsonl: column scores: row 0 has 2 responses and 1 scores; there must be one for each",
+    ),
+    ("base.jsonl words.jsonl", "words.jsonl: column score holds string, not double"),
+]
+
+
+@pytest.mark.parametrize(("words", "line"), MISTAKES, ids=[words for words, _ in MISTAKES])
+def test_a_mistake_is_one_line(words: str, line: str | None, two: Path) -> None:
+    flat(two / "others.jsonl", 1, [("something else", "1")])
+    flat(two / "truths.jsonl", 1, [(prompt, "1") for prompt, _ in ROWS])
+    flat(two / "words.jsonl", 1, ROWS, score="good")
+    (two / "lists.jsonl").write_text(json.dumps({"prompt": ROWS[0][0], "responses": ["a", "b"], "scores": [1]}) + "\n")
+    (two / "broken.parquet").write_text("PAR1 no")
+    (two / "empty").mkdir()
+    result = compare(two, *words.split())
+    if line is None:
+        assert result.returncode == 0
+        return
+    assert (result.returncode, "Traceback" in result.stderr) == (1, False)
+    assert result.stderr.startswith(f"error: {line}"), result.stderr
+    assert not (two / "compare.json").exists()
+
+
+def test_runs_that_pass_from_other_scores_on_need_a_pass_score(tmp_path: Path) -> None:
+    source = write_input(tmp_path / "in.parquet", [{"prompt": chat(q), "answer": a} for q, a in ROWS[:2]])
+    scoring = ["postprocess=score", "postprocess.score.scorer=exact_match", "postprocess.score.ground_truth=answer"]
+    for name, more in (
+        ("a", []),
+        ("b", ["postprocess.score.pass_score=0.5", "postprocess.score.scorer=numeric_match"]),
+    ):
+        run_in(tmp_path / name, f"data.path={source}", "sampling.n_samples=2", *scoring, *more)
+    result = compare(tmp_path, "a", "b")
+    assert (result.returncode, result.stderr) == (
+        1,
+        "error: pass_score: responses pass from other scores on: a from 1, b from 0.5; say which with pass_score=...\n",
+    )
+    result = compare(tmp_path, "a", "b", "pass_score=0.5")
+    assert result.returncode == 0, result.stderr
+    assert "note: scored differently (A by exact_match, B by numeric_match): differences may be the scorers'" in (
+        result.stdout
+    )
