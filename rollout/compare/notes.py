@@ -18,7 +18,7 @@ _GROUPS = ("model", "data", "sampling")
 def notes_of(sides: Sequence[Side], comparison: Comparison) -> Iterator[str]:
     """The lines, the more important ones first."""
     yield from _settings(sides)
-    yield from _without_scores(sides)
+    yield from _without_scores(sides, comparison)
     yield from _scorers(sides)
     if without := [side.name for side in sides if side.truth is None]:
         yield (
@@ -64,8 +64,9 @@ def _settings(sides: Sequence[Side]) -> Iterator[str]:
         yield f"set differently, {sides[0].name} -> {sides[1].name}: {', '.join(changes[:_MOST_CHANGES])}{more}"
 
 
-def _without_scores(sides: Sequence[Side]) -> Iterator[str]:
-    without = [side for side in sides if not side.is_scored]
+def _without_scores(sides: Sequence[Side], comparison: Comparison) -> Iterator[str]:
+    pairs = zip(sides, comparison.sides, strict=True)
+    without = [side for side, summary in pairs if "score" not in summary.estimates]
     if not without:
         return
     names = [side.name for side in without]

@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout import open_run
+from rollout.compare.comparison import compare as compare_sides
+from rollout.compare.sides import side_of_run
 from tests.commands import Completed, run_command
 from tests.conftest import chat, run_in, write_input
 
@@ -157,6 +159,8 @@ def test_the_jobs_of_a_sweep_are_compared_two_by_two(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     assert "A  job 0: sampling.seed=0: 3 rows" in result.stdout
     assert "note: sweep: jobs that are not done are left out: 2\n" in result.stdout
+    found = compare_sides([side_of_run(str(num), "", run_dir) for num, run_dir in done.items()])
+    assert found.pairs[0].metrics["tokens"].later == read(tmp_path)["pairs"][0]["metrics"]["tokens"]["later"]
     assert "note: no side has scores: only lengths are compared; score with `python -m rollout score" in result.stdout
 
 

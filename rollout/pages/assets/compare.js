@@ -10,7 +10,7 @@ function comparisonOf(content) {
   const sections = [
     section("overview", "Overview", tiles(comparison), notes(content)),
     section("differences", "Differences, row by row", differences(comparison)),
-    section("sides", "Each by itself", sideTable(content)),
+    section("sides", "Each by itself", sideTable(content), aboutIntervals()),
     section("curves", "pass@k", grid(passCharts(comparison))),
     sideBySide(asJobs(content), sideNaming(content)),
   ].filter(Boolean);
@@ -24,7 +24,6 @@ function whatIsCompared({ sides, matched_by: by, clusters, pass_score: threshold
     `rows matched by ${by}`,
     scored && `a response passes from a score of ${number(threshold)} on`,
     clusters && `rows of the same ${clusters} count as one group`,
-    "intervals are of 95 %",
   ];
   return parts.filter(Boolean).join(" · ");
 }
@@ -32,10 +31,9 @@ function whatIsCompared({ sides, matched_by: by, clusters, pass_score: threshold
 function tiles({ sides, pairs, common, metric }) {
   const format = formatOf(metric);
   const each = sides.slice(0, 6).filter(({ estimates }) => estimates[metric]);
-  const ends = ({ interval }) => interval && `${format(interval[0])} to ${format(interval[1])}`;
   const all = [
     tile("rows that all have", compact(common), `of ${sides.map(({ rows }) => compact(rows)).join(", ")}`),
-    ...each.map(({ name, estimates }) => tile(`${nameOf(metric)}, ${name}`, format(estimates[metric].value), ends(estimates[metric]))),
+    ...each.map(({ name, estimates }) => tile(`${nameOf(metric)}, ${name}`, format(estimates[metric].value), intervalText(estimates[metric], format))),
     pairs.length === 1 && differenceTile(pairs[0], metric),
   ];
   return element("div", { class: "tiles" }, all.filter(Boolean));
@@ -89,7 +87,7 @@ function differenceColumns(pairs) {
     { name: earlier, hint: "the mean of the one that is subtracted", ...plain("earlier") },
     { name: later, hint: "the mean of the other one", ...plain("later") },
     { name: "difference", hint: "later - earlier", value: mean, text: (line) => signed(line.metric)(mean(line)), strong: isDecided },
-    { name: "95% interval", value: ({ difference }) => difference?.interval?.[0] ?? null, text: intervalText },
+    { name: "95% interval", value: ({ difference }) => difference?.interval?.[0] ?? null, text: rangeText },
     { name: "p", hint: "how likely such a difference is if neither is better", value: ({ p }) => p, text: pCell("p") },
     { name: "p, Holm", hint: "corrected for the number of comparisons", value: ({ p_holm: p }) => p, text: pCell("p_holm") },
     count("wins"),
@@ -116,8 +114,8 @@ function pText({ p, p_holm: corrected }) {
   return shown < SMALLEST_P ? `p < ${SMALLEST_P}` : `p = ${shown.toFixed(4)}`;
 }
 
-function intervalText({ difference: { interval }, metric }) {
-  return interval.map(signed(metric)).join(" to ");
+function rangeText({ difference, metric }) {
+  return intervalText(difference, signed(metric));
 }
 
 /** Whether the difference is more than chance: by its interval, and by the corrected test. */
@@ -155,11 +153,8 @@ function sideTable({ comparison: { sides }, reports }) {
 }
 
 function withInterval({ estimates }, metric) {
-  const { value, interval, trusted } = estimates[metric];
   const format = formatOf(metric);
-  const ends = interval && `95 %: ${format(interval[0])} to ${format(interval[1])}${trusted ? "" : ", not to rely on"}`;
-  const half = interval && ` ± ${format((interval[1] - interval[0]) / 2)}${trusted ? "" : " *"}`;
-  return element("span", { title: ends }, format(value), half);
+  return estimated(format(estimates[metric].value), estimates[metric], format);
 }
 
 function costColumns(sides) {

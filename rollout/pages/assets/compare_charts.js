@@ -14,9 +14,7 @@ function overK(names, of) {
 }
 
 function curve(name, estimates) {
-  const points = estimates.map(([k, { value }]) => [k, value]);
-  const band = estimates.filter(([, { interval }]) => interval).map(([k, { interval }]) => [k, ...interval]);
-  return { name, points, band };
+  return { name, points: estimates.map(([k, bar]) => [k, bar.value, bar]) };
 }
 
 function passCurves(sides) {
@@ -27,7 +25,7 @@ function passCurves(sides) {
   const some = series.length > MOST_CURVES ? `, the first ${MOST_CURVES} of ${series.length}` : "";
   const note = `at least one of k responses passes; bands: 95 %, over all rows of each${some}`;
   const y = { yLabel: "share of rows", yFormat: percent, yMax: 1 };
-  return lineChart({ title: "pass@k", note, series: series.slice(0, MOST_CURVES), ...axisOf(series), ...y, dots: true });
+  return lineChart({ title: "pass@k", note, series: series.slice(0, MOST_CURVES), ...axisOf(series), ...y, dots: true, bands: true });
 }
 
 function differenceCurve({ earlier, later, metrics }) {
@@ -36,7 +34,7 @@ function differenceCurve({ earlier, later, metrics }) {
   const note = `where the band leaves 0 out, the difference is more than chance; over the matched rows`;
   const series = [curve(title, found)];
   if (found.length < 2) return null;
-  return lineChart({ title, note, series, ...axisOf(series), yLabel: "difference", yFormat: percent, dots: true });
+  return lineChart({ title, note, series, ...axisOf(series), yLabel: "difference", yFormat: percent, dots: true, bands: true });
 }
 
 function axisOf(series) {
