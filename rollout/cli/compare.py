@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
+import msgspec
 import pyarrow as pa
 
 from rollout.cli.arguments import show_help
@@ -92,17 +93,29 @@ def open_sides(keys: CompareCommand) -> tuple[list[Side], list[str]]:
 
 
 def _jobs(sweep: Path, notes: list[str]) -> list[tuple[str, Path]]:
-    """The finished jobs of a sweep."""
+    """The finished jobs of a sweep. Raises UserError where there is none."""
     from rollout.sweep.jobs import jobs_in  # which imports Hydra
 
-    jobs = jobs_in(sweep)
+    try:
+        jobs = jobs_in(sweep)
+    except msgspec.MsgspecError as error:
+        raise UserError(f"{short(sweep)}: a note in {JOBS}/ is damaged ({error}); give the jobs' folders") from error
+    done = [job for job in jobs if job.status == "done"]
     left_out = [str(job.num) for job in jobs if job.status != "done"]
     if left_out:
         notes.append(f"{short(sweep)}: jobs that are not done are left out: {', '.join(left_out)}")
-    done = [job for job in jobs if job.status == "done"]
     if not done:
-        raise UserError(f"{short(sweep)}: no job of the sweep is done; run it to its end")
-    return [(f"job {job.num}: {' '.join(job.overrides)}".removesuffix(": "), Path(job.run_dir)) for job in done]
+        raise UserError(f"{short(sweep)}: no job of the sweep is done; give its command again")
+    return [
+        (f"job {job.num}: {' '.join(job.overrides)}".removesuffix(": "), _job_folder(sweep, Path(job.run_dir)))
+        for job in done
+    ]
+
+
+def _job_folder(sweep: Path, run_dir: Path) -> Path:
+    """Where the job is, also after the sweep's folder was moved."""
+    here = sweep / run_dir.name
+    return here if here.exists() and not run_dir.exists() else run_dir
 
 
 def _twice(given: list[tuple[str, Path]]) -> Iterator[str]:
@@ -119,39 +132,43 @@ def _opened(path: Path, score_keys: list[str] | None) -> Opened:
 
 def _sides(opened: list[tuple[str, Path, Opened]], keys: CompareCommand) -> list[Side]:
     """Raises UserError for columns that are not there."""
-    sides, wrong = list[Side](), list[str]()
     runs = [each.run for _, _, each in opened if each.run is not None]
-    truths = keys.ground_truth or [run.postprocess.score.ground_truth for run in runs]
+    truths = keys.ground_truth or [path for run in runs if (path := run.postprocess.score.ground_truth) is not None]
+    sides, wrong = list[Side](), list[str]()
     for number, (label, path, each) in enumerate(opened):
-        schema = each.source.schema
-        data = DataConfig() if each.run is None else each.run.data
-        prompts = keys.prompt_key or [data.prompt_key]
-        prompt = next((name for name in prompts if name in schema.names), None)
-        if prompt is None:
-            near = did_you_mean(prompts[0], _columns_of_input(each.source))
-            wrong.append(f"{label}: has no column {' or '.join(prompts)}, {near}; set prompt_key=COLUMN")
-            continue
-        own = None if each.run is None or keys.ground_truth else each.run.postprocess.score.ground_truth
-        truth = next((name for name in (own, *truths) if name is not None and find(schema, name) is not None), None)
-        record = run_record.read(path) if path.is_dir() and run_record.exists(path) else None
-        data = dataclasses.replace(data, prompt_key=prompt)
-        sides.append(Side(side_name(number), label, path, each.source, data, truth, each.run, record))
-    wrong += _nowhere(sides, "ground_truth", keys.ground_truth or [])
-    wrong += _nowhere(sides, "clusters", [keys.clusters] if keys.clusters else [], everywhere=True)
+        try:
+            sides.append(_side(side_name(number), label, path, each, keys, truths))
+        except UserError as error:
+            wrong += error.problems
+    if keys.ground_truth and all(side.truth is None for side in sides):
+        wrong += [_nowhere("ground_truth", keys.ground_truth, side) for side in sides]
+    if keys.clusters is not None:
+        without = [side for side in sides if find(side.source.schema, keys.clusters) is None]
+        wrong += [_nowhere("clusters", [keys.clusters], side) for side in without]
     if wrong:
         raise UserError(*wrong)
     return sides
 
 
-def _nowhere(sides: list[Side], key: str, paths: list[str], everywhere: bool = False) -> Iterator[str]:
-    """Why the columns that `key` names cannot be used: no side has one, or with `everywhere` not all sides have."""
-    for side in sides:
-        has = any(find(side.source.schema, path) is not None for path in paths)
-        if has and not everywhere:
-            return
-        if paths and not has:
-            near = did_you_mean(paths[0], _columns_of_input(side.source))
-            yield f"{key}={','.join(paths)}: {side.label} has no such column, {near}"
+def _side(name: str, label: str, path: Path, opened: Opened, keys: CompareCommand, truths: list[str]) -> Side:
+    """`truths` are paths that may lead to its right answers. Raises UserError for one without prompts."""
+    schema, run = opened.source.schema, opened.run
+    data = DataConfig() if run is None else run.data
+    prompts = keys.prompt_key or [data.prompt_key]
+    prompt = next((column for column in prompts if column in schema.names), None)
+    if prompt is None:
+        near = did_you_mean(prompts[0], _columns_of_input(opened.source))
+        raise UserError(f"{label}: has no column {' or '.join(prompts)}, {near}; set prompt_key=COLUMN")
+    own = None if run is None or keys.ground_truth else run.postprocess.score.ground_truth
+    candidates = [*([] if own is None else [own]), *truths]
+    truth = next((path for path in candidates if find(schema, path) is not None), None)
+    record = run_record.read(path) if path.is_dir() and run_record.exists(path) else None
+    return Side(name, label, path, opened.source, dataclasses.replace(data, prompt_key=prompt), truth, run, record)
+
+
+def _nowhere(key: str, paths: list[str], side: Side) -> str:
+    near = did_you_mean(paths[0], _columns_of_input(side.source))
+    return f"{key}={','.join(paths)}: {side.label} has no such column, {near}"
 
 
 def _columns_of_input(source: Source) -> list[str]:

@@ -164,6 +164,29 @@ def test_the_jobs_of_a_sweep_are_compared_two_by_two(tmp_path: Path) -> None:
     assert "note: no side has scores: only lengths are compared; score with `python -m rollout score" in result.stdout
 
 
+def test_a_sweep_that_was_moved_is_found_and_a_broken_note_is_one_line(tmp_path: Path) -> None:
+    run_in(tmp_path / "moved/0", "data.limit=1")
+    (tmp_path / "moved/jobs").mkdir()
+    job = {"num": 0, "run_dir": "/gone/0", "overrides": [], "status": "done", "started": "2026-01-01T00:00:00"}
+    (tmp_path / "moved/jobs/0.json").write_text(json.dumps(job))
+    assert compare(tmp_path, "moved").stderr == (
+        "error: moved: nothing to compare it with; give two or more, or a sweep's folder\n"
+    )
+    twice = compare(tmp_path, "moved", "moved/0").stderr
+    assert twice == "error: job 0: is given twice; leave one out\n"
+    (tmp_path / "moved/jobs/0.json").write_text("{")
+    assert compare(tmp_path, "moved").stderr.startswith("error: moved: a note in jobs/ is damaged (")
+
+
+def test_a_ground_truth_that_one_side_has_not_leaves_the_prompts_to_match_by(two: Path) -> None:
+    lines = [json.loads(line) for line in (two / "tuned.jsonl").read_text().splitlines()]
+    without = "".join(json.dumps({key: line[key] for key in line if key != "answer"}) + "\n" for line in lines)
+    (two / "without.jsonl").write_text(without)
+    result = compare(two, "without.jsonl", "base.jsonl", "ground_truth=answer")
+    assert result.returncode == 0, result.stderr
+    assert "note: rows are matched by their prompts alone: nothing tells where A has right answers" in result.stdout
+
+
 def test_copies_of_a_row_are_matched_in_their_order_and_said(two: Path) -> None:
     for name, passes in PASSES.items():
         flat(two / f"{name}.jsonl", passes, [row for row in ROWS[:4] for _ in range(2)], sample_idx=0)
