@@ -110,9 +110,10 @@ def simulate(beta: tuple[float, float], rows: int, pairs: int, seed: int = 0, sa
 def _intervals(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], n: int) -> dict[str, Ends]:
     """Of one pair; the numbers are passes per row."""
     earlier, later = first / n, second / n
+    difference = paired_difference(earlier, later).difference
     found = {
         "mean": mean_of(earlier).interval,
-        "difference": (of := paired_difference(earlier, later).difference) and of.interval,
+        "difference": None if difference is None else difference.interval,
         **{f"pass@{k}": share_of(_pass_at(first, n, k)).interval for k in KS},
         "unclustered": _normal(earlier.mean(), _as_independent(earlier, n)),
         "unpaired": _normal(later.mean() - earlier.mean(), sqrt(_variance(earlier) + _variance(later))),

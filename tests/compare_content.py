@@ -38,8 +38,8 @@ def side(name: str, label: str, **changes: Any) -> SideSummary:
 
 def pair(earlier: str, later: str) -> Pair:
     metrics = {}
-    for name, of in {"score": lambda v: v, "pass@1": lambda v: v, "pass@4": lambda v: 1 - (1 - v) ** 4}.items():
-        before, now = of(SCORES[earlier]), of(SCORES[later])
+    for name, k in {"score": 1, "pass@1": 1, "pass@4": 4}.items():
+        before, now = (1 - (1 - SCORES[side]) ** k for side in (earlier, later))
         metrics[name] = MetricDifference(float(before.mean()), float(now.mean()), paired_difference(before, now))
     unmatched = Unmatched(not_there=0, other_truth=0, more_copies=0, unreadable=0)
     sides = (earlier, later)

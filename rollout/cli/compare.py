@@ -133,7 +133,7 @@ def _opened(path: Path, score_keys: list[str] | None) -> Opened:
 def _sides(opened: list[tuple[str, Path, Opened]], keys: CompareCommand) -> list[Side]:
     """Raises UserError for columns that are not there."""
     runs = [each.run for _, _, each in opened if each.run is not None]
-    truths = keys.ground_truth or [path for run in runs if (path := run.postprocess.score.ground_truth) is not None]
+    truths = keys.ground_truth or [truth for run in runs if (truth := run.postprocess.score.ground_truth) is not None]
     sides, wrong = list[Side](), list[str]()
     for number, (label, path, each) in enumerate(opened):
         try:
@@ -161,7 +161,7 @@ def _side(name: str, label: str, path: Path, opened: Opened, keys: CompareComman
         raise UserError(f"{label}: has no column {' or '.join(prompts)}, {near}; set prompt_key=COLUMN")
     own = None if run is None or keys.ground_truth else run.postprocess.score.ground_truth
     candidates = [*([] if own is None else [own]), *truths]
-    truth = next((path for path in candidates if find(schema, path) is not None), None)
+    truth = next((column for column in candidates if find(schema, column) is not None), None)
     record = run_record.read(path) if path.is_dir() and run_record.exists(path) else None
     return Side(name, label, path, opened.source, dataclasses.replace(data, prompt_key=prompt), truth, run, record)
 

@@ -60,7 +60,7 @@ def match(first: RowValues, second: RowValues, with_truths: bool) -> Matching:
         (found + number.astype(np.uint64) * _MIX)[there]
         for found, number, there in zip(keys, numbers, readable, strict=True)
     ]
-    _, here, there = np.intersect1d(*unique, assume_unique=True, return_indices=True)
+    _, here, there = np.intersect1d(unique[0], unique[1], assume_unique=True, return_indices=True)
     places = readable[0][here], readable[1][there]
     order = np.argsort(places[0])
     matched = places[0][order], places[1][order]

@@ -84,7 +84,9 @@ class RowValues:
         if name == "majority":
             return self.majorities.get(int(k), np.full(len(self), np.nan))
         sums, counts = self.sums(metric)
-        return np.divide(sums, counts, out=np.full(len(self), np.nan), where=counts > 0)
+        values = np.full(len(self), np.nan)
+        np.divide(sums, counts, out=values, where=counts > 0)
+        return values
 
     def sums(self, metric: str) -> tuple[Floats, Integers]:
         """Of a mean over responses: what those of each row add up to, and how many they are."""
@@ -139,7 +141,7 @@ class _Parts:
     def _scores(self, batch: pa.RecordBatch, row_ids: Integers, pass_score: float) -> dict[str, npt.NDArray[Any]]:
         """Of the rows in the batch, with 0 for those without a score."""
         names = {"scored": "sizes", "passed": "passed", "score_sum": "sums"}
-        made = {name: np.zeros(len(row_ids), _type(name)) for name in names}
+        made: dict[str, npt.NDArray[Any]] = {name: np.zeros(len(row_ids), _type(name)) for name in names}
         if "score" not in batch.schema.names:
             return made
         scored = batch.filter(pc.and_(batch.column("score").is_valid(), batch.column("response").is_valid()))
@@ -156,7 +158,7 @@ class _Parts:
 
     def joined(self) -> RowValues:
         """The numbers of all batches."""
-        nothing = {name: np.zeros(0, _type(name)) for name in _ALWAYS}
+        nothing: dict[str, npt.NDArray[Any]] = {name: np.zeros(0, _type(name)) for name in _ALWAYS}
         arrays = {name: np.concatenate(parts) for name, parts in self.arrays.items()}
         votes = {k: self._votes(of) for k, of in sorted(self.majorities.items())} if self.has_answers else {}
         every: dict[str, Any] = {"truths": None, "groups": None, **nothing, **arrays}

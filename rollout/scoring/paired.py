@@ -62,7 +62,7 @@ def paired_difference(
     differences = (later - earlier)[there]
     differences[np.abs(differences) < _EPSILON] = 0.0  # 3/10 - 0.3 is no win
     groups = np.arange(len(differences)) if clusters is None else clusters[there]
-    sums, sizes = np.bincount(groups, differences), np.bincount(groups)
+    sums, sizes = np.bincount(groups, differences).astype(np.float64), np.bincount(groups)
     moments = Moments()
     moments.add(sums, sizes)
     estimate = moments.as_mean() if moments.n else None
@@ -117,13 +117,14 @@ def sign_flip(differences: Floats) -> tuple[float, str]:
 
 def _all_sums(sizes: Floats) -> tuple[Floats, Floats] | None:
     """Every sum that flips can give, with its chance; None where there are too many of them."""
-    sums, chances = np.zeros(1), np.ones(1)
+    sums: Floats = np.zeros(1)
+    chances: Floats = np.ones(1)
     for size in sizes:
         both = np.concatenate([sums - size, sums + size])
         _, first, which = np.unique(np.round(both / _EPSILON), return_index=True, return_inverse=True)
         if len(first) > _MAX_SUMS:
             return None
-        sums, chances = both[first], np.bincount(which, np.tile(chances / 2, 2))
+        sums, chances = both[first], np.bincount(which, np.tile(chances / 2, 2)).astype(np.float64)
     return sums, chances
 
 

@@ -39,7 +39,9 @@ def majorities_at_k(answers: npt.NDArray[np.int64], passed: npt.NDArray[np.bool_
     votes = (answers[:, :, None] == answers[:, None, :]).sum(axis=2) * (answers >= 0)
     is_elected = (votes == votes.max(axis=1, keepdims=True)) & (votes > 0)
     right = (is_elected & passed).sum(axis=1)
-    return np.divide(right, is_elected.sum(axis=1), out=np.zeros(len(answers)), where=is_elected.any(axis=1))
+    share = np.zeros(len(answers))
+    np.divide(right, is_elected.sum(axis=1), out=share, where=is_elected.any(axis=1))
+    return share
 
 
 def reported_ks(counts: Iterable[int]) -> list[int]:

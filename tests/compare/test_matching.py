@@ -108,7 +108,7 @@ def made_of(prompts: list[int]) -> RowValues:
 
 
 def test_the_numbers_of_rows_add_up_to_those_of_the_analysis(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"prompt": "a", "response": "yes", "score": 1, "extracted_answer": "1", "num_generated_tokens": 3},
         {"prompt": "a", "response": "no", "score": 0, "extracted_answer": "2", "num_generated_tokens": 9},
         {"prompt": "a", "response": "yes", "score": 1, "extracted_answer": "1", "num_generated_tokens": 3},
