@@ -18,13 +18,14 @@ from rollout.store.layout import REPORT
 
 _TEMPLATE = "compare.html"
 _MARK = b"<title>rollout comparison</title>"
+_MOST_IN_TITLE = 4
 _HEAD = 2000  # bytes of the page in which the mark is
 
 
 def write_comparison_page(path: Path, sides: Sequence[Side], comparison: Comparison, notes: Sequence[str]) -> None:
     """Write the page to `path`. The sides are read again, up to the last row that is shown."""
     content: ComparePage = {
-        "title": " · ".join(f"{side.name} {side.label}" for side in sides),
+        "title": _title(sides),
         "command": typed_command(sys.orig_argv),
         "matched": [matched_line(pair, comparison.matched_by) for pair in comparison.pairs],
         "notes": list(notes),
@@ -33,6 +34,11 @@ def write_comparison_page(path: Path, sides: Sequence[Side], comparison: Compari
         "rows": _rows(sides, comparison),
     }
     write_page(path, _TEMPLATE, content)
+
+
+def _title(sides: Sequence[Side]) -> str:
+    more = f" and {len(sides) - _MOST_IN_TITLE} more" if len(sides) > _MOST_IN_TITLE else ""
+    return " · ".join(f"{side.name} {side.label}" for side in sides[:_MOST_IN_TITLE]) + more
 
 
 def is_page_of_ours(path: Path) -> bool:
