@@ -103,6 +103,8 @@ class HardwareConfig:
     batch_invariant: bool = False
     """Ask vLLM for kernels whose result does not depend on what else is in the batch, and compute every prompt whole:
     slower, and exact in a replay."""
+    fast_sampler: str = _field("auto", choices=("auto", "off"))
+    """Draw tokens with a sampler of our own where vLLM and the model allow it; seeds cost nothing then. off: vLLM's."""
     engine_kwargs: dict[str, Any] = field(default_factory=dict)
     """Any other argument of vLLM's engine; one that is unknown or of another type is refused before loading."""
     env: dict[str, str] = field(default_factory=dict)

@@ -33,6 +33,7 @@ class EchoEngine:
         self.max_model_len = echo.max_model_len
         self.bos_token_id: int | None = None
         self.kv_cache_bytes: int | None = None
+        self.sampler = "echo"
         self._echo = echo
         self._unfinished: list[tuple[int, int, Request]] = []  # a heap of (step it finishes in, tie-breaker, request)
         self._max_tokens, self._logprobs = SamplingConfig.max_tokens, SamplingConfig.logprobs

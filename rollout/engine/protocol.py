@@ -53,7 +53,9 @@ class Engine(Renderer, Protocol):
     max_num_seqs: int
     """Most samples generated at the same time."""
     kv_cache_bytes: int | None
-    """Size of the KV cache, where `vllm_worker.KVCacheSizeExtension` was asked to tell it."""
+    """Size of the KV cache, where `vllm_worker.WorkerExtension` was asked to tell it."""
+    sampler: str
+    """What draws the tokens: `rollout` (see `nucleus_kernel`), `vllm`, or `echo`."""
 
     def use(self, model: ModelConfig) -> None:
         """Put this adapter (or none) on the model from now on, and tell thinking from answers like this.

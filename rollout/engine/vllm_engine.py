@@ -6,6 +6,7 @@ fast as one with n=8, and each can be stored, seeded and resumed by itself.
 
 import copy
 import gc
+import logging
 from contextlib import suppress
 from typing import Any
 
@@ -24,6 +25,8 @@ from rollout.engine.vllm_renderer import VLLMRenderer
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.records import Message, Request, Sample, failed_sample
 
+log = logging.getLogger(__name__)
+
 
 class VLLMEngine:
     """One vLLM engine with its own copy of the tokenizer for the feeder thread."""
@@ -39,8 +42,9 @@ class VLLMEngine:
         config = self._engine.vllm_config
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
         self.max_model_len: int = config.model_config.max_model_len
-        tells = config.parallel_config.worker_extension_cls == vllm_worker.NAME
+        tells = hardware.engine_kwargs.get("worker_extension_cls") == vllm_worker.NAME
         self.kv_cache_bytes: int | None = self.llm.collective_rpc("kv_cache_bytes_found")[0] if tells else None
+        self.sampler = self._take_sampler(hardware)
         self._params: dict[str, Any] = {}
         self._logprobs = "none"
         self._thinking: Thinking | None = None
@@ -134,6 +138,21 @@ class VLLMEngine:
         gc.unfreeze()
         gc.collect()
 
+    def _take_sampler(self, hardware: HardwareConfig) -> str:
+        """Draw with our sampler where it is asked for and fits, on all ranks or on none; which it is."""
+        if hardware.device != "cuda" or hardware.fast_sampler == "off":
+            return "vllm"
+        given = self._engine.vllm_config.parallel_config.worker_extension_cls
+        if given != vllm_worker.NAME:
+            refused = [f"hardware.engine_kwargs.worker_extension_cls={given} is in its place"]
+        else:
+            refused = [reason for reason in self.llm.collective_rpc("fast_sampler_refusal") if reason is not None]
+        if refused:
+            log.info("tokens are drawn by vLLM's own sampler: %s", refused[0])
+            return "vllm"
+        self.llm.collective_rpc("use_fast_sampler", args=(True,))
+        return "rollout"
+
     def _sample(self, output: Any) -> Sample:
         request = self._unfinished.pop(output.request_id)
         (completion,) = output.outputs
@@ -195,7 +214,9 @@ def _engine_kwargs(
     """Arguments of `vllm.LLM`. Raises UserError for an engine_kwargs key that vLLM does not have."""
     of_adapters = {} if lora_rank is None else {"enable_lora": True, "max_lora_rank": lora_rank}
     kwargs = vllm_arguments.engine_kwargs(model, hardware, logprobs) | of_adapters
-    return {"model": models.resolve(model.path)} | kwargs
+    extended = hardware.device == "cuda" and hardware.fast_sampler == "auto"
+    of_workers = {"worker_extension_cls": vllm_worker.NAME} if extended else {}
+    return {"model": models.resolve(model.path)} | of_workers | kwargs
 
 
 def _copied(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -1,15 +1,33 @@
-"""What is added to vLLM's worker process where engines share a GPU (vLLM's `worker_extension_cls`)."""
+"""What is added to vLLM's worker process; of such classes (`worker_extension_cls`) vLLM takes one."""
+
+from typing import Any
 
 
-class KVCacheSizeExtension:
-    """Lets `LLM.collective_rpc("kv_cache_bytes_found")` ask what the worker found to be left for its KV cache."""
+class WorkerExtension:
+    """What `LLM.collective_rpc` can ask of the workers beside vLLM's own."""
 
     available_kv_cache_memory_bytes: int
     """Set by vLLM's own worker when it has measured."""
+    model_runner: Any
+    """Of vLLM's own worker."""
 
     def kv_cache_bytes_found(self) -> int:
-        """In bytes."""
+        """What the worker found to be left for its KV cache, in bytes."""
         return int(self.available_kv_cache_memory_bytes)
 
+    def fast_sampler_refusal(self) -> str | None:
+        """Why vLLM's own sampler has to do here, or None."""
+        import vllm
 
-NAME = f"{KVCacheSizeExtension.__module__}.{KVCacheSizeExtension.__qualname__}"
+        from rollout.engine import vllm_sampler
+
+        return vllm_sampler.refusal(self.model_runner, vllm.__version__)
+
+    def use_fast_sampler(self, wanted: bool) -> None:
+        """Draw with our sampler from now on, or as vLLM does. To be called where nothing refuses it, on all ranks."""
+        from rollout.engine import vllm_sampler
+
+        (vllm_sampler.put if wanted else vllm_sampler.take_back)(self.model_runner)
+
+
+NAME = f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}"

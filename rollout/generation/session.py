@@ -77,6 +77,7 @@ def generate_owed(session: Session, done: Finished) -> Snapshot:
         with record.timed("load"), content_beside(run.model) as content:
             loaded = load(run, run_dir / LOG)
             about_engine.reused, about_engine.safer = loaded.reused, list(loaded.safer)
+            about_engine.sampler = loaded.engine.sampler
             note_model(run_dir, run.model, content(), record)
         try:
             with record.timed("generate"):

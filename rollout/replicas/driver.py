@@ -108,7 +108,7 @@ class _Worker:
         )
         if self.ready is not None:
             about.host, about.gpus = self.ready.host, self.ready.gpus
-            about.safer = list(self.ready.safer)
+            about.safer, about.sampler = list(self.ready.safer), self.ready.sampler
             about.load_seconds = round(self.ready.seconds, 3)
         return about
 

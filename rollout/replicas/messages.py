@@ -40,6 +40,8 @@ class Ready:
     """What vLLM took for the KV cache, where that is known."""
     safer: tuple[str, ...] = ()
     """What was left out so that its GPUs can exchange data, as overrides."""
+    sampler: str | None = None
+    """What draws its tokens."""
 
 
 @dataclass(frozen=True)

@@ -206,6 +206,7 @@ def _ready(loaded: Loaded, job: Job) -> Ready:
         gpus=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         kv_cache_bytes=engine.kv_cache_bytes,
         safer=loaded.safer,
+        sampler=engine.sampler,
     )
 
 

@@ -27,11 +27,17 @@ _SCHEMA = f"{constraints.KEY}.json"
 
 ENGINE_KWARGS = "hardware.engine_kwargs"
 
+_SAMPLER = "hardware.fast_sampler"
+"""Where a sample is to be the same whatever is in the batch, it matters who draws its tokens."""
+
 _MEMORY_ONLY = {"kv_cache_memory_bytes", "max_cudagraph_capture_size", "cudagraph_capture_sizes"}
 """Arguments of vLLM's engine that decide how much memory it takes and how fast it is, as all of `hardware` does."""
 
 _MADE_LATER = {content.MODEL, content.TOKENIZER, ENGINE_KWARGS}
 """Keys that older digests lack although they had a value, which nobody knows any more."""
+
+_BEFORE = {_SAMPLER: "off"}
+"""What older runs were made with, where it is not today's default."""
 
 _SUPERSEDED = {content.MODEL: ("model.path", "model.revision"), content.TOKENIZER: ("model.tokenizer",)}
 """What need not be compared where contents are known: names and sizes, and the name of a commit."""
@@ -63,6 +69,7 @@ def digest(run: RunConfig, table: Table) -> Digest:
         "hardware.dtype": run.hardware.dtype,
         "hardware.kv_cache_dtype": run.hardware.kv_cache_dtype,
         "hardware.batch_invariant": run.hardware.batch_invariant,
+        **({_SAMPLER: run.hardware.fast_sampler} if run.hardware.batch_invariant else {}),
         ENGINE_KWARGS: _without_memory(run.hardware.engine_kwargs),
         **_of_sampling(run.sampling),
         "data.path": _file_hash(str(table.path)),
@@ -101,6 +108,7 @@ def aligned(*digests: Digest) -> Iterator[tuple[str, list[Any]]]:
     tell better, if all of them are known, is left out.
     """
     defaults = {key: field.value for key, field in config_fields()} | dict.fromkeys(_MADE_LATER, UNKNOWN)
+    defaults |= _BEFORE
     told_better = {old for key, keys in _SUPERSEDED.items() if all(key in digest for digest in digests) for old in keys}
     for key in sorted(set().union(*digests) - told_better):
         yield key, [digest.get(key, defaults.get(key)) for digest in digests]

@@ -35,7 +35,8 @@ class ReplicaRecord:
     gpus: str | None = None
     """As CUDA numbers them on the host; empty without one."""
     safer: list[str] = field(default_factory=list)
-    """As of EngineRecord."""
+    """As of EngineRecord, as is `sampler`."""
+    sampler: str | None = None
     load_seconds: float | None = None
     restarts: int = 0
     samples: int = 0
@@ -53,6 +54,8 @@ class EngineRecord:
     restarts: int = 0
     safer: list[str] = field(default_factory=list)
     """What was left out so that GPUs which share the model can exchange data, as overrides."""
+    sampler: str | None = None
+    """What drew the tokens: `rollout` or `vllm`; None where several engines did (see there), or none."""
     replicas: list[ReplicaRecord] = field(default_factory=list)
     """In the order of their numbers; empty where the run's own process had the engine."""
 
