@@ -7,11 +7,13 @@ from the outputs, and the prefix cache is emptied before each.
 
 import argparse
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import pyarrow as pa
@@ -104,14 +106,14 @@ def asked_work(options: argparse.Namespace, folder: Path, *overrides: str) -> Wo
     return work_of(run, [options.max_tokens] * options.prompts)
 
 
-def sampling_params(work: Work) -> list[SamplingParams]:
+def sampling_params(work: Work, seeded: bool = True) -> list[SamplingParams]:
     """What vLLM's own interfaces take for the same work: one request per prompt, `n` samples each."""
     sampling = work.run.sampling
     same: dict[str, Any] = {
         "n": sampling.n_samples,
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
-        "seed": sampling.seed,
+        "seed": sampling.seed if seeded else None,
         "ignore_eos": True,
     }
     return [SamplingParams(max_tokens=length, **same) for length in work.lengths]
@@ -122,16 +124,22 @@ def one_call(work: Work, engine: VLLMEngine, _scratch: Path) -> Measured:
     return _chat(work, engine, len(work.lengths))
 
 
+def typed(work: Work, engine: VLLMEngine, _scratch: Path) -> Measured:
+    """`LLM.chat` as people type it: one call, no seed, vLLM's sampler (FlashInfer's if the engine may have it)."""
+    with sampler_of(engine, "vllm"):
+        return _chat(work, engine, len(work.lengths), seeded=False)
+
+
 def chunked(work: Work, engine: VLLMEngine, _scratch: Path) -> Measured:
     """`LLM.chat` in calls of 128 prompts, as programs do that want to save what they have from time to time."""
     return _chat(work, engine, CHUNK)
 
 
-def _chat(work: Work, engine: VLLMEngine, prompts_per_call: int) -> Measured:
+def _chat(work: Work, engine: VLLMEngine, prompts_per_call: int, seeded: bool = True) -> Measured:
     engine.llm.reset_prefix_cache()
     start = time.monotonic()
     chats = [prompt.messages for prompt in read_prompts(work.table, work.run.data)]
-    params, tokens = sampling_params(work), 0
+    params, tokens = sampling_params(work, seeded), 0
     for first in range(0, len(chats), prompts_per_call):
         part = slice(first, first + prompts_per_call)
         outputs = engine.llm.chat(chats[part], params[part], use_tqdm=False)
@@ -158,6 +166,37 @@ def ours(work: Work, engine: VLLMEngine, scratch: Path) -> Measured:
     return Measured(tokens, seconds)
 
 
+def ours_by_vllm(work: Work, engine: VLLMEngine, scratch: Path) -> Measured:
+    """The same with tokens drawn by vLLM's sampler."""
+    with sampler_of(engine, "vllm"):
+        return ours(work, engine, scratch)
+
+
+@contextmanager
+def sampler_of(engine: VLLMEngine, name: str) -> Iterator[None]:
+    """While the body runs, tokens are drawn by this one of the two; an engine that has only vLLM's keeps it."""
+    has_ours = engine.sampler == "rollout"
+    if has_ours:
+        engine.llm.collective_rpc("use_fast_sampler", args=(name == "rollout",))
+    try:
+        yield
+    finally:
+        if has_ours:
+            engine.llm.collective_rpc("use_fast_sampler", args=(True,))
+
+
+def mean_ratio(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
+    """The geometric mean of first / second, and its interval of 95 % (Student's t of the logarithms); three or more."""
+    logs = [math.log(first / second) for first, second in pairs]
+    middle = mean(logs)
+    half = _STUDENT[len(logs) - 1] * stdev(logs) / math.sqrt(len(logs))
+    return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
+
+
+_STUDENT = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""97.5 % quantiles by degrees of freedom."""
+
+
 @contextmanager
 def _lengths_of(work: Work, engine: VLLMEngine) -> Iterator[None]:
     """Give every request the length drawn for its row; the stage itself has one `max_tokens` for all."""
@@ -173,5 +212,5 @@ def _lengths_of(work: Work, engine: VLLMEngine) -> Iterator[None]:
         del vars(engine)["add"]
 
 
-WAYS = {"ours": ours, "one_call": one_call, "chunked": chunked}
+WAYS = {"ours": ours, "ours_by_vllm": ours_by_vllm, "typed": typed, "one_call": one_call, "chunked": chunked}
 """By the names that commands and result files use."""

@@ -1,12 +1,15 @@
-"""Which thread of which process was busy: CPU seconds from /proc, of this process and all it has started.
+"""Which thread of which process was busy: CPU seconds from /proc, of this process and all it has started; the GPU too.
 
 The kernel counts a thread that has ended in its process only: that is `ended threads`.
 """
 
 import os
+import subprocess
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import mean
 
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -40,6 +43,35 @@ def by_process(threads: dict[str, float]) -> dict[str, float]:
     for name, share in threads.items():
         total[name.split("/")[0]] += share
     return {name: round(share, 2) for name, share in sorted(total.items(), key=lambda item: -item[1])}
+
+
+@contextmanager
+def gpu_shares() -> Iterator[list[float]]:
+    """For what share of each fifth of a second of the body a kernel was running (nvidia-smi's utilization), afterwards
+    in the list; nothing where there is no such program.
+    """
+    shares = list[float]()
+    query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
+    try:
+        process = subprocess.Popen([*query, "-i", _visible()], stdout=subprocess.PIPE, text=True)
+    except FileNotFoundError:
+        yield shares
+        return
+    try:
+        yield shares
+    finally:
+        process.terminate()
+        printed, _ = process.communicate()
+        shares += [int(line) / 100 for line in printed.splitlines() if line.strip().isdigit()]
+
+
+def _visible() -> str:
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0] or "0"
+
+
+def share_of(shares: list[float]) -> float | None:
+    """The mean; None of nothing."""
+    return round(mean(shares), 3) if shares else None
 
 
 def _descendants(pid: int) -> Iterator[int]:

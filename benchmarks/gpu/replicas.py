@@ -71,7 +71,7 @@ class Some:
 def main() -> None:
     """Load the engines and do everything that was asked for on some of them."""
     options = parse(__doc__)
-    place = Place(options.shape, options.tokenizer, options.output, options.overrides)
+    place = Place(options.shape, options.tokenizer, options.output, options.overrides, options.weights)
     with screen(options.output / "driver.log") as console:
         replicas, about = _load(place, options.output, console)
         about |= {"memory_mib": gpu_memory_mib()}

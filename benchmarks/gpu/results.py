@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from benchmarks.contenders import Measured, Work
-from benchmarks.gpu.busy import busy, by_process, cpu_seconds
+from benchmarks.gpu.busy import busy, by_process, cpu_seconds, gpu_shares, share_of
 from benchmarks.gpu.limits import demand
 from benchmarks.gpu.loading import Place
 from benchmarks.gpu.shapes import SHAPES
@@ -39,6 +39,7 @@ def parse(description: str | None) -> argparse.Namespace:
     parser.add_argument("--shape", choices=SHAPES, required=True)
     parser.add_argument("--do", type=Task.parse, action="append", metavar="WORKLOAD:WAYS:REPEATS", default=[])
     parser.add_argument("--profile", action="store_true", help="one more repeat under cProfile")
+    parser.add_argument("--weights", action="store_true", help="weights on the disk instead of vLLM's dummy ones")
     parser.add_argument("overrides", nargs="*", help="config overrides, for example hardware=throughput")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -77,12 +78,14 @@ def take_turns(
         for name in task.ways[:: -1 if repeat % 2 else 1]:
             stem = f"{task.workload}-{name}-{repeat}"
             before = cpu_seconds()
-            result = ways[name](output / "runs" / stem)
+            with gpu_shares() as shares:
+                result = ways[name](output / "runs" / stem)
             threads = busy(before, cpu_seconds(), result.seconds)
             if result.tokens != expected_tokens:
                 raise RuntimeError(f"{stem}: {result.tokens} tokens came out, {expected_tokens} were asked for")
             found = {"way": name, "repeat": repeat, "tokens": result.tokens, "seconds": round(result.seconds, 3)}
             found |= {"tok_s": round(result.tok_s, 1), "busy": by_process(threads), "busy_threads": threads}
+            found |= {"gpu_busy": share_of(shares)}
             write(output / f"{stem}.json", about | found)
             console.print(f"{stem}: {result.tok_s:,.0f} tok/s in {result.seconds:.1f} s, cores busy {found['busy']}")
 

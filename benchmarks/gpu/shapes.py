@@ -21,6 +21,7 @@ class Shape:
     heads: int
     kv_heads: int
     intermediate: int
+    vocabulary: int = _VOCABULARY
 
     @property
     def head_dim(self) -> int:
@@ -31,7 +32,7 @@ class Shape:
     def matrix_weights(self) -> int:
         """Numbers in the matrices every token is multiplied with: all layers and the output head, not the embedding."""
         attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
-        return self.layers * (attention + 3 * self.hidden * self.intermediate) + _VOCABULARY * self.hidden
+        return self.layers * (attention + 3 * self.hidden * self.intermediate) + self.vocabulary * self.hidden
 
     @property
     def kv_numbers(self) -> int:
@@ -43,9 +44,13 @@ SHAPES = {
     "8b": Shape(hidden=4096, layers=32, heads=32, kv_heads=8, intermediate=14336),
     "70b": Shape(hidden=8192, layers=80, heads=64, kv_heads=8, intermediate=28672),
     "0.5b": Shape(hidden=896, layers=24, heads=14, kv_heads=2, intermediate=4864),
+    "8b_qwen": Shape(hidden=4096, layers=36, heads=32, kv_heads=8, intermediate=12288, vocabulary=151_936),
+    "8b_llama": Shape(hidden=4096, layers=32, heads=32, kv_heads=8, intermediate=14336, vocabulary=128_256),
+    "0.5b_qwen": Shape(hidden=896, layers=24, heads=14, kv_heads=2, intermediate=4864, vocabulary=151_936),
     "tiny": Shape(hidden=64, layers=2, heads=2, kv_heads=2, intermediate=128),
 }
-"""8b and 70b are Llama 3's, 0.5b is Qwen 2.5's, but for the vocabulary; tiny is for trying the benchmark on a CPU."""
+"""8b and 70b are Llama 3's, 0.5b is Qwen 2.5's, but for the vocabulary; tiny is for trying the benchmark on a CPU.
+8b_qwen, 8b_llama and 0.5b_qwen have the whole vocabularies of Qwen3, Llama 3 and Qwen 2.5."""
 
 
 def write_model(folder: Path, shape: Shape, tokenizer: Path, context: int = _CONTEXT) -> Path:
@@ -54,7 +59,7 @@ def write_model(folder: Path, shape: Shape, tokenizer: Path, context: int = _CON
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
-        "vocab_size": _VOCABULARY,
+        "vocab_size": shape.vocabulary,
         "hidden_size": shape.hidden,
         "num_hidden_layers": shape.layers,
         "num_attention_heads": shape.heads,
@@ -72,7 +77,18 @@ def write_model(folder: Path, shape: Shape, tokenizer: Path, context: int = _CON
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     for name in _TOKENIZER_FILES:
         shutil.copy(tokenizer / name, folder / name)
+    if shape.vocabulary > _VOCABULARY:
+        _pad(folder / "tokenizer.json", shape.vocabulary)
     return folder
+
+
+def _pad(path: Path, size: int) -> None:
+    """Give the tokenizer an entry for every id below `size`, so that whatever is drawn has a text."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    entries = content["model"]["vocab"]
+    first = 1 + max(*entries.values(), *(token["id"] for token in content["added_tokens"]))
+    entries.update({f"<{number}>": number for number in range(first, size)})
+    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def write_weights(folder: Path) -> None:
