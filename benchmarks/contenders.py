@@ -7,13 +7,11 @@ from the outputs, and the prefix cache is emptied before each.
 
 import argparse
 import dataclasses
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import pyarrow as pa
@@ -183,18 +181,6 @@ def sampler_of(engine: VLLMEngine, name: str) -> Iterator[None]:
     finally:
         if has_ours:
             engine.llm.collective_rpc("use_fast_sampler", args=(True,))
-
-
-def mean_ratio(pairs: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
-    """The geometric mean of first / second, and its interval of 95 % (Student's t of the logarithms); three or more."""
-    logs = [math.log(first / second) for first, second in pairs]
-    middle = mean(logs)
-    half = _STUDENT[len(logs) - 1] * stdev(logs) / math.sqrt(len(logs))
-    return math.exp(middle), math.exp(middle - half), math.exp(middle + half)
-
-
-_STUDENT = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
-"""97.5 % quantiles by degrees of freedom."""
 
 
 @contextmanager

@@ -15,7 +15,13 @@ import rollout
 LEFT_OUT = {
     *("rollout.cli.launch", "rollout.resume", "rollout.replay", "rollout.api.calls"),
     *("rollout.engine.vllm_engine", "rollout.engine.vllm_worker", "rollout.replicas.ray_replicas"),
-    *("rollout.engine.nucleus", "rollout.engine.nucleus_kernel", "rollout.engine.vllm_sampler"),
+    *(
+        "rollout.engine.nucleus",
+        "rollout.engine.nucleus_kernel",
+        "rollout.engine.nucleus_choice",
+        "rollout.engine.nucleus_rows",
+        "rollout.engine.vllm_sampler",
+    ),
 }
 LATER = ("pandas", "pyarrow.dataset", "pyarrow.json", "rich._emoji_codes")
 """What the package or its libraries import when they use it first."""

@@ -37,11 +37,11 @@ def _tests(name: str, seconds: int, keyword: str, gpus: int = 1) -> Step:
     return Step(f"tests-{name}", seconds, "pytest", words, gpus)
 
 
-def _replicas(shape: str, per_gpu: int, seconds: int, workload: str, *counts: int) -> Step:
+def _replicas(shape: str, per_gpu: int, seconds: int, workload: str, *counts: int, tuned: tuple[str, ...] = ()) -> Step:
     ways = ",".join(f"engines_{count}" for count in counts)
     share = f"hardware.replicas_per_gpu={per_gpu}"
     return _throughput(
-        f"{shape}-replicas_{per_gpu}", seconds, f"{workload}:{ways}:1", tuned=(share,), module="replicas"
+        f"{shape}-replicas_{per_gpu}", seconds, f"{workload}:{ways}:1", tuned=(share, *tuned), module="replicas"
     )
 
 
@@ -53,6 +53,11 @@ _EXACT = ("hardware=single_gpu", "sampling.top_p=1")
 PLAN = (
     Step("limits", 20, "benchmarks.gpu.limits", ()),
     _throughput("8b", 480, "equal:ours,one_call:2", "tail:ours,one_call:2", "tail:chunked:1"),
+    Step("sampler", 90, "benchmarks.gpu.sampler", ()),
+    _throughput("8b_qwen-seeded", 420, "seeded:typed,ours,ours_by_vllm:5", module="seeded"),
+    _throughput("8b_llama-seeded", 420, "seeded:typed,ours,ours_by_vllm:5", module="seeded"),
+    _throughput("0.5b_qwen-seeded", 200, "replicas:typed,ours:3", tuned=("--weights",), module="seeded"),
+    _replicas("0.5b_qwen", 3, 300, "replicas", 1, 2, 3, tuned=("--weights",)),
     _throughput("8b-async", 210, "equal:async_llm:2", module="asynchronous"),
     _throughput("8b-async_graphs_512", 220, _ASYNC, tuned=_DEFAULT_GRAPHS, module="asynchronous"),
     _engine("8b-single_gpu", 160, "--do", "equal:ours:1", "hardware=single_gpu"),
@@ -93,10 +98,18 @@ _ON_A_CPU = (
 )
 
 
+_TINY_SAMPLER = (
+    *("--tiny", "--only", "tokens,frequencies,alone", "--draws", "40", "--rows", "6"),
+    *("--vocabulary", "4100", "--second-vocabulary", "3000"),
+)
+
+
 def tried_here(step: Step) -> Step:
     """The same step on a tiny shape, small workloads and the CPU: for trying the benchmark itself."""
     if step.module == "benchmarks.gpu.limits":
         return replace(step, arguments=("--device", "cpu"))
+    if step.module == "benchmarks.gpu.sampler":
+        return replace(step, arguments=_TINY_SAMPLER)
     if "--shape" not in step.arguments:
         return step
     kept = [word for word in step.arguments[2:] if not word.startswith(("hardware", "~hardware", "model."))]

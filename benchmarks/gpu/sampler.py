@@ -11,22 +11,16 @@ On a CPU (TRITON_INTERPRET=1, `--tiny`) the definition in torch stands for vLLM'
 """
 
 import argparse
-import importlib.util
-import re
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
-from tempfile import mkdtemp
-from types import ModuleType
 
 import torch
 
-from rollout.engine import nucleus, nucleus_kernel
+from rollout.engine import nucleus
 from rollout.engine.nucleus_kernel import Draw, NucleusSampler
 
 Sampling = Callable[[torch.Tensor, Draw], torch.Tensor]
@@ -131,7 +125,6 @@ def main() -> None:
         "alone": lambda: _alone(options, device),
         "mask": lambda: _masks(options, device),
         "timing": lambda: _timing(options, device, theirs),
-        "variants": lambda: _variants(options, device),
         "profile": lambda: _profile(options, device),
     }
     for name in options.only or steps:
@@ -339,49 +332,6 @@ def _milliseconds(way: Sampling, logits: torch.Tensor, draw: Draw, repeats: int 
         torch.cuda.synchronize()
         found.append(begin.elapsed_time(end))
     return median(found[3:])
-
-
-_VARIANTS: list[dict[str, int]] = [
-    {},
-    {"_BLOCK": 4096, "_SLOTS": 512},
-    {"_BLOCK": 1024, "_SLOTS": 128},
-    {"_SLOTS": 512},
-    {"_GROUP": 16, "_CHUNK": 64},
-    {"_GROUP": 16, "_CHUNK": 32},
-    {"_WARPS": 4},
-    {"_WARPS": 4, "_GROUP": 16},
-    {"_WARPS": 16},
-]
-"""Sizes of blocks and tiles that were tried."""
-
-
-def _variants(options: argparse.Namespace, device: str) -> None:
-    """The same with other sizes."""
-    kinds = [Case(options.rows, options.vocabulary, kind, "bf16") for kind in _STD]
-    cases = [*kinds, Case(options.rows, options.vocabulary, "peaked", "bf16", top_k=20)]
-    for sizes in _VARIANTS[:2] if options.tiny else _VARIANTS:
-        module, times = _with_sizes(sizes), []
-        for case in cases:
-            sampler = module.NucleusSampler(case.rows, case.vocabulary, device)
-            times.append(_milliseconds(sampler.draw, case.logits(device), case.draw(device), 9))
-        print(f"{sizes or 'as it is'}: " + ", ".join(f"{time:.3f}" for time in times) + " ms", flush=True)
-
-
-def _with_sizes(sizes: dict[str, int]) -> ModuleType:
-    """The kernels' module with other constants, which Triton reads once."""
-    assert nucleus_kernel.__file__
-    text = Path(nucleus_kernel.__file__).read_text()
-    for name, value in sizes.items():
-        text = re.sub(rf"^({name} = (?:tl\.constexpr\()?)\d+", rf"\g<1>{value}", text, flags=re.MULTILINE)
-    name = "kernel_" + "_".join(f"{name}{value}" for name, value in sizes.items())
-    path = Path(mkdtemp()) / f"{name}.py"
-    path.write_text(text)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec
-    assert spec.loader
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _profile(options: argparse.Namespace, device: str) -> None:

@@ -22,8 +22,9 @@ from typing import Any
 from rich.console import Console
 from vllm import SamplingParams
 
-from benchmarks.contenders import WAYS, Work, mean_ratio
+from benchmarks.contenders import WAYS, Work
 from benchmarks.gpu.loading import Place, load
+from benchmarks.gpu.ratios import mean_ratio
 from benchmarks.gpu.results import Task, parse, take_turns, write
 from rollout.engine.cache import release
 from rollout.engine.vllm_engine import VLLMEngine

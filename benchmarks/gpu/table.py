@@ -11,13 +11,19 @@ from statistics import median
 from typing import Any
 
 from benchmarks.gpu.limits import limit_seconds
+from benchmarks.gpu.ratios import mean_ratio
 
 Result = dict[str, Any]
+
+_PAIRS = 3
+"""Repeats from which on an interval is worth showing."""
 
 REFERENCES = {
     ("8b", "equal", "one_call"): 0.99,
     ("8b", "tail", "chunked"): 1.2,
     ("8b", "tail", "one_call"): 0.98,
+    ("8b_qwen", "seeded", "typed"): 0.98,
+    ("8b_qwen", "seeded", "ours_by_vllm"): 1.03,
     ("0.5b", "equal", "one_call"): 0.98,
     ("0.5b", "tail", "one_call"): 0.98,
 }
@@ -87,8 +93,18 @@ def _ratios(results: list[Result]) -> str:
             ratios = [speed["ours", n] / speed[other, n] for n in repeats]
             least = REFERENCES.get((group[0]["shape"], workload, other))
             asked = f"{least:.2f}" if least else ""
-            rows.append((step, workload, other, f"{median(ratios):.3f}", f"{min(ratios):.3f}-{max(ratios):.3f}", asked))
-    return _table(("step", "workload", "ours against", "median ratio", "range", "at least"), rows)
+            spread = f"{min(ratios):.3f}-{max(ratios):.3f}"
+            rows.append((step, workload, other, f"{median(ratios):.3f}", spread, asked, _sure(ratios)))
+    head = ("step", "workload", "ours against", "median ratio", "range", "at least", "geometric mean, 95% interval")
+    return _table(head, rows)
+
+
+def _sure(ratios: Sequence[float]) -> str:
+    """Their geometric mean and its interval, where there are enough."""
+    if len(ratios) < _PAIRS:
+        return ""
+    middle, low, high = mean_ratio([(ratio, 1.0) for ratio in ratios])
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
 
 
 def _between_steps(results: list[Result]) -> str:

@@ -1,5 +1,6 @@
 """What is added to vLLM's worker process; of such classes (`worker_extension_cls`) vLLM takes one."""
 
+import sys
 from typing import Any
 
 
@@ -17,11 +18,9 @@ class WorkerExtension:
 
     def fast_sampler_refusal(self) -> str | None:
         """Why vLLM's own sampler has to do here, or None."""
-        import vllm
+        from rollout.engine import vllm_sampler  # torch, in the worker's process only
 
-        from rollout.engine import vllm_sampler
-
-        return vllm_sampler.refusal(self.model_runner, vllm.__version__)
+        return vllm_sampler.refusal(self.model_runner, sys.modules["vllm"].__version__)
 
     def use_fast_sampler(self, wanted: bool) -> None:
         """Draw with our sampler from now on, or as vLLM does. To be called where nothing refuses it, on all ranks."""

@@ -1,0 +1,245 @@
+"""The token of each row, from what is left of it: the last kernels of `nucleus_kernel`, a program for each row."""
+
+import triton
+import triton.language as tl
+
+from rollout.engine.nucleus_rows import BLOCK, NOBODY, SLOTS, noise, parameters
+
+_GROUP = tl.constexpr(32)
+_CHUNK = tl.constexpr(64)
+"""A tile of what is left is so many blocks by so many slots."""
+
+
+@triton.jit
+def ordered_bits(logit):  # type: ignore[no-untyped-def]
+    """Integers in the order of the logits; adding 0 makes -0 and 0 one."""
+    bits = (logit + 0.0).to(tl.int32, bitcast=True)
+    return tl.where(bits >= 0, bits, bits ^ 0x7FFFFFFF)
+
+
+@triton.jit
+def logit_of(ordered):  # type: ignore[no-untyped-def]
+    """The other way."""
+    return tl.where(ordered >= 0, ordered, ordered ^ 0x7FFFFFFF).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def _left(logits, counts, slots, whole, k, vocabulary, num_blocks, padded: tl.constexpr):  # type: ignore[no-untyped-def]
+    """What is left of a row, for the functions below: in how many tiles, and whether it is the whole row."""
+    blocks = tl.arange(0, padded)
+    left = tl.load(counts + blocks, mask=blocks < num_blocks, other=0)
+    too_few = (k > num_blocks) & (k < vocabulary) & (tl.sum(left, axis=0) < k)
+    all_of_it = (tl.load(whole) != 0) | too_few
+    chunks = (tl.max(left, axis=0) + _CHUNK - 1) // _CHUNK
+    tiles = tl.where(all_of_it, tl.cdiv(vocabulary, _GROUP * _CHUNK), tl.cdiv(num_blocks, _GROUP) * chunks)
+    return tiles, all_of_it, chunks, logits, counts, slots, vocabulary, num_blocks
+
+
+@triton.jit
+def _tile(number, left):  # type: ignore[no-untyped-def]
+    """Logits and ids of a tile, and which of its places hold any; in a place, ids rise from tile to tile."""
+    _tiles, all_of_it, chunks, logits, counts, slots, vocabulary, num_blocks = left
+    group = tl.arange(0, _GROUP)[:, None]
+    chunk = tl.arange(0, _CHUNK)[None, :]
+    if all_of_it:
+        idx = number * (_GROUP * _CHUNK) + group * _CHUNK + chunk
+        live = idx < vocabulary
+    else:
+        block = (number // chunks) * _GROUP + group
+        slot = (number % chunks) * _CHUNK + chunk
+        live = slot < tl.load(counts + block, mask=block < num_blocks, other=0)
+        idx = block * BLOCK + tl.load(slots + block * SLOTS + slot, mask=live, other=0).to(tl.int32)
+    logit = tl.load(logits + idx, mask=live, other=float("-inf")).to(tl.float32)
+    return logit, idx, live
+
+
+@triton.jit
+def _is_before(logit, idx, value, token):  # type: ignore[no-untyped-def]
+    return (logit > value) | ((logit == value) & (idx < token))
+
+
+@triton.jit
+def _before(value, token, base, left):  # type: ignore[no-untyped-def]
+    """The mass, relative to exp(base), and the number of the tokens before one of this logit and id in the order."""
+    mass = tl.zeros((_GROUP, _CHUNK), tl.float32)
+    count = tl.zeros((_GROUP, _CHUNK), tl.int32)
+    for number in range(left[0]):
+        logit, idx, live = _tile(number, left)
+        hit = live & _is_before(logit, idx, value, token)
+        mass += tl.where(hit, tl.exp(logit - base), 0.0)
+        count += hit.to(tl.int32)
+    return tl.sum(tl.sum(mass, axis=1), axis=0), tl.sum(tl.sum(count, axis=1), axis=0)
+
+
+@triton.jit
+def _above(value, base, left):  # type: ignore[no-untyped-def]
+    """The mass and the number of the tokens above a logit, the lowest logit of these, and the highest of the others."""
+    mass = tl.zeros((_GROUP, _CHUNK), tl.float32)
+    count = tl.zeros((_GROUP, _CHUNK), tl.int32)
+    lowest = tl.full((_GROUP, _CHUNK), float("inf"), tl.float32)
+    highest = tl.full((_GROUP, _CHUNK), float("-inf"), tl.float32)
+    for number in range(left[0]):
+        logit, _idx, live = _tile(number, left)
+        hit = live & (logit > value)
+        mass += tl.where(hit, tl.exp(logit - base), 0.0)
+        count += hit.to(tl.int32)
+        lowest = tl.minimum(lowest, tl.where(hit, logit, float("inf")))
+        highest = tl.maximum(highest, tl.where(hit, float("-inf"), logit))
+    sums = tl.sum(tl.sum(mass, axis=1), axis=0), tl.sum(tl.sum(count, axis=1), axis=0)
+    return sums[0], sums[1], tl.min(tl.min(lowest, axis=1), axis=0), tl.max(tl.max(highest, axis=1), axis=0)
+
+
+@triton.jit
+def _winner(value, token, seed, noisy, left):  # type: ignore[no-untyped-def]
+    """The token of the largest logit + noise of those before one of this logit and id; of equal ones the lowest id."""
+    best = tl.full((_GROUP, _CHUNK), float("-inf"), tl.float32)
+    winner = tl.full((_GROUP, _CHUNK), NOBODY, tl.int32)
+    for number in range(left[0]):
+        logit, idx, live = _tile(number, left)
+        score = logit
+        if noisy:
+            score = logit + noise(seed, idx)
+        better = live & _is_before(logit, idx, value, token) & ((score > best) | (winner == NOBODY))
+        best = tl.where(better, score, best)
+        winner = tl.where(better, idx, winner)
+    highest = tl.max(tl.max(best, axis=1), axis=0)
+    return tl.min(tl.min(tl.where(best == highest, winner, NOBODY), axis=1), axis=0)
+
+
+@triton.jit
+def _last_value(limit, k, base, low, left):  # type: ignore[no-untyped-def]
+    """The lowest logit of a token that has less than `limit` of mass and fewer than `k` tokens above it.
+
+    `low`, an integer in the order of the logits, is below it. Each step leaves out what lies between two tokens.
+    """
+    high = ordered_bits(base)
+    while high - 1 > low:
+        middle = (low >> 1) + (high >> 1) + (low & high & 1)
+        mass, count, lowest, highest = _above(logit_of(middle), base, left)
+        inside = (mass < limit) & (count < k)
+        high = tl.where(inside, ordered_bits(highest), high)
+        low = tl.where(inside, low, ordered_bits(lowest) - 1)
+    return logit_of(high)
+
+
+@triton.jit
+def _last_token(value, limit, k, base, left):  # type: ignore[no-untyped-def]
+    """The largest id that a token of the last value can have to be kept."""
+    low = -1
+    high = left[6]
+    _mass, above = _before(value, -1, base, left)
+    _mass, in_all = _before(value, high, base, left)
+    if in_all - above <= 1:
+        low = high
+    while high - 1 > low:
+        middle = (low + high) // 2
+        mass, count = _before(value, middle, base, left)
+        inside = (mass < limit) & (count < k)
+        low = tl.where(inside, middle, low)
+        high = tl.where(inside, high, middle)
+    return low
+
+
+@triton.jit
+def _of_first(k, base, low, left):  # type: ignore[no-untyped-def]
+    """The mass of the first k tokens, and the logit of the k-th."""
+    value = _last_value(float("inf"), k, base, low, left)
+    mass, count = _before(value, -1, base, left)
+    return mass + (k - count).to(tl.float32) * tl.exp(value - base), value
+
+
+@triton.jit
+def _inside(token, limit, k, seed, base, left):  # type: ignore[no-untyped-def]
+    """From a winner among all tokens to the one among those with less than `limit` and fewer than `k` before them.
+
+    A winner that has more is not one of these, nor is what comes after it: the next one is looked for before it.
+    """
+    outside = token != NOBODY
+    while outside:
+        value = tl.load(left[3] + token).to(tl.float32)
+        mass, count = _before(value, token, base, left)
+        outside = (count > 0) & ((mass >= limit) | (count >= k))
+        if outside:
+            token = _winner(value, token, seed, True, left)
+    return token
+
+
+@triton.jit
+def _first_winner(value, seed, noisy, best, tokens, is_drawn, left, padded: tl.constexpr):  # type: ignore[no-untyped-def]
+    """The winner among the tokens of at least this logit, which `draw_whole` may have drawn."""
+    if is_drawn:
+        blocks = tl.arange(0, padded)
+        scores = tl.load(best + blocks, mask=blocks < left[7], other=float("-inf"))
+        winners = tl.load(tokens + blocks, mask=blocks < left[7], other=NOBODY)
+        token = tl.min(tl.where(scores == tl.max(scores, axis=0), winners, NOBODY), axis=0)
+    else:
+        token = _winner(value, NOBODY, seed, noisy, left)
+    return token
+
+
+@triton.jit
+def choose(  # type: ignore[no-untyped-def]
+    logits,
+    stride,
+    states,
+    temperature,
+    top_p,
+    top_k,
+    seeds,
+    positions,
+    row_max,
+    row_sum,
+    threshold,
+    counts,
+    slots,
+    whole,
+    best,
+    winners,
+    tokens,
+    last_values,
+    last_tokens,
+    vocabulary,
+    num_blocks,
+    padded: tl.constexpr,
+    with_last: tl.constexpr,
+):
+    """The token of a row; `with_last` also the last token, by logit and id, that could have been it."""
+    row = tl.program_id(0).to(tl.int64)
+    place = row * num_blocks
+    state = tl.load(states + row)
+    t, p, k = parameters(state, temperature, top_p, top_k)
+    of_row = logits + row * stride, counts + place, slots + place * SLOTS, whole + row
+    left = _left(of_row[0], of_row[1], of_row[2], of_row[3], k, vocabulary, num_blocks, padded)
+    seed = tl.randint(tl.load(seeds + state, mask=state >= 0, other=0), tl.load(positions + row))
+    base, limit, value = tl.load(row_max + row), float("inf"), float("-inf")
+    low = tl.where(left[1], ordered_bits(value + 0.0 * base), ordered_bits(tl.load(threshold + row))) - 1
+    mass = tl.load(row_sum + row)
+    if k < vocabulary:
+        mass, value = _of_first(k, base, low, left)
+    if p < 1.0:
+        limit = p * mass
+    is_drawn = (tl.load(whole + row) != 0) & (t != 0.0) & (k >= vocabulary)
+    token = _first_winner(value, seed, t != 0.0, best + place, winners + place, is_drawn, left, padded)
+    if (t != 0.0) & ((p < 1.0) | (k < vocabulary)):
+        token = _inside(token, limit, k, seed, base, left)
+    tl.store(tokens + row, tl.where(token == NOBODY, 0, token).to(tl.int64))
+    if with_last:
+        last = left[6]
+        value = float("-inf")
+        if (p < 1.0) | (k < vocabulary):
+            value = _last_value(limit, k, base, low, left)
+            last = _last_token(value, limit, k, base, left)
+        tl.store(last_values + row, value)
+        tl.store(last_tokens + row, last)
+
+
+@triton.jit
+def mask_rest(logits, stride, last_values, last_tokens, vocabulary):  # type: ignore[no-untyped-def]
+    """-inf for what comes after the last token that could have been drawn."""
+    row = tl.program_id(0).to(tl.int64)
+    value = tl.load(last_values + row)
+    idx = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    place = logits + row * stride + idx
+    logit = tl.load(place, mask=idx < vocabulary, other=float("-inf"))
+    kept = _is_before(logit.to(tl.float32), idx, value, tl.load(last_tokens + row) + 1)
+    tl.store(place, tl.full(logit.shape, float("-inf"), logit.dtype), mask=(idx < vocabulary) & ~kept)
