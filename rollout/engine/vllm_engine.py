@@ -143,15 +143,12 @@ class VLLMEngine:
         if hardware.device != "cuda" or hardware.fast_sampler == "off":
             return "vllm"
         given = self._engine.vllm_config.parallel_config.worker_extension_cls
-        if given != vllm_worker.NAME:
-            refused = [f"hardware.engine_kwargs.worker_extension_cls={given} is in its place"]
-        else:
-            refused = [reason for reason in self.llm.collective_rpc("fast_sampler_refusal") if reason is not None]
-        if refused:
-            log.info("tokens are drawn by vLLM's own sampler: %s", refused[0])
-            return "vllm"
-        self.llm.collective_rpc("use_fast_sampler", args=(True,))
-        return "rollout"
+        reason: str | None = f"hardware.engine_kwargs.worker_extension_cls={given} is in its place"
+        if given == vllm_worker.NAME:
+            reason = vllm_worker.take_fast_sampler(self.llm.collective_rpc)
+        if reason is not None:
+            log.info("tokens are drawn by vLLM's own sampler: %s", reason)
+        return "rollout" if reason is None else "vllm"
 
     def _sample(self, output: Any) -> Sample:
         request = self._unfinished.pop(output.request_id)

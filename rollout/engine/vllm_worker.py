@@ -1,6 +1,7 @@
 """What is added to vLLM's worker process; of such classes (`worker_extension_cls`) vLLM takes one."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 
@@ -27,6 +28,18 @@ class WorkerExtension:
         from rollout.engine import vllm_sampler
 
         (vllm_sampler.put if wanted else vllm_sampler.take_back)(self.model_runner)
+
+
+def take_fast_sampler(workers: Callable[..., list[Any]]) -> str | None:
+    """Let all workers draw with our sampler, or none where one refuses it; why it does.
+
+    `workers` calls a method of each of them, as `LLM.collective_rpc` does.
+    """
+    for reason in workers("fast_sampler_refusal"):
+        if reason is not None:
+            return str(reason)
+    workers("use_fast_sampler", args=(True,))
+    return None
 
 
 NAME = f"{WorkerExtension.__module__}.{WorkerExtension.__qualname__}"

@@ -10,7 +10,7 @@ import torch
 
 from rollout.engine import nucleus_kernel, vllm_sampler
 from rollout.engine.nucleus_kernel import Draw
-from rollout.engine.vllm_worker import WorkerExtension
+from rollout.engine.vllm_worker import WorkerExtension, take_fast_sampler
 
 VOCABULARY = 100
 
@@ -205,3 +205,15 @@ def test_the_worker_changes_to_and_fro(put: Any) -> None:
     assert sampled(put, 3) == "vLLM's"
     worker.use_fast_sampler(True)
     assert sampled(put, 3) == "ours"
+
+
+@pytest.mark.parametrize(("reasons", "took"), [([None, None], True), ([None, "it has none"], False)])
+def test_all_workers_draw_with_ours_or_none(reasons: list[str | None], took: bool) -> None:
+    asked = []
+
+    def workers(method: str, args: tuple[object, ...] = ()) -> list[str | None]:
+        asked.append((method, *args))
+        return reasons
+
+    assert take_fast_sampler(workers) == (None if took else "it has none")
+    assert (("use_fast_sampler", True) in asked) is took

@@ -38,6 +38,23 @@ def test_sampling_parameters_are_what_vllm_takes(name: str, given: Any, built: A
     assert sampling_kwargs(SamplingConfig(extra={name: given}))[name] == built
 
 
+@pytest.mark.parametrize(
+    ("hardware", "extended"),
+    [
+        (HardwareConfig(), True),
+        (HardwareConfig(fast_sampler="off"), False),
+        (HardwareConfig(device="cpu"), False),
+        (HardwareConfig(engine_kwargs={"worker_extension_cls": "mine.Extension"}), False),
+    ],
+)
+def test_workers_are_extended_where_our_sampler_may_draw(hardware: HardwareConfig, extended: bool) -> None:
+    from rollout.engine import vllm_worker
+    from rollout.engine.vllm_engine import _engine_kwargs
+
+    kwargs = _engine_kwargs(ModelConfig(), hardware)
+    assert (kwargs.get("worker_extension_cls") == vllm_worker.NAME) is extended
+
+
 def test_structures_are_made_from_dictionaries() -> None:
     from vllm.sampling_params import RepetitionDetectionParams, StructuredOutputsParams
 

@@ -119,7 +119,7 @@ def test_run_json_says_what_each_replica_did_and_it_adds_up(two: Path) -> None:
     rates = sum(replica["output_tok_s"] for replica in replicas)
     assert rates == pytest.approx(run["throughput"]["output_tok_s"], rel=0.01)
     assert all(replica["samples"] > ROWS * N_SAMPLES / 4 for replica in replicas)
-    assert all(replica["host"] and replica["restarts"] == 0 for replica in replicas)
+    assert all(replica["host"] and replica["restarts"] == 0 and replica["sampler"] == "echo" for replica in replicas)
 
 
 def test_the_metrics_have_the_rate_of_each_replica(two: Path) -> None:

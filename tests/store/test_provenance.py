@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.config import ModelConfig, RunConfig
+from rollout.data.prompts import open_input
 from rollout.engine import devices, model_files
 from rollout.engine.cache import EngineSpec, acquire, release
 from rollout.engine.startup_errors import explain
 from rollout.store import lineage, provenance, run_record
-from rollout.store.digest import differences
+from rollout.store.digest import differences, digest
 from tests.commands import ECHO, resume
-from tests.conftest import Rollout, chat, composed
+from tests.conftest import Rollout, chat, composed, write_input
 
 ROWS = [{"prompt": chat(f"question {number}")} for number in range(5)]
 
@@ -43,6 +44,7 @@ def test_run_json_says_what_ran_where(rollout: Rollout) -> None:
     assert said["model"].keys() == {"path", "revision", "commit", "adapter", "shape", *hashes}
     assert run["reproducibility"]["level"] == "exact"
     assert run["seconds"].keys() == {"load", "generate", "finalize", "postprocess"}
+    assert run["engine"]["sampler"] == "echo"
     assert run["digest"]["data.path"].startswith("blake2b:")
     assert run["started"] < run["ended"]
 
@@ -118,6 +120,25 @@ def test_a_run_that_is_older_than_a_key_was_made_with_its_default() -> None:
     assert not list(differences({"sampling.seed": 42}, {"sampling.seed": 42, "hardware.batch_invariant": False}))
     (line,) = differences({}, {"hardware.batch_invariant": True})
     assert line.startswith("hardware.batch_invariant=True: this run was made with False")
+
+
+@pytest.mark.parametrize(("invariant", "kept"), [("true", "auto"), ("false", None)])
+def test_who_draws_the_tokens_is_in_the_digest_where_samples_do_not_depend_on_the_batch(
+    tmp_path: Path, invariant: str, kept: str | None
+) -> None:
+    run = composed(
+        f"data.path={write_input(tmp_path / 'input.parquet', ROWS)}",
+        f"hardware.batch_invariant={invariant}",
+        "hardware=single_gpu",
+        "engine.kind=echo",
+    )
+    assert digest(run, open_input(run.data)).get("hardware.fast_sampler") == kept
+
+
+def test_a_run_that_is_older_than_our_sampler_was_made_with_vllms() -> None:
+    (line,) = differences({}, {"hardware.fast_sampler": "auto"})
+    assert line.startswith("hardware.fast_sampler=auto: this run was made with off; leave it as it was")
+    assert not list(differences({}, {"hardware.fast_sampler": "off"}))
 
 
 def write_model(folder: Path, template: str | None, in_a_file: bool) -> Path:
