@@ -5,6 +5,10 @@
 
 Loads as many engines as the overrides ask for, each with its part of the GPU's memory, and samples the same prompts on
 some of them (the others stay idle): generation stage, durable shards and rollouts.parquet, as the command line does it.
+
+What the GPU could do if it were busy all the time is estimated from one engine, which leaves it idle while Python works:
+
+    tokens per second of one engine / share of its time in which a kernel was running (nvidia-smi, every 0.2 s)
 """
 
 import json
@@ -20,7 +24,7 @@ from rich.console import Console
 
 from benchmarks.contenders import Measured, Work
 from benchmarks.gpu.loading import Place, gpu_memory_mib
-from benchmarks.gpu.results import about_work, parse, take_turns, write
+from benchmarks.gpu.results import Task, about_work, parse, take_turns, write
 from rollout.generation.session import Session
 from rollout.process.signals import StopRequest
 from rollout.replicas.dispatcher import Task
@@ -88,7 +92,22 @@ def main() -> None:
                 described = about_work(place, work, task, _PROMPT_TOKENS, max_num_seqs) | about | {"engines": count}
                 one = type(task)(task.workload, [way], task.repeats)
                 take_turns(one, ways, described, work.tokens, options.output, console)
+            if (line := of_a_busy_gpu(options.output, task)) is not None:
+                console.print(line)
         replicas.shutdown()
+
+
+def of_a_busy_gpu(folder: Path, task: Task) -> str | None:
+    """How close each number of engines comes to a GPU that is busy all the time; None where its share is not known."""
+    found = {way: json.loads((folder / f"{task.workload}-{way}-0.json").read_text()) for way in task.ways}
+    one = found.get("engines_1")
+    if one is None or not one["gpu_busy"]:
+        return None
+    most = one["tok_s"] / one["gpu_busy"]
+    shares = ", ".join(f"{way} {result['tok_s'] / most:.2f}" for way, result in found.items())
+    return (
+        f"one engine keeps the GPU busy for {one['gpu_busy']:.0%}; busy all the time: {most:,.0f} tok/s, of it {shares}"
+    )
 
 
 def _load(place: Place, output: Path, console: Console) -> tuple[RayReplicas, dict[str, Any]]:
