@@ -4,7 +4,7 @@
         --do replicas:engines_1,engines_2,engines_4,engines_8:1 hardware=throughput hardware.replicas_per_gpu=8
 
 Loads as many engines as the overrides ask for, each with its part of the GPU's memory, and samples the same prompts on
-some of them (the others stay idle): generation stage, durable shards and rollouts.parquet, as the command line does it.
+some of them (the others stay idle): generation stage, durable shards and rollouts.parquet, as on the command line.
 
 What the GPU could do if it were busy all the time is estimated from one engine, which leaves it idle while Python works:
 
@@ -14,7 +14,7 @@ What the GPU could do if it were busy all the time is estimated from one engine,
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from rich.console import Console
 
 from benchmarks.contenders import Measured, Work
 from benchmarks.gpu.loading import Place, gpu_memory_mib
-from benchmarks.gpu.results import Task, about_work, parse, take_turns, write
+from benchmarks.gpu.results import about_work, parse, take_turns, write
 from rollout.generation.session import Session
 from rollout.process.signals import StopRequest
 from rollout.replicas.dispatcher import Task
@@ -92,22 +92,21 @@ def main() -> None:
                 described = about_work(place, work, task, _PROMPT_TOKENS, max_num_seqs) | about | {"engines": count}
                 one = type(task)(task.workload, [way], task.repeats)
                 take_turns(one, ways, described, work.tokens, options.output, console)
-            if (line := of_a_busy_gpu(options.output, task)) is not None:
+            if (line := of_a_busy_gpu(options.output, task.workload, task.ways)) is not None:
                 console.print(line)
         replicas.shutdown()
 
 
-def of_a_busy_gpu(folder: Path, task: Task) -> str | None:
+def of_a_busy_gpu(folder: Path, workload: str, ways: Sequence[str]) -> str | None:
     """How close each number of engines comes to a GPU that is busy all the time; None where its share is not known."""
-    found = {way: json.loads((folder / f"{task.workload}-{way}-0.json").read_text()) for way in task.ways}
+    found = {way: json.loads((folder / f"{workload}-{way}-0.json").read_text()) for way in ways}
     one = found.get("engines_1")
     if one is None or not one["gpu_busy"]:
         return None
     most = one["tok_s"] / one["gpu_busy"]
     shares = ", ".join(f"{way} {result['tok_s'] / most:.2f}" for way, result in found.items())
-    return (
-        f"one engine keeps the GPU busy for {one['gpu_busy']:.0%}; busy all the time: {most:,.0f} tok/s, of it {shares}"
-    )
+    begin = f"one engine keeps the GPU busy {one['gpu_busy']:.0%}; all the time would be {most:,.0f} tok/s"
+    return f"{begin}, of it {shares}"
 
 
 def _load(place: Place, output: Path, console: Console) -> tuple[RayReplicas, dict[str, Any]]:
