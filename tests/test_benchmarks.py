@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from benchmarks.gpu.limits import demand, limit_seconds
 from benchmarks.gpu.plan import PLAN, Step
-from benchmarks.gpu.shapes import SHAPES
+from benchmarks.gpu.ratios import mean_ratio
+from benchmarks.gpu.shapes import SHAPES, write_model
 from benchmarks.gpu.table import markdown
 from benchmarks.gpu.workloads import WORKLOADS, long_tailed
 from rollout.cli.compose import compose_run
@@ -103,3 +104,20 @@ def test_ratios_are_taken_repeat_by_repeat(tmp_path: Path) -> None:
         result = about | {"way": way, "repeat": repeat, "tok_s": speed}
         (tmp_path / f"8b/equal-{way}-{repeat}.json").write_text(json.dumps(result))
     assert "| 8b | equal | one_call | 1.050 | 0.900-1.200 | 0.99 |" in markdown(tmp_path)
+
+
+def test_a_ratio_of_pairs_has_the_interval_that_student_gives_it() -> None:
+    middle, low, high = mean_ratio([(2.0, 1.0), (4.0, 1.0), (8.0, 1.0)])
+    assert middle == pytest.approx(4.0)
+    assert high / middle == pytest.approx(middle / low) == pytest.approx(2 ** (4.303 / 3**0.5), rel=1e-3)
+
+
+def test_a_larger_vocabulary_has_a_text_for_every_id(tmp_path: Path) -> None:
+    content = {"model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": [{"id": 2, "content": "<end>"}]}
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"):
+        (tmp_path / name).write_text(json.dumps(content))
+    model = write_model(tmp_path / "model", SHAPES["0.5b_qwen"], tmp_path)
+    entries = json.loads((model / "tokenizer.json").read_text())["model"]["vocab"]
+    assert {*entries.values(), 2} == {*range(151_936)}
+    assert len(entries) == 151_935
+    assert json.loads((model / "config.json").read_text())["vocab_size"] == 151_936

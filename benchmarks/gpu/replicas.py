@@ -6,7 +6,7 @@
 Loads as many engines as the overrides ask for, each with its part of the GPU's memory, and samples the same prompts on
 some of them (the others stay idle): generation stage, durable shards and rollouts.parquet, as on the command line.
 
-What the GPU could do if it were busy all the time is estimated from one engine, which leaves it idle while Python works:
+What the GPU could do, busy all the time, is estimated from one engine, which leaves it idle while Python works:
 
     tokens per second of one engine / share of its time in which a kernel was running (nvidia-smi, every 0.2 s)
 """
