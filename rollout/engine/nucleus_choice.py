@@ -11,20 +11,20 @@ _CHUNK = tl.constexpr(64)
 
 
 @triton.jit
-def ordered_bits(logit):  # type: ignore[no-untyped-def]
+def ordered_bits(logit):
     """Integers in the order of the logits; adding 0 makes -0 and 0 one."""
     bits = (logit + 0.0).to(tl.int32, bitcast=True)
     return tl.where(bits >= 0, bits, bits ^ 0x7FFFFFFF)
 
 
 @triton.jit
-def logit_of(ordered):  # type: ignore[no-untyped-def]
+def logit_of(ordered):
     """The other way."""
     return tl.where(ordered >= 0, ordered, ordered ^ 0x7FFFFFFF).to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _left(logits, counts, slots, whole, k, vocabulary, num_blocks, padded: tl.constexpr):  # type: ignore[no-untyped-def]
+def _left(logits, counts, slots, whole, k, vocabulary, num_blocks, padded: tl.constexpr):
     """What is left of a row, for the functions below: in how many tiles, and whether it is the whole row."""
     blocks = tl.arange(0, padded)
     left = tl.load(counts + blocks, mask=blocks < num_blocks, other=0)
@@ -36,7 +36,7 @@ def _left(logits, counts, slots, whole, k, vocabulary, num_blocks, padded: tl.co
 
 
 @triton.jit
-def _tile(number, left):  # type: ignore[no-untyped-def]
+def _tile(number, left):
     """Logits and ids of a tile, and which of its places hold any; in a place, ids rise from tile to tile."""
     _tiles, all_of_it, chunks, logits, counts, slots, vocabulary, num_blocks = left
     group = tl.arange(0, _GROUP)[:, None]
@@ -54,12 +54,12 @@ def _tile(number, left):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _is_before(logit, idx, value, token):  # type: ignore[no-untyped-def]
+def _is_before(logit, idx, value, token):
     return (logit > value) | ((logit == value) & (idx < token))
 
 
 @triton.jit
-def _before(value, token, base, left):  # type: ignore[no-untyped-def]
+def _before(value, token, base, left):
     """The mass, relative to exp(base), and the number of the tokens before one of this logit and id in the order."""
     mass = tl.zeros((_GROUP, _CHUNK), tl.float32)
     count = tl.zeros((_GROUP, _CHUNK), tl.int32)
@@ -72,7 +72,7 @@ def _before(value, token, base, left):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _above(value, base, left):  # type: ignore[no-untyped-def]
+def _above(value, base, left):
     """The mass and the number of the tokens above a logit, the lowest logit of these, and the highest of the others."""
     mass = tl.zeros((_GROUP, _CHUNK), tl.float32)
     count = tl.zeros((_GROUP, _CHUNK), tl.int32)
@@ -90,7 +90,7 @@ def _above(value, base, left):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _winner(value, token, seed, noisy, left):  # type: ignore[no-untyped-def]
+def _winner(value, token, seed, noisy, left):
     """The token of the largest logit + noise of those before one of this logit and id; of equal ones the lowest id."""
     best = tl.full((_GROUP, _CHUNK), float("-inf"), tl.float32)
     winner = tl.full((_GROUP, _CHUNK), NOBODY, tl.int32)
@@ -107,7 +107,7 @@ def _winner(value, token, seed, noisy, left):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _last_value(limit, k, base, low, left):  # type: ignore[no-untyped-def]
+def _last_value(limit, k, base, low, left):
     """The lowest logit of a token that has less than `limit` of mass and fewer than `k` tokens above it.
 
     `low`, an integer in the order of the logits, is below it. Each step leaves out what lies between two tokens.
@@ -123,7 +123,7 @@ def _last_value(limit, k, base, low, left):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _last_token(value, limit, k, base, left):  # type: ignore[no-untyped-def]
+def _last_token(value, limit, k, base, left):
     """The largest id that a token of the last value can have to be kept."""
     low = -1
     high = left[6]
@@ -141,7 +141,7 @@ def _last_token(value, limit, k, base, left):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _of_first(k, base, low, left):  # type: ignore[no-untyped-def]
+def _of_first(k, base, low, left):
     """The mass of the first k tokens, and the logit of the k-th."""
     value = _last_value(float("inf"), k, base, low, left)
     mass, count = _before(value, -1, base, left)
@@ -149,7 +149,7 @@ def _of_first(k, base, low, left):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _inside(token, limit, k, seed, base, left):  # type: ignore[no-untyped-def]
+def _inside(token, limit, k, seed, base, left):
     """From a winner among all tokens to the one among those with less than `limit` and fewer than `k` before them.
 
     A winner that has more is not one of these, nor is what comes after it: the next one is looked for before it.
@@ -165,7 +165,7 @@ def _inside(token, limit, k, seed, base, left):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def _first_winner(value, seed, noisy, best, tokens, is_drawn, left, padded: tl.constexpr):  # type: ignore[no-untyped-def]
+def _first_winner(value, seed, noisy, best, tokens, is_drawn, left, padded: tl.constexpr):
     """The winner among the tokens of at least this logit, which `draw_whole` may have drawn."""
     if is_drawn:
         blocks = tl.arange(0, padded)
@@ -178,7 +178,7 @@ def _first_winner(value, seed, noisy, best, tokens, is_drawn, left, padded: tl.c
 
 
 @triton.jit
-def choose(  # type: ignore[no-untyped-def]
+def choose(
     logits,
     stride,
     states,
@@ -234,7 +234,7 @@ def choose(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def mask_rest(logits, stride, last_values, last_tokens, vocabulary):  # type: ignore[no-untyped-def]
+def mask_rest(logits, stride, last_values, last_tokens, vocabulary):
     """-inf for what comes after the last token that could have been drawn."""
     row = tl.program_id(0).to(tl.int64)
     value = tl.load(last_values + row)

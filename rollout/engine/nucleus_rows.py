@@ -19,25 +19,25 @@ _RAND_MIN = tl.constexpr(4.6566127342e-10)
 if triton.knobs.runtime.interpret:  # Triton's interpreter, on a CPU, has none of CUDA's functions
 
     @triton.jit
-    def _log1p(x):  # type: ignore[no-untyped-def]
+    def _log1p(x):
         return tl.where(x > -0.001, x - x * x * 0.5 + x * x * x / 3, tl.log(1.0 + x))
 
 else:
 
     @triton.jit
-    def _log1p(x):  # type: ignore[no-untyped-def]
+    def _log1p(x):
         return libdevice.log1p(x)
 
 
 @triton.jit
-def noise(seed, idx):  # type: ignore[no-untyped-def]
+def noise(seed, idx):
     """Gumbel noise, of vLLM's making."""
     u = tl.maximum(tl.rand(seed, idx), _RAND_MIN)
     return -tl.log(-_log1p(-u))
 
 
 @triton.jit
-def block_sums(logits, stride, block_max, block_sum, vocabulary, num_blocks):  # type: ignore[no-untyped-def]
+def block_sums(logits, stride, block_max, block_sum, vocabulary, num_blocks):
     """The largest logit of a block, and the sum of exp(logit - largest)."""
     row = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1)
@@ -50,7 +50,7 @@ def block_sums(logits, stride, block_max, block_sum, vocabulary, num_blocks):  #
 
 
 @triton.jit
-def parameters(state, temperature, top_p, top_k):  # type: ignore[no-untyped-def]
+def parameters(state, temperature, top_p, top_k):
     """Of a request; of a row without one, what gives its first token."""
     known = state >= 0
     t = tl.load(temperature + state, mask=known, other=0.0)
@@ -60,7 +60,7 @@ def parameters(state, temperature, top_p, top_k):  # type: ignore[no-untyped-def
 
 
 @triton.jit
-def thresholds(  # type: ignore[no-untyped-def]
+def thresholds(
     states,
     temperature,
     top_p,
@@ -103,9 +103,7 @@ def thresholds(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def gather(  # type: ignore[no-untyped-def]
-    logits, stride, block_max, threshold, counts, slots, whole, vocabulary, num_blocks
-):
+def gather(logits, stride, block_max, threshold, counts, slots, whole, vocabulary, num_blocks):
     """How many tokens of a block reach the threshold, and which; a note that its row is `whole` where they are many."""
     row = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1)
@@ -127,7 +125,7 @@ def gather(  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def draw_whole(  # type: ignore[no-untyped-def]
+def draw_whole(
     logits, stride, states, temperature, top_p, top_k, seeds, positions, whole, best, tokens, vocabulary, num_blocks
 ):
     """The winner of each block of a row that is gone through as a whole, unless top_k leaves little of it anyway."""
