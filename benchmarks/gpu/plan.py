@@ -71,6 +71,7 @@ PLAN = (
     _replicas("8b", 4, 320, "equal", 4),
     _throughput("8b-card", 540, "card:run:1", module="card"),
     _tests("kill", 260, "killed"),
+    _tests("sampler", 40, "test_sampler"),
     _tests("replicas", 200, "share_a_gpu"),
     _tests("memory", 300, "test_memory and not sweep"),
     _tests("sweep", 130, "sweep"),
