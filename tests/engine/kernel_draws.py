@@ -40,6 +40,7 @@ CASES = {
     "a block that is not full": Case(2049, 3.0, torch.float16),
     "top_k below the number of blocks": Case(5000, 4.0, torch.bfloat16, top_p=(1.0, 0.9), top_k=(1, 3)),
     "top_k above it": Case(2100, 4.0, top_p=(1.0, 0.9), top_k=(20, 700)),
+    "equal logits where top_k ends": Case(2100, 0.0, top_p=(1.0,), top_k=(2, 3)),
     "rows of all kinds": Case(
         2100, 6.0, torch.bfloat16, (1.0, 0.95, 0.5), top_k=(1 << 30, 2), temperature=(0.0, 0.7, 1.0), masked=True
     ),

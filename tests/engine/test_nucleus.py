@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.engine import nucleus
@@ -50,6 +50,7 @@ def test_top_p_is_of_the_mass_that_top_k_leaves() -> None:
     assert kept(equal, top_p=0.845, top_k=10) == list(range(9))
 
 
+@settings(deadline=None)  # the first call of torch takes long
 @given(
     logits=st.lists(st.integers(-6, 6).map(lambda number: number / 2), min_size=1, max_size=30),
     top_p=st.sampled_from([0.1037, 0.5013, 0.9021, 1.0]),
@@ -110,5 +111,5 @@ def test_the_kernels_draw_and_keep_what_is_defined_in_a_batch_and_alone() -> Non
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     printed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     found = json.loads(printed)
-    assert len(found) == 9
+    assert len(found) == 10
     assert {case: differ for case, differ in found.items() if any(differ.values())} == {}
