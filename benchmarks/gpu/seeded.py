@@ -13,6 +13,7 @@ import argparse
 import json
 import logging
 import math
+from collections.abc import Callable
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 from rich.console import Console
 from vllm import SamplingParams
 
-from benchmarks.contenders import WAYS, Work
+from benchmarks.contenders import WAYS, Measured, Work
 from benchmarks.gpu.loading import Place, load
 from benchmarks.gpu.ratios import mean_ratio
 from benchmarks.gpu.results import Task, parse, take_turns, write
@@ -72,7 +73,7 @@ def _compare(
     warm = place.work(place.warm_up, engine.max_num_seqs)
     for name in task.ways:  # what is compiled the first time
         WAYS[name](warm, engine, options.output / "runs" / f"warm_up-{name}")
-    ways = {name: partial(WAYS[name], work, engine) for name in task.ways}
+    ways: dict[str, Callable[[Path], Measured]] = {name: partial(WAYS[name], work, engine) for name in task.ways}
     take_turns(task, ways, _described(place, work, task) | about, work.tokens, options.output, console)
     for first, second in combinations(task.ways, 2):
         console.print(ratio_line(options.output, task, second, first))
@@ -112,7 +113,7 @@ def _nats(engine: VLLMEngine) -> float:
         for output in outputs
         for step, token in zip(output.outputs[0].logprobs, output.outputs[0].token_ids, strict=True)
     ]
-    return round(mean(drawn), 2)
+    return round(float(mean(drawn)), 2)
 
 
 if __name__ == "__main__":

@@ -19,14 +19,14 @@ ROOT = Path(__file__).parents[2]
 
 def kept(logits: list[float], top_p: float = 1.0, top_k: int = ALL) -> list[int]:
     mask = nucleus.kept(torch.tensor([logits]), torch.tensor([top_p]), torch.tensor([top_k]))
-    return mask[0].nonzero().flatten().tolist()
+    return [int(token) for token in mask[0].nonzero()]
 
 
 def by_hand(logits: list[float], top_p: float, top_k: int) -> list[int]:
     """The same, token by token."""
     order = sorted(range(len(logits)), key=lambda token: (-logits[token], token))[:top_k]
     mass = torch.tensor(logits, dtype=torch.float64).exp().tolist()
-    whole, before, found = sum(mass[token] for token in order), 0.0, []
+    whole, before, found = sum(mass[token] for token in order), 0.0, list[int]()
     for token in order:
         if not found or before / whole < top_p - 1e-9 or top_p == 1.0:
             found.append(token)

@@ -61,7 +61,7 @@ def states(top_p: float = 1.0, top_k: int = VOCABULARY) -> SimpleNamespace:
     """Of four requests, the last of which has these."""
 
     def value(first: float, last: float, dtype: type = np.float32) -> SimpleNamespace:
-        array = np.array([first, first, first, last], dtype)
+        array: np.ndarray[Any, Any] = np.array([first, first, first, last], dtype)
         return SimpleNamespace(np=array, gpu=torch.from_numpy(array))
 
     return SimpleNamespace(
