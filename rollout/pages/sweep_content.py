@@ -35,7 +35,7 @@ class JobRow(TypedDict):
     overrides: dict[str, str]
     """What was typed for the job, at least each of the sweep's `parameters`: {"sampling.temperature": "0.3", ...}."""
     engine: str | None
-    """loaded or reused."""
+    """loaded, reused, or reloaded: reused with other weights."""
     metrics: dict[str, float | None]
     """Of a job that is done; the page reads:
 

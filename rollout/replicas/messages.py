@@ -40,6 +40,8 @@ class Ready:
     """What vLLM took for the KV cache, where that is known."""
     safer: tuple[str, ...] = ()
     """What was left out so that its GPUs can exchange data, as overrides."""
+    reloaded: bool = False
+    """Whether it is that of an earlier job, with other weights."""
 
 
 @dataclass(frozen=True)

@@ -165,4 +165,6 @@ def _overrides(typed: list[str]) -> dict[str, str]:
 
 
 def _engine(engine: EngineRecord | None) -> str | None:
-    return None if engine is None else "reused" if engine.reused else "loaded"
+    if engine is None:
+        return None
+    return "reloaded" if engine.reloaded else "reused" if engine.reused else "loaded"
