@@ -1,6 +1,5 @@
 """A real model small enough for tests: random weights, a real tokenizer and chat template; ready in seconds."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +68,4 @@ def write_tiny_model(folder: Path, **changes: Any) -> Path:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<s>", eos_token="</s>")
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
-    return folder
-
-
-def write_noisy(folder: Path, model_folder: Path, seed: int, scale: float = 0.5) -> Path:
-    """A checkpoint of the model in `model_folder`: each of its numbers is off by about `scale` of itself."""
-    import torch
-    from safetensors.torch import load_file, save_file
-
-    shutil.copytree(model_folder, folder)
-    generator, weights = torch.Generator().manual_seed(seed), load_file(model_folder / "model.safetensors")
-    for weight in weights.values():
-        weight.mul_(1 + scale * torch.randn(weight.shape, generator=generator))
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder

@@ -58,8 +58,9 @@ def form(model: ModelConfig, hardware: HardwareConfig) -> str | None:
     None for a model whose engine has to be loaded anew for other weights: a quantized one, one on the hub, one without
     safetensors, or one with arguments of the engine that depend on the weights.
     """
-    folder = models.local_folder(model.path, None)
-    if folder is None or not (models.is_local(model.path) or model.path.startswith("embedded:")):
+    is_hub_id = not models.is_local(model.path) and not model.path.startswith("embedded:")
+    folder = None if is_hub_id else models.local_folder(model.path, None)
+    if folder is None:
         return None
     if model.quantization or hardware.kv_cache_dtype.startswith("fp8") or model.load_format not in (*_FORMATS, _DUMMY):
         return None

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import rollout
+from benchmarks.checkpoints import write_noisy
 from benchmarks.per_row import parameters, unequal
 from rollout.cli import saved_config
 from rollout.cli.compose import compose_run
@@ -39,7 +40,7 @@ from tests.engine.forward import agreement
 from tests.engine.lora import greedy, write_adapter, write_merged
 from tests.engine.server import answer_of
 from tests.engine.test_content import flip_a_bit
-from tests.tiny_model import THINK, write_noisy, write_tiny_model
+from tests.tiny_model import THINK, write_tiny_model
 
 pytestmark = pytest.mark.slow
 
