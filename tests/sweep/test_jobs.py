@@ -125,6 +125,11 @@ def test_a_sweep_over_checkpoints_keeps_the_engine_and_a_broken_one_costs_only_i
     assert "model.path=ckpt-300: model-2.safetensors has no tensor model.norm.weight" in result.stderr
     assert "Traceback" not in result.stderr
     assert "engine reused, its weights replaced in " in result.stdout
+    page = (tmp_path / "s/sweep.html").read_text(encoding="utf-8")
+    content = json.loads(page.split('id="content">', 1)[1].split("</script>", 1)[0])
+    assert [job["steps"]["model.path"] for job in content["jobs"]] == [
+        {"step": step, "of": "ckpt-*"} for step in (100, 200, 300, 400)
+    ]
 
 
 def test_a_job_that_was_cut_short_goes_on_with_the_samples_it_has(tmp_path: Path) -> None:
