@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from rollout.config import HardwareConfig, ModelConfig
 from rollout.engine import models
@@ -163,7 +164,7 @@ def _is_quantized(folder: Path) -> bool:
     return not config or "quantization_config" in config or "quantization_config" in inner
 
 
-def _config(folder: Path) -> dict[str, object]:
+def _config(folder: Path) -> dict[str, Any]:
     """Empty where it cannot be read: what is wrong with it, the engine says in better words."""
     try:
         return dict(json.loads((folder / "config.json").read_text("utf-8")))

@@ -86,7 +86,7 @@ def _is_packed_as_it_is(module: torch.nn.Module) -> bool:
     if not hasattr(module, "cpu_linear") or weight is None or weight.ndim != 2 or not weight.numel():
         return True
     columns = _columns(weight.shape[1])
-    return torch.equal(_multiplied_with(module, columns, weight.shape[1], weight.dtype), weight[:, columns])
+    return bool(torch.equal(_multiplied_with(module, columns, weight.shape[1], weight.dtype), weight[:, columns]))
 
 
 def _columns(width: int) -> Tensor:
