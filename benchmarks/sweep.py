@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 JOB = ("hardware=cpu", "tracking=disabled", "data.limit=4", "sampling.max_tokens=32", "sampling.n_samples=2")
@@ -20,25 +21,26 @@ TEMPERATURES, SEEDS = ("0.3", "0.7", "1.0"), ("1", "2")
 def one_sweep(folder: Path) -> None:
     """One command, six jobs."""
     swept = (f"sampling.temperature={','.join(TEMPERATURES)}", f"sampling.seed={','.join(SEEDS)}")
-    _command("-m", *JOB, *swept, f"hydra.sweep.dir={folder}")
+    command("-m", *JOB, *swept, f"hydra.sweep.dir={folder}")
 
 
 def six_commands(folder: Path) -> None:
     """Six commands, one job each."""
     for number, (temperature, seed) in enumerate(itertools.product(TEMPERATURES, SEEDS)):
         job = (f"sampling.temperature={temperature}", f"sampling.seed={seed}", f"hydra.run.dir={folder / str(number)}")
-        _command(*JOB, *job)
+        command(*JOB, *job)
 
 
-def _command(*arguments: str) -> None:
+def command(*arguments: str) -> None:
+    """Run `python -m rollout ARGUMENTS` to its end."""
     subprocess.run([sys.executable, "-m", "rollout", *arguments], check=True, stdout=subprocess.DEVNULL)
 
 
-def main(repeats: int) -> None:
-    """Print the seconds of each way and their ratio."""
+def compare(repeats: int, sweep: Callable[[Path], None], commands: Callable[[Path], None]) -> None:
+    """Print the seconds of each way, which is given a folder for its results, and their ratio."""
     seconds: dict[str, list[float]] = {"one sweep": [], "six commands": []}
     for _ in range(repeats):
-        for way, do in (("one sweep", one_sweep), ("six commands", six_commands)):
+        for way, do in (("one sweep", sweep), ("six commands", commands)):
             with tempfile.TemporaryDirectory() as folder:
                 start = time.monotonic()
                 do(Path(folder))
@@ -50,4 +52,4 @@ def main(repeats: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1)
+    compare(int(sys.argv[1]) if len(sys.argv) > 1 else 1, one_sweep, six_commands)

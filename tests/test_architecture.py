@@ -110,17 +110,14 @@ def test_any_module_can_be_imported_first() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
+OF_VLLM = ("engine", "renderer", "arguments", "logprobs", "lora", "reasoning", "weights")
+
+
 @pytest.mark.parametrize(
     ("package", "modules"),
     [
         ("pandas", {"rollout.api.calls", "rollout.api.run_folder"}),
-        (
-            "vllm",
-            {
-                f"rollout.engine.vllm_{name}"
-                for name in ("engine", "renderer", "arguments", "logprobs", "lora", "reasoning")
-            },
-        ),
+        ("vllm", {f"rollout.engine.vllm_{name}" for name in OF_VLLM}),
         ("ray", {"rollout.replicas.ray_replicas"}),
     ],
 )

@@ -3,8 +3,11 @@
 import json
 import math
 import shutil
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 _VOCABULARY = 49152
@@ -108,3 +111,76 @@ def write_weights(folder: Path) -> None:
     partial = folder / "unfinished"
     model.to(torch.bfloat16).save_pretrained(partial)
     (partial / "model.safetensors").rename(folder / "model.safetensors")
+
+
+def write_checkpoint(folder: Path, shape: Shape, seed: int) -> None:
+    """Random weights for the config in `folder` in the files of a real model, written about as fast as the disk is.
+
+    Few numbers are drawn: every tensor is a stretch of them, from another place on. The output head leaves the choice
+    that `write_weights` explains.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    drawn = (_STD * torch.randn(_DRAWN, generator=torch.Generator().manual_seed(seed))).to(torch.bfloat16)
+    files = [
+        {name: size for name, size in _tensors(shape).items() if f"layers.{layer}." in name}
+        for layer in range(shape.layers)
+    ]
+    files.append({name: size for name, size in _tensors(shape).items() if ".layers." not in name})
+
+    def write(number: int) -> None:
+        content = {name: _stretch(drawn, name, size) for name, size in files[number].items()}
+        save_file(content, folder / _file(number, len(files)), metadata={"format": "pt"})
+
+    with ThreadPoolExecutor(_FILES_AT_A_TIME) as pool:
+        list(pool.map(write, range(len(files))))
+    places = {name: _file(number, len(files)) for number, names in enumerate(files) for name in names}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+
+
+_DRAWN = (1 << 26) + 12345  # no multiple of a row, so that no row of a tensor comes again
+_STD = 0.02
+_FILES_AT_A_TIME = 8
+
+
+def _file(number: int, count: int) -> str:
+    return f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+
+
+def _tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
+    """Name -> size of each tensor of such a Llama."""
+    hidden, wide = shape.hidden, shape.intermediate
+    queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    of_layer: dict[str, tuple[int, ...]] = {
+        "self_attn.q_proj": (queries, hidden),
+        "self_attn.k_proj": (keys, hidden),
+        "self_attn.v_proj": (keys, hidden),
+        "self_attn.o_proj": (hidden, queries),
+        "mlp.gate_proj": (wide, hidden),
+        "mlp.up_proj": (wide, hidden),
+        "mlp.down_proj": (hidden, wide),
+        "input_layernorm": (hidden,),
+        "post_attention_layernorm": (hidden,),
+    }
+    outer: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (_VOCABULARY, hidden),
+        "lm_head.weight": (_VOCABULARY, hidden),
+        "model.norm.weight": (hidden,),
+    }
+    layers = range(shape.layers)
+    return outer | {f"model.layers.{n}.{name}.weight": size for n in layers for name, size in of_layer.items()}
+
+
+def _stretch(drawn: Any, name: str, size: tuple[int, ...]) -> Any:
+    """As many of the numbers `drawn` (a tensor) as `size` asks for, as large as weights of that name are."""
+    import torch
+
+    start, count = zlib.crc32(name.encode()) % len(drawn), math.prod(size)
+    parts = [drawn[start : start + count]]
+    while (left := count - sum(map(len, parts))) > 0:
+        parts.append(drawn[:left])
+    numbers = torch.cat(parts).reshape(size)
+    if len(size) == 1:
+        return 1 + numbers
+    return numbers.mul_(6 / _STD / math.sqrt(size[1])) if name.startswith("lm_head") else numbers

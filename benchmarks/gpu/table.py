@@ -39,7 +39,7 @@ def markdown(folder: Path) -> str:
     limits = json.loads(limits_file.read_text()) if limits_file.exists() else None
     cards = [read(path) for path in folder.glob("*/card.json")]
     parts = [_speeds(results, limits), _ratios(results), _between_steps(results), _engines(engines), _exactness(exact)]
-    parts.append(_cards(cards))
+    parts += [_reloads([read(path) for path in folder.glob("*/reload.json")]), _cards(cards)]
     if limits:
         parts.append(
             f"Measured: copy {limits['bandwidth'] / 1e12:.2f} TB/s, matrices {limits['rate'] / 1e12:.0f} TFLOP/s."
@@ -153,6 +153,22 @@ def _exactness(results: list[Result]) -> str:
     return _table(
         ("shape", "hardware.batch_invariant", "samples that match", "part ways at character", "tok/s", "load"), rows
     )
+
+
+def _reloads(results: list[Result]) -> str:
+    rows = [
+        (
+            one["step"],
+            ", ".join(one["ways"]),
+            *(" and ".join(f"{seconds:.1f}" for seconds in one[f"{way}_seconds"]) for way in ("load", "reload")),
+            f"{one['ratio']:.3f}",
+            f"{one['responses'] - one['different']} of {one['responses']}",
+            f"{one['other_than_before']} of {one['responses'] // 2}",
+        )
+        for one in results
+    ]
+    head = ("step", "weights A, B, A; B", "seconds to load A; B", "to reload B; A", "longest reload by shortest load")
+    return _table((*head, "responses as of the same weights before", "of B other than of A"), rows)
 
 
 def _cards(results: list[Result]) -> str:

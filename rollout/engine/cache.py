@@ -2,18 +2,22 @@
 
 import dataclasses
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from rollout.config import EngineConfig, HardwareConfig, ModelConfig, RunConfig
-from rollout.engine import adapters, communication
+from rollout.engine import adapters, checkpoints, communication
+from rollout.engine.checkpoints import Checkpoint
 from rollout.engine.content import stamps
-from rollout.engine.protocol import Engine
+from rollout.engine.protocol import Engine, WeightsNotPut
 from rollout.process import watchdog
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,17 +42,35 @@ class EngineSpec:
         return cls(model, run.hardware, run.engine, logprobs, None if room is None else max(room, asked))
 
     def key(self) -> str:
-        """Equal for equal specs, as long as nobody puts other files in the model's folder."""
-        return json.dumps([dataclasses.asdict(self), stamps(self.model.path)], sort_keys=True, default=vars)
+        """Equal for equal specs, and for those whose models differ in their weights alone, where an engine can take
+        others; else as long as nobody puts other files in the model's folder.
+        """
+        form, spec = self._form(), self
+        if form is not None:
+            spec = dataclasses.replace(self, model=dataclasses.replace(self.model, path=""))
+        files = stamps(self.model.path) if form is None else form
+        return json.dumps([dataclasses.asdict(spec), files], sort_keys=True, default=vars)
+
+    def checkpoint(self) -> Checkpoint | None:
+        """The weights that an engine for this spec must have; None where `key` says that. Raises UserError for files
+        that are cut off or missing.
+        """
+        return None if self._form() is None else checkpoints.checkpoint(self.model)
+
+    def _form(self) -> str | None:
+        # vLLM finds the tensors of a model under other names once adapters can be put on it
+        return None if self.lora_rank is not None else checkpoints.form(self.model, self.hardware)
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """An engine ready for work, and what it took: 0 seconds when it was there already."""
+    """An engine ready for work, and what it took: 0 seconds when it was there already, with these weights."""
 
     engine: Engine
     seconds: float
     reused: bool
+    reloaded: bool = False
+    """Whether the one that was there has got the weights of this model in place of another's."""
     safer: tuple[str, ...] = ()
     """What was left out so that its GPUs can exchange data, as overrides; see `communication`."""
 
@@ -59,6 +81,9 @@ class _HasShutdown(Protocol):
 
 Kept = TypeVar("Kept", bound=_HasShutdown)
 """An engine, or several behind one name."""
+
+Origin = Literal["loaded", "reused", "reloaded"]
+"""How what is there has come about: built now, as it was, or as it was with other weights."""
 
 
 class EngineCache:
@@ -71,23 +96,49 @@ class EngineCache:
     def __init__(self) -> None:
         self._key = ""
         self._kept: Any = None
+        self._checkpoint: Checkpoint | None = None
         self.level = 0
         """Of `communication.LADDER`, with which what is kept was built."""
         self.environment = ExitStack()
         """Undoes what the engine's `hardware.env` changed."""
 
-    def get(self, spec: EngineSpec, build: Callable[[], Kept]) -> tuple[Kept, bool]:
-        """What was built for an equal `spec`, and True; else `build()` and False, after what was kept has been shut
-        down. Equal specs are built by the same function: `hardware` says whether by one engine or by several.
+    def get(
+        self, spec: EngineSpec, build: Callable[[], Kept], reload: Callable[[Kept], None] | None = None
+    ) -> tuple[Kept, Origin]:
+        """What was built for an equal `spec`; else `build()`, after what was kept has been shut down. Equal specs are
+        built by the same function: `hardware` says whether by one engine or by several.
+
+        Where the weights are others, what is kept gets them by `reload`; without one it sees to that by itself. Raises
+        UserError for weights that no engine could take; what is kept is as it was then.
         """
-        key = spec.key()
+        key, checkpoint = spec.key(), None if reload is None else spec.checkpoint()
         if self._kept is not None and self._key == key:
             kept: Kept = self._kept
-            return kept, True
+            if reload is None or checkpoint == self._checkpoint:
+                return kept, "reused"
+            if self._reloaded(checkpoint, lambda: reload(kept)):
+                return kept, "reloaded"
         self.release()
         built = build()
-        self._key, self._kept = key, built
-        return built, False
+        self._key, self._kept, self._checkpoint = key, built, checkpoint
+        return built, "loaded"
+
+    def _reloaded(self, new: Checkpoint | None, reload: Callable[[], None]) -> bool:
+        """Whether what is kept has the weights `new` now; where not, it is of no use any more."""
+        assert new is not None
+        assert self._checkpoint is not None
+        reason = checkpoints.why_anew(new, self._checkpoint)
+        if reason is None:
+            key, self._key = self._key, ""  # whatever ends it half-way, nobody gets half-new weights
+            try:
+                reload()
+            except WeightsNotPut as error:
+                reason = str(error)
+            else:
+                self._key, self._checkpoint = key, new
+                return True
+        log.warning("the weights of %s cannot be put in place (%s): the engine is loaded anew", new.path, reason)
+        return False
 
     def release(self) -> None:
         """Shut down what is kept, if there is something."""
@@ -109,19 +160,24 @@ ENVIRONMENT = {
 
 
 def acquire(spec: EngineSpec, level: int = 0) -> Loaded:
-    """The engine for `spec`: the current one if it was built from an equal spec, else a new one, after the old one
-    has been shut down. A new one leaves out `level` ways of exchanging data between GPUs, see `communication.LADDER`.
-    Raises UserError when it cannot be built as asked.
+    """The engine for `spec`: the current one if it was built from an equal spec, or from one whose model differs in its
+    weights alone, which are replaced then; else a new one, after the old one has been shut down. A new one leaves out
+    `level` ways of exchanging data between GPUs, see `communication.LADDER`. Raises UserError when it cannot be built
+    as asked, and for weights that no engine could take.
     """
     start = time.monotonic()
-    engine, reused = _cache.get(spec, lambda: _load(spec, level))
+    engine, origin = _cache.get(spec, lambda: _load(spec, level), lambda engine: engine.reload(spec.model))
+    seconds = 0.0 if origin == "reused" else time.monotonic() - start
     safer = tuple(communication.as_overrides(spec.hardware, _cache.level))
-    return Loaded(engine, 0.0 if reused else time.monotonic() - start, reused, safer)
+    return Loaded(engine, seconds, origin != "loaded", origin == "reloaded", safer)
 
 
 def acquire_replicas(spec: EngineSpec, build: Callable[[], Kept]) -> tuple[Kept, bool]:
-    """The same for several engines behind the object that `build` makes, and whether they were there."""
-    return _cache.get(spec, build)
+    """The same for several engines behind the object that `build` makes, and whether they were there. Each of them is
+    given other weights where it is.
+    """
+    kept, origin = _cache.get(spec, build)
+    return kept, origin != "loaded"
 
 
 def release() -> None:

@@ -88,7 +88,9 @@ def content_beside(model: ModelConfig) -> Iterator[Callable[[], dict[str, str]]]
 def stamps(path: str) -> list[tuple[str, Stamp]]:
     """Name and stamp of each file of a model in a local folder; empty for any other model."""
     folder = user_path(path)
-    return [(file.name, Stamp.of(file)) for file in _files(folder)] if models.is_local(path) and folder.is_dir() else []
+    return (
+        [(file.name, Stamp.of(file)) for file in files_of(folder)] if models.is_local(path) and folder.is_dir() else []
+    )
 
 
 def folder_content(folder: Path, report: Report | None = None, stop: threading.Event | None = None) -> str:
@@ -96,7 +98,7 @@ def folder_content(folder: Path, report: Report | None = None, stop: threading.E
 
     Raises OSError for a file that cannot be read, and Stopped once `stop` is set.
     """
-    files = _files(folder)
+    files = files_of(folder)
     hashes = _file_hashes(folder, files, report or (lambda _done, _total: None), stop or threading.Event())
     total = blake3()
     for file, text in zip(files, hashes, strict=True):
@@ -113,7 +115,8 @@ def _identity(path: str, revision: str | None, report: Report | None, stop: thre
     return folder_content(folder, report, stop) if models.is_local(path) else f"commit:{folder.name}"
 
 
-def _files(folder: Path) -> list[Path]:
+def files_of(folder: Path) -> list[Path]:
+    """What belongs to the model in `folder`, by name."""
     return [
         path
         for path in sorted(folder.iterdir())

@@ -43,6 +43,9 @@ class EchoEngine:
     def use(self, model: ModelConfig) -> None:
         self._splits = model.reasoning_parser is not None
 
+    def reload(self, model: ModelConfig) -> None:
+        """It has no weights."""
+
     def configure(self, sampling: SamplingConfig) -> None:
         self._max_tokens, self._logprobs = sampling.max_tokens, sampling.logprobs
 

@@ -28,6 +28,10 @@ class EngineStats:
     """The same for each of several engines, where there are several."""
 
 
+class WeightsNotPut(Exception):
+    """Why an engine could not take other weights; it is of no use any more."""
+
+
 class Renderer(Protocol):
     """What makes tokens of a chat. It may be used from another thread than what samples."""
 
@@ -63,6 +67,12 @@ class Engine(Renderer, Protocol):
         Nothing else of `model` is looked at; what is asked for is in the `EngineSpec` that the engine was built from.
         To be called before `configure`. Raises UserError for an adapter that does not fit or a parser that is not for
         this tokenizer.
+        """
+        ...
+
+    def reload(self, model: ModelConfig) -> None:
+        """Take the weights of `model`, which has the `checkpoints.form` of the one that the engine was built for, and
+        forget what was computed with others. To be called while no request is there. Raises WeightsNotPut.
         """
         ...
 

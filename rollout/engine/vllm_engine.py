@@ -15,8 +15,8 @@ from vllm import LLM, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
-from rollout.engine import models, vllm_arguments, vllm_worker
-from rollout.engine.protocol import EngineStats, Rendered
+from rollout.engine import models, vllm_arguments, vllm_weights, vllm_worker
+from rollout.engine.protocol import EngineStats, Rendered, WeightsNotPut
 from rollout.engine.vllm_arguments import refusal
 from rollout.engine.vllm_logprobs import keep_sampled_only, sampled
 from rollout.engine.vllm_lora import LoadedAdapters
@@ -70,6 +70,17 @@ class VLLMEngine:
             config = self._engine.vllm_config.model_config
             self._thinking = Thinking(model, self.llm.get_tokenizer(), config.hf_config.model_type, config)
         self._lora = None if model.lora is None else self._adapters.ready(model.lora, self._engine)
+
+    def reload(self, model: ModelConfig) -> None:
+        try:
+            told = self.llm.collective_rpc("put_weights", args=(models.resolve(model.path),))
+            problem = vllm_weights.problem(told)
+            if problem is None and not self.llm.reset_prefix_cache():
+                problem = "its prefix cache is in use"
+        except Exception as error:  # whatever vLLM raises half-way, the weights are neither these nor those
+            raise WeightsNotPut(refusal(error)) from error
+        if problem is not None:
+            raise WeightsNotPut(problem)
 
     def configure(self, sampling: SamplingConfig) -> None:
         self._params = vllm_arguments.sampling_kwargs(sampling)
@@ -211,9 +222,7 @@ def _engine_kwargs(
     """Arguments of `vllm.LLM`. Raises UserError for an engine_kwargs key that vLLM does not have."""
     of_adapters = {} if lora_rank is None else {"enable_lora": True, "max_lora_rank": lora_rank}
     kwargs = vllm_arguments.engine_kwargs(model, hardware, logprobs) | of_adapters
-    extended = hardware.device == "cuda" and hardware.fast_sampler == "auto"
-    of_workers = {"worker_extension_cls": vllm_worker.NAME} if extended else {}
-    return {"model": models.resolve(model.path)} | of_workers | kwargs
+    return {"model": models.resolve(model.path), "worker_extension_cls": vllm_worker.NAME} | kwargs
 
 
 def _copied(kwargs: dict[str, Any]) -> dict[str, Any]:

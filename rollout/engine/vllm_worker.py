@@ -17,9 +17,15 @@ class WorkerExtension:
         """What the worker found to be left for its KV cache, in bytes."""
         return int(self.available_kv_cache_memory_bytes)
 
+    def put_weights(self, folder: str) -> dict[str, Any]:
+        """Take the weights in `folder`; see `vllm_weights.put`."""
+        from rollout.engine import vllm_weights  # torch and vLLM, in the worker's process only
+
+        return vllm_weights.put(self, folder)
+
     def fast_sampler_refusal(self) -> str | None:
         """Why vLLM's own sampler has to do here, or None."""
-        from rollout.engine import vllm_sampler  # torch, in the worker's process only
+        from rollout.engine import vllm_sampler
 
         return vllm_sampler.refusal(self.model_runner, sys.modules["vllm"].__version__)
 

@@ -76,8 +76,8 @@ def generate_owed(session: Session, done: Finished) -> Snapshot:
     while True:
         with record.timed("load"), content_beside(run.model) as content:
             loaded = load(run, run_dir / LOG)
-            about_engine.reused, about_engine.safer = loaded.reused, list(loaded.safer)
-            about_engine.sampler = loaded.engine.sampler
+            about_engine.reused, about_engine.reloaded = loaded.reused, loaded.reloaded
+            about_engine.safer, about_engine.sampler = list(loaded.safer), loaded.engine.sampler
             note_model(run_dir, run.model, content(), record)
         try:
             with record.timed("generate"):
@@ -101,7 +101,7 @@ def load(run: RunConfig, log_file: Path) -> Loaded:
     """
     log.info("loading %s ...", model_name(run))
     loaded = _started(run, log_file)
-    log.info("engine %s", "reused" if loaded.reused else f"ready after {duration(loaded.seconds)}")
+    log.info("engine %s", how_loaded(loaded.seconds, loaded.reused, loaded.reloaded))
     if loaded.safer and not loaded.reused:
         log.info("its GPUs exchange data in a safer way than vLLM's fastest: %s", " ".join(loaded.safer))
     engine = loaded.engine
@@ -111,6 +111,13 @@ def load(run: RunConfig, log_file: Path) -> Loaded:
     engine.configure(run.sampling)
     log.info("%s", sampling_in_words(run, engine.describe()))
     return loaded
+
+
+def how_loaded(seconds: float, reused: bool, reloaded: bool) -> str:
+    """How an engine has come about, for the log."""
+    if reloaded:
+        return f"reused, its weights replaced in {duration(seconds)}"
+    return "reused" if reused else f"ready after {duration(seconds)}"
 
 
 def _started(run: RunConfig, log_file: Path) -> Loaded:

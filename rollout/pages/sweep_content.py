@@ -21,6 +21,14 @@ class Bar(TypedDict):
     """False where too few rows make the interval one not to rely on."""
 
 
+class Step(TypedDict):
+    """What a checkpoint's path tells."""
+
+    step: int
+    of: str
+    """The path with `*` in place of the step, equal for all checkpoints of one training."""
+
+
 class JobRow(TypedDict):
     """One job of the sweep."""
 
@@ -34,8 +42,10 @@ class JobRow(TypedDict):
     error: str | None
     overrides: dict[str, str]
     """What was typed for the job, at least each of the sweep's `parameters`: {"sampling.temperature": "0.3", ...}."""
+    steps: NotRequired[dict[str, Step]]
+    """Of those overrides that name a checkpoint with a step."""
     engine: str | None
-    """loaded or reused."""
+    """loaded, reused, or reloaded: reused with other weights."""
     metrics: dict[str, float | None]
     """Of a job that is done; the page reads:
 

@@ -23,6 +23,7 @@ from rollout.generation.session import (
     FIRST_PROMPT,
     Session,
     error_limit,
+    how_loaded,
     model_name,
     report_progress,
     sampling_in_words,
@@ -34,7 +35,7 @@ from rollout.store.journal import Finished, finished, outcomes_of, writer_name
 from rollout.store.layout import LOCK, LOGS
 from rollout.store.lineage import note_model
 from rollout.store.run_record import EngineRecord, ReplicaRecord
-from rollout.terminal.text import duration, resume_command
+from rollout.terminal.text import resume_command
 from rollout.tracking.progress import Progress, Snapshot
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ def generate_on_replicas(session: Session, done: Finished) -> Snapshot:
         return driver.run()
     finally:
         about_engine.replicas = driver.about()
+        about_engine.reloaded = any(replica.reloaded for replica in about_engine.replicas)
         about_engine.restarts = sum(replica.restarts for replica in about_engine.replicas)
 
 
@@ -108,7 +110,8 @@ class _Worker:
         )
         if self.ready is not None:
             about.host, about.gpus = self.ready.host, self.ready.gpus
-            about.safer, about.sampler = list(self.ready.safer), self.ready.sampler
+            about.safer, about.reloaded = list(self.ready.safer), self.ready.reloaded
+            about.sampler = self.ready.sampler
             about.load_seconds = round(self.ready.seconds, 3)
         return about
 
@@ -270,7 +273,7 @@ class Driver:
 
     def _log_ready(self, index: int, ready: Ready) -> None:
         worker = self._workers[index]
-        took = "reused" if ready.reused else f"ready after {duration(ready.seconds)}"
+        took = how_loaded(ready.seconds, ready.reused, ready.reloaded)
         log.info("replica %d on %s%s: %s", index, ready.host, f", GPU {ready.gpus}" if ready.gpus else "", took)
         if ready.safer and not ready.reused:
             log.info("its GPUs exchange data in a safer way than vLLM's fastest: %s", " ".join(ready.safer))

@@ -42,6 +42,8 @@ class Ready:
     """What was left out so that its GPUs can exchange data, as overrides."""
     sampler: str | None = None
     """What draws its tokens."""
+    reloaded: bool = False
+    """Whether it is that of an earlier job, with other weights."""
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,7 @@ def _ready(loaded: Loaded, job: Job) -> Ready:
         capacity=WINDOW * engine.max_num_seqs,
         seconds=loaded.seconds,
         reused=loaded.reused,
+        reloaded=loaded.reloaded,
         sampling=engine.describe(),
         rendered=rendered,
         host=socket.gethostname(),

@@ -34,8 +34,9 @@ class ReplicaRecord:
     host: str | None = None
     gpus: str | None = None
     """As CUDA numbers them on the host; empty without one."""
+    reloaded: bool = False
     safer: list[str] = field(default_factory=list)
-    """As of EngineRecord, as is `sampler`."""
+    """As of EngineRecord, as are `reloaded` and `sampler`."""
     sampler: str | None = None
     load_seconds: float | None = None
     restarts: int = 0
@@ -51,6 +52,8 @@ class EngineRecord:
 
     reused: bool = False
     """Whether an earlier job of the process had loaded it."""
+    reloaded: bool = False
+    """Whether that one had another model's weights, which this model's have replaced."""
     restarts: int = 0
     safer: list[str] = field(default_factory=list)
     """What was left out so that GPUs which share the model can exchange data, as overrides."""

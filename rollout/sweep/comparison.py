@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from rollout.errors import UserError
 from rollout.files import replacing, short
 from rollout.pages.report_content import Row
-from rollout.pages.sweep_content import JobRow, SweepPage, SweepRow
+from rollout.pages.sweep_content import JobRow, Step, SweepPage, SweepRow
 from rollout.pages.write import write_page
 from rollout.postprocess.analyze import Analysis, read_analysis
 from rollout.postprocess.report import typed_command
@@ -23,8 +23,10 @@ from rollout.postprocess.source import open_source
 from rollout.store import run_record
 from rollout.store.layout import ANALYSIS, CSV, HTML, OUTPUT, SCORES
 from rollout.store.run_record import EngineRecord, RunRecord
+from rollout.sweep import steps
 from rollout.sweep.jobs import JobRecord
 from rollout.sweep.metrics import bars_of, best_jobs, metrics_of
+from rollout.sweep.steps import step_of
 
 
 @dataclass(frozen=True)
@@ -143,7 +145,7 @@ def _rows_of(one: _Done, num_rows: int, most_bytes: int) -> list[Row]:
 def _job(one: _Done, sweep_dir: Path) -> JobRow:
     """What the page and the table say about one job."""
     job, run_dir = one.job, one.run_dir
-    inside = run_dir.is_relative_to(sweep_dir)
+    inside, overrides = run_dir.is_relative_to(sweep_dir), _overrides(job.overrides)
     shown = run_dir.relative_to(sweep_dir) if inside else run_dir
     return {
         "num": job.num,
@@ -151,7 +153,8 @@ def _job(one: _Done, sweep_dir: Path) -> JobRow:
         "report": f"{shown}/report.html" if (run_dir / "report.html").exists() and inside else None,
         "status": job.status,
         "error": job.error,
-        "overrides": _overrides(job.overrides),
+        "overrides": overrides,
+        "steps": _steps(overrides),
         "engine": None if one.run is None else _engine(one.run.engine),
         "metrics": {} if one.run is None or job.status != "done" else metrics_of(one.run, one.analysis),
         "estimates": bars_of(one.analysis) if job.status == "done" else {},
@@ -164,5 +167,12 @@ def _overrides(typed: list[str]) -> dict[str, str]:
     return {override.key_or_group: str(override.value()) for override in parsed}
 
 
+def _steps(overrides: dict[str, str]) -> dict[str, Step]:
+    found = {key: step_of(value) for key, value in overrides.items() if key in steps.KEYS}
+    return {key: Step(step=known.step, of=known.of) for key, known in found.items() if known is not None}
+
+
 def _engine(engine: EngineRecord | None) -> str | None:
-    return None if engine is None else "reused" if engine.reused else "loaded"
+    if engine is None:
+        return None
+    return "reloaded" if engine.reloaded else "reused" if engine.reused else "loaded"

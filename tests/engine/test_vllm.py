@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import rollout
+from benchmarks.checkpoints import write_noisy
 from benchmarks.per_row import parameters, unequal
 from rollout.cli import saved_config
 from rollout.cli.compose import compose_run
@@ -580,6 +581,50 @@ def test_thinking_is_told_from_answers_as_vllms_server_does(
             reasoning, answer, _ = answer_of(parser, tokenizer, token_ids, text)
             assert (row["reasonings"][index], row["responses"][index]) == (reasoning, answer)
     assert {closed for row in rows for closed in row["reasoning_closed"]} == {True, False}
+
+
+def said(folder: Path, model: Path, name: str) -> tuple[list[list[str]], dict[str, Any]]:
+    """The responses of a run of `model`, and what its run.json says of the engine."""
+    run = compose_run(f"model.path={model}", *TINY, f"data.path={write_input(folder / 'input.parquet', ROWS)}")
+    start(run, folder / name)
+    rows = pq.read_table(folder / name / "rollouts.parquet").to_pylist()
+    about: dict[str, Any] = json.loads((folder / name / "run.json").read_text())["engine"]
+    return [row["responses"] for row in rows], about
+
+
+def test_a_sweep_over_checkpoints_loads_once_and_each_says_what_it_says_in_an_engine_of_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With an output head that is the embedding: vLLM keeps it in a second form on a CPU, and leaves that as it was."""
+    from safetensors.torch import load_file, save_file
+
+    first = write_tiny_model(folder / "ckpt-1", tie_word_embeddings=True)
+    second, broken = write_noisy(folder / "ckpt-2", first, seed=1), write_noisy(folder / "ckpt-3", first, seed=2)
+    weights = load_file(broken / "model.safetensors")
+    del weights["model.norm.weight"]
+    save_file(weights, broken / "model.safetensors")
+
+    (a, loaded), (b, replaced), (a_again, back) = (
+        said(folder, model, f"turn-{number}") for number, model in enumerate((first, second, first))
+    )
+    assert [(about["reused"], about["reloaded"]) for about in (loaded, replaced, back)] == [
+        (False, False),
+        (True, True),
+        (True, True),
+    ]
+    assert a_again == a
+    assert sum(one != other for one, other in zip(a, b, strict=True)) > 12
+
+    with pytest.raises(UserError, match=r"ckpt-3: has no tensor model\.norm\.weight, which .*ckpt-1 has; write"):
+        said(folder, broken, "refused")
+    same, about = said(folder, first, "after refusal")
+    assert (same, about["reused"], about["reloaded"]) == (a, True, False)
+
+    monkeypatch.setattr("rollout.engine.vllm_weights._renew_tied", lambda model: None)
+    capsys.readouterr()
+    fresh, about = said(folder, second, "fresh")
+    assert "cannot be put in place (lm_head did not follow): the engine is loaded anew" in capsys.readouterr().out
+    assert (fresh, about["reused"]) == (b, False)
 
 
 def test_processed_log_probabilities_are_those_of_a_forward_pass_after_temperature_and_top_p(folder: Path) -> None:

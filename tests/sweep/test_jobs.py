@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from rollout.sweep import objective as sweep_objective
 from rollout.sweep.comparison import write_comparison
 from rollout.sweep.jobs import jobs_in
 from tests.commands import ECHO, resume, run_command, run_fresh
+from tests.engine.test_checkpoints import write_checkpoint
 
 pytestmark = pytest.mark.long
 
@@ -105,6 +107,29 @@ def test_a_job_that_fails_stops_no_other_and_is_all_that_is_done_when_the_comman
     assert [row["status"] for row in table(tmp_path / "s")] == ["done"] * 6
     assert again.stdout.count("done already") == 5
     assert before == {job: (tmp_path / "s" / job / "run.json").stat().st_mtime_ns for job in "01345"}
+
+
+def test_a_sweep_over_checkpoints_keeps_the_engine_and_a_broken_one_costs_only_itself(tmp_path: Path) -> None:
+    folders = [write_checkpoint(tmp_path / f"ckpt-{step}", step).name for step in (100, 200, 300, 400)]
+    shutil.copy(tmp_path / "ckpt-300/model-1.safetensors", tmp_path / "ckpt-300/model-2.safetensors")
+    swept = f"model.path={','.join(folders)}"
+    result = run_command("-m", *ECHO, "data.limit=1", swept, "hydra.sweep.dir=s", cwd=tmp_path)
+    assert result.returncode == 1
+    assert [(row["status"], row["engine"]) for row in table(tmp_path / "s")] == [
+        ("done", "loaded"),
+        ("done", "reloaded"),
+        ("failed", "loaded"),
+        ("done", "reloaded"),
+    ]
+    assert "error: job 2 (" in result.stderr
+    assert "model.path=ckpt-300: model-2.safetensors has no tensor model.norm.weight" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert "engine reused, its weights replaced in " in result.stdout
+    page = (tmp_path / "s/sweep.html").read_text(encoding="utf-8")
+    content = json.loads(page.split('id="content">', 1)[1].split("</script>", 1)[0])
+    assert [job["steps"]["model.path"] for job in content["jobs"]] == [
+        {"step": step, "of": "ckpt-*"} for step in (100, 200, 300, 400)
+    ]
 
 
 def test_a_job_that_was_cut_short_goes_on_with_the_samples_it_has(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from rollout.pages.sweep_content import SweepPage
+from rollout.pages.sweep_content import Step, SweepPage
 from rollout.pages.write import write_page
 from rollout.scoring.intervals import share_of
+from rollout.sweep.steps import step_of
 from tests.browser import (
     Open,
     drawn,
@@ -530,3 +531,33 @@ def test_the_page_itself_is_small_and_names_no_address(tmp_path: Path) -> None:
     html = (tmp_path / "sweep.html").read_text(encoding="utf-8")
     assert len(html) < 100_000
     assert html.replace("http://www.w3.org/2000/svg", "").count("://") == 0
+
+
+def checkpoints(*paths: str) -> SweepPage:
+    """A sweep over these models; the n-th makes n + 1 tokens a second."""
+    content = line(list(paths), "model.path")
+    for one in content["jobs"]:
+        if known := step_of(one["overrides"]["model.path"]):
+            one["steps"] = {"model.path": Step(step=known.step, of=known.of)}
+    return content
+
+
+def test_checkpoints_stand_at_their_steps(opened: Open) -> None:
+    page = opened(checkpoints("out/checkpoint-1000", "out/checkpoint-100", "out/checkpoint-200"))
+    assert ticks(page) == ["100", "200", "1,000"] or ticks(page) == ["100", "200", "1000"]
+    expect(chart(page).locator("svg text.label").last).to_have_text("step of model.path")
+    first, second, last = sorted(dots(page, "cx"))
+    assert (last - first) / (second - first) == pytest.approx(9)
+    highest, *_ = sorted(zip(dots(page, "cy"), dots(page, "cx"), strict=True))
+    assert highest[1] == second  # the last job's
+
+
+def test_the_checkpoints_of_each_training_are_a_line(opened: Open) -> None:
+    page = opened(checkpoints("a/step_1", "a/step_2", "b/step_1", "b/step_2"))
+    wait_for_charts(page)
+    assert page.locator(".charts-head .legend li").all_text_contents() == ["a/step_*", "b/step_*"]
+    assert chart(page).locator("polyline").count() == 2
+
+
+def test_models_without_a_step_stand_in_the_order_of_the_jobs(opened: Open) -> None:
+    assert ticks(opened(checkpoints("base", "out/checkpoint-100"))) == ["base", "checkpoint-100"]

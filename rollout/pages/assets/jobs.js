@@ -42,9 +42,16 @@ function isDone({ status }) {
   return status === "done";
 }
 
-/** The parameter of a job as a number; null where it is none. */
-function numeric({ overrides }, parameter) {
-  const text = overrides[parameter]?.trim();
+/** {step, of}: the step of training that a parameter's value names, and of which training; null without one. */
+function stepOf({ steps }, parameter) {
+  return steps?.[parameter] ?? null;
+}
+
+/** The parameter of a job as a number, that of a checkpoint its step; null where it is none. */
+function numeric(job, parameter) {
+  const known = stepOf(job, parameter);
+  if (known) return known.step;
+  const text = job.overrides[parameter]?.trim();
   const value = text ? Number(text) : NaN;
   return Number.isFinite(value) ? value : null;
 }

@@ -53,8 +53,10 @@ function tiles({ jobs, parameters, best }) {
 
 function loading(jobs) {
   const loads = jobs.filter(({ engine }) => engine === "loaded").length;
+  const swaps = jobs.filter(({ engine }) => engine === "reloaded").length;
   const times = loads === 1 ? "once" : plural(loads, "time");
-  return loads > 0 && `model loaded ${times}, ${duration(total(jobs, "load_seconds"))}`;
+  const replaced = swaps ? `, weights replaced ${swaps === 1 ? "once" : plural(swaps, "time")}` : "";
+  return loads > 0 && `model loaded ${times}${replaced}, ${duration(total(jobs, "load_seconds"))}`;
 }
 
 function fastestTile(jobs, parameters) {

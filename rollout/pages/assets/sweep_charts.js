@@ -33,14 +33,18 @@ function leastLines(jobs, parameters) {
   return parameters.reduce(fewer, parameters[0] ?? JOB);
 }
 
-/** [{name, jobs}, ...]: the jobs that differ in nothing but the parameter on the x axis. */
+/** [{name, jobs}, ...]: the jobs that differ in nothing but the parameter on the x axis, or in the step of a training. */
 function linesOf(jobs, parameters, axis) {
   if (axis === JOB) return [{ name: "", jobs }];
   const others = parameters.filter((parameter) => parameter !== axis);
+  const having = jobs.filter(({ overrides }) => isPresent(overrides[axis]));
+  const training = isNumeric(having, axis) ? (job) => stepOf(job, axis)?.of ?? "" : () => "";
+  const isAlone = new Set(having.map(training)).size === 1;
+  const name = (job) => [!isAlone && shortened(training(job), LONGEST_VALUE), jobName(job, parameters, others)];
   const lines = new Map();
-  for (const job of jobs.filter(({ overrides }) => isPresent(overrides[axis]))) {
-    const key = JSON.stringify(others.map((parameter) => job.overrides[parameter] ?? null));
-    if (!lines.has(key)) lines.set(key, { name: jobName(job, parameters, others), jobs: [] });
+  for (const job of having) {
+    const key = JSON.stringify([training(job), ...others.map((parameter) => job.overrides[parameter] ?? null)]);
+    if (!lines.has(key)) lines.set(key, { name: name(job).filter(Boolean).join(", "), jobs: [] });
     lines.get(key).jobs.push(job);
   }
   return [...lines.values()];
@@ -128,9 +132,11 @@ function withoutFolders(names) {
 function numericAxis(parameter, jobs) {
   const values = [...new Set(jobs.map((job) => numeric(job, parameter)))].sort((a, b) => a - b);
   const [xMin, xMax] = [values[0], values.at(-1)];
-  const xLog = xMin > 0 && xMax / xMin > LOG_SPAN;
+  const isStep = jobs.some((job) => stepOf(job, parameter));
+  const xLog = !isStep && xMin > 0 && xMax / xMin > LOG_SPAN;
   const xTicks = xLog || values.length <= MOST_TICKS ? values : undefined;
-  return { position: (job) => numeric(job, parameter), xLabel: parameter, xMin, xMax, xLog, xTicks, xFormat: asTyped };
+  const xLabel = isStep ? `step of ${parameter}` : parameter;
+  return { position: (job) => numeric(job, parameter), xLabel, xMin, xMax, xLog, xTicks, xFormat: asTyped };
 }
 
 /** 0.6000000000000001, which range(0.2,1.0,0.2) gives, is 0.6. */
