@@ -152,8 +152,8 @@ def _of_command(command: Command, words: list[str], word: str) -> Iterator[str]:
 
 def _place(command: Command, bare: list[str]) -> str | None:
     """What the next word without a key is, in the words of the command's arguments; None where there is none left."""
-    places = [place for place in command.arguments.split() if place.isalpha() and place.isupper()]
-    if "FOLDER" in places:  # as many of them as one likes
+    places = command.places
+    if places[:1] == ["FOLDER"] and command.keys is None:  # as many of them as one likes
         return "FOLDER"
     return places[len(bare)] if len(bare) < len(places) else None
 

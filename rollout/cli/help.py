@@ -199,7 +199,7 @@ def _of_command(command: Command) -> Iterator[str]:
     if command.keys is RunConfig:
         yield from ("", f"Keys: those of a run ({program()} help {ALL})")
     elif command.keys is not None:
-        places = ", ".join(f"{place} is {key}" for place, key in zip(("IN", "OUT"), command.paths, strict=False))
+        places = ", ".join(f"{place} is {key}" for place, key in zip(command.places, command.paths, strict=False))
         yield from ("", "Keys, as KEY=VALUE" + (f" ({places})" if places else ""))
         yield from columns((key.name, _with_default(key)) for key in _own_keys(command))
     yield from ("", "Example", *_shell_line(command.example, indent=2))

@@ -7,7 +7,9 @@ from rollout.config.commands import (
     FilterCommand,
     FlattenCommand,
     PrepareConfig,
+    RunsCommand,
     ScoreCommand,
+    WatchCommand,
 )
 from rollout.config.echo import EchoConfig
 from rollout.config.sampling import RepetitionDetectionConfig, SamplingConfig, StructuredOutputsConfig
@@ -53,6 +55,7 @@ __all__ = [
     "RepetitionDetectionConfig",
     "ReportConfig",
     "RunConfig",
+    "RunsCommand",
     "SamplingConfig",
     "ScoreCommand",
     "ScoreConfig",
@@ -60,4 +63,5 @@ __all__ = [
     "StructuredOutputsConfig",
     "SweepConfig",
     "TrackingConfig",
+    "WatchCommand",
 ]
