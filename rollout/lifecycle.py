@@ -151,7 +151,7 @@ def _log_beginning(session: Session) -> None:
 
 def _generate(session: Session) -> None:
     done = finished(session.run_dir, session.counts)
-    if done.num_done:
+    if done.num_done or session.record.sessions:
         log.info("%s of %s samples exist already", f"{done.num_done:,}", f"{session.counts.total:,}")
     if done.num_owed:
         generation = generate_on_replicas if devices.is_distributed(session.run.hardware) else generate_owed

@@ -21,6 +21,7 @@ from pathlib import Path
 import msgspec
 
 from rollout.errors import UserError
+from rollout.files import as_argument
 from rollout.process import watchdog
 from rollout.store.layout import LOCK
 
@@ -82,7 +83,10 @@ def locked(run_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{run_dir}: in use by {_holder(run_dir)}; wait for it or stop it") from error
+            raise UserError(
+                f"{run_dir}: in use by {_holder(run_dir)}; wait for it or stop it (to look at it: `python -m rollout "
+                f"watch {as_argument(run_dir)}`)"
+            ) from error
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise

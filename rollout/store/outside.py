@@ -8,12 +8,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rollout.store import run_record
-from rollout.store.layout import JOBS, JOURNAL, LOGS
+from rollout.store.layout import JOBS, JOURNAL, LOCK, LOGS
 from rollout.store.lock import Holder, holder_of, is_held
 from rollout.store.run_record import RunRecord
 
 SILENT_SECONDS = 600.0
 """How long a run elsewhere may write nothing, as while it loads a large model, before that is said."""
+
+_TAKING_SECONDS = 10.0
+"""More than it takes to say who has a lock, once there is the file."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class Seen:
     record: RunRecord | None
     """What run.json says; None where nothing has begun yet."""
     status: str
-    """As run.json says: done, interrupted, failed or running. Or `preparing`: a process has the folder, and has not begun
-    its session; `killed`: nobody has it, and nothing has ended; `silent`: it runs on another machine, and has written
-    nothing for a while, so it may be killed.
+    """As run.json says: done, interrupted, failed or running. Or `preparing`: a process has the folder, and has not
+    begun its session; `killed`: nobody has it, and nothing has ended; `silent`: it runs on another machine, and has
+    written nothing for a while, so it may be killed.
     """
     holder: Holder | None
     """Who has the folder, or had it last."""
@@ -55,7 +58,7 @@ def seconds_since_written(run_dir: Path) -> float:
 
 
 def _record(run_dir: Path) -> RunRecord | None:
-    if not run_record.exists(run_dir) and holder_of(run_dir) is not None:
+    if not run_record.exists(run_dir) and (run_dir / LOCK).exists():
         return None
     return run_record.read(run_dir)
 
@@ -63,8 +66,8 @@ def _record(run_dir: Path) -> RunRecord | None:
 def _status(run_dir: Path, record: RunRecord | None, held: bool | None, holder: Holder | None) -> str:
     if held and (record is None or _is_newer(holder, record)):
         return "preparing"
-    if record is None:
-        return "killed"
+    if record is None:  # the lock may be there and not taken yet
+        return "killed" if holder or seconds_since_written(run_dir) > _TAKING_SECONDS else "preparing"
     if record.status != "running":
         return record.status
     if held is False:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from rollout.config import trust
 from rollout.files import as_argument
+from rollout.store import outside
 
 
 def duration(seconds: float) -> str:
@@ -17,6 +18,18 @@ def duration(seconds: float) -> str:
 def resume_command(run_dir: Path) -> str:
     """What to type to continue the run in `run_dir`."""
     return f"python -m rollout resume {_folder(run_dir)}"
+
+
+def watch_command(run_dir: Path) -> str:
+    """What to type to look at the run in `run_dir` while it works."""
+    return f"python -m rollout watch {as_argument(run_dir)}"
+
+
+def how_to_finish(run_dir: Path) -> str:
+    """What to do about a run that has no result yet: wait, if it still works."""
+    if outside.look(run_dir).status in ("preparing", "running"):
+        return f"the run still works; look at it with `{watch_command(run_dir)}`"
+    return f"finish the run with `{resume_command(run_dir)}`"
 
 
 def replay_command(run_dir: Path) -> str:
