@@ -182,6 +182,9 @@ COMMANDS = (
 )
 """In the order in which one meets them."""
 
+RUN_WORDS = {"run", "generate", "sample", "start"}
+"""Words that other programs have for what this one does without a word."""
+
 
 def named(name: str) -> Command | None:
     """The command of exactly this name."""
