@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,7 @@ def _is_seen(key: str, value: Any) -> bool:
     return not (is_of_preset(key, value) or (key.startswith(_UNSEEN) and not key.startswith(_SEEN)))
 
 
+@cache
 def _short_names() -> dict[str, str]:
     """Key -> its last part, where no other key ends so."""
     keys = [key for key, _ in config_fields()]

@@ -250,7 +250,8 @@ class WatchedSweep:
         """How a job has ended, and why."""
         if job.refused is not None:
             return f"refused: {job.refused}"
-        return job.status if job.error is None else f"{job.status}: {job.error}"
+        status = "killed" if job.status == "running" else job.status
+        return status if job.error is None else f"{status}: {job.error}"
 
     def _count(self) -> str:
         working = [run for _, run in self._working if run.goes_on]

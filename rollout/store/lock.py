@@ -9,6 +9,7 @@ import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import socket
 import struct
@@ -58,7 +59,7 @@ class Holder:
             pid=os.getpid(),
             host=socket.gethostname(),
             since=time.strftime("%F %T", time.localtime(began)),
-            began=round(began, 3),
+            began=math.floor(began * 1000) / 1000,  # never later than what run.json says of its session
             process=None if me is None else me.started,
             pids=_namespace(),
         )

@@ -16,6 +16,9 @@ from rollout.tracking.metrics import Point
 Lines = Iterator[tuple[str, str]]
 """What something is, and what there is to say of it."""
 
+_OF_SESSION = ("running", "silent")
+"""How a run is whose newest session has not ended."""
+
 _MOST_ERRORS = 3
 _MOST_REPLICAS = 16  # whose rates a line has room for
 _QUIET_SECONDS = 60.0  # of a run that writes nothing: worth a word
@@ -39,7 +42,7 @@ class Look:
     def num_done(self) -> int:
         """Samples that are done, durable or not; one that failed is done as long as the session goes on that tried."""
         done = self.durable.num_done
-        return max(done, self.point.samples_done) if self.point and self.seen.goes_on else done
+        return max(done, self.point.samples_done) if self.point and self.seen.status in _OF_SESSION else done
 
     @property
     def phase(self) -> str:
