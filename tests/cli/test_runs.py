@@ -20,6 +20,8 @@ from tests.in_process import run_here
 Completed = subprocess.CompletedProcess[str]
 Made = Callable[..., Path]
 
+THROUGHPUT = {"samples": 2, "generated_tokens": 50, "output_tok_s": 12345.0, "samples_s": 1.0}
+
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -35,7 +37,7 @@ def made(finished: Path, tmp_path: Path) -> Made:
     def make(name: str, of_config: dict[str, Any] | None = None, scores: Any = None, **changes: Any) -> Path:
         folder = tmp_path / "outputs" / name
         folder.mkdir(parents=True)
-        record = json.loads((finished / "run.json").read_text()) | changes
+        record = json.loads((finished / "run.json").read_text()) | {"throughput": THROUGHPUT} | changes
         for key, value in (of_config or {}).items():
             group, _, last = key.partition(".")
             record["config"][group][last] = value
@@ -84,10 +86,10 @@ def test_the_table_has_two_lines_for_each_the_newest_last(three: Path) -> None:
     assert result.stderr == ""
     lines = [re.sub(" +", " ", line).strip() for line in result.stdout.splitlines()]
     assert lines[0] == "started status model rows samples tok/s score"
-    assert re.fullmatch(r"2020-11-01 done Qwen3-8B 1,200 1.2M \S+ 0.500 \[0.40, 0.60\]", lines[1])
+    assert re.fullmatch(r"2020-11-01 done Qwen3-8B 1,200 1.2M 12,345 0.500 \[0.40, 0.60\]", lines[1])
     assert lines[2] == "outputs/2026/first data.path=a.parquet n_samples=1 temperature=0.7 limit=2"
-    assert re.fullmatch(r"2020-11-02 failed step-500 2 2 \S+ 0.250", lines[3])
-    assert re.fullmatch(r"2020-11-03 killed SmolLM2-135M-Instruct - - - -", lines[5])
+    assert re.fullmatch(r"2020-11-02 failed step-500 2 2 12,345 0.250", lines[3])
+    assert re.fullmatch(r"2020-11-03 killed SmolLM2-135M-In… - - - -", lines[5])
     assert lines[6] == "outputs/2026/second n_samples=1 limit=2"
 
 
@@ -207,7 +209,7 @@ def sweep(made: Made, tmp_path: Path) -> Path:
 
 def test_a_sweep_is_one_line_with_what_was_swept_first(sweep: Path) -> None:
     _, first, second = (re.sub(" +", " ", line).strip() for line in runs(sweep).stdout.splitlines())
-    assert re.fullmatch(r"2020-11-10 failed 2/3 SmolLM2-135M-Ins… 4 4 \S+ 0.200 to 0.400", first)
+    assert re.fullmatch(r"2020-11-10 failed 2/3 SmolLM2-135M-Ins… 4 4 12,345 0.200 to 0.400", first)
     assert second == "outputs/sweep temperature=0.3,0.7 n_samples=1 top_p=1.0 limit=2"
     (one,) = as_json(sweep)
     assert (one["kind"], one["jobs_done"], one["jobs_begun"], one["score"]) == ("sweep", 2, 3, None)
