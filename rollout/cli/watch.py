@@ -97,7 +97,7 @@ def _live(console: Console) -> Iterator[Callable[[Watched], None]]:
 
         def show(watched: Watched) -> None:
             grid = Grid.grid(padding=(0, 1))
-            grid.add_column(style="bold", no_wrap=True)
+            grid.add_column(style="bold", width=9)
             grid.add_column(no_wrap=True, overflow="ellipsis")
             for name, said in watched.describe():
                 grid.add_row(name, Text(said))

@@ -64,7 +64,7 @@ class Look:
 def describe(look: Look) -> Lines:
     """All that there is to say of a run, line by line."""
     yield "run", short(look.run_dir)
-    yield "status", _status(look)
+    yield from _status(look)
     record = look.seen.record
     if record is not None:
         sampling = record.config.sampling
@@ -89,23 +89,22 @@ def progress_line(look: Look) -> str:
     return "  ".join(parts)
 
 
-def _status(look: Look) -> str:
-    seen, record = look.seen, look.seen.record
-    if not seen.goes_on:
-        return f"{seen.status}{_why(seen)}"
-    who = f", {seen.holder}" if seen.holder else ""
-    quiet = seconds_since_written(look.run_dir)
-    for_long = f"; nothing was written for {duration(quiet)}" if quiet > _QUIET_SECONDS else ""
-    if seen.status == "running" and record is not None:
-        sampled = f" for {duration(look.point.elapsed_seconds + look.now - look.point.time)}" if look.point else ""
-        return f"running: {look.phase}{sampled if look.phase == 'sampling' else ''}{who}{for_long}"
-    return f"{seen.status}{who}{for_long}"
-
-
-def _why(seen: Seen) -> str:
+def _status(look: Look) -> Lines:
+    seen, point = look.seen, look.point
     if seen.status == "killed":
-        return f": {seen.holder} has ended without a word" if seen.holder else ""
-    return f": {seen.record.error}" if seen.record is not None and seen.record.error else ""
+        yield "status", "killed: its process has ended without a word"
+    elif not seen.goes_on:
+        why = f": {seen.record.error}" if seen.record is not None and seen.record.error else ""
+        yield "status", f"{seen.status}{why}"
+    else:
+        quiet = seconds_since_written(look.run_dir)
+        for_long = f"; nothing was written for {duration(quiet)}" if quiet > _QUIET_SECONDS else ""
+        doing = f"running: {look.phase}" if seen.status == "running" else seen.status
+        if look.phase == "sampling" and point is not None:
+            doing += f" for {duration(point.elapsed_seconds + look.now - point.time)}"
+        yield "status", f"{doing}{for_long}"
+    if seen.holder is not None and (seen.goes_on or seen.status == "killed"):
+        yield "process", f"{seen.holder.pid} on {seen.holder.host} since {seen.holder.since}"
 
 
 def _share_done(look: Look) -> str:
