@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rollout.config import RunConfig
 from rollout.data.prompts import open_input
@@ -13,7 +14,7 @@ from rollout.data.row_sampling import sample_counts
 from rollout.data.tables import Table
 from rollout.errors import UserError
 from rollout.files import short
-from rollout.postprocess.analyze import analysis_of
+from rollout.postprocess.analyze import analyze
 from rollout.postprocess.durable import Durable, durable_source
 from rollout.postprocess.report import write_report
 from rollout.postprocess.score import with_scores
@@ -147,8 +148,8 @@ class WatchedRun:
 
 
 def _write(path: Path, work: Work, title: str) -> None:
-    score = work.config.score
-    analysis = analysis_of(work.source, work.config.analyze.by, score.pass_score)
+    with TemporaryDirectory() as folder:  # for analysis.json, which is in the page
+        analysis = analyze(work.source, Path(folder), work.config.analyze, work.config.score)
     write_report(path, work, dataclasses.asdict(analysis), title)
 
 

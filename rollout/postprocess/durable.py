@@ -24,6 +24,7 @@ from rollout.store.journal import parts, read_part
 
 _COLUMNS = ["row_id", "sample_idx", "error", "finish_reason", "num_generated_tokens"]
 _INDEX_BITS = 24  # of a sample's key; the others are for its row
+_PARTS = 64  # that are taken in at a time
 _NOTHING = " "  # the name of a column that is not asked for
 
 Keys = npt.NDArray[np.int64]
@@ -53,16 +54,19 @@ class Durable:
         there = parts(self.run_dir)
         if not set(self.parts) <= set(there):  # somebody has deleted some
             self._forget()
-        self.damaged, found = {}, list[pa.Table]()
-        for path in sorted(set(there) - set(self.parts)):
+        self.damaged, new = {}, sorted(set(there) - set(self.parts))
+        for start in range(0, len(new), _PARTS):
+            if tables := list(self._read(new[start : start + _PARTS])):
+                self._add(pa.concat_tables(tables))
+        self.parts.sort()
+
+    def _read(self, paths: list[Path]) -> Iterator[pa.Table]:
+        for path in paths:
             try:
-                found.append(read_part(path, _COLUMNS))
+                yield read_part(path, _COLUMNS)
                 self.parts.append(path)
             except UserError as error:  # looked at again the next time
                 self.damaged[path] = str(error)
-        if found:
-            self.parts.sort()
-            self._add(pa.concat_tables(found))
 
     @property
     def num_done(self) -> int:

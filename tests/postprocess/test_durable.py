@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rollout.config import RunConfig
+from rollout.config import AnalyzeConfig, RunConfig, ScoreConfig
 from rollout.data.prompts import open_input
 from rollout.data.row_sampling import SampleCounts
 from rollout.data.tables import Table
-from rollout.postprocess.analyze import analysis_of
+from rollout.postprocess.analyze import analyze
 from rollout.postprocess.durable import Durable, durable_source
 from rollout.postprocess.source import open_source
 from rollout.records import Sample
@@ -92,7 +92,8 @@ def test_of_a_whole_journal_the_analysis_is_that_of_the_result(tmp_path: Path) -
     source = durable_source(seen(tmp_path / "run"), RunConfig(), table, SampleCounts.equal(ROWS, N_SAMPLES))
     result = open_source(finalized(tmp_path / "run", table, N_SAMPLES))
     assert source.schema == result.schema
-    assert analysis_of(source, None, 1.0) == analysis_of(result, None, 1.0)
+    found = [analyze(one, tmp_path, AnalyzeConfig(), ScoreConfig()) for one in (source, result)]
+    assert found[0] == found[1]
 
 
 def test_the_columns_that_only_some_runs_have_are_there(tmp_path: Path) -> None:
