@@ -97,7 +97,8 @@ def _execute(run: RunConfig, table: Table, run_dir: Path, asked: Asked, digest_n
             stop_on_signal(ends_process=not asked.is_call) as stop,
             screen(run_dir / LOG) as console,
             disk_full_explained(
-                short(run_dir), f"what was written is complete. Free some space, then `{resume_command(run_dir)}`"
+                short(run_dir),
+                lambda: f"what was written is complete. Free some space, then `{resume_command(run_dir)}`",
             ),
             nullcontext() if asked.is_call else _interruption_explained(run_dir, console),
             run_record.recorded(

@@ -91,8 +91,9 @@ def _order(column: str) -> Callable[[Listed], Any]:
     """What to sort by: of a sweep its best score, and what is not known is least."""
 
     def value(one: Listed) -> Any:
-        found = one.scores[-1] if column == "score" and isinstance(one, ListedSweep) and one.scores else None
-        found = getattr(one, column) if found is None else found
+        found: Any = getattr(one, column)
+        if column == "score" and isinstance(one, ListedSweep) and one.scores:
+            found = one.scores[-1]
         found = str(found) if isinstance(found, Path) else found
         return (found is not None, found if found is not None else 0)
 

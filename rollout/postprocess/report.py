@@ -36,6 +36,8 @@ _FACTS = {
     "input": "data.path",
     "device": "hardware.device",
 }
+_PROGRAMS = ("-m", "-c", "-")
+"""The options of Python behind which the program comes: a module, its text, or standard input."""
 _SELDOM = {"data.sampling_key"}
 """Of these facts, those that only some runs have."""
 
@@ -112,16 +114,19 @@ def _replica(engine: ReplicaRecord) -> Replica:
 def typed_command(command: list[str]) -> str:
     """The command as it was typed, without the folders of Python and of the package.
 
-    `command` is what Python was started with: `-m` and a module, or a script, which may be a module's file.
+    `command` is what Python was started with: `-m` and a module, or a script, which may be a module's file; a program
+    that calls us may be another script, or typed into Python.
     """
     _, *words = command
-    while words[0] in ("-X", "-W") or (words[0].startswith("-") and words[0] != "-m"):
+    while words and words[0].startswith("-") and words[0] not in _PROGRAMS:
         words = words[2 if words[0] in ("-X", "-W") else 1 :]  # Python's own options
-    script, *arguments = words
-    if script == "-m":
-        return shlex.join(["python", script, *arguments])
-    module = "rollout" if Path(script).stem in ("__main__", "rollout") else f"rollout.{Path(script).stem}"
-    return shlex.join(["python", "-m", module, *arguments])
+    if not words or words[0] in _PROGRAMS:
+        return shlex.join(["python", *words])
+    script, arguments = Path(words[0]), words[1:]
+    if script.stem in ("__main__", "rollout"):
+        return shlex.join(["python", "-m", "rollout", *arguments])
+    is_ours = script.parent.name == "rollout"
+    return shlex.join(["python", *(["-m", f"rollout.{script.stem}"] if is_ours else [str(script)]), *arguments])
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:

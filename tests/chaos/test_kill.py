@@ -49,6 +49,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """Its input has equal prompts, bad rows and refused rows."""
     folder = tmp_path_factory.mktemp("chaos")
     write_mixed_input(folder / "input.parquet", ROWS)
+    run_command("--version", cwd=folder)  # the first command waits for what the others share
     began = time.monotonic()
     result = run_command(*RUN, "hydra.run.dir=undisturbed", cwd=folder)
     assert result.returncode == 0, result.stderr

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -245,7 +245,7 @@ def test_without_a_terminal_there_is_a_line_when_something_changes(
 ) -> None:
     """Here: it samples, then it writes its result, then it is done."""
     run_dir = working / "run"
-    events = iter(
+    events: Iterator[Callable[[], None]] = iter(
         [
             lambda: None,
             lambda: measured(run_dir, samples_total=12, samples_done=12),

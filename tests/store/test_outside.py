@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -165,8 +165,13 @@ def test_a_session_that_ends_while_it_is_looked_at_was_not_killed(
 
 def test_a_session_that_begins_while_it_is_looked_at_goes_on(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     say(run_dir, status="running", ended=None)
-    answers: list[Callable[[], bool]] = [lambda: running(run_dir) is not None, lambda: True]
-    monkeypatch.setattr(outside, "is_held", lambda _: answers.pop(0)())
+    answers = [False, True]
+
+    def free_because_it_has_not_begun(folder: Path) -> bool:
+        running(folder)
+        return answers.pop(0)
+
+    monkeypatch.setattr(outside, "is_held", free_because_it_has_not_begun)
     assert status(run_dir) == "running"
 
 
