@@ -25,6 +25,6 @@ for _module in pkgutil.walk_packages(rollout.__path__, "rollout."):
         import_module(_module.name)
 for _name in LATER:
     import_module(_name)
-os.fsync = lambda _: None  # as in conftest.py
+os.fsync = lambda fd: None  # as in conftest.py
 Plugins.instance()  # imports those that are installed
 gc.freeze()  # a collection would write to all the memory that the forks share
