@@ -24,7 +24,8 @@ from rollout.store.layout import CSV, HTML, OUTPUT, SCORES
 from rollout.store.lock import holder_of
 from rollout.store.outside import SILENT_SECONDS, look, seconds_since_written
 from rollout.store.run_record import RunRecord, Throughput
-from rollout.sweep.notes import JobRecord, jobs_in, num_jobs, run_dir_of
+from rollout.sweep.notes import JobRecord, is_sweep, jobs_in, num_jobs, run_dir_of
+from rollout.terminal.text import watch_command
 from rollout.terminal.watch import Lines, Look, describe, progress_line
 from rollout.tracking.metrics import Point, newest_point
 
@@ -73,7 +74,9 @@ class WatchedRun:
 
     def describe(self) -> Lines:
         """All there is to say of it."""
-        return describe(self.seen)
+        yield from describe(self.seen)
+        if is_sweep(sweep := self.run_dir.absolute().parent):
+            yield "sweep", watch_command(sweep)
 
     def progress_line(self) -> str:
         """How far it is."""
@@ -240,7 +243,7 @@ class WatchedSweep:
             yield "job", f"{job.title()}: {self._how(job)}"
         for job, run in self._working if self.goes_on else ():
             yield "job", job.title()
-            yield from run.describe()
+            yield from describe(run.seen)
         if self.is_well and not self.goes_on:
             yield "results", f"{short(self.sweep_dir / HTML)}, {CSV}"
         elif not self.goes_on:

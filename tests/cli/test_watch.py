@@ -324,6 +324,11 @@ def test_a_sweep_that_has_ended_names_the_jobs_that_are_not_done(killed: Path) -
     assert run_here("watch", "sweep", cwd=killed).returncode == 0
 
 
+def test_a_job_says_how_to_look_at_its_sweep(here: Path) -> None:
+    sweep(here, "done")
+    assert run_here("watch", "sweep/0", cwd=here).stdout.endswith("sweep     python -m rollout watch sweep\n")
+
+
 def test_a_report_of_a_sweep_is_its_own_page(here: Path) -> None:
     sweep(here, "done")
     result = run_here("watch", "sweep", "report=true", cwd=here)
