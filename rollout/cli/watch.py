@@ -26,7 +26,7 @@ from rollout.cli.watched import WatchedRun, WatchedSweep
 from rollout.config import WatchCommand
 from rollout.config.arguments import parse
 from rollout.errors import UserError
-from rollout.files import same_file, short, user_path
+from rollout.files import short, user_path
 from rollout.process.signals import stop_on_signal
 from rollout.store import run_record
 from rollout.sweep.notes import is_sweep
@@ -136,7 +136,7 @@ def _reports(keys: WatchCommand, watched: WatchedRun) -> Callable[[], None]:
             raise UserError(f"output={keys.output}: is the name of the report; add report=true")
         return lambda: None
     path = user_path(keys.output) if keys.output is not None else Path(_name(watched.run_dir))
-    if problems := list(output_problems("output", path, (".html",), _reads(watched.run_dir), keys.overwrite)):
+    if problems := list(output_problems("output", path, (".html",), lambda _: False, keys.overwrite)):
         raise UserError(*problems)
     due, written = 0.0, None
 
@@ -159,7 +159,3 @@ def _reports(keys: WatchCommand, watched: WatchedRun) -> Callable[[], None]:
 def _name(run_dir: Path) -> str:
     """Of a report of this run: a job's folder has no name of its own."""
     return f"{'-'.join(run_dir.absolute().parts[-2:])}.html"
-
-
-def _reads(run_dir: Path) -> Callable[[Path], bool]:
-    return lambda path: any(same_file(path, file) for file in run_dir.glob("*.html") if file.name != path.name)
