@@ -29,7 +29,10 @@ _OF_OPTIONS = {
     **dict.fromkeys(("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
 }
 _FOLDER_OPTIONS = ("--config-dir", "-cd")
-_PATHS = {"path", "file", "input", "output", "dropped", "tokenizer", "chat_template", "lora", "run_dir", "output_dir"}
+_PATHS = {
+    *("path", "file", "folder", "input", "output", "output_dir", "run", "run_dir"),
+    *("chat_template", "dropped", "lora", "tokenizer"),
+}
 """The last parts of keys whose values are paths."""
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
 _LATEST = "latest"
