@@ -4,7 +4,7 @@ import errno
 import json
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,17 @@ def partial_of(path: Path) -> Path:
 
 
 @contextmanager
-def disk_full_explained(where: str, cure: str) -> Iterator[None]:
-    """Raise UserError when the body cannot write what `where` names for lack of space."""
+def disk_full_explained(where: str, cure: str | Callable[[], str]) -> Iterator[None]:
+    """Raise UserError when the body cannot write what `where` names for lack of space. A `cure` that takes time to say
+    is asked for only then.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in DISK_FULL:
             raise
-        raise UserError(f"{where}: the disk is full ({error.strerror or error}); {cure}") from error
+        said = cure if isinstance(cure, str) else cure()
+        raise UserError(f"{where}: the disk is full ({error.strerror or error}); {said}") from error
 
 
 def same_file(one: Path, other: Path) -> bool:

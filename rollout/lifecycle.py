@@ -97,7 +97,8 @@ def _execute(run: RunConfig, table: Table, run_dir: Path, asked: Asked, digest_n
             stop_on_signal(ends_process=not asked.is_call) as stop,
             screen(run_dir / LOG) as console,
             disk_full_explained(
-                short(run_dir), f"what was written is complete. Free some space, then `{resume_command(run_dir)}`"
+                short(run_dir),
+                lambda: f"what was written is complete. Free some space, then `{resume_command(run_dir)}`",
             ),
             nullcontext() if asked.is_call else _interruption_explained(run_dir, console),
             run_record.recorded(
@@ -151,7 +152,7 @@ def _log_beginning(session: Session) -> None:
 
 def _generate(session: Session) -> None:
     done = finished(session.run_dir, session.counts)
-    if done.num_done:
+    if done.num_done or session.record.sessions:
         log.info("%s of %s samples exist already", f"{done.num_done:,}", f"{session.counts.total:,}")
     if done.num_owed:
         generation = generate_on_replicas if devices.is_distributed(session.run.hardware) else generate_owed

@@ -5,6 +5,7 @@ need.
 """
 
 import gc
+import os
 import pkgutil
 from importlib import import_module
 
@@ -31,5 +32,6 @@ for _module in pkgutil.walk_packages(rollout.__path__, "rollout."):
         import_module(_module.name)
 for _name in LATER:
     import_module(_name)
+os.fsync = lambda fd: None  # as in conftest.py
 Plugins.instance()  # imports those that are installed
 gc.freeze()  # a collection would write to all the memory that the forks share

@@ -74,7 +74,7 @@ def test_a_signal_stops_in_order_and_the_rest_comes_with_resume(
     before = journal(folder)
     assert 0 < len(before) < 2000
 
-    assert resume("run", cwd=folder).returncode == 0
+    assert f" {len(before):,} of 2,000 samples exist already" in resume("run", cwd=folder).stdout
     after = journal(folder)
     assert len(after) == 2000  # nothing twice: what was there was not generated again
     assert not after.duplicated(["row_id", "sample_idx"]).any()
@@ -116,7 +116,7 @@ def test_a_finished_run_owes_nothing_and_says_so_without_loading_anything(folder
 def test_more_samples_are_added_and_those_there_stay_as_they_are(folder: Path) -> None:
     assert start(folder, "sampling.n_samples=4").returncode == 0
     four = pq.read_table(folder / "run/rollouts.parquet").to_pylist()
-    assert resume("run", "sampling.n_samples=16", cwd=folder).returncode == 0
+    assert " 1,600 of 6,400 samples exist already" in resume("run", "sampling.n_samples=16", cwd=folder).stdout
     sixteen = pq.read_table(folder / "run/rollouts.parquet").to_pylist()
     assert [row["responses"][:4] for row in sixteen] == [row["responses"] for row in four]
     assert {len(row["responses"]) for row in sixteen} == {16}
@@ -141,7 +141,9 @@ def test_failed_samples_are_owed_again(folder: Path) -> None:
     arguments = ["data.max_error_fraction=1", "engine.echo.refuse_word=refuseme", "sampling.n_samples=2"]
     assert start(folder, *arguments).returncode == 0
     assert pd.read_parquet(folder / "run/rollouts.parquet")["error"].tolist()[0] == "refused: refuseme"
-    assert resume("run", "engine.echo.refuse_word=null", cwd=folder).returncode == 0
+    again = resume("run", "engine.echo.refuse_word=null", cwd=folder)
+    assert again.returncode == 0
+    assert " 2 of 4 samples exist already" in again.stdout
     rows = pd.read_parquet(folder / "run/rollouts.parquet")
     assert rows["error"].isna().all()
     assert len(journal(folder)) == 4 + 2

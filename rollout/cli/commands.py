@@ -12,7 +12,9 @@ from rollout.config import (
     FlattenCommand,
     PrepareConfig,
     RunConfig,
+    RunsCommand,
     ScoreCommand,
+    WatchCommand,
 )
 
 
@@ -35,6 +37,12 @@ class Command:
     """The dataclass with its keys: RunConfig where it takes the overrides of a run, None where it has no key or few."""
     paths: tuple[str, ...] = ()
     """Those of the keys that words without a key stand for, in their order."""
+
+    @property
+    def places(self) -> list[str]:
+        """The words of `arguments` that stand for something of the user's, in their order."""
+        words = (word.strip("[]") for word in self.arguments.split())
+        return [word for word in words if word.isalpha() and word.isupper()]
 
     def run(self, arguments: list[str]) -> None:
         """Do it; exits with the code of the command."""
@@ -135,6 +143,24 @@ COMMANDS = (
         keys=RunConfig,
     ),
     Command(
+        "watch",
+        "RUN [once=true] [report=true] [key=value ...]",
+        "look at a run or a sweep while it works, from anywhere and without touching it",
+        "watch latest",
+        "rollout.cli.watch:watch",
+        keys=WatchCommand,
+        paths=("run",),
+    ),
+    Command(
+        "runs",
+        "[FOLDER] [sort=score] [last=20] [status=done] [key=value ...]",
+        "list runs and sweeps: when, how they ended, what differs, how fast, scores",
+        "runs last=20",
+        "rollout.cli.runs:runs",
+        keys=RunsCommand,
+        paths=("folder",),
+    ),
+    Command(
         "replay",
         "RUN [overrides]",
         "repeat a run in a new folder",
@@ -165,6 +191,9 @@ COMMANDS = (
     ),
 )
 """In the order in which one meets them."""
+
+RUN_WORDS = {"run", "generate", "sample", "start"}
+"""Words that other programs have for what this one does without a word."""
 
 
 def named(name: str) -> Command | None:

@@ -29,7 +29,10 @@ _OF_OPTIONS = {
     **dict.fromkeys(("--info", "-i"), ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")),
 }
 _FOLDER_OPTIONS = ("--config-dir", "-cd")
-_PATHS = {"path", "file", "input", "output", "dropped", "tokenizer", "chat_template", "lora", "run_dir", "output_dir"}
+_PATHS = {
+    *("path", "file", "folder", "input", "output", "output_dir", "run", "run_dir"),
+    *("chat_template", "dropped", "lora", "tokenizer"),
+}
 """The last parts of keys whose values are paths."""
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
 _LATEST = "latest"
@@ -152,8 +155,8 @@ def _of_command(command: Command, words: list[str], word: str) -> Iterator[str]:
 
 def _place(command: Command, bare: list[str]) -> str | None:
     """What the next word without a key is, in the words of the command's arguments; None where there is none left."""
-    places = [place for place in command.arguments.split() if place.isalpha() and place.isupper()]
-    if "FOLDER" in places:  # as many of them as one likes
+    places = command.places
+    if places[:1] == ["FOLDER"] and command.keys is None:  # as many of them as one likes
         return "FOLDER"
     if "MORE" in command.arguments:  # the same
         return "IN"

@@ -52,11 +52,15 @@ class FileConfigSource(file_config_source.FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         """As Hydra has it."""
-        result = super().load_config(config_path)
-        group = str(PurePosixPath(config_path).parent).replace("/", ".").strip(".")
-        package = result.header["package"] or group
-        kind = type_of({"_global_": "", "_group_": group}.get(package, package))
         path = Path(self.path) / self._normalize_file_name(config_path)
-        values = yaml_texts.load(path.read_text(encoding="utf-8"), kind, get_yaml_loader())
-        result.config = OmegaConf.create(values or {})
-        return result
+        if not path.exists():
+            return super().load_config(config_path)  # which says so
+        text = path.read_text(encoding="utf-8")
+        header = self._get_header_dict(text)
+        group = str(PurePosixPath(config_path).parent).replace("/", ".").strip(".")
+        package = header["package"] or group
+        kind = type_of({"_global_": "", "_group_": group}.get(package, package))
+        values = yaml_texts.load(text, kind, get_yaml_loader())
+        if not isinstance(values, dict | None):
+            return super().load_config(config_path)  # which refuses it
+        return ConfigResult(self.provider, f"{self.scheme()}://{self.path}", OmegaConf.create(values or {}), header)

@@ -199,11 +199,8 @@ def _of_command(command: Command) -> Iterator[str]:
     if command.keys is RunConfig:
         yield from ("", f"Keys: those of a run ({program()} help {ALL})")
     elif command.keys is not None:
-        places = ", ".join(
-            f"{place} is {key}"
-            for place, key in zip(("IN", "OUT"), command.paths, strict=False)
-            if place in command.arguments.split()
-        )
+        named = command.places if len(command.places) <= len(command.paths) else []  # else a key takes several
+        places = ", ".join(f"{place} is {key}" for place, key in zip(named, command.paths, strict=False))
         yield from ("", "Keys, as KEY=VALUE" + (f" ({places})" if places else ""))
         yield from columns((key.name, _with_default(key)) for key in _own_keys(command))
     yield from ("", "Example", *_shell_line(command.example, indent=2))

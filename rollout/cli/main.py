@@ -9,7 +9,7 @@ from pathlib import Path
 
 import rollout
 from rollout.cli.arguments import asks_for_help
-from rollout.cli.commands import COMMANDS, named
+from rollout.cli.commands import COMMANDS, RUN_WORDS, named
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.errors import UserError, nearest
 
@@ -40,7 +40,7 @@ def _do(arguments: list[str]) -> None:
         from rollout.cli.completion import complete
 
         complete([word for word in arguments if word not in _COMPLETION])
-    elif arguments and (meant := nearest(arguments[0], [command.name for command in COMMANDS])):
+    elif arguments[0] not in RUN_WORDS and (meant := nearest(arguments[0], [command.name for command in COMMANDS])):
         raise UserError(f"{arguments[0]}: no such command, did you mean {' or '.join(meant)}?")
     else:
         _leave_pandas_out()

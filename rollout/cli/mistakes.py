@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from rollout.cli.commands import RUN_WORDS
 from rollout.cli.hydra_errors import explain, unknown_key
 from rollout.cli.synonyms import meant, nearly_meant
 from rollout.config import STEPS
@@ -32,9 +33,6 @@ _ELSEWHERE = {
     "config": "a file of values is a preset: --config-dir FOLDER experiment=NAME takes FOLDER/experiment/NAME.yaml",
 }
 """What is done otherwise than with a key."""
-
-_RUN = {"run", "generate", "sample", "start"}
-"""Words that other programs have for what this one does without a word."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def _of_option(unit: list[str]) -> Mistake | None:
 
 
 def _of_bare(word: str) -> Mistake:
-    if word in _RUN:
+    if word in RUN_WORDS:
         return Mistake(f"{word}: a run has no word of its own; leave it out: rollout data.path=input.parquet ...", "")
     cure = meant(word, None)
     if cure is None and (word.endswith(_INPUTS) or Path(word).is_file()):

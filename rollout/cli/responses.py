@@ -29,7 +29,7 @@ from rollout.postprocess.writing import suffixes
 from rollout.process.signals import stop_on_signal
 from rollout.store import run_record
 from rollout.store.layout import MERGED, OUTPUT, SCORES
-from rollout.terminal.text import resume_command
+from rollout.terminal.text import how_to_finish
 
 _GROUPS = re.compile(r"(?<![\w./-])(?:postprocess\.(?:score|filter|analyze|export)|data)\.(?=[a-z_]+\b)")
 """What stands before a key in the config of a run."""
@@ -142,7 +142,7 @@ def open_responses(path: Path, key: str = "input", scored: bool = True) -> Opene
         return Opened(source if scored else without_scores(source), None)
     if not (path / OUTPUT).exists():
         run_record.read(path)  # which says what a folder is that is none of a run
-        raise UserError(f"{key}={path}: has no {OUTPUT} yet; finish the run with `{resume_command(path)}`")
+        raise UserError(f"{key}={path}: has no {OUTPUT} yet; {how_to_finish(path)}")
     source, scores = open_source(path / OUTPUT, key), path / SCORES
     return Opened(with_scores(source, scores) if scored and scores.exists() else source, config_of(path))
 

@@ -8,7 +8,9 @@ from rollout.config.commands import (
     FilterCommand,
     FlattenCommand,
     PrepareConfig,
+    RunsCommand,
     ScoreCommand,
+    WatchCommand,
 )
 from rollout.config.echo import EchoConfig
 from rollout.config.sampling import RepetitionDetectionConfig, SamplingConfig, StructuredOutputsConfig
@@ -55,6 +57,7 @@ __all__ = [
     "RepetitionDetectionConfig",
     "ReportConfig",
     "RunConfig",
+    "RunsCommand",
     "SamplingConfig",
     "ScoreCommand",
     "ScoreConfig",
@@ -62,4 +65,5 @@ __all__ = [
     "StructuredOutputsConfig",
     "SweepConfig",
     "TrackingConfig",
+    "WatchCommand",
 ]

@@ -103,7 +103,7 @@ def _place(
         yield from _take(values, fields[name], word)
     if too_many := left[len(free) :]:
         more = f" and {len(too_many) - 3} more" if len(too_many) > 3 else ""
-        wanted = " and ".join({"input": "IN", "output": "OUT"}.get(name, f"{name}=") for name in paths)
+        wanted = " and ".join({"input": "IN", "output": "OUT"}.get(name, name.upper()) for name in paths)
         cure = "put a pattern in quotes" if "pattern" in fields[paths[0]].metadata else "leave out what is too much"
         yield f"{', '.join(too_many[:3])}{more}: more paths than {wanted}; {cure}"
 

@@ -8,6 +8,12 @@ from rollout.config.schema import ExportFormat, FilterConfig, ScoreConfig
 
 _ESCAPES = {"escapes": True}
 
+STATUSES = ("preparing", "running", "silent", "done", "interrupted", "failed", "killed")
+"""How a run may be, seen from outside."""
+
+RUN_COLUMNS = ("started", "status", "model", "rows", "samples", "tok_s", "score", "folder")
+"""What a list of runs may be sorted by."""
+
 
 @dataclass(kw_only=True)
 class FileCommand:
@@ -104,6 +110,49 @@ class CompareCommand:
     `scores`."""
     rows: int = field(default=50, metadata={"ge": 0})
     """The rows that differ most, to be read side by side in compare.html."""
+
+
+@dataclass(kw_only=True)
+class WatchCommand:
+    """`rollout watch`: a run from outside, while it works or after it was killed."""
+
+    run: str
+    """The folder of a run or of a sweep, or `latest`: the run that started last."""
+    once: bool = False
+    """Look once and end, instead of looking until the run ends."""
+    every: float = field(default=2.0, metadata={"ge": 0.1})
+    """Seconds between two looks."""
+    report: bool = False
+    """Write a page of what is durable: now, again at most every minute, and when the run has ended."""
+    output: str | None = None
+    """The page to write; ends in .html. null: in the folder where the command is given, named after the run."""
+    overwrite: bool = False
+    """Replace a page that exists already."""
+
+
+@dataclass(kw_only=True)
+class RunsCommand:
+    """`rollout runs`: the runs and sweeps under a folder, the newest last."""
+
+    folder: str = "outputs"
+    """Where to look, however deep. The folder of a sweep stands for its jobs."""
+    sort: str = field(default="started", metadata={"choices": RUN_COLUMNS})
+    """What decides the order; the largest is the last."""
+    last: int | None = field(default=None, metadata={"ge": 1})
+    """Only so many lines, the last ones. null: all."""
+    status: list[str] | None = field(default=None, metadata={"choices": STATUSES})
+    """Only what has one of these: `killed` has ended without a word, `silent` runs on another machine and has written
+    nothing for ten minutes, `preparing` has not begun to sample."""
+    model: str | None = None
+    """Only what has this in the name of its model."""
+    jobs: bool = False
+    """A line for each job of a sweep, instead of one for the sweep."""
+    format: str | None = field(default=None, metadata={"choices": ("table", "csv", "json")})
+    """How to show it; a table leaves out what has no room. null: by the name of the output, else a table."""
+    output: str | None = None
+    """The file to write instead of the screen; ends in .csv or .json."""
+    overwrite: bool = False
+    """Replace an output that exists already."""
 
 
 @dataclass

@@ -1,6 +1,8 @@
 """Between a composed config and the dataclasses of `schema.py`: fills them."""
 
 import re
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -11,6 +13,12 @@ from rollout.config.keys import config_fields
 
 def schema() -> DictConfig:
     """RunConfig for Hydra. The free-form dictionaries take new keys without Hydra's `+`; nothing else does."""
+    return deepcopy(_schema())
+
+
+@cache
+def _schema() -> DictConfig:
+    """The same for those who leave it as it is: making it takes as long as all else in a config."""
     root = OmegaConf.structured(RunConfig)
     for key, field in config_fields():
         if isinstance(field.value, dict):
@@ -26,7 +34,7 @@ def build(cfg: DictConfig) -> RunConfig:
     one composed here, and refuses keys added with `+`. Raises OmegaConfBaseException for an unknown key or wrong type.
     """
     plain = OmegaConf.create(literal(OmegaConf.to_container(cfg, resolve=True)))
-    run = OmegaConf.to_object(OmegaConf.merge(schema(), plain))
+    run = OmegaConf.to_object(OmegaConf.merge(_schema(), plain))
     assert isinstance(run, RunConfig)
     return run
 

@@ -134,12 +134,13 @@ def links(run_dir: Path) -> Iterator[Concern]:
             yield Concern(str(path.relative_to(run_dir)), path.readlink(), "is a link: it writes elsewhere")
 
 
-def needs_trust(run_dir: Path) -> bool:
-    """Whether a session of the run in `run_dir` is refused without trust."""
+def needs_trust(run_dir: Path, saved: RunConfig | None = None) -> bool:
+    """Whether a session of the run in `run_dir` is refused without trust. `saved` is its config, if that is known."""
     if any(links(run_dir)):
         return True
     try:
-        saved = from_values(yaml_texts.load((run_dir / CONFIG).read_text(encoding="utf-8")))
+        if saved is None:
+            saved = from_values(yaml_texts.load((run_dir / CONFIG).read_text(encoding="utf-8")))
         return any(concerns(saved))
     except (OSError, ValueError, yaml.YAMLError, OmegaConfBaseException):  # no run, or none that can be continued
         return False

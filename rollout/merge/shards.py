@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rollout.files import short
 from rollout.records import Totals
-from rollout.store import lineage
+from rollout.store import lineage, outside
 from rollout.store.digest import UNKNOWN, Digest, aligned, config_key
 from rollout.store.layout import MANIFEST, OUTPUT
 from rollout.store.lineage import Made
 from rollout.store.run_record import RunRecord, read
-from rollout.terminal.text import resume_command
+from rollout.terminal.text import how_to_finish, resume_command
 
 _NAMED = 3  # folders in one line
 
@@ -89,8 +89,9 @@ def named(shards: list[Shard]) -> str:
 
 def _unfinished(shard: Shard) -> Iterator[str]:
     command = resume_command(shard.run_dir)
-    if (status := shard.record.status) != "done":
-        yield f"{shard}: not finished, its status is {status}; wait for it, or continue it with `{command}`"
+    if shard.record.status != "done":
+        status = outside.look(shard.run_dir).status
+        yield f"{shard}: not finished, its status is {status}; {how_to_finish(shard.run_dir)}"
     elif not (shard.run_dir / OUTPUT).exists():
         yield f"{shard}: has no {OUTPUT}; write it again with `{command}`"
 

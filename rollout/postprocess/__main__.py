@@ -121,11 +121,11 @@ def _of_run(run_dir: Path, overrides: list[str], trusted: bool) -> None:
 
     from rollout.store.layout import OUTPUT
     from rollout.store.lock import locked
-    from rollout.terminal.text import resume_command
+    from rollout.terminal.text import how_to_finish
 
     run = saved_config.load(run_dir, overrides, trusted, ("postprocess",))
     if not (run_dir / OUTPUT).exists():
-        raise UserError(f"run_dir={run_dir}: has no {OUTPUT} yet; finish the run with `{resume_command(run_dir)}`")
+        raise UserError(f"run_dir={run_dir}: has no {OUTPUT} yet; {how_to_finish(run_dir)}")
     with locked(run_dir):
         _run_steps(run, run_dir / OUTPUT, run_dir, "run_dir", run_record.read(run_dir))
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from rollout.config import DataConfig, PostprocessConfig
 from rollout.data.text import as_text
 from rollout.engine.vocabulary import TokenText, token_text
 from rollout.files import short
@@ -19,7 +18,8 @@ from rollout.postprocess.sample_rows import sample_rows
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work
 from rollout.records import extras_of
-from rollout.store.layout import ANALYSIS, METRICS, REPORT
+from rollout.store.layout import ANALYSIS, REPORT
+from rollout.store.metrics import all_lines
 from rollout.store.run_record import ReplicaRecord, RunRecord
 
 _MAX_POINTS = 600
@@ -36,32 +36,38 @@ _FACTS = {
     "input": "data.path",
     "device": "hardware.device",
 }
+_PROGRAMS = ("-m", "-c", "-")
+"""The options of Python behind which the program comes: a module, its text, or standard input."""
 _SELDOM = {"data.sampling_key"}
 """Of these facts, those that only some runs have."""
 
 
-def report(
-    source: Source, output_dir: Path, config: PostprocessConfig, data: DataConfig, record: RunRecord | None
-) -> None:
-    """Write `report.html` from `source`, `analysis.json` and the `record` of the run, if one has made it."""
-    analysis = json.loads((output_dir / ANALYSIS).read_text(encoding="utf-8"))
-    lines, series = _replica_lines(_series(output_dir / METRICS))
+def report(work: Work) -> None:
+    """Write `report.html` from the responses, `analysis.json` and the record of the run, if one has made them."""
+    analysis = json.loads((work.output_dir / ANALYSIS).read_text(encoding="utf-8"))
+    title = short(work.output_dir if work.record else work.source.path)
+    write_report(work.output_dir / REPORT, work, analysis, title)
+
+
+def write_report(path: Path, work: Work, analysis: dict[str, Any], title: str) -> None:
+    """Write the page to `path`; `analysis` is what analysis.json would say of the responses of `work`."""
+    lines, series = _replica_lines(_series(work.output_dir))
     content: ReportPage = {
-        "title": short(output_dir if record else source.path),
-        "run": _run(record, output_dir) if record else None,
+        "title": title,
+        "run": _run(work.record, work.output_dir) if work.record else None,
         "series": series,
         "replica_lines": lines,
         "analysis": analysis,
         "rows": sample_rows(
-            source,
-            _spread(config.report.rows, analysis["rows"]),
-            data,
-            config.score.ground_truth,
-            text=_token_text(source, record),
+            work.source,
+            _spread(work.config.report.rows, analysis["rows"]),
+            work.data,
+            work.config.score.ground_truth,
+            text=_token_text(work.source, work.record),
         ),
         "rows_total": analysis["rows"],
     }
-    write_page(output_dir / REPORT, "report.html", content)
+    write_page(path, "report.html", content)
 
 
 def _token_text(source: Source, record: RunRecord | None) -> TokenText | None:
@@ -108,16 +114,19 @@ def _replica(engine: ReplicaRecord) -> Replica:
 def typed_command(command: list[str]) -> str:
     """The command as it was typed, without the folders of Python and of the package.
 
-    `command` is what Python was started with: `-m` and a module, or a script, which may be a module's file.
+    `command` is what Python was started with: `-m` and a module, or a script, which may be a module's file; a program
+    that calls us may be another script, or typed into Python.
     """
     _, *words = command
-    while words[0] in ("-X", "-W") or (words[0].startswith("-") and words[0] != "-m"):
+    while words and words[0].startswith("-") and words[0] not in _PROGRAMS:
         words = words[2 if words[0] in ("-X", "-W") else 1 :]  # Python's own options
-    script, *arguments = words
-    if script == "-m":
-        return shlex.join(["python", script, *arguments])
-    module = "rollout" if Path(script).stem in ("__main__", "rollout") else f"rollout.{Path(script).stem}"
-    return shlex.join(["python", "-m", module, *arguments])
+    if not words or words[0] in _PROGRAMS:
+        return shlex.join(["python", *words])
+    script, arguments = Path(words[0]), words[1:]
+    if script.stem in ("__main__", "rollout"):
+        return shlex.join(["python", "-m", "rollout", *arguments])
+    is_ours = script.parent.name == "rollout"
+    return shlex.join(["python", *(["-m", f"rollout.{script.stem}"] if is_ours else [str(script)]), *arguments])
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
@@ -131,11 +140,11 @@ def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     return found
 
 
-def _series(metrics: Path) -> list[Point]:
+def _series(run_dir: Path) -> list[Point]:
     """The whole run's points; each session's clock continues where the last one's stopped."""
     points: list[Point] = []
     before = last = 0.0
-    for point in _lines(metrics):
+    for point in all_lines(run_dir):
         if point["elapsed_seconds"] < last:
             before += last
         last = point["elapsed_seconds"]
@@ -158,16 +167,6 @@ def _replica_lines(series: list[Point]) -> tuple[list[str], list[Point]]:
     ]
 
 
-def _lines(metrics: Path) -> Iterator[dict[str, Any]]:
-    if not metrics.exists():
-        return
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:  # a killed session's last line
-            continue
-
-
 def _spread(count: int, num_rows: int) -> list[int]:
     """At most `count` positions, evenly spread over `num_rows` rows, the first and the last among them."""
     return sorted({round(position) for position in np.linspace(0, max(0, num_rows - 1), count)})
@@ -185,7 +184,7 @@ def _problems(plan: Plan) -> Iterator[str]:
 
 
 def _report(work: Work) -> Work:
-    report(work.source, work.output_dir, work.config, work.data, work.record)
+    report(work)
     return work
 
 

@@ -120,17 +120,20 @@ def _is_same(process: Process | None, member: Process) -> bool:
 
 
 def processes() -> dict[int, Process]:
-    """Process id -> what is known of it, out of /proc (see proc(5): fields 2, 3, 4 and 22 of stat)."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                name, _, rest = (entry / "stat").read_text(errors="replace").partition("(")[2].rpartition(")")
-            except OSError:  # it has ended meanwhile
-                continue
-            fields = rest.split()
-            found[int(entry.name)] = Process(name, int(fields[1]), fields[19], fields[0] in "ZX")
-    return found
+    """Process id -> what is known of it."""
+    pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
+    return {pid: found for pid in pids if (found := process(pid)) is not None}
+
+
+def process(pid: int) -> Process | None:
+    """What /proc says of one process (see proc(5): fields 2, 3, 4 and 22 of stat); None where there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:  # it has ended meanwhile
+        return None
+    name, _, rest = text.partition("(")[2].rpartition(")")
+    fields = rest.split()
+    return Process(name, int(fields[1]), fields[19], fields[0] in "ZX")
 
 
 def _watch(parent: int, killed: str) -> None:

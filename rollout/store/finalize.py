@@ -36,7 +36,7 @@ def finalize(
     Returns its totals. Raises RuntimeError when a sample is missing: only a complete journal can be merged.
     """
     schema = pa.schema([*table.schema, *rollout_fields(extras)], metadata=metadata)
-    journal = _JournalReader(run_dir, sample_schema(extras))
+    journal = JournalReader(parts(run_dir), sample_schema(extras))
     row_id, totals = table.first_row, Totals()
     with replacing(run_dir / OUTPUT) as partial, parquet_writer(partial, schema) as writer:
         for batch in table.batches():
@@ -48,7 +48,7 @@ def finalize(
 
 
 def _answered(
-    batch: pa.RecordBatch, first_row: int, journal: "_JournalReader", counts: SampleCounts, schema: pa.Schema
+    batch: pa.RecordBatch, first_row: int, journal: "JournalReader", counts: SampleCounts, schema: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     """The rows of `batch`, of which `first_row` is the first one's row_id, with their samples, a few rows at a time."""
     row_id, end = first_row, first_row + batch.num_rows
@@ -58,7 +58,7 @@ def _answered(
         samples, prompts = _without_prompts(journal.rows_below(row_id + rows.num_rows), row_id, rows.num_rows)
         samples = samples.filter(asked.asks_for(samples))
         positions = _positions(samples, asked)
-        narrow, samples = samples.schema, samples.cast(_wide(samples.schema))
+        narrow, samples = samples.schema, samples.cast(wide(samples.schema))
         num_bytes = _num_bytes(samples, positions) + (0 if prompts is None else int(sizes(prompts).sum()))
         for start, stop in _pieces(rows.num_rows, num_bytes):
             chosen = samples.take(positions[asked.places[start] : asked.places[stop]]).cast(narrow)
@@ -68,8 +68,10 @@ def _answered(
         row_id += rows.num_rows
 
 
-def _wide(schema: pa.Schema) -> pa.Schema:
-    """Arrow puts the chunks of a column together before it takes from them, and a `string` array ends at 2 GiB."""
+def wide(schema: pa.Schema) -> pa.Schema:
+    """`schema` for samples of which some are going to be taken: Arrow puts the chunks of a column together before it
+    takes from them, and a `string` array ends at 2 GiB.
+    """
     wide = {pa.string(): pa.large_string(), **{kind: pa.large_list(kind.value_type) for kind in _LISTS}}
     return pa.schema([column.with_type(wide.get(column.type, column.type)) for column in schema])
 
@@ -125,13 +127,13 @@ def _bytes_of_rows(batch: pa.RecordBatch) -> list[int]:
     return found
 
 
-class _JournalReader:
-    """Reads the journal once, in row order, a row group of a part when its first row comes up."""
+class JournalReader:
+    """Reads parts of a journal once, in row order, a row group of a part when its first row comes up."""
 
-    def __init__(self, run_dir: Path, schema: pa.Schema) -> None:
+    def __init__(self, paths: Iterable[Path], schema: pa.Schema) -> None:
         self._schema = schema
         first_rows, num_samples, num_bytes = dict[tuple[Path, int], int](), 0, 0
-        for path in parts(run_dir):
+        for path in paths:
             metadata = pq.read_metadata(path)
             num_samples += metadata.num_rows
             for number in range(metadata.num_row_groups):

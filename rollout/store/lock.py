@@ -1,27 +1,79 @@
 """One process per run folder.
 
 The lock is the kernel's (flock on `.lock`), so that it ends with the process that holds it, however that ends; the
-file's content only says who it is.
+file's content only says who it is. Whoever only looks (`is_held`) never takes it: a resume of that moment would be
+refused.
 """
 
 import errno
 import fcntl
 import json
 import logging
+import math
 import os
 import socket
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import msgspec
+
 from rollout.errors import UserError
+from rollout.files import as_argument
+from rollout.process import watchdog
 from rollout.store.layout import LOCK
 
 log = logging.getLogger(__name__)
 
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+_KERNEL_LOCKS = Path("/proc/locks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Who has taken the lock last, as it says itself; it may have ended since."""
+
+    pid: int
+    host: str
+    since: str
+    """For people: the date and time there."""
+    began: float = 0.0
+    """The same in seconds since 1970. This and the others are not there where an older version took the lock."""
+    process: str | None = None
+    """When the process was started, as `watchdog.Process` has it."""
+    pids: str | None = None
+    """The namespace in which `pid` is a process."""
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host} since {self.since}"
+
+    @classmethod
+    def here(cls) -> "Holder":
+        """Of the process that asks, from now on."""
+        began, me = time.time(), watchdog.process(os.getpid())
+        return cls(
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            since=time.strftime("%F %T", time.localtime(began)),
+            began=math.floor(began * 1000) / 1000,  # never later than what run.json says of its session
+            process=None if me is None else me.started,
+            pids=_namespace(),
+        )
+
+    @property
+    def is_neighbour(self) -> bool:
+        """Whether this process can see its process, if it is there."""
+        return self.host == socket.gethostname() and self.pids in (None, _namespace())
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether a neighbour's process is there, and not only another one with its number."""
+        found = watchdog.process(self.pid)
+        return found is not None and not found.is_dead and self.process in (None, found.started)
 
 
 @contextmanager
@@ -32,30 +84,80 @@ def locked(run_dir: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{run_dir}: in use by {_holder(run_dir)}; wait for it or stop it") from error
+            raise UserError(
+                f"{run_dir}: in use by {_holder(run_dir)}; wait for it or stop it (to look at it: `python -m rollout "
+                f"watch {as_argument(run_dir)}`)"
+            ) from error
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
                 raise
             log.warning("%s: this file system has no locks; do not start a second run here", run_dir)
         file.truncate(0)
-        json.dump({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}, file)
+        json.dump(asdict(Holder.here()), file)
         file.flush()
         yield
 
 
 def is_of_a_run(run_dir: Path) -> bool:
     """Whether a run has held `run_dir`, be it that nothing else came of it."""
-    return _read(run_dir) is not None
+    return holder_of(run_dir) is not None
+
+
+def is_held(run_dir: Path) -> bool | None:
+    """Whether a process holds `run_dir` now, found without taking the lock. None where only time can tell: the last
+    holder is on another machine whose locks are not seen here.
+    """
+    try:
+        with (run_dir / LOCK).open("rb") as file:
+            about = os.fstat(file.fileno())
+            if _conflicts(file.fileno()) or _is_listed(about):
+                return True
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    holder = holder_of(run_dir)
+    if holder is None or not holder.is_neighbour:
+        return None
+    # some file systems without a device have no locks, or list them under another number
+    return holder.is_alive and os.major(about.st_dev) == 0
+
+
+def _conflicts(descriptor: int) -> bool:
+    """Whether a lock of this whole file is taken elsewhere: NFS makes such a one of ours."""
+    asked = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
+    try:
+        found: int = struct.unpack("hhqqi4x", fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[0]
+    except OSError:
+        return False
+    return found != fcntl.F_UNLCK
+
+
+def _is_listed(file: os.stat_result) -> bool:
+    """Whether the kernel lists a lock of this file."""
+    try:
+        lines = _KERNEL_LOCKS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return False
+    name = f"{os.major(file.st_dev):02x}:{os.minor(file.st_dev):02x}:{file.st_ino}"
+    return any(line.split()[1:2] == ["FLOCK"] and f" {name} " in line for line in lines)
+
+
+def _namespace() -> str | None:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return None
 
 
 def _holder(run_dir: Path) -> str:
     """Who has the lock; it may not have written yet who it is."""
-    return _read(run_dir) or "another process"
+    return str(holder_of(run_dir) or "another process")
 
 
-def _read(run_dir: Path) -> str | None:
+def holder_of(run_dir: Path) -> Holder | None:
+    """Who has taken the lock last; None where nobody has, or it does not say."""
     try:
-        holder = json.loads((run_dir / LOCK).read_text(encoding="utf-8"))
-        return f"process {holder['pid']} on {holder['host']} since {holder['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+        return msgspec.json.decode((run_dir / LOCK).read_bytes(), type=Holder)
+    except (OSError, msgspec.MsgspecError):
         return None

@@ -24,8 +24,8 @@ from rollout.store import run_record
 from rollout.store.layout import ANALYSIS, CSV, HTML, OUTPUT, SCORES
 from rollout.store.run_record import EngineRecord, RunRecord
 from rollout.sweep import steps
-from rollout.sweep.jobs import JobRecord
 from rollout.sweep.metrics import bars_of, best_jobs, metrics_of
+from rollout.sweep.notes import JobRecord
 from rollout.sweep.steps import step_of
 
 

@@ -8,12 +8,11 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -26,28 +25,7 @@ from rollout.files import same_file, short, write_json
 from rollout.process.signals import Interrupted
 from rollout.store.layout import CSV, HTML, JOBS
 from rollout.sweep import objective
-
-
-@dataclass
-class JobRecord:
-    """What a job leaves in `jobs/`."""
-
-    num: int
-    run_dir: str
-    overrides: list[str]
-    status: str
-    """running, done, interrupted or failed."""
-    started: str
-    """ISO 8601."""
-    error: str | None = None
-    refused: str | None = None
-    """Why the newest command could not have the job as it asked for; the rest is the job that is there."""
-    asked: list[str] | None = None
-    """The overrides of that command."""
-
-    def title(self) -> str:
-        """Its number and what was asked for."""
-        return f"{self.num} ({' '.join(self.overrides if self.asked is None else self.asked)})"
+from rollout.sweep.notes import JobRecord, jobs_in, read_note
 
 
 class Sweep(Callback):
@@ -110,7 +88,7 @@ def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: 
     job = JobRecord(hydra_cfg.job.num, str(run_dir.absolute()), overrides, "running", _now())
     (sweep_dir / JOBS).mkdir(parents=True, exist_ok=True)
     path = sweep_dir / JOBS / f"{job.num}.json"
-    before = _read(path) if path.exists() else None
+    before = read_note(path) if path.exists() else None
     write_json(path, asdict(job))
     try:
         do()
@@ -185,12 +163,3 @@ def _show_table(sweep_dir: Path, path: str | None) -> None:
         show_jobs(sweep_dir, jobs_in(sweep_dir), path)
     except Exception as error:  # the jobs are done, whatever keeps them from being shown
         print(f"warning: the jobs cannot be shown: {_explained(error)}", file=sys.stderr)
-
-
-def jobs_in(sweep_dir: Path) -> list[JobRecord]:
-    """What each job of the sweep has left, in the order of their numbers."""
-    return sorted(map(_read, (sweep_dir / JOBS).glob("*.json")), key=lambda job: job.num)
-
-
-def _read(path: Path) -> JobRecord:
-    return msgspec.json.decode(path.read_bytes(), type=JobRecord)

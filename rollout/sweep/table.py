@@ -11,8 +11,8 @@ from rollout.scoring.intervals import Estimate
 from rollout.store.layout import CSV
 from rollout.sweep import objective
 from rollout.sweep.comparison import job_rows, swept
-from rollout.sweep.jobs import JobRecord
 from rollout.sweep.metrics import best_jobs, is_lower_better
+from rollout.sweep.notes import JobRecord
 from rollout.terminal.console import show_table
 from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
 

@@ -35,7 +35,9 @@ def progress_view(console: Console) -> Iterator[Callable[[Snapshot], None]]:
         task = bar.add_task("", total=None)
 
         def show(now: Snapshot) -> None:
-            bar.update(task, completed=now.samples_done, total=now.samples_total, description=_rates(now))
+            bar.update(
+                task, completed=now.samples_done, total=now.samples_total, description=rates(now, now.eta_seconds)
+            )
 
         yield show
 
@@ -46,14 +48,15 @@ def _log_lines() -> Callable[[Snapshot], None]:
     def show(now: Snapshot) -> None:
         nonlocal next_line
         if now.elapsed_seconds >= next_line:
-            log.info("%d/%d samples  %s", now.samples_done, now.samples_total, _rates(now))
+            log.info("%d/%d samples  %s", now.samples_done, now.samples_total, rates(now, now.eta_seconds))
             next_line = now.elapsed_seconds + max(10.0, 0.1 * now.elapsed_seconds)  # fewer as a run gets longer
 
     return show
 
 
-def _rates(now: Snapshot) -> str:
-    eta = "?" if now.eta_seconds is None else duration(now.eta_seconds)
+def rates(now: Snapshot, eta_seconds: float | None) -> str:
+    """How fast it is, and how long it is going to take."""
+    eta = "?" if eta_seconds is None else duration(eta_seconds)
     failed = f"  {now.samples_failed} failed" if now.samples_failed else ""
     return f"{now.output_tok_s_now:,.0f} tok/s now, {now.output_tok_s:,.0f} overall  ETA {eta}{failed}"
 

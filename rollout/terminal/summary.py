@@ -43,7 +43,7 @@ def show_summary(
         console.print(Text(f"output:  {short(elsewhere)}"), soft_wrap=True)
     if (run_dir / REPORT).exists():
         console.print(Text(f"report:  {short(run_dir / REPORT)}"), soft_wrap=True)
-    console.print(Text(f"repeat:  {replay_command(run_dir)}"), soft_wrap=True)
+    console.print(Text(f"repeat:  {replay_command(run_dir, record.config)}"), soft_wrap=True)
 
 
 def show_totals(console: Console, run_dir: Path, record: RunRecord, analysis: Analysis | None) -> None:

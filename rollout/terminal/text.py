@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from rollout.config import trust
+from rollout.config import RunConfig, trust
 from rollout.files import as_argument
+from rollout.store import outside
 
 
 def duration(seconds: float) -> str:
@@ -19,9 +20,21 @@ def resume_command(run_dir: Path) -> str:
     return f"python -m rollout resume {_folder(run_dir)}"
 
 
-def replay_command(run_dir: Path) -> str:
-    """What to type to repeat the run in `run_dir` in a new folder."""
-    return f"python -m rollout replay {_folder(run_dir)}"
+def watch_command(run_dir: Path) -> str:
+    """What to type to look at the run in `run_dir` while it works."""
+    return f"python -m rollout watch {as_argument(run_dir)}"
+
+
+def how_to_finish(run_dir: Path) -> str:
+    """What to do about a run that has no result yet: wait, if it still works."""
+    if outside.look(run_dir).status in ("preparing", "running"):
+        return f"the run still works; look at it with `{watch_command(run_dir)}`"
+    return f"finish the run with `{resume_command(run_dir)}`"
+
+
+def replay_command(run_dir: Path, run: RunConfig) -> str:
+    """What to type to repeat the run in `run_dir`, whose config is `run`, in a new folder."""
+    return f"python -m rollout replay {_folder(run_dir, run)}"
 
 
 def postprocess_command(run_dir: Path) -> str:
@@ -29,6 +42,8 @@ def postprocess_command(run_dir: Path) -> str:
     return f"python -m rollout.postprocess run_dir={_folder(run_dir)}"
 
 
-def _folder(run_dir: Path) -> str:
-    """As an argument, with `trust=true` behind it where the run's own config is refused without."""
-    return as_argument(run_dir) + (f" {trust.OVERRIDE}" if trust.needs_trust(run_dir) else "")
+def _folder(run_dir: Path, run: RunConfig | None = None) -> str:
+    """As an argument, with `trust=true` behind it where the run's own config is refused without. `run` is that config,
+    where it is known.
+    """
+    return as_argument(run_dir) + (f" {trust.OVERRIDE}" if trust.needs_trust(run_dir, run) else "")

@@ -8,7 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from rollout.store.layout import METRICS
+from rollout.store.metrics import newest_line
 from rollout.tracking.progress import Snapshot
 
 
@@ -23,6 +26,22 @@ def metrics_file(run_dir: Path) -> Iterator[Callable[[Snapshot], None]]:
             file.flush()
 
         yield write
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Point(Snapshot):
+    """A line of metrics.jsonl."""
+
+    time: float
+    """When it was written, in seconds since 1970."""
+
+
+def newest_point(run_dir: Path) -> Point | None:
+    """The newest line of metrics.jsonl; None where there is none, or another version has written it."""
+    try:
+        return msgspec.convert(newest_line(run_dir), Point)
+    except msgspec.ValidationError:
+        return None
 
 
 def _rounded(value: Any) -> Any:

@@ -30,7 +30,7 @@ from rollout.store.lineage import Made
 from rollout.store.provenance import Reproducibility
 from rollout.store.run_record import RunRecord
 from rollout.terminal.console import screen
-from rollout.terminal.text import resume_command
+from rollout.terminal.text import how_to_finish, resume_command
 from rollout.verify.compare import Comparison
 
 log = logging.getLogger("rollout.verify")  # whose __name__ is __main__ when it is the command
@@ -103,7 +103,7 @@ def _open_result(run_dir: Path) -> Table:
 
     path = run_dir / "rollouts.parquet"
     if not path.exists():
-        raise UserError(f"{path}: there is no result yet; finish the run with `{resume_command(run_dir)}`")
+        raise UserError(f"{path}: there is no result yet; {how_to_finish(run_dir)}")
     result = open_table(path, "rollouts.parquet")
     if missing := set(COMPARED) - set(result.schema.names):
         raise UserError(f"{path}: has no column {sorted(missing)[0]}; delete it and `{resume_command(run_dir)}`")

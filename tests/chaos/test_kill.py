@@ -1,13 +1,18 @@
-"""SIGKILL at random moments, then resume until done: every sample exactly once, and the bytes of an undisturbed run."""
+"""SIGKILL at random moments, then resume until done: every sample exactly once, and the bytes of an undisturbed run.
+
+`rollout watch` looks on all the time: it has no error, counts right what is durable, and leaves the run alone.
+"""
 
 import random
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from benchmarks.watch import check, untouched, watch_until_killed
 from tests.commands import ECHO, Running, run_command, start_command
 from tests.conftest import write_mixed_input
 
@@ -44,6 +49,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Undisturbed:
     """Its input has equal prompts, bad rows and refused rows."""
     folder = tmp_path_factory.mktemp("chaos")
     write_mixed_input(folder / "input.parquet", ROWS)
+    run_command("--version", cwd=folder)  # the first command waits for what the others share
     began = time.monotonic()
     result = run_command(*RUN, "hydra.run.dir=undisturbed", cwd=folder)
     assert result.returncode == 0, result.stderr
@@ -78,6 +84,12 @@ def finish(folder: Path, name: str) -> None:
     assert process.returncode == 0, errors
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _watching_leaves_the_runs_alone(undisturbed: Undisturbed) -> Iterator[None]:
+    with untouched(undisturbed.folder):
+        yield
+
+
 def assert_as_undisturbed(folder: Path, name: str) -> None:
     for output in OUTPUTS:
         assert (folder / name / output).read_bytes() == (folder / "undisturbed" / output).read_bytes()
@@ -91,8 +103,10 @@ def assert_as_undisturbed(folder: Path, name: str) -> None:
 def test_killed_at_random_and_while_finalizing_and_resumed_until_done(seed: int, undisturbed: Undisturbed) -> None:
     """One to seven kills at random moments; the second and later ones hit the resuming process."""
     folder, name, rng = undisturbed.folder, f"killed-{seed}", random.Random(seed)
-    for _ in range(1 + seed % 7):
-        kill_after(start_or_resume(folder, name), rng.uniform(0.05, 1.0) * undisturbed.seconds)
+    for kill in range(1 + seed % 7):
+        moment = rng.uniform(0.05, 1.0) * undisturbed.seconds
+        watch_until_killed(start_or_resume(folder, name), folder / name, moment, pause=0.02)
+        check(folder / name, folder / f"{name}.html" if kill == 0 else None)
     if seed % 2:
         kill_while_finalizing(start_or_resume(folder, name), folder / name)
     finish(folder, name)

@@ -9,7 +9,7 @@ import pytest
 
 from rollout.cli.commands import COMMANDS
 from tests.commands import ECHO
-from tests.conftest import chat, write_input
+from tests.conftest import chat, run_in, write_input
 
 HEAVY = {"vllm", "torch", "transformers", "wandb", "pandas", "matplotlib", "ray"}
 RUN = (*ECHO, "data.path=input.parquet", "sampling.n_samples=2")
@@ -24,6 +24,8 @@ WORDS: dict[str, list[str]] = {
     "flatten": ["run", "flat.csv"],
     "export": ["run", "chats.jsonl", "format=messages"],
     "resume": ["run", "sampling.n_samples=3"],
+    "watch": ["run", "once=true"],
+    "runs": ["."],
     "replay": ["run", "hydra.run.dir=again"],
     "verify": ["run", "rows=2"],
     "compare": ["run", "again", "output=compared"],
@@ -88,6 +90,8 @@ def test_answers_that_need_no_model_import_nothing_heavy(words: list[str], tmp_p
 
 def test_commands_on_files_need_no_hydra(tmp_path: Path) -> None:
     write_input(tmp_path / "theirs.parquet", [{"prompt": "a", "response": "b"}, {"prompt": "a", "response": "c"}])
+    run = run_in(tmp_path / "run", "data.limit=1", "sampling.n_samples=1")
     commands = [["analyze", "theirs.parquet"], ["filter", "theirs.parquet", "kept.parquet"]]
     commands += [["flatten", "kept.parquet", "flat.csv"], ["export", "kept.parquet", "kept.jsonl"]]
+    commands += [["runs", "."], ["watch", str(run), "once=true"]]
     assert not set.union(*imported_by(*commands, cwd=tmp_path).values()) & (HEAVY | {"hydra", "pebble"})

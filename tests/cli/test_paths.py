@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from rollout.config import RunConfig
 from rollout.files import as_argument, at_home, short, user_path
 from rollout.terminal.text import replay_command, resume_command
 from tests.commands import ECHO, run_command
@@ -59,7 +60,7 @@ def test_a_printed_command_works_whatever_the_names_of_its_folders(
     shutil.copytree(finished, run_dir)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        resume, replay = resume_command(run_dir), replay_command(run_dir)
+        resume, replay = resume_command(run_dir), replay_command(run_dir, RunConfig())
     again = pasted(resume, cwd=here)
     assert (again.returncode, again.stderr) == (0, "")
     assert "nothing to do, the run is complete" in again.stdout

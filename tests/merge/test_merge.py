@@ -274,10 +274,8 @@ def test_every_shard_that_is_not_finished_is_named_with_the_command_that_does_it
     edit(copy / "shards/1", status="failed")
     (copy / "shards/2" / OUTPUT).unlink()
     assert refused(copy, "shards") == [
-        "shards/0: not finished, its status is running; wait for it, or continue it with "
-        "`python -m rollout resume shards/0`",
-        "shards/1: not finished, its status is failed; wait for it, or continue it with "
-        "`python -m rollout resume shards/1`",
+        "shards/0: not finished, its status is killed; finish the run with `python -m rollout resume shards/0`",
+        "shards/1: not finished, its status is failed; finish the run with `python -m rollout resume shards/1`",
         "shards/2: has no rollouts.parquet; write it again with `python -m rollout resume shards/2`",
     ]
     assert resume("shards/2", cwd=copy).returncode == 0

@@ -27,6 +27,10 @@ def content_of(run_dir: Path) -> dict[str, Any]:
         (["python", "/x/bin/rollout", "data.limit=3"], "python -m rollout data.limit=3"),
         (["python", "/x/rollout/__main__.py", "-m", "x=1,2"], "python -m rollout -m x=1,2"),
         (["python", "/x/rollout/replay.py", "run"], "python -m rollout.replay run"),
+        (["python", "-u", "mine/train.py", "x=1"], "python mine/train.py x=1"),
+        (["python", "-c", "import rollout"], "python -c 'import rollout'"),
+        (["python", "-i"], "python"),
+        (["python", "-"], "python -"),
     ],
 )
 def test_a_command_is_shown_as_it_was_typed(command: list[str], typed: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from benchmarks.watch import check, watch_until_killed
 from rollout.config import HardwareConfig
 from rollout.engine import devices
 from rollout.errors import UserError
@@ -184,15 +185,18 @@ def test_nothing_outlives_a_driver_that_is_killed_and_any_number_of_replicas_can
     members = family(process.pid)
     assert {"raylet", "gcs_server"} <= set(alive(members))
     assert len(family(process.pid, REPLICA)) == 2
-    process.kill()
+    watch_until_killed(process, folder / "orphaned", seconds=0.5)
     process.communicate()
     wait_until(lambda: not alive(members), 15)
 
+    assert check(folder / "orphaned", folder / "orphaned.html") == "killed"
     shutil.copytree(folder / "orphaned", folder / "orphaned_too")
-    assert 0 < len(journal(folder / "orphaned")) < ROWS * N_SAMPLES
+    there = journal(folder / "orphaned")
+    assert 0 < len(there) < ROWS * N_SAMPLES
     for name, replicas in (("orphaned", 1), ("orphaned_too", 3)):
         resumed = resume(name, FAST, f"hardware.replicas={replicas}", cwd=folder)
         assert resumed.returncode == 0, resumed.stderr
+        assert f" {there['error'].isna().sum():,} of {ROWS * N_SAMPLES:,} samples exist already" in resumed.stdout
         assert_as_one_engine(folder / name)
     assert len(manifest(folder / "orphaned_too")["engine"]["replicas"]) == 3
 

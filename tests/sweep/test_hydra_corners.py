@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout.sweep.jobs import jobs_in
+from rollout.sweep.notes import jobs_in
 from tests.commands import ECHO, run_command, run_fresh
 from tests.conftest import chat, write_input
 from tests.in_process import run_here

@@ -15,7 +15,7 @@ import yaml
 from rollout.errors import UserError
 from rollout.sweep import objective as sweep_objective
 from rollout.sweep.comparison import write_comparison
-from rollout.sweep.jobs import jobs_in
+from rollout.sweep.notes import jobs_in
 from tests.commands import ECHO, resume, run_command, run_fresh
 from tests.engine.test_checkpoints import write_checkpoint
 
@@ -269,7 +269,7 @@ def test_a_result_that_is_gone_is_made_again_and_blames_no_other_job(tmp_path: P
 def test_jobs_that_end_together_may_all_write_the_comparison(sweep_dir: Path) -> None:
     """Each writes files of its own before it replaces the common ones."""
     program = (
-        "import sys; from pathlib import Path; from rollout.sweep.jobs import jobs_in; "
+        "import sys; from pathlib import Path; from rollout.sweep.notes import jobs_in; "
         "from rollout.sweep.comparison import write_comparison; folder = Path(sys.argv[1]); "
         "[write_comparison(folder, jobs_in(folder), 2, sys.orig_argv) for _ in range(20)]"
     )

@@ -1,0 +1,80 @@
+"""What is known of a sweep's jobs from its folder: the notes in `jobs/`, and how many jobs were asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+
+from rollout.store.layout import JOBS
+
+ASKED = "multirun.yaml"
+"""The file in a sweep's folder in which Hydra keeps what was asked for, from the sweep's beginning on."""
+
+
+@dataclass
+class JobRecord:
+    """What a job leaves in `jobs/`."""
+
+    num: int
+    run_dir: str
+    overrides: list[str]
+    status: str
+    """running, done, interrupted or failed."""
+    started: str
+    """ISO 8601."""
+    error: str | None = None
+    refused: str | None = None
+    """Why the newest command could not have the job as it asked for; the rest is the job that is there."""
+    asked: list[str] | None = None
+    """The overrides of that command."""
+
+    def title(self) -> str:
+        """Its number and what was asked for."""
+        return f"{self.num} ({' '.join(self.overrides if self.asked is None else self.asked)})"
+
+
+def jobs_in(sweep_dir: Path) -> list[JobRecord]:
+    """What each job of the sweep has left, in the order of their numbers."""
+    return sorted(map(read_note, (sweep_dir / JOBS).glob("*.json")), key=lambda job: job.num)
+
+
+def read_note(path: Path) -> JobRecord:
+    """What one job has left."""
+    return msgspec.json.decode(path.read_bytes(), type=JobRecord)
+
+
+def is_sweep(folder: Path) -> bool:
+    """Whether it is the folder of a sweep, which may not have begun its first job."""
+    return (folder / JOBS).is_dir() or (folder / ASKED).is_file()
+
+
+def run_dir_of(job: JobRecord, sweep_dir: Path) -> Path:
+    """Where a job's run is: in `sweep_dir` too, if all that has been moved, or is seen from another machine."""
+    run_dir = Path(job.run_dir)
+    return run_dir if run_dir.exists() else sweep_dir / run_dir.name
+
+
+def num_jobs(sweep_dir: Path) -> int | None:
+    """How many jobs the newest command asked for; None where that is not known before its end."""
+    try:
+        hydra = yaml.safe_load((sweep_dir / ASKED).read_text(encoding="utf-8"))["hydra"]
+        sweeper, words = hydra["sweeper"], list(hydra["overrides"]["task"])
+        if str(sweeper["_target_"]).endswith(".BasicSweeper"):
+            return _num_combinations([*(f"{key}={value}" for key, value in (sweeper["params"] or {}).items()), *words])
+        return int(sweeper["n_trials"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
+        return None
+
+
+def _num_combinations(overrides: list[str]) -> int | None:
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed: list[Any] = OverridesParser.create().parse_overrides(overrides)
+        return sum(map(len, BasicSweeper.split_arguments(parsed, None)))
+    except (HydraException, AssertionError):
+        return None

@@ -1,0 +1,179 @@
+"""A run as somebody sees it who looks from outside: lines for a terminal or a file."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.files import short
+from rollout.postprocess.durable import Durable
+from rollout.store.layout import LOG, OUTPUT, REPORT
+from rollout.store.outside import Seen, seconds_since_written
+from rollout.store.run_record import RunRecord
+from rollout.terminal.progress_line import rates
+from rollout.terminal.text import duration, resume_command
+from rollout.tracking.metrics import Point
+
+Lines = Iterator[tuple[str, str]]
+"""What something is, and what there is to say of it."""
+
+_OF_SESSION = ("running", "silent")
+"""How a run is whose newest session has not ended."""
+
+_MOST_ERRORS = 3
+_MOST_REPLICAS = 16  # whose rates a line has room for
+_QUIET_SECONDS = 60.0  # of a run that writes nothing: worth a word
+
+
+@dataclass(frozen=True)
+class Look:
+    """What is known of a run at one moment."""
+
+    run_dir: Path
+    seen: Seen
+    durable: Durable
+    point: Point | None
+    """The newest line of metrics.jsonl that the newest session has written."""
+    total: int | None
+    """Samples that are asked for; None where that cannot be known here."""
+    now: float
+    """In seconds since 1970."""
+
+    @property
+    def num_done(self) -> int:
+        """Samples that are done, durable or not; one that failed is done as long as the session goes on that tried."""
+        done = self.durable.num_done
+        return max(done, self.point.samples_done) if self.point and self.seen.status in _OF_SESSION else done
+
+    @property
+    def phase(self) -> str:
+        """What it is doing, or how it has ended."""
+        if self.seen.status != "running":
+            return self.seen.status
+        if self.total is not None and self.num_done >= self.total:
+            return "finishing"
+        return "loading" if self.point is None else "sampling"
+
+    @property
+    def eta_seconds(self) -> float | None:
+        """How long it will take, if it goes on as it did."""
+        if self.point is None or self.point.eta_seconds is None or self.phase != "sampling":
+            return None
+        return max(0.0, self.point.eta_seconds - (self.now - self.point.time))
+
+
+def describe(look: Look) -> Lines:
+    """All that there is to say of a run, line by line."""
+    yield "run", short(look.run_dir)
+    yield from _status(look)
+    record = look.seen.record
+    if record is not None:
+        sampling = record.config.sampling
+        yield "model", f"{record.config.model.path}, n_samples={sampling.n_samples}, max_tokens={sampling.max_tokens}"
+    yield "samples", _samples(look)
+    if look.phase == "sampling" and look.point is not None:
+        yield from _speed(look, look.point)
+    yield from _analysis(look.durable)
+    for path, reason in look.durable.damaged.items():
+        yield "damaged", reason.replace(str(path), short(path))
+    yield from _what_next(look, record)
+
+
+def progress_line(look: Look) -> str:
+    """How far a run is, in one line."""
+    parts = [look.phase, _share_done(look)]
+    if look.phase == "sampling" and look.point is not None:
+        parts.append(rates(look.point, look.eta_seconds))
+    parts.append(f"{look.durable.num_done:,} durable")
+    if reasons := _reasons(look.durable, but="stop"):
+        parts.append(reasons)
+    return "  ".join(parts)
+
+
+def _status(look: Look) -> Lines:
+    seen, point = look.seen, look.point
+    if seen.status == "killed":
+        yield "status", "killed: its process has ended without a word"
+    elif not seen.goes_on:
+        why = f": {seen.record.error}" if seen.record is not None and seen.record.error else ""
+        yield "status", f"{seen.status}{why}"
+    else:
+        quiet = seconds_since_written(look.run_dir)
+        for_long = f"; nothing was written for {duration(quiet)}" if quiet > _QUIET_SECONDS else ""
+        doing = f"running: {look.phase}" if seen.status == "running" else seen.status
+        if look.phase == "sampling" and point is not None:
+            doing += f" for {duration(point.elapsed_seconds + look.now - point.time)}"
+        yield "status", f"{doing}{for_long}"
+    if seen.holder is not None and (seen.goes_on or seen.status == "killed"):
+        yield "process", f"{seen.holder.pid} on {seen.holder.host} since {seen.holder.since}"
+
+
+def _share_done(look: Look) -> str:
+    total = "?" if look.total is None else f"{look.total:,}"
+    share = f" ({look.num_done / look.total:.0%})" if look.total else ""
+    return f"{look.num_done:,} of {total} samples{share}"
+
+
+def _samples(look: Look) -> str:
+    durable, record = look.durable, look.seen.record
+    if look.phase == "done" and record is not None and record.totals is not None:
+        return f"{record.totals.samples:,}, of {_rows(record.totals.rows)}{_failed(record.totals.failed)}"
+    return (
+        f"{_share_done(look)}; durable: {durable.num_done:,}, of {_rows(durable.num_rows)}{_failed(durable.num_failed)}"
+    )
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} row{'s' * (count != 1)}"
+
+
+def _failed(count: int) -> str:
+    return f", {count:,} failed" if count else ""
+
+
+def _speed(look: Look, point: Point) -> Lines:
+    yield "speed", f"{rates(point, look.eta_seconds)}; {point.running:,} running, {point.waiting:,} waiting"
+    if len(point.replica_tok_s_now) > 1:
+        yield "replicas", f"{len(point.replica_tok_s_now)}: {_rates_of(point.replica_tok_s_now)} tok/s now"
+
+
+def _rates_of(replicas: Sequence[float]) -> str:
+    if len(replicas) > _MOST_REPLICAS:
+        ordered = sorted(replicas)
+        return f"{ordered[0]:,.0f} to {ordered[-1]:,.0f}, median {ordered[len(ordered) // 2]:,.0f}"
+    return ", ".join(f"{rate:,.0f}" for rate in replicas)
+
+
+def _analysis(durable: Durable) -> Lines:
+    if (tokens := durable.tokens) is not None:
+        values = {"mean": tokens.mean, "p50": tokens.p50, "p90": tokens.p90, "p99": tokens.p99, "max": tokens.max}
+        yield "tokens", "  ".join(f"{name} {value:,.0f}" for name, value in values.items())
+        yield "ended by", _reasons(durable)
+    errors = durable.errors
+    for error, count in errors.most_common(_MOST_ERRORS):
+        yield "error", f"{count:,} samples: {error}"
+    if len(errors) > _MOST_ERRORS:
+        yield "error", f"and {len(errors) - _MOST_ERRORS:,} others"
+
+
+def _reasons(durable: Durable, but: str | None = None) -> str:
+    """How responses ended, as shares of those that are durable."""
+    reasons = durable.finish_reasons
+    shares = [f"{name} {count / reasons.total():.1%}" for name, count in reasons.most_common() if name != but]
+    return ", ".join(shares)
+
+
+def _what_next(look: Look, record: RunRecord | None) -> Lines:
+    run_dir, seen = look.run_dir, look.seen
+    if record is None:
+        if seen.status == "killed":
+            yield "continue", "nothing was begun; give the command again"
+    elif seen.status in ("killed", "interrupted", "failed"):
+        yield "continue", resume_command(run_dir)
+    elif seen.status == "silent":
+        yield "continue", f"if it was killed there: {resume_command(run_dir)}"
+    elif seen.status == "done":
+        yield "results", short(run_dir / OUTPUT)
+        if (run_dir / REPORT).exists():
+            yield "report", short(run_dir / REPORT)
+    if seen.status != "done" and (run_dir / LOG).exists():
+        yield "log", short(run_dir / LOG)
