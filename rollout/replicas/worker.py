@@ -18,7 +18,7 @@ from rollout.engine.cache import Loaded, release
 from rollout.engine.protocol import Engine, EngineStats
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import DISK_FULL
-from rollout.generation.loop import WINDOW, Source, drain
+from rollout.generation.loop import WINDOW, Queued, drain
 from rollout.generation.requests import requests
 from rollout.generation.session import every, load
 from rollout.records import Outcome, Sample
@@ -79,7 +79,7 @@ class _Work:
     after: threading.Thread | None
     """Of the job before, which may still be loading the engine for that one and this."""
     thread: threading.Thread = field(init=False)
-    _source: Source = field(default_factory=Source)
+    _source: Queued = field(default_factory=Queued)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _outcomes: list[Outcome] = field(default_factory=list)
     _told_durable: int = 0
