@@ -28,18 +28,21 @@ from rollout.postprocess.step import Work
 from rollout.postprocess.steps import outputs, run_steps
 from rollout.preflight import preflight, refuse_used, results, scorer_warnings, to_continue
 from rollout.process.signals import Interrupted, stop_on_signal
+from rollout.records import Totals
 from rollout.replicas.driver import generate_on_replicas
 from rollout.store import run_record
 from rollout.store.digest import Digest, digest
 from rollout.store.finalize import finalize
 from rollout.store.footer import footer
-from rollout.store.journal import finished, remove_partial_files
+from rollout.store.journal import remove_partial_files
+from rollout.store.judged import how_far, judged
 from rollout.store.layout import CONFIG, CONFIG_FILES, LOG, MANIFEST, OUTPUT, RESULTS, WRITTEN
 from rollout.store.lineage import note_differences
 from rollout.store.lock import locked
 from rollout.store.run_record import Missing, ReplayOf, RunRecord, Throughput
 from rollout.store.samples import samples_of
 from rollout.store.saved_config import save
+from rollout.store.saving import saving
 from rollout.terminal.console import screen
 from rollout.terminal.summary import show_summary, show_totals
 from rollout.terminal.text import resume_command
@@ -123,8 +126,7 @@ def _stages(session: Session, is_call: bool) -> None:
     remove_partial_files(run_dir, written)
     _generate(session)
     with record.timed("finalize"):
-        metadata = footer(record)
-        record.totals = finalize(run_dir, session.table, session.counts, metadata, run.extra_columns)
+        record.totals = _finalize(session)
     with record.timed("postprocess"):
         analysis = _postprocess(session)
         second_place.write(run, run_dir, record)
@@ -148,11 +150,21 @@ def _log_beginning(session: Session) -> None:
     note_differences(session.record, is_loaded=False)
 
 
+def _finalize(session: Session) -> Totals:
+    run, run_dir, metadata = session.run, session.run_dir, footer(session.record)
+    if run.adaptive.until is None:
+        return finalize(run_dir, session.table, session.counts, metadata, run.extra_columns)
+    found = judged(run_dir, session.counts, run).selection()
+    totals = finalize(run_dir, session.table, found.counts, metadata, run.extra_columns, found.stopped)
+    session.record.adaptive = saving(run_dir / OUTPUT, session.counts, found)
+    return totals
+
+
 def _generate(session: Session) -> None:
-    done = finished(session.run_dir, session.counts)
+    done = how_far(session.run_dir, session.counts, session.run)
     if done.num_done:
         log.info("%s of %s samples exist already", f"{done.num_done:,}", f"{session.counts.total:,}")
-    if done.num_owed:
+    if not done.is_complete:
         generation = generate_on_replicas if devices.is_distributed(session.run.hardware) else generate_owed
         session.record.throughput = _throughput(generation(session, done))
 

@@ -11,19 +11,21 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from rollout.engine.protocol import Engine
 from rollout.errors import PromptError
 from rollout.generation.requests import Feed
 from rollout.records import Request, Sample, failed_sample
 
+T = TypeVar("T")
+
 WINDOW = 2
 """Requests held in the engine, as a multiple of max_num_seqs. Measured: more gains nothing."""
 
 _CHUNK = 128  # items per queue entry: handing them over one by one would cost more than making them
 _QUEUE_CHUNKS = 8
-_TAKE_SECONDS = 0.1  # how long to wait for the feed before looking for signals again
+TAKE_SECONDS = 0.1  # how long to wait for the feed before looking for signals again
 
 
 class Source(Protocol):
@@ -63,8 +65,8 @@ def generate(
 
     `around` makes the source that the loop takes from out of the one that is read ahead.
     """
-    with _read_ahead(feed) as source:
-        drain(engine, around(source), record, tick)
+    with read_ahead(feed) as queued:
+        drain(engine, around(queued), record, tick)
 
 
 def drain(engine: Engine, source: Source, record: Callable[[Sample], None], tick: Callable[[], None]) -> None:
@@ -109,14 +111,14 @@ def _submit(engine: Engine, request: Request, record: Callable[[Sample], None]) 
     return 1
 
 
-class Queued:
-    """A queue of requests, and of samples that failed before they became one, for the generation loop to take from."""
+class Queued(Generic[T]):
+    """A queue of what a feed gives, as requests and samples that failed before they became one."""
 
     def __init__(self, most_chunks: int = 0) -> None:
-        self.chunks: queue.Queue[list[Request | Sample] | BaseException] = queue.Queue(most_chunks)
+        self.chunks: queue.Queue[list[T] | BaseException] = queue.Queue(most_chunks)
         """Lists of items, at most `most_chunks` of them (0: any number). An empty list ends the source; an error is
         raised where it comes up."""
-        self._ready: deque[Request | Sample] = deque()
+        self._ready: deque[T] = deque()
         self._no_more_chunks = False
 
     @property
@@ -124,14 +126,14 @@ class Queued:
         """Whether everything has been taken."""
         return self._no_more_chunks and not self._ready
 
-    def take(self, wait: bool) -> Request | Sample | None:
+    def take(self, wait: bool) -> T | None:
         """The next item, or None when there is none: at once, or with `wait` after a moment.
 
         Raises what the feed raised.
         """
         if not self._ready and not self._no_more_chunks:
             try:
-                chunk = self.chunks.get(timeout=_TAKE_SECONDS) if wait else self.chunks.get_nowait()
+                chunk = self.chunks.get(timeout=TAKE_SECONDS) if wait else self.chunks.get_nowait()
             except queue.Empty:
                 return None
             if isinstance(chunk, BaseException):
@@ -145,12 +147,12 @@ class Queued:
 
 
 @contextmanager
-def _read_ahead(feed: Feed) -> Iterator[Queued]:
+def read_ahead(feed: Iterator[T]) -> Iterator[Queued[T]]:
     """Run `feed` in a thread, a bounded number of items ahead."""
-    source = Queued(_QUEUE_CHUNKS)
+    source = Queued[T](_QUEUE_CHUNKS)
     stopped = threading.Event()
 
-    def put(chunk: list[Request | Sample] | BaseException) -> None:
+    def put(chunk: list[T] | BaseException) -> None:
         while not stopped.is_set():
             with suppress(queue.Full):
                 source.chunks.put(chunk, timeout=0.1)

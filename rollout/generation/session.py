@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
@@ -24,11 +25,14 @@ from rollout.engine.startup_errors import explain, failed_process
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import short
 from rollout.generation.context import context_problem
-from rollout.generation.loop import generate
+from rollout.generation.loop import drain, generate, read_ahead
 from rollout.generation.requests import requests
+from rollout.generation.rounds import Rounds, rows, scored_with, scorer
 from rollout.process.signals import StopRequest
 from rollout.records import Outcome, Sample
 from rollout.store.journal import Finished, Journal, finished
+from rollout.store.journal_reader import Unscored
+from rollout.store.judged import Survey, judged
 from rollout.store.layout import LOG
 from rollout.store.lineage import note_model
 from rollout.store.run_record import EngineRecord, RunRecord
@@ -65,14 +69,14 @@ class Session:
         return sample_counts(self.table, self.run)
 
 
-def generate_owed(session: Session, done: Finished) -> Snapshot:
+def generate_owed(session: Session, done: Finished | Survey) -> Snapshot:
     """Load the engine and generate what is owed, with an engine that died started again. Returns the final numbers.
 
     `done` is what the journal holds before. Notes engine and seconds in the session's record.
     """
     run, run_dir, record = session.run, session.run_dir, session.record
     record.engine = about_engine = EngineRecord()
-    progress, failed = Progress(done.num_owed, done.num_done), set[tuple[int, int]]()
+    progress, failed = Progress(done.num_owed, done.num_done, done.num_open), set[tuple[int, int]]()
     while True:
         with record.timed("load"), content_beside(run.model) as content:
             loaded = load(run, run_dir / LOG)
@@ -160,18 +164,10 @@ def sample_all(session: Session, engine: Engine, progress: Progress, failed: set
     """
     run, table, run_dir = session.run, session.table, session.run_dir
     _log_first_prompt(run, table, engine)
-    done = finished(run_dir, session.counts)
     journal = Journal(run_dir, run.store, extras=run.extra_columns)
     check_errors = error_limit(run, table.num_rows)
 
-    def owed(row_id: int) -> list[int]:
-        return [index for index in done.owed(row_id) if (row_id, index) not in failed]
-
-    prompts = watch_roles(read_prompts(table, run.data), log.warning)
-    feed = requests(prompts, engine, run, owed)
-
-    def keep(sample: Sample) -> None:
-        journal.add(sample)
+    def note(sample: Sample) -> None:
         if sample.error is not None:
             failed.add((sample.row_id, sample.sample_idx))
         progress.count(sample)
@@ -183,11 +179,71 @@ def sample_all(session: Session, engine: Engine, progress: Progress, failed: set
             poll()
             journal.flush_if_old()
 
+        sample = _sample_all if run.adaptive.until is None else _sample_in_rounds
         try:
-            generate(engine, feed, keep, tick)
+            sample(session, engine, journal, _Callbacks(failed, note, tick, progress.settle))
         finally:
             journal.flush()
     return progress.snapshot()
+
+
+class _Callbacks(NamedTuple):
+    """What the loop of a session tells, and asks."""
+
+    failed: set[tuple[int, int]]
+    """By (row_id, sample_idx): not tried again."""
+    note: Callable[[Sample], None]
+    """To be called with every sample that has finished or failed."""
+    tick: Callable[[], None]
+    settle: Callable[[int, int], None]
+
+
+def _sample_all(session: Session, engine: Engine, journal: Journal, callbacks: _Callbacks) -> None:
+    """All that is owed, as one stream of requests."""
+    run, done = session.run, finished(session.run_dir, session.counts)
+
+    def owed(row_id: int) -> list[int]:
+        return [index for index in done.owed(row_id) if (row_id, index) not in callbacks.failed]
+
+    def keep(sample: Sample) -> None:
+        journal.add(sample)
+        callbacks.note(sample)
+
+    prompts = watch_roles(read_prompts(session.table, run.data), log.warning)
+    generate(engine, requests(prompts, engine, run, owed), keep, callbacks.tick)
+
+
+def _sample_in_rounds(session: Session, engine: Engine, journal: Journal, callbacks: _Callbacks) -> None:
+    """Of each row as many samples as the rule asks for, which are scored meanwhile."""
+    run, judged_ = session.run, judged(session.run_dir, session.counts, session.run)
+    before = Unscored(session.run_dir, run.extra_columns, judged_)
+
+    def given_up(row_id: int, index: int) -> bool:
+        return (row_id, index) in callbacks.failed
+
+    def keep(sample: Sample) -> None:
+        if sample.error is None:
+            journal.hold(sample)
+        else:
+            journal.add(sample)
+        callbacks.note(sample)
+
+    def keep_scored(sample: Sample) -> None:
+        journal.add(sample)
+        rounds.judge(sample)
+
+    def tick() -> None:
+        rounds.listen()
+        callbacks.tick()
+
+    beside = scored_with(run.postprocess.score)
+    prompts = watch_roles(read_prompts(session.table, run.data, beside), log.warning)
+    with (
+        scorer(run, keep_scored) as scores,
+        read_ahead(rows(prompts, engine, run, judged_, before, given_up)) as queued,
+    ):
+        rounds = Rounds(queued, judged_, scores, engine.max_num_seqs, callbacks.settle)
+        drain(engine, rounds, keep, tick)
 
 
 @contextmanager

@@ -14,15 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rollout.config import ScoreConfig
-from rollout.data.column_path import values_at
-from rollout.data.json_text import rows_of
 from rollout.data.tables import write_parquet
 from rollout.errors import UserError
 from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts
-from rollout.records import FLAT_FIELDS, SCORE_FIELDS, extras_of
+from rollout.records import SCORE_FIELDS
 from rollout.scoring.check import NAMES, scorer_problems
+from rollout.scoring.inputs import inputs_of, truths_of
 from rollout.scoring.scorers import BUILT_IN, Scored
 from rollout.scoring.workers import Item, scoring
 from rollout.store.layout import SCORES
@@ -37,8 +36,6 @@ _SHOWN = 3
 """Reasons why responses have no score, on screen; `score_error` has all."""
 
 _DISTINCT = 1000  # that are counted, for a scorer that names its row in each
-
-_OURS = {column.name for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
 
 
 class ScoreFailed(UserError):
@@ -160,8 +157,8 @@ def _scores(
     batch: pa.RecordBatch, score: ScoreConfig, score_all: Callable[[Sequence[Item]], list[Scored]]
 ) -> pa.RecordBatch:
     responses = batch.column("response").to_pylist()
-    truths = _truths(batch, score)
-    inputs = _rows(batch, score)
+    truths = truths_of(batch, score)
+    inputs = inputs_of(batch, score)
     needs_truth = score.ground_truth is not None
     scored = [Scored(None)] * batch.num_rows
     ready = []
@@ -188,18 +185,6 @@ def _scores(
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
 
 
-def _truths(batch: pa.RecordBatch, score: ScoreConfig) -> list[Any]:
-    return [None] * batch.num_rows if score.ground_truth is None else values_at(batch, score.ground_truth)
-
-
-def _rows(batch: pa.RecordBatch, score: ScoreConfig) -> list[dict[str, Any]]:
-    """The input's columns for every response; only a function of the user's looks at them."""
-    if score.scorer == "regex" or score.scorer in BUILT_IN:
-        return [{}] * batch.num_rows
-    ours = {*_OURS, *extras_of(batch.schema)}
-    return rows_of(batch.select([name for name in batch.schema.names if name not in ours]))
-
-
 def _pass_rates(batch: pa.RecordBatch, scores: Any, pass_score: float) -> Any:
     """The pass rate of each response's row, float64 of shape (responses,); NaN where the row has no score at all."""
     _, row = np.unique(batch.column("row_id").to_numpy(zero_copy_only=False), return_inverse=True)
@@ -214,15 +199,13 @@ def _problems(plan: Plan) -> Iterator[str]:
     if plan.scored:
         yield "postprocess.steps=score: the input has scores already; leave the step out, or give the file without"
     if score.scorer is None:
-        yield (
-            f"postprocess.steps=score: no scorer is set; set postprocess.score.scorer to {', '.join(NAMES)} "
-            "or module:function"
-        )
+        why = "postprocess.steps=score" if plan.until is None else f"adaptive.until={plan.until}"
+        yield f"{why}: no scorer is set; set postprocess.score.scorer to {', '.join(NAMES)} or module:function"
         return
     yield from scorer_problems(score)
     if score.ground_truth is not None:
         yield from plan.path_problems("postprocess.score.ground_truth", score.ground_truth)
-    elif score.scorer in BUILT_IN:
+    elif score.scorer in BUILT_IN and plan.until != "agree":  # for which answers are enough
         yield f"postprocess.score.scorer={score.scorer}: needs the right answers; set postprocess.score.ground_truth"
 
 

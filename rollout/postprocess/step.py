@@ -33,6 +33,8 @@ class Plan:
     """Whether there is an analysis already."""
     is_command: bool = False
     """Whether a step is done by itself, on files that the user names."""
+    until: str | None = None
+    """The rule by which the run stops rows, `adaptive.until`."""
 
     def before(self, step: str) -> list[str]:
         """The names of the steps that come before `step`."""

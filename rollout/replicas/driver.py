@@ -30,7 +30,8 @@ from rollout.generation.session import (
 from rollout.records import Outcome, Prompt
 from rollout.replicas.dispatcher import Dispatcher, Task
 from rollout.replicas.messages import Job, Ready, ReplicaLost, Report
-from rollout.store.journal import Finished, finished, outcomes_of, writer_name
+from rollout.store.journal import Finished, finished, writer_name
+from rollout.store.judged import outcomes_of
 from rollout.store.layout import LOCK, LOGS
 from rollout.store.lineage import note_model
 from rollout.store.run_record import EngineRecord, ReplicaRecord
@@ -249,7 +250,7 @@ class Driver:
         run, run_dir, worker = self._session.run, self._session.run_dir, self._workers[index]
         self._session.stop.raise_if_requested()  # Ctrl-C in a terminal may have reached the engine too
         self._replicas.replace(index)
-        lost, found = self._dispatcher.requeue(index, outcomes_of(run_dir, worker.job.writer))
+        lost, found = self._dispatcher.requeue(index, outcomes_of(run_dir, worker.job.writer, None))
         for outcome in lost:
             self._count(worker, outcome, -1)
         for outcome in found:

@@ -21,7 +21,7 @@ from rollout.files import DISK_FULL
 from rollout.generation.loop import WINDOW, Queued, drain
 from rollout.generation.requests import requests
 from rollout.generation.session import every, load
-from rollout.records import Outcome, Sample
+from rollout.records import Outcome, Request, Sample
 from rollout.replicas.dispatcher import Task
 from rollout.replicas.messages import Job, Ready, Report
 from rollout.store.journal import Journal
@@ -79,7 +79,7 @@ class _Work:
     after: threading.Thread | None
     """Of the job before, which may still be loading the engine for that one and this."""
     thread: threading.Thread = field(init=False)
-    _source: Queued = field(default_factory=Queued)
+    _source: Queued[Request | Sample] = field(default_factory=Queued)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _outcomes: list[Outcome] = field(default_factory=list)
     _told_durable: int = 0
