@@ -28,14 +28,14 @@ from rollout.postprocess.step import Work
 from rollout.postprocess.steps import outputs, run_steps
 from rollout.preflight import preflight, refuse_used, results, scorer_warnings, to_continue
 from rollout.process.signals import Interrupted, stop_on_signal
-from rollout.records import Totals
 from rollout.replicas.driver import generate_on_replicas
 from rollout.store import run_record
 from rollout.store.digest import Digest, digest
 from rollout.store.finalize import finalize
 from rollout.store.footer import footer
 from rollout.store.journal import remove_partial_files
-from rollout.store.judged import how_far, judged
+from rollout.store.journal_reader import Scores
+from rollout.store.judged import Selection, how_far, judged
 from rollout.store.layout import CONFIG, CONFIG_FILES, LOG, MANIFEST, OUTPUT, RESULTS, WRITTEN
 from rollout.store.lineage import note_differences
 from rollout.store.lock import locked
@@ -126,9 +126,9 @@ def _stages(session: Session, is_call: bool) -> None:
     remove_partial_files(run_dir, written)
     _generate(session)
     with record.timed("finalize"):
-        record.totals = _finalize(session)
+        selected = _finalize(session)
     with record.timed("postprocess"):
-        analysis = _postprocess(session)
+        analysis = _postprocess(session, selected)
         second_place.write(run, run_dir, record)
     session.tracker.summarise([path for name in results(run) if (path := run_dir / name).exists()])
     if is_call:
@@ -150,14 +150,14 @@ def _log_beginning(session: Session) -> None:
     note_differences(session.record, is_loaded=False)
 
 
-def _finalize(session: Session) -> Totals:
-    run, run_dir, metadata = session.run, session.run_dir, footer(session.record)
-    if run.adaptive.until is None:
-        return finalize(run_dir, session.table, session.counts, metadata, run.extra_columns)
-    found = judged(run_dir, session.counts, run).selection()
-    totals = finalize(run_dir, session.table, found.counts, metadata, run.extra_columns, found.stopped)
-    session.record.adaptive = saving(run_dir / OUTPUT, session.counts, found)
-    return totals
+def _finalize(session: Session) -> Selection | None:
+    """Write rollouts.parquet. Returns what the rule has selected of the budget, where there is a rule."""
+    run, run_dir, record = session.run, session.run_dir, session.record
+    found = None if run.adaptive.until is None else judged(run_dir, session.counts, run).selection()
+    counts, stopped = (session.counts, []) if found is None else (found.counts, found.stopped)
+    record.totals = finalize(run_dir, session.table, counts, footer(record), run.extra_columns, stopped)
+    record.adaptive = None if found is None else saving(run_dir / OUTPUT, session.counts, found)
+    return found
 
 
 def _generate(session: Session) -> None:
@@ -169,12 +169,13 @@ def _generate(session: Session) -> None:
         session.record.throughput = _throughput(generation(session, done))
 
 
-def _postprocess(session: Session) -> Analysis | None:
+def _postprocess(session: Session, selected: Selection | None) -> Analysis | None:
     run, run_dir, record = session.run, session.run_dir, session.record
     remove_own(run_dir, RESULTS, record, files_read(run))  # made from fewer samples
     as_done = dataclasses.replace(record, status="done", ended=run_record.now())
     try:
-        return run_steps(Work(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, as_done))
+        scores = None if selected is None else Scores(run_dir, selected.counts)
+        return run_steps(Work(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, as_done, scores))
     except ScoreFailed as error:  # the samples are there, and can be scored again
         record.missing = Missing(steps=list(error.missing), reason=str(error))
         return error.analysis

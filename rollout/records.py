@@ -124,6 +124,12 @@ class Outcome(NamedTuple):
     """What stands there for its answer."""
 
 
+def outcome_of(sample: Sample) -> Outcome:
+    """How a sample ended, where no rule stops rows."""
+    told = sample.num_prompt_tokens, sample.num_generated_tokens, sample.error
+    return Outcome(sample.row_id, sample.sample_idx, *told)
+
+
 SAMPLE_SCHEMA = pa.schema(
     [
         pa.field("row_id", pa.int64(), nullable=False),

@@ -138,15 +138,19 @@ class Rounds:
 
     def take(self, wait: bool) -> Request | Sample | None:
         """The next item; with `wait`, None only after a moment."""
+        self._begin_rows(wait)
         if wait and not self._ready and self._scorer.num_waiting:
             self._scorer.listen(TAKE_SECONDS)
+        return self._ready.popleft() if self._ready else None
+
+    def _begin_rows(self, wait: bool) -> None:
+        """New rows, until there is something to take."""
         while not self._ready and self._scorer.num_waiting < self._most_unscored:
             row = self._queued.take(wait and not self._scorer.num_waiting)
             if row is None:
-                break
+                return
             self._rows[row.requests.row_id] = row
             self._ask(row, row.asked)
-        return self._ready.popleft() if self._ready else None
 
     def hear(self, sample: Sample) -> None:
         """A sample has finished: it is scored, or has failed."""
@@ -163,7 +167,7 @@ class Rounds:
         """A sample is scored or has failed: ask for what follows from that."""
         row = self._rows[sample.row_id]
         row.unfinished -= 1
-        asked = self._judged.hear(self._judged.outcome(sample))
+        asked = self._judged.hear(self._judged.telling.outcome(sample))
         self._ask(row, asked)
         if asked.settled:
             self._settle(asked.spared, asked.settled)
@@ -175,3 +179,42 @@ class Rounds:
         self._ready.extend(row.requests.of(asked.to_generate))
         for index in asked.to_score:
             self._scorer.give(row.unscored.pop(index), row.scored_with)
+
+
+class Scoring:
+    """A source for the loop whose samples are scored; what follows from that is somebody else's affair."""
+
+    def __init__(self, queued: Queued[Request | Sample], scorer: Scorer, max_num_seqs: int) -> None:
+        self._queued, self._scorer, self._most_unscored = queued, scorer, MOST_UNSCORED * max_num_seqs
+        self._scored_with: dict[tuple[int, int], Any] = {}
+        """By (row_id, sample_idx), for every sample that is to come: its prompt's `scored_with`."""
+
+    def expect(self, prompt: Prompt, indices: Iterable[int]) -> None:
+        """Samples of this prompt will come out of the queue. May be called in another thread."""
+        for index in indices:
+            self._scored_with[prompt.row_id, index] = prompt.scored_with
+
+    @property
+    def num_unscored(self) -> int:
+        """Samples that wait for their scores."""
+        return self._scorer.num_waiting
+
+    @property
+    def ended(self) -> bool:
+        """As of a source."""
+        return self._queued.ended and not self._scorer.num_waiting
+
+    def take(self, wait: bool) -> Request | Sample | None:
+        """The next item; with `wait`, None only after a moment."""
+        item = None
+        if self._scorer.num_waiting < self._most_unscored:
+            item = self._queued.take(wait and not self._scorer.num_waiting)
+        if item is None and wait and self._scorer.num_waiting:
+            self._scorer.listen(TAKE_SECONDS)
+        return item
+
+    def hear(self, sample: Sample) -> None:
+        """A sample has finished: it is scored, unless it has failed."""
+        beside = self._scored_with.pop((sample.row_id, sample.sample_idx))
+        if sample.error is None:
+            self._scorer.give(sample, beside)

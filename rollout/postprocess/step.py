@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
@@ -66,8 +66,16 @@ class Work:
     data: DataConfig
     record: RunRecord | None = None
     """Of the run, if one has made the responses."""
+    journal_scores: "JournalScores | None" = None
+    """The scores that its responses have already, if it is a run that scores while it samples."""
     analysis: "Analysis | None" = None
     """What `analyze` has found, if it has been done."""
+
+
+class JournalScores(Protocol):
+    """Scores that were made with the responses; see `rollout.store.journal_reader.Scores`."""
+
+    def of(self, row_id: int, num_rows: int) -> pa.Table: ...
 
 
 def _no_problems(_: Plan) -> Iterator[str]:

@@ -37,7 +37,9 @@ class Dispatcher:
     def __init__(
         self, prompts: Iterable[Prompt], owed: Callable[[int], list[int]], num_owed: int, num_replicas: int
     ) -> None:
-        """`owed(row_id)` gives the sample indices to be generated, `num_owed` their number over all `prompts`."""
+        """`owed(row_id)` gives the sample indices to be generated, `num_owed` their number over all `prompts`, with
+        what `add` is going to bring.
+        """
         self._tasks = (Task(prompt, indices) for prompt in prompts if (indices := owed(prompt.row_id)))
         self._returned: deque[Task] = deque()
         self._unfinished = num_owed
@@ -76,6 +78,18 @@ class Dispatcher:
             self._given[replica] |= {(row_id, index): task.prompt for index in task.sample_indices}
             tasks.append(task)
         return tasks
+
+    def add(self, task: Task) -> None:
+        """More samples of a row, which are among what was said to be owed."""
+        self._returned.append(task)
+
+    def owe(self, more: int) -> None:
+        """So many more samples are owed than was said; fewer where it is negative."""
+        self._unfinished += more
+
+    def prompts_of(self, replica: int) -> dict[int, Prompt]:
+        """By row, of the samples that a replica has been given and that are not durable."""
+        return {row_id: prompt for (row_id, _), prompt in self._given[replica].items()}
 
     def finished(self, replica: int, outcomes: Collection[Outcome]) -> None:
         """Note what has finished, in this order; until it is `durable` it can be lost with the replica."""

@@ -53,7 +53,9 @@ class Report:
     durable: int
     """Of all that finished, how many more are durable now; in the same order."""
     stats: EngineStats
-    error: Exception | None
+    unscored: int = 0
+    """Samples that have their response and wait for their score; not among `outcomes`."""
+    error: Exception | None = None
     """Why it has stopped: a UserError, an OSError of its disk, EngineDied, or RuntimeError with a bug's traceback."""
 
 

@@ -18,7 +18,7 @@ from rollout.data.row_sampling import SampleCounts
 from rollout.data.tables import BATCH_BYTES, Table, parquet_writer
 from rollout.files import replacing
 from rollout.records import EXTRAS, Totals, extras_of, rollout_fields, sample_schema
-from rollout.store.journal_reader import JournalReader
+from rollout.store.journal_reader import JournalReader, positions
 from rollout.store.layout import OUTPUT
 
 
@@ -63,11 +63,11 @@ def _answered(
         asked = counts.of_rows(row_id, rows.num_rows)
         samples, prompts = _without_prompts(journal.rows_below(row_id + rows.num_rows), row_id, rows.num_rows)
         samples = samples.filter(asked.asks_for(samples))
-        positions = _positions(samples, asked)
+        chosen_from = positions(samples, asked)
         narrow, samples = samples.schema, samples.cast(_wide(samples.schema))
-        num_bytes = _num_bytes(samples, positions) + (0 if prompts is None else int(sizes(prompts).sum()))
+        num_bytes = _num_bytes(samples, chosen_from) + (0 if prompts is None else int(sizes(prompts).sum()))
         for start, stop in _pieces(rows.num_rows, num_bytes):
-            chosen = samples.take(positions[asked.places[start] : asked.places[stop]]).cast(narrow)
+            chosen = samples.take(chosen_from[asked.places[start] : asked.places[stop]]).cast(narrow)
             about = None if prompts is None else prompts.slice(start, stop - start)
             columns = _rollout_columns(chosen, about, asked.of_rows(row_id + start, stop - start))
             if stopped:
@@ -170,25 +170,6 @@ def _rollout_columns(samples: pa.Table, prompts: pa.Array | None, counts: Sample
         *(lists(name) for name, extra in EXTRAS.items() if extra.is_listed and name in samples.schema.names),
         *([lists("score")] if "score" in samples.schema.names else []),
     ]
-
-
-def _positions(samples: pa.Table, counts: SampleCounts) -> npt.NDArray[np.int64]:
-    """Where in `samples`, all of them asked for, each (row, sample) stands, in output order.
-
-    A sample that failed first and succeeded later is there twice: the success counts, and of equals the oldest. So is
-    one that was written before it had its score: then it counts with that.
-    """
-    slot = counts.places_of(samples)
-    worth = samples.column("error").is_null().to_numpy().astype(np.int8)
-    if "is_scored" in samples.schema.names:
-        worth += samples.column("is_scored").fill_null(False).to_numpy()
-    found = np.full(counts.total, -1, dtype=np.int64)
-    for group in (np.flatnonzero(worth == value)[::-1] for value in range(worth.max(initial=0) + 1)):
-        found[slot[group]] = group  # of several writes to one slot the last stays
-    if missing := int((found < 0).sum()):
-        last_row = counts.first_row + counts.num_rows - 1
-        raise RuntimeError(f"{missing} samples of rows {counts.first_row} to {last_row} are not in the journal")
-    return found
 
 
 def _num_prompt_tokens(column: pa.ChunkedArray, counts: SampleCounts) -> pa.Array:

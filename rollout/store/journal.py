@@ -234,7 +234,10 @@ def writer_name(index: int) -> str:
 
 
 def read_part(path: Path, columns: list[str] | None = None, group: int | None = None) -> pa.Table:
-    """A part's samples, or those of one of its row groups. Raises UserError for one that cannot be read."""
+    """A part's samples, or those of one of its row groups, of which only the columns that it has can be read.
+
+    Raises UserError for one that cannot be read.
+    """
     try:
         if group is None:
             return pq.read_table(path, columns=columns, schema=_SCHEMA, page_checksum_verification=True)

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.data.arrow import is_list
-from rollout.records import Sample, sample_schema
+from rollout.data.row_sampling import SampleCounts
+from rollout.records import JUDGED_FIELDS, SAMPLE_SCHEMA, Sample, sample_schema
 from rollout.store.journal import parts, read_part
 from rollout.store.judged import Judged
 
@@ -42,7 +44,7 @@ class JournalReader:
         """The samples of all rows before `row_id` that have not been returned yet, older parts first."""
         while self._closed and self._closed[-1][1] < row_id:
             (path, group), _ = self._closed.pop()
-            self._open[path, group] = read_part(path, group=group)
+            self._open[path, group] = read_part(path, self._schema.names, group)
         pieces = []
         for place in sorted(self._open):
             samples = self._open[place]
@@ -55,6 +57,42 @@ class JournalReader:
         # a part that is older than a column has nulls there
         found = pa.concat_tables([*pieces, self._schema.empty_table()], promote_options="default")
         return found.select(self._schema.names)
+
+
+class Scores:
+    """The scores of a journal, row after row."""
+
+    def __init__(self, run_dir: Path, counts: SampleCounts) -> None:
+        """`counts` are the samples of each row that there are to be."""
+        names = ("row_id", "sample_idx", "error")
+        schema = pa.schema([*(SAMPLE_SCHEMA.field(name) for name in names), *JUDGED_FIELDS])
+        self._counts, self._journal = counts, JournalReader(run_dir, schema)
+
+    def of(self, row_id: int, num_rows: int) -> pa.Table:
+        """JUDGED_FIELDS of all samples of `num_rows` rows from one on; to be called for rows that ascend."""
+        asked = self._counts.of_rows(row_id, num_rows)
+        samples = self._journal.rows_below(row_id + num_rows)
+        samples = samples.filter(asked.asks_for(samples))
+        return samples.take(positions(samples, asked)).select([field.name for field in JUDGED_FIELDS])
+
+
+def positions(samples: pa.Table, counts: SampleCounts) -> npt.NDArray[np.int64]:
+    """Where in `samples`, all of them asked for, each (row, sample) stands, in output order.
+
+    A sample that failed first and succeeded later is there twice: the success counts, and of equals the oldest. So is
+    one that was written before it had its score: then it counts with that.
+    """
+    slot = counts.places_of(samples)
+    worth = samples.column("error").is_null().to_numpy().astype(np.int8)
+    if "is_scored" in samples.schema.names:
+        worth += samples.column("is_scored").fill_null(False).to_numpy()
+    found = np.full(counts.total, -1, dtype=np.int64)
+    for group in (np.flatnonzero(worth == value)[::-1] for value in range(worth.max(initial=0) + 1)):
+        found[slot[group]] = group  # of several writes to one slot the last stays
+    if missing := int((found < 0).sum()):
+        last_row = counts.first_row + counts.num_rows - 1
+        raise RuntimeError(f"{missing} samples of rows {counts.first_row} to {last_row} are not in the journal")
+    return found
 
 
 class Unscored:

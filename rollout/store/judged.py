@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from rollout.config import RunConfig
 from rollout.data.row_sampling import SampleCounts
 from rollout.data.stopping import DONE, FAILED, NO_TRUTH, NO_VOTE, PASSED, SCORED, Verdict, judge, vote_of
-from rollout.records import Outcome, Sample
+from rollout.records import Outcome, Sample, outcome_of
 from rollout.store.journal import Finished, finished, parts, read_part
 
 _COLUMNS = ["row_id", "sample_idx", "error", "is_scored", "score", "extracted_answer", "score_error"]
@@ -79,6 +79,32 @@ class Survey:
         return not self.unscored and not self.num_owed
 
 
+@dataclass(frozen=True)
+class Telling:
+    """How a sample is told to who decides about its row."""
+
+    pass_score: float
+    no_truth: str | None
+    """What is said of a sample that cannot be scored because its row has no ground truth."""
+    has_votes: bool
+    """Whether answers decide."""
+
+    @classmethod
+    def of(cls, run: RunConfig) -> "Telling":
+        """For the rule of `run`."""
+        return cls(run.postprocess.score.pass_score, no_truth(run), run.adaptive.until == "agree")
+
+    def outcome(self, sample: Sample) -> Outcome:
+        """What there is to know of a sample that has failed or has its score."""
+        told = outcome_of(sample)
+        if sample.error is not None:
+            return told._replace(flags=FAILED)
+        passes = sample.score is not None and sample.score >= self.pass_score
+        has_no_truth = self.no_truth is not None and sample.score_error == self.no_truth
+        flags = DONE | SCORED | (PASSED if passes else 0) | (NO_TRUTH if has_no_truth else 0)
+        return told._replace(flags=flags, vote=vote_of(sample.extracted_answer) if self.has_votes else NO_VOTE)
+
+
 class Judged:
     """What is known of every sample, and with that of every row.
 
@@ -89,10 +115,10 @@ class Judged:
     def __init__(self, counts: SampleCounts, run: RunConfig) -> None:
         """`counts` are the most that each row gets."""
         self.counts = counts
-        self._rule, self._pass_score = run.adaptive, run.postprocess.score.pass_score
-        self._no_truth = no_truth(run)
+        self.telling = Telling.of(run)
+        self._rule = run.adaptive
         self._flags = np.zeros(counts.total, np.uint8)
-        self._votes = np.zeros(counts.total if run.adaptive.until == "agree" else 0, np.int64)
+        self._votes = np.zeros(counts.total if self.telling.has_votes else 0, np.int64)
         self._failed = set[int]()  # the places of those that the journal has as failed
         self._asked: dict[int, int] = {}
         """Of the rows that have begun and are open: how many samples were asked for."""
@@ -128,16 +154,6 @@ class Judged:
         self._flags[place] = FAILED if place in self._failed else 0
         self._asked.setdefault(outcome.row_id, before.end)
         return self._after(outcome.row_id, before)
-
-    def outcome(self, sample: Sample) -> Outcome:
-        """What there is to know of a sample that has failed or has its score."""
-        told = (sample.row_id, sample.sample_idx, sample.num_prompt_tokens, sample.num_generated_tokens, sample.error)
-        if sample.error is not None:
-            return Outcome(*told, FAILED)
-        passes = sample.score is not None and sample.score >= self._pass_score
-        has_no_truth = self._no_truth is not None and sample.score_error == self._no_truth
-        flags = DONE | SCORED | (PASSED if passes else 0) | (NO_TRUTH if has_no_truth else 0)
-        return Outcome(*told, flags, vote_of(sample.extracted_answer) if len(self._votes) else NO_VOTE)
 
     @property
     def has_unscored(self) -> bool:
@@ -187,14 +203,15 @@ class Judged:
             self._votes[(self._flags & FAILED) != 0] = NO_VOTE
 
     def _flags_of(self, part: pa.Table) -> npt.NDArray[np.uint8]:
-        """Of the samples of a part, as `outcome` has them; DONE alone of one that has no score yet."""
+        """Of the samples of a part, as `Telling` has them; DONE alone of one that has no score yet."""
         flags = np.where(part.column("error").is_null(), DONE, FAILED).astype(np.uint8)
         is_scored = part.column("is_scored").fill_null(False).to_numpy()
         scores = part.column("score").fill_null(float("-inf")).to_numpy()
         flags[is_scored] |= SCORED
-        flags[is_scored & (scores >= self._pass_score)] |= PASSED
-        if self._no_truth is not None:
-            flags[pc.fill_null(pc.equal(part.column("score_error"), self._no_truth), False).to_numpy()] |= NO_TRUTH
+        flags[is_scored & (scores >= self.telling.pass_score)] |= PASSED
+        if self.telling.no_truth is not None:
+            says = pc.equal(part.column("score_error"), self.telling.no_truth)
+            flags[pc.fill_null(says, False).to_numpy()] |= NO_TRUTH
         return flags
 
     def _read_votes(self, part: pa.Table, places: npt.NDArray[np.int64], is_new: npt.NDArray[np.bool_]) -> None:
@@ -249,20 +266,20 @@ def how_far(run_dir: Path, counts: SampleCounts, run: RunConfig, failed_too: boo
     return judged(run_dir, counts, run).survey(failed_too)
 
 
-def outcomes_of(run_dir: Path, writer: str, judged: Judged | None) -> Iterator[Outcome]:
+def outcomes_of(run_dir: Path, writer: str, telling: Telling | None = None) -> Iterator[Outcome]:
     """How all the samples ended that this writer has made durable.
 
-    Where a rule stops rows, `judged` is what is known of them, and a sample that is still without its score is not
-    among them: it is as if it had not been generated.
+    Where a rule stops rows (`telling`), a sample that is still without its score is not among them: it is as if it had
+    not been generated.
     """
     for path in parts(run_dir):
         if path.name.startswith(f"part-{writer}-"):
             for values in read_part(path, _TOLD).to_pylist():
                 sample = Sample(**values, response=None)
-                if judged is None:
-                    yield Outcome._make(getattr(sample, name) for name in Outcome._fields[:-2])
+                if telling is None:
+                    yield outcome_of(sample)
                 elif sample.error is not None or sample.is_scored:
-                    yield judged.outcome(sample)
+                    yield telling.outcome(sample)
 
 
 def no_truth(run: RunConfig) -> str | None:
