@@ -112,6 +112,13 @@ class Outcome(NamedTuple):
     error: str | None
 
 
+class Lengths(NamedTuple):
+    """Of the samples of a row that have finished: how many, and their tokens."""
+
+    samples: int = 0
+    tokens: int = 0
+
+
 SAMPLE_SCHEMA = pa.schema(
     [
         pa.field("row_id", pa.int64(), nullable=False),

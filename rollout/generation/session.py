@@ -24,12 +24,14 @@ from rollout.engine.startup_errors import explain, failed_process
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import short
 from rollout.generation.context import context_problem
-from rollout.generation.loop import generate
+from rollout.generation.loop import Source, as_it_is, generate
+from rollout.generation.order import LongestFirst
 from rollout.generation.requests import requests
 from rollout.process.signals import StopRequest
 from rollout.records import Outcome, Sample
 from rollout.store.journal import Finished, Journal, finished
 from rollout.store.layout import LOG
+from rollout.store.lengths import row_lengths
 from rollout.store.lineage import note_model
 from rollout.store.run_record import EngineRecord, RunRecord
 from rollout.terminal.progress_line import progress_view
@@ -184,10 +186,18 @@ def sample_all(session: Session, engine: Engine, progress: Progress, failed: set
             journal.flush_if_old()
 
         try:
-            generate(engine, feed, keep, tick)
+            generate(engine, feed, keep, tick, _in_order(session, engine))
         finally:
             journal.flush()
     return progress.snapshot()
+
+
+def _in_order(session: Session, engine: Engine) -> Callable[[Source], Source]:
+    """What makes the loop take samples in the order that is asked for."""
+    if session.run.sampling.order == "input":
+        return as_it_is
+    known = row_lengths(session.run_dir, session.counts)
+    return lambda source: LongestFirst(source, engine, known)
 
 
 @contextmanager
