@@ -130,6 +130,13 @@ def outcome_of(sample: Sample) -> Outcome:
     return Outcome(sample.row_id, sample.sample_idx, *told)
 
 
+class Lengths(NamedTuple):
+    """Of the samples of a row that have finished: how many, and their tokens."""
+
+    samples: int = 0
+    tokens: int = 0
+
+
 SAMPLE_SCHEMA = pa.schema(
     [
         pa.field("row_id", pa.int64(), nullable=False),

@@ -17,8 +17,8 @@ from rollout.data.json_text import load_json
 from rollout.data.tables import Table
 from rollout.errors import PromptError
 
-_OF_THE_RUN = {"seed", "logprobs", "extra"}
-"""Fields of SamplingConfig that no row has: what a sample keeps, and how it can be made again, is one thing for all."""
+_OF_THE_RUN = {"seed", "logprobs", "order", "extra"}
+"""Fields of SamplingConfig that no row has: what a sample keeps, how it can be made again, and when, is one for all."""
 
 _STRUCTURES = {"structured_outputs", "repetition_detection"}
 """Fields that are objects themselves: a row's one replaces the run's, with every field that vLLM's class has."""

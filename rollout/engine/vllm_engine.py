@@ -40,6 +40,7 @@ class VLLMEngine:
         self.max_model_len: int = config.model_config.max_model_len
         tells = config.parallel_config.worker_extension_cls == vllm_worker.NAME
         self.kv_cache_bytes: int | None = self.llm.collective_rpc("kv_cache_bytes_found")[0] if tells else None
+        self.steps = 0
         self._params: dict[str, Any] = {}
         self._logprobs = "none"
         self._thinking: Thinking | None = None
@@ -101,6 +102,7 @@ class VLLMEngine:
         self._unfinished[key] = request
 
     def step(self) -> list[Sample]:
+        self.steps += 1
         try:
             outputs = self._engine.step()
         except EngineDeadError as error:

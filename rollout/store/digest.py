@@ -1,7 +1,8 @@
 """What determines a run's samples, key by key, so that a resumed run cannot quietly mix two experiments.
 
-Of hardware only what changes the arithmetic is in it; the rest decides how fast samples come, not which. Nor are
-`sampling.n_samples` and `data.limit`: more samples or rows are added to the ones that are there.
+Of hardware only what changes the arithmetic is in it; the rest decides how fast samples come, not which, and so does
+`sampling.order`. Nor are `sampling.n_samples` and `data.limit` in it: more samples or rows are added to the ones that
+are there.
 """
 
 import importlib.util
@@ -23,7 +24,7 @@ from rollout.files import user_path
 Digest = dict[str, Any]
 """Config key -> its value as JSON keeps it, or a hash of what the value names."""
 
-_NOT_SAMPLES = {"sampling.n_samples"}
+_NOT_SAMPLES = {"sampling.n_samples", "sampling.order"}
 _SCHEMA = f"{constraints.KEY}.json"
 
 ENGINE_KWARGS = "hardware.engine_kwargs"
