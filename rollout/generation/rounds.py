@@ -5,7 +5,7 @@ its score is asked for when that is there. Meanwhile the engine works on other r
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -101,15 +101,15 @@ def rows(
     run: RunConfig,
     judged: Judged,
     unscored: Unscored,
-    given_up: Callable[[int, int], bool],
+    given_up: Collection[tuple[int, int]],
 ) -> Iterator[Row]:
     """The rows for which something is to be done, rendered.
 
-    A sample for which `given_up(row_id, sample_idx)` is true is not tried again.
+    A sample whose (row_id, sample_idx) is in `given_up` is not tried again.
     """
     for prompt in prompts:
         asked, before = judged.begin(prompt.row_id), unscored.of(prompt.row_id)
-        to_generate = [index for index in asked.to_generate if not given_up(prompt.row_id, index)]
+        to_generate = [index for index in asked.to_generate if (prompt.row_id, index) not in given_up]
         if to_generate or asked.to_score:
             found = {sample.sample_idx: sample for sample in before}
             asked = asked._replace(to_generate=to_generate)

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 
 from rollout.config import RunConfig
-from rollout.data.prompts import read_prompts, watch_roles
+from rollout.data.prompts import read_prompts
 from rollout.data.row_sampling import SampleCounts, sample_counts
 from rollout.data.tables import Table
 from rollout.engine import communication
@@ -25,17 +24,12 @@ from rollout.engine.startup_errors import explain, failed_process
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import short
 from rollout.generation.context import context_problem
-from rollout.generation.loop import Source, as_it_is, drain, generate, read_ahead
-from rollout.generation.order import LongestFirst
-from rollout.generation.requests import requests
-from rollout.generation.rounds import Rounds, rows, scored_with, scorer
+from rollout.generation.stage import Stage, sample_in_rounds, sample_one_stream
 from rollout.process.signals import StopRequest
 from rollout.records import Outcome, Sample
-from rollout.store.journal import Finished, Journal, finished
-from rollout.store.journal_reader import Unscored
-from rollout.store.judged import Survey, judged
+from rollout.store.journal import Finished, Journal
+from rollout.store.judged import Survey
 from rollout.store.layout import LOG
-from rollout.store.lengths import row_lengths
 from rollout.store.lineage import note_model
 from rollout.store.run_record import EngineRecord, RunRecord
 from rollout.terminal.progress_line import progress_view
@@ -181,79 +175,12 @@ def sample_all(session: Session, engine: Engine, progress: Progress, failed: set
             poll()
             journal.flush_if_old()
 
-        sample = _sample_all if run.adaptive.until is None else _sample_in_rounds
+        stage = Stage(run, table, run_dir, session.counts, journal, failed, note, tick, progress.settle)
         try:
-            sample(session, engine, journal, _Callbacks(failed, note, tick, progress.settle))
+            sample_one_stream(stage, engine) if run.adaptive.until is None else sample_in_rounds(stage, engine)
         finally:
             journal.flush()
     return progress.snapshot()
-
-
-class _Callbacks(NamedTuple):
-    """What the loop of a session tells, and asks."""
-
-    failed: set[tuple[int, int]]
-    """By (row_id, sample_idx): not tried again."""
-    note: Callable[[Sample], None]
-    """To be called with every sample that has finished or failed."""
-    tick: Callable[[], None]
-    settle: Callable[[int, int], None]
-
-
-def _sample_all(session: Session, engine: Engine, journal: Journal, callbacks: _Callbacks) -> None:
-    """All that is owed, as one stream of requests."""
-    run, done = session.run, finished(session.run_dir, session.counts)
-
-    def owed(row_id: int) -> list[int]:
-        return [index for index in done.owed(row_id) if (row_id, index) not in callbacks.failed]
-
-    def keep(sample: Sample) -> None:
-        journal.add(sample)
-        callbacks.note(sample)
-
-    prompts = watch_roles(read_prompts(session.table, run.data), log.warning)
-    generate(engine, requests(prompts, engine, run, owed), keep, callbacks.tick, _in_order(session, engine))
-
-
-def _sample_in_rounds(session: Session, engine: Engine, journal: Journal, callbacks: _Callbacks) -> None:
-    """Of each row as many samples as the rule asks for, which are scored meanwhile."""
-    run, judged_ = session.run, judged(session.run_dir, session.counts, session.run)
-    before = Unscored(session.run_dir, run.extra_columns, judged_)
-
-    def given_up(row_id: int, index: int) -> bool:
-        return (row_id, index) in callbacks.failed
-
-    def keep(sample: Sample) -> None:
-        if sample.error is None:
-            journal.hold(sample)
-        else:
-            journal.add(sample)
-        callbacks.note(sample)
-
-    def keep_scored(sample: Sample) -> None:
-        journal.add(sample)
-        rounds.judge(sample)
-
-    def tick() -> None:
-        rounds.listen()
-        callbacks.tick()
-
-    beside = scored_with(run.postprocess.score)
-    prompts = watch_roles(read_prompts(session.table, run.data, beside), log.warning)
-    with (
-        scorer(run, keep_scored) as scores,
-        read_ahead(rows(prompts, engine, run, judged_, before, given_up)) as queued,
-    ):
-        rounds = Rounds(queued, judged_, scores, engine.max_num_seqs, callbacks.settle)
-        drain(engine, _in_order(session, engine)(rounds), keep, tick)
-
-
-def _in_order(session: Session, engine: Engine) -> Callable[[Source], Source]:
-    """What makes the loop take samples in the order that is asked for."""
-    if session.run.sampling.order == "input":
-        return as_it_is
-    known = row_lengths(session.run_dir, session.counts)
-    return lambda source: LongestFirst(source, engine, known)
 
 
 @contextmanager

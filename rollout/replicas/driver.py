@@ -6,17 +6,13 @@ more with the same call; nothing is sent to them otherwise, and no response pass
 
 import dataclasses
 import logging
-import os
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
 
-from rollout.config import PostprocessConfig, RunConfig, constraints
 from rollout.data.prompts import read_prompts, watch_roles
-from rollout.engine import models, vllm_worker
+from rollout.engine import models
 from rollout.engine.cache import EngineSpec, acquire_replicas
 from rollout.engine.content import content_beside
 from rollout.engine.protocol import EngineStats
@@ -31,8 +27,9 @@ from rollout.generation.session import (
     sampling_in_words,
 )
 from rollout.records import Outcome, Prompt
-from rollout.replicas.dispatcher import Dispatcher, Task
-from rollout.replicas.messages import Job, Ready, ReplicaLost, Report
+from rollout.replicas.dispatcher import Dispatcher
+from rollout.replicas.messages import Job, Ready, ReplicaLost, Replicas, Report
+from rollout.replicas.one_engine import one_engine
 from rollout.replicas.rounds import Rounds
 from rollout.store.journal import Finished, writer_name
 from rollout.store.judged import Survey, Telling, how_far, outcomes_of
@@ -47,21 +44,6 @@ log = logging.getLogger(__name__)
 _WAIT_SECONDS = 0.1  # for a replica's news; between two looks for signals
 _MAX_ASKED = 200  # times per second, all replicas together, while nothing finishes
 _SHARED_SECONDS = 120.0  # for a file that another machine wrote to be seen here; NFS may take 60
-
-
-class Replicas(Protocol):
-    """Engines in other processes, numbered from 0; see `ray_engine.RayReplicas`, which is documented there."""
-
-    @property
-    def count(self) -> int: ...
-    @property
-    def num_connected(self) -> int: ...
-    def start(self, index: int, job: Job) -> None: ...
-    def ask(self, index: int, tasks: list[Task], flush: bool, seconds: float) -> None: ...
-    def answers(self, seconds: float) -> Iterator[tuple[int, Report | ReplicaLost]]: ...
-    def replace(self, index: int) -> None: ...
-    def stop(self) -> None: ...
-    def shutdown(self) -> None: ...
 
 
 def generate_on_replicas(session: Session, done: Finished | Survey) -> Snapshot:
@@ -326,40 +308,6 @@ class Driver:
                     f"then `{resume_command(run_dir)}`"
                 )
             time.sleep(1.0)
-
-
-def one_engine(run: RunConfig, kv_cache_bytes: int | None = None, count: int = 1) -> RunConfig:
-    """`run` as one of its `count` replicas does it: an engine in its own process, with its part of the GPU's memory and
-    of the processes that score, and paths that mean the same in another folder. `kv_cache_bytes` is the KV cache's size
-    where it need not be measured.
-    """
-    hardware, cache = run.hardware, dict[str, object]()
-    if kv_cache_bytes is not None:
-        cache = {"kv_cache_memory_bytes": kv_cache_bytes}
-    elif hardware.replicas_per_gpu > 1 and "kv_cache_memory_bytes" not in hardware.engine_kwargs:
-        cache = {"worker_extension_cls": vllm_worker.NAME}
-    share = dataclasses.replace(
-        hardware,
-        replicas=1,
-        replicas_per_gpu=1,
-        ray_address=None,
-        gpu_memory_utilization=hardware.gpu_memory_utilization / hardware.replicas_per_gpu,
-        engine_kwargs=cache | hardware.engine_kwargs,
-    )
-    sampling = constraints.with_schema_read(run.sampling)
-    return dataclasses.replace(
-        run,
-        hardware=share,
-        model=models.with_absolute_paths(run.model),
-        sampling=sampling,
-        postprocess=_with_workers(run.postprocess, count),
-    )
-
-
-def _with_workers(config: PostprocessConfig, count: int) -> PostprocessConfig:
-    """`config` with the processes that score shared by `count` replicas."""
-    workers = max(1, (config.score.workers or os.cpu_count() or 1) // count)
-    return dataclasses.replace(config, score=dataclasses.replace(config.score, workers=workers))
 
 
 def _first_prompt(session: Session) -> Prompt | None:

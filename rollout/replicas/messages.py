@@ -1,11 +1,14 @@
 """What the driver and a replica tell each other."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from rollout.config import RunConfig
 from rollout.engine.protocol import EngineStats
 from rollout.records import Outcome, Prompt
+from rollout.replicas.dispatcher import Task
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,10 @@ class Report:
     durable: int
     """Of all that finished, how many more are durable now; in the same order."""
     stats: EngineStats
+    error: Exception | None
+    """Why it has stopped: a UserError, an OSError of its disk, EngineDied, or RuntimeError with a bug's traceback."""
     unscored: int = 0
     """Samples that have their response and wait for their score; not among `outcomes`."""
-    error: Exception | None = None
-    """Why it has stopped: a UserError, an OSError of its disk, EngineDied, or RuntimeError with a bug's traceback."""
 
 
 @dataclass(frozen=True)
@@ -64,3 +67,18 @@ class ReplicaLost:
     """What comes instead of a report from a replica whose process has ended."""
 
     reason: str
+
+
+class Replicas(Protocol):
+    """Engines in other processes, numbered from 0; see `ray_engine.RayReplicas`, which is documented there."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def num_connected(self) -> int: ...
+    def start(self, index: int, job: Job) -> None: ...
+    def ask(self, index: int, tasks: list[Task], flush: bool, seconds: float) -> None: ...
+    def answers(self, seconds: float) -> Iterator[tuple[int, Report | ReplicaLost]]: ...
+    def replace(self, index: int) -> None: ...
+    def stop(self) -> None: ...
+    def shutdown(self) -> None: ...

@@ -117,7 +117,7 @@ class _Work:
             durable = self._journal.num_durable if self._journal else 0
             newly, self._told_durable = durable - self._told_durable, durable
             unscored = 0 if self._scoring is None else self._scoring.num_unscored
-            return Report(self._ready, outcomes, newly, self._stats, unscored, self._error)
+            return Report(self._ready, outcomes, newly, self._stats, self._error, unscored)
 
     def end(self) -> None:
         """Stop, and wait until what has finished is durable; an engine that is still being loaded is not waited for."""
