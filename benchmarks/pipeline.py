@@ -4,9 +4,9 @@
 
 Every size runs in a process of its own, with the echo engine, which costs next to nothing. Prints samples per second
 from the first row read to rollouts.parquet, the same per second of CPU time, for a machine that has other work too, and
-the process's peak memory. With `--adaptive` every sample is scored by exact_match while others are made, and asked for in
-rounds; none passes, so every row gets its budget, and the figures compare. With token ids and log-probabilities of responses of 256 tokens: `sampling.logprobs=raw
-engine.echo.response_tokens=256`.
+the process's peak memory. With `--adaptive` every sample is scored by exact_match while others are made, and asked for
+in rounds; none passes, so every row gets its budget, and the figures compare. With token ids and log-probabilities of
+responses of 256 tokens: `sampling.logprobs=raw engine.echo.response_tokens=256`.
 """
 
 import argparse

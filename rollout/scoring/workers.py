@@ -29,7 +29,7 @@ _CHUNK = 64  # responses per task: one costs about as much to send as a cheap sc
 _GRACE = 5.0  # seconds a worker gets beyond the limit, before it is killed
 _CHUNK_SECONDS = 0.05  # that a chunk may take where scores are waited for
 _NEWEST = 0.25  # of what a response takes: how much the newest chunk says
-_SENT_PER_WORKER = 2  # chunks: one to work on, and the next
+_SENT_PER_WORKER = 8  # chunks: one to work on, and the next
 
 _scorer: Scorer
 _timeout: float
