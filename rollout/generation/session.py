@@ -25,8 +25,8 @@ from rollout.engine.startup_errors import explain, failed_process
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import short
 from rollout.generation.context import context_problem
-from rollout.generation.loop import Source, as_it_is, drain, generate, read_ahead
-from rollout.generation.order import LongestFirst
+from rollout.generation.loop import drain, generate, read_ahead
+from rollout.generation.order import in_order
 from rollout.generation.requests import requests
 from rollout.generation.rounds import Rounds, rows, scored_with, scorer
 from rollout.process.signals import StopRequest
@@ -35,7 +35,6 @@ from rollout.store.journal import Finished, Journal, finished
 from rollout.store.journal_reader import Unscored
 from rollout.store.judged import Survey, judged
 from rollout.store.layout import LOG
-from rollout.store.lengths import row_lengths
 from rollout.store.lineage import note_model
 from rollout.store.run_record import EngineRecord, RunRecord
 from rollout.terminal.progress_line import progress_view
@@ -212,7 +211,8 @@ def _sample_all(session: Session, engine: Engine, journal: Journal, callbacks: _
         callbacks.note(sample)
 
     prompts = watch_roles(read_prompts(session.table, run.data), log.warning)
-    generate(engine, requests(prompts, engine, run, owed), keep, callbacks.tick, _in_order(session, engine))
+    order = in_order(run, engine, session.run_dir, session.counts)
+    generate(engine, requests(prompts, engine, run, owed), keep, callbacks.tick, order)
 
 
 def _sample_in_rounds(session: Session, engine: Engine, journal: Journal, callbacks: _Callbacks) -> None:
@@ -245,15 +245,8 @@ def _sample_in_rounds(session: Session, engine: Engine, journal: Journal, callba
         read_ahead(rows(prompts, engine, run, judged_, before, given_up)) as queued,
     ):
         rounds = Rounds(queued, judged_, scores, engine.max_num_seqs, callbacks.settle)
-        drain(engine, _in_order(session, engine)(rounds), keep, tick)
-
-
-def _in_order(session: Session, engine: Engine) -> Callable[[Source], Source]:
-    """What makes the loop take samples in the order that is asked for."""
-    if session.run.sampling.order == "input":
-        return as_it_is
-    known = row_lengths(session.run_dir, session.counts)
-    return lambda source: LongestFirst(source, engine, known)
+        order = in_order(run, engine, session.run_dir, session.counts)
+        drain(engine, order(rounds), keep, tick)
 
 
 @contextmanager
