@@ -1,12 +1,16 @@
-"""The order in which one engine is given samples: `sampling.order=longest_first`; how it is worked out is in `turns`."""
+"""The order in which an engine is given samples: `sampling.order`. Which is the longest is worked out in `turns`."""
 
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 
+from rollout.config import RunConfig
+from rollout.data.row_sampling import SampleCounts
 from rollout.engine.protocol import Engine
-from rollout.generation.loop import Source
+from rollout.generation.loop import Source, as_it_is
 from rollout.generation.turns import Turns
 from rollout.records import Lengths, Request, Sample
+from rollout.store.lengths import row_lengths
 
 ROWS, SAMPLES = 4, 32
 """Most rows, and most samples of them, among which the longest is looked for, as multiples of max_num_seqs.
@@ -20,6 +24,16 @@ _WAITING = 4  # of max_num_seqs, one in so many may wait in the engine, where th
 _OVERDUE = 2  # times the most rows: parts of the journal overlap only so far, and the merge's memory has an end
 
 
+def in_order(run: RunConfig, engine: Engine, run_dir: Path, counts: SampleCounts) -> Callable[[Source], Source]:
+    """What makes of a source one that gives samples in the order of `run`; of the rows of `counts` the journal in
+    `run_dir` tells what had finished before.
+    """
+    if run.sampling.order == "input":
+        return as_it_is
+    known = row_lengths(run_dir, counts)
+    return lambda source: LongestFirst(source, engine, known)
+
+
 def nothing_known(_row_id: int) -> Lengths:
     """For a run that begins."""
     return Lengths()
@@ -31,7 +45,7 @@ def turns_for(slots: int, clock: Callable[[], float]) -> Turns:
 
 
 def most_given(slots: int) -> int:
-    """How many samples an engine with so many slots is given at most: those that it works on, and a few to go on with."""
+    """How many samples an engine with so many slots has at most: those that it works on, and some to go on with."""
     return slots + max(2, slots // _WAITING)
 
 

@@ -10,15 +10,14 @@ from rollout.data.prompts import read_prompts, watch_roles
 from rollout.data.row_sampling import SampleCounts
 from rollout.data.tables import Table
 from rollout.engine.protocol import Engine
-from rollout.generation.loop import Source, as_it_is, drain, generate, read_ahead
-from rollout.generation.order import LongestFirst
+from rollout.generation.loop import drain, generate, read_ahead
+from rollout.generation.order import in_order
 from rollout.generation.requests import requests
 from rollout.generation.rounds import Rounds, rows, scored_with, scorer
 from rollout.records import Sample
 from rollout.store.journal import Journal, finished
 from rollout.store.journal_reader import Unscored
 from rollout.store.judged import judged
-from rollout.store.lengths import row_lengths
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +55,8 @@ def sample_one_stream(stage: Stage, engine: Engine) -> None:
 
     prompts = watch_roles(read_prompts(stage.table, stage.run.data), log.warning)
     feed = requests(prompts, engine, stage.run, owed)
-    generate(engine, feed, keep, stage.tick, _in_order(stage, engine))
+    order = in_order(stage.run, engine, stage.run_dir, stage.counts)
+    generate(engine, feed, keep, stage.tick, order)
 
 
 def sample_in_rounds(stage: Stage, engine: Engine) -> None:
@@ -83,12 +83,4 @@ def sample_in_rounds(stage: Stage, engine: Engine) -> None:
     feed = rows(watch_roles(prompts, log.warning), engine, run, known, before, stage.failed)
     with scorer(run, keep_scored) as scores, read_ahead(feed) as queued:
         rounds = Rounds(queued, known, scores, engine.max_num_seqs, stage.settle)
-        drain(engine, _in_order(stage, engine)(rounds), keep, tick)
-
-
-def _in_order(stage: Stage, engine: Engine) -> Callable[[Source], Source]:
-    """What makes the loop take samples in the order that is asked for."""
-    if stage.run.sampling.order == "input":
-        return as_it_is
-    lengths = row_lengths(stage.run_dir, stage.counts)
-    return lambda source: LongestFirst(source, engine, lengths)
+        drain(engine, in_order(run, engine, stage.run_dir, stage.counts)(rounds), keep, tick)

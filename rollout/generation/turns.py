@@ -4,8 +4,8 @@ A run ends with its longest sample, and the later that one begins, the more slot
 How long a response will be nobody knows, but those to one prompt are often alike. So the first sample of every row is
 started as it comes, and what is left of a row when its turn comes by length: the mean of what has finished of it, or,
 until something has, half as much again as its first sample should have by now. To wait for the first sample instead
-would put off just those rows whose samples are long. Where responses to one prompt turn out to be no more alike than
-others, rows keep the order in which they came.
+would put off just those rows whose samples are long. Where responses to one prompt turn out to be only somewhat alike,
+one of them tells little and a second is started; where they are not, rows keep the order in which they came.
 """
 
 import heapq
@@ -23,8 +23,9 @@ _TWICE = 4
 """Of every so many rows two samples are started at once. They tell how much alike the samples of a row are; of two that
 do not begin together, the long ones would be missing at first."""
 
-_PAIRS, _ALIKE = 30, 0.1
-"""Rows have no order of their own if so many pairs have a lower correlation than this, or than chance often gives."""
+_PAIRS, _MUCH, _NOT = 30, 0.6, 0.1
+"""So many pairs have to be there before anything but much likeness is believed. A correlation of less than this is
+little, and of less than that, or than chance often gives, none."""
 
 
 @dataclass
@@ -45,13 +46,18 @@ class _Likeness:
         self.products += x * y
 
     @property
-    def is_there(self) -> bool:
-        """Whether rows differ, as far as can be told; taken for granted until there are enough pairs."""
+    def correlation(self) -> float:
+        """1 until there are enough pairs."""
         if self.pairs < _PAIRS:
-            return True
+            return 1.0
         mean = self.total / (2 * self.pairs)
         variance, together = self.squares / (2 * self.pairs) - mean**2, self.products / self.pairs - mean**2
-        return together > max(_ALIKE, 2 / math.sqrt(self.pairs)) * variance
+        return together / variance if variance > 0 else 0.0
+
+    @property
+    def is_there(self) -> bool:
+        """Whether rows differ."""
+        return self.correlation > max(_NOT, 2 / math.sqrt(max(self.pairs, _PAIRS)))
 
 
 @dataclass(slots=True)
@@ -64,21 +70,16 @@ class _Row:
     """Sample number -> the engine that it is in."""
     arrival: int = -1
     """How many rows had come when samples of this one began to wait, the last time."""
-    to_probe: int = 1
-    """Samples to be started as they come."""
-    probes: list[int] = field(default_factory=list)
-    """Their numbers."""
-    probed: list[int] = field(default_factory=list)
-    """Their tokens."""
+    is_pair: bool = False
+    """Whether two samples are started at once."""
+    pair: dict[int, int | None] = field(default_factory=dict)
+    """Their numbers, and their tokens once they are known."""
+    first: int = -1
+    """The number of the sample that began first, of those that run;"""
     place: int = -1
-    """How many samples had been started before the first of those that run."""
+    """how many samples had been started before;"""
     begun: float | None = None
-    """When that one began."""
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether a sample is to be started so that something becomes known."""
-        return self.waiting > 0 and not self.samples and (self.to_probe > 0 or not self.running)
+    """when it began."""
 
 
 @dataclass
@@ -128,7 +129,8 @@ class Turns:
         """More samples of a row wait; `known` is what had finished of it before this session."""
         row = self._rows.get(row_id)
         if row is None:
-            row = self._rows[row_id] = _Row(*known, to_probe=2 if self._arrived % _TWICE == 0 else 1)
+            is_pair = known.samples == 0 and self._arrived % _TWICE == 0
+            row = self._rows[row_id] = _Row(*known, is_pair=is_pair)
         self._gone.pop(row_id, None)
         was_waiting, row.waiting = row.waiting, row.waiting + samples
         if not was_waiting:
@@ -143,8 +145,9 @@ class Turns:
         if oldest is None or self._rows[oldest].arrival < self._arrived - self._overdue or not self._likeness.is_there:
             return oldest
         while self._fresh:
-            if self._rows[self._fresh[0]].is_fresh:
-                return self._fresh[0]
+            row_id = self._fresh[0]
+            if row_id in self._rows and self._is_fresh(self._rows[row_id]):
+                return row_id
             self._fresh.popleft()
         return self._longest()
 
@@ -152,17 +155,16 @@ class Turns:
         """A sample that waited has been given to an engine."""
         row, engine = self._rows[row_id], self._lanes[lane]
         if not row.running:
-            row.place, row.begun = self._started, None
+            row.first, row.place, row.begun = sample_idx, self._started, None
             engine.not_begun.append((engine.given, row))
         row.waiting -= 1
         row.running[sample_idx] = lane
-        if row.to_probe:
-            row.to_probe -= 1
-            row.probes.append(sample_idx)
+        if row.is_pair and len(row.pair) < 2:
+            row.pair[sample_idx] = None
         self._started += 1
         engine.given += 1
         engine.note_begun(self._clock())
-        if len(row.running) == 1:
+        if len(row.running) <= 2:
             self._list(row_id, row)
         if self._started % self._remembered == 0:
             self._list_anew()
@@ -183,13 +185,14 @@ class Turns:
         return True
 
     def _learn(self, row: _Row, sample_idx: int, tokens: int) -> None:
-        if sample_idx in row.probes:
-            if not row.samples and row.begun is not None:
-                self._probe_tokens += tokens
-                self._probe_time += self._clock() - row.begun
-            row.probed.append(tokens)
-            if len(row.probed) == 2:
-                self._likeness.add(*row.probed)
+        if sample_idx == row.first and row.begun is not None:
+            self._probe_tokens += tokens
+            self._probe_time += self._clock() - row.begun
+        if sample_idx in row.pair:
+            row.pair[sample_idx] = tokens
+            found = [tokens for tokens in row.pair.values() if tokens is not None]
+            if len(found) == 2:
+                self._likeness.add(*found)
         row.samples += 1
         row.tokens += tokens
 
@@ -199,8 +202,13 @@ class Turns:
             heapq.heappush(self._known, (-row.tokens / row.samples, row_id, row.samples))
         elif row.waiting and row.running:
             heapq.heappush(self._running, (row.place, row_id))
-        if row.is_fresh:
+        if self._is_fresh(row):
             self._fresh.append(row_id)
+
+    def _is_fresh(self, row: _Row) -> bool:
+        """Whether a sample is to be started so that something, or enough, becomes known."""
+        wanted = 2 if row.is_pair or self._likeness.correlation < _MUCH else 1
+        return row.waiting > 0 and row.samples + len(row.running) < wanted
 
     def _list_anew(self) -> None:
         """Drop what never comes up: a short row that was overdue stays at the end of its heap."""
