@@ -75,11 +75,11 @@ def drain(engine: Engine, source: Source, record: Callable[[Sample], None], tick
     `record` gets every sample as it finishes and `source` hears of it then, `tick` is called between steps. Whatever
     the engine, the source or the two callbacks raise ends the stage; requests still in the engine are dropped.
     """
-    unfinished = 0
+    unfinished, hear = 0, source.hear
 
     def finish(sample: Sample) -> None:
         record(sample)
-        source.hear(sample)
+        hear(sample)
 
     try:
         while unfinished or not source.ended:

@@ -48,12 +48,13 @@ class RowRequests:
 
     def of(self, indices: Iterable[int]) -> Feed:
         """These samples of the row, as requests; of one that cannot be sampled, as failed samples."""
+        row_id, shared = self.row_id, self.shared
         for index in indices:
-            seed = sample_seed(self.seed, self.row_id, index)
-            if isinstance(self.shared, str):
-                yield failed_sample(self.row_id, index, seed, self.shared)
+            seed = sample_seed(self.seed, row_id, index)
+            if isinstance(shared, str):
+                yield failed_sample(row_id, index, seed, shared)
             else:
-                yield Request(self.row_id, index, seed, *self.shared)
+                yield Request(row_id, index, seed, *shared)
 
 
 def requests_of(prompt: Prompt, engine: Engine, run: RunConfig) -> RowRequests:

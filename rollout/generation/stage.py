@@ -49,9 +49,11 @@ def sample_one_stream(stage: Stage, engine: Engine) -> None:
     def owed(row_id: int) -> list[int]:
         return [index for index in done.owed(row_id) if (row_id, index) not in stage.failed]
 
+    add, note = stage.journal.add, stage.note
+
     def keep(sample: Sample) -> None:
-        stage.journal.add(sample)
-        stage.note(sample)
+        add(sample)
+        note(sample)
 
     prompts = watch_roles(read_prompts(stage.table, stage.run.data), log.warning)
     feed = requests(prompts, engine, stage.run, owed)

@@ -70,7 +70,8 @@ class Journal:
         if not self._pending:
             self._oldest = time.monotonic()
         self._pending.append(sample)
-        self._flush_if_many()
+        if len(self._pending) + len(self._held) >= self._store.flush_samples or self._bytes >= _FLUSH_BYTES:
+            self._flush_many()
 
     def hold(self, sample: Sample) -> None:
         """Take a finished sample whose score is still to come: `add` has to be called with it then. If a flush is due
@@ -78,7 +79,8 @@ class Journal:
         """
         self._held[sample.row_id, sample.sample_idx] = sample, time.monotonic()
         self._bytes += _size(sample)
-        self._flush_if_many()
+        if len(self._pending) + len(self._held) >= self._store.flush_samples or self._bytes >= _FLUSH_BYTES:
+            self._flush_many()
 
     def flush_if_old(self) -> None:
         """Flush when the oldest sample that is not durable has waited long enough."""
@@ -93,12 +95,10 @@ class Journal:
         """Make every sample taken so far durable."""
         self._write([sample for sample, _ in self._held.values()])
 
-    def _flush_if_many(self) -> None:
-        """Flush when enough are waiting. What is held may stay so if that makes room enough: most scores come soon."""
-        most = self._store.flush_samples
-        if len(self._pending) + len(self._held) < most and self._bytes < _FLUSH_BYTES:
-            return
-        if 2 * len(self._held) >= most or 2 * sum(_size(sample) for sample, _ in self._held.values()) >= _FLUSH_BYTES:
+    def _flush_many(self) -> None:
+        """Flush, but what is held may stay so if that makes room enough: most scores come soon."""
+        num_bytes = sum(_size(sample) for sample, _ in self._held.values())
+        if 2 * len(self._held) >= self._store.flush_samples or 2 * num_bytes >= _FLUSH_BYTES:
             self.flush()
         else:
             self._write([])
