@@ -117,7 +117,8 @@ class Judged:
         self.counts = counts
         self.telling = Telling.of(run)
         self._rule = run.adaptive
-        self._flags = np.zeros(counts.total, np.uint8)
+        self._bytes = bytearray(counts.total)
+        self._flags = np.frombuffer(self._bytes, np.uint8)  # the same, for many at a time
         self._votes = np.zeros(counts.total if self.telling.has_votes else 0, np.int64)
         self._failed = set[int]()  # the places of those that the journal has as failed
         self._asked: dict[int, int] = {}
@@ -126,7 +127,8 @@ class Judged:
     def verdict(self, row_id: int) -> Verdict:
         """What the rule says of a row now."""
         first, end = self._place(row_id)
-        return judge(self._rule, self._flags[first:end].tobytes(), self._votes[first:end].tolist())
+        votes = self._votes[first:end].tolist() if self.telling.has_votes else ()
+        return judge(self._rule, bytes(self._bytes[first:end]), votes)
 
     def begin(self, row_id: int) -> Asked:
         """What is asked for first of a row; of samples that failed before, another try."""
@@ -143,15 +145,15 @@ class Judged:
     def hear(self, outcome: Outcome) -> Asked:
         """A sample has its score, or has failed. Returns what is asked for because of that."""
         before, place = self.verdict(outcome.row_id), self._place(outcome.row_id)[0] + outcome.sample_idx
-        self._flags[place] |= outcome.flags
-        if len(self._votes) and not self._flags[place] & FAILED:
+        self._bytes[place] |= outcome.flags
+        if self.telling.has_votes and not self._bytes[place] & FAILED:
             self._votes[place] = outcome.vote
         return self._after(outcome.row_id, before)
 
     def forget(self, outcome: Outcome) -> Asked:
         """A sample that was heard of is lost, and will be heard of again."""
         before, place = self.verdict(outcome.row_id), self._place(outcome.row_id)[0] + outcome.sample_idx
-        self._flags[place] = FAILED if place in self._failed else 0
+        self._bytes[place] = FAILED if place in self._failed else 0
         self._asked.setdefault(outcome.row_id, before.end)
         return self._after(outcome.row_id, before)
 
@@ -221,9 +223,9 @@ class Judged:
     def _missing(self, row_id: int, start: int, end: int) -> Asked:
         """What samples `start` to `end` of a row lack."""
         first, _ = self._place(row_id)
-        flags = self._flags[first + start : first + end] & (DONE | SCORED)
-        numbers = np.arange(start, end)
-        return Asked(numbers[(flags & DONE) == 0].tolist(), numbers[flags == DONE].tolist())
+        known = enumerate(self._bytes[first + start : first + end], start)
+        lacking = [(number, flags & DONE) for number, flags in known if flags & (DONE | SCORED) != DONE | SCORED]
+        return Asked([number for number, done in lacking if not done], [number for number, done in lacking if done])
 
     def _after(self, row_id: int, before: Verdict) -> Asked:
         """What follows for a row on which the verdict was `before`."""
@@ -238,7 +240,7 @@ class Judged:
         else:
             self._asked[row_id] = beyond
         more = self._missing(row_id, asked, now.end) if asked < now.end and now.reason is None else _NOTHING
-        return more._replace(spared=spared, settled=settled)
+        return more._replace(spared=spared, settled=settled) if settled else more
 
     def _most(self, row_id: int, verdict: Verdict) -> int:
         """How many samples a row may have in the end."""
