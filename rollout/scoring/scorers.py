@@ -80,8 +80,8 @@ def math(response: str, ground_truth: str | None) -> Scored:
     if truth is not None and not truth.values and not truth.text:
         raise ValueError(f"the ground truth {ground_truth!r} is no expression")
     answers = answers_of(response)
-    for answer in answers if truth is not None else ():
-        if are_equal(truth, answer):
+    for answer in answers:
+        if truth is not None and are_equal(truth, answer):
             return Scored(1.0, answer.shown())
     shown = next((answer.shown() for answer in answers if answer.values), None)
     return no_answer("no expression in it") if shown is None else Scored(0.0, shown)

@@ -65,7 +65,9 @@ class Journal:
 
         One that was held came back with its score.
         """
-        if not (self._held and self._held.pop((sample.row_id, sample.sample_idx), None)):
+        if self._held and (place := (sample.row_id, sample.sample_idx)) in self._held:
+            del self._held[place]
+        else:
             self._bytes += _size(sample)
         if not self._pending:
             self._oldest = time.monotonic()

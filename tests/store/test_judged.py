@@ -9,7 +9,6 @@ import pytest
 from rollout.config import AdaptiveConfig, RunConfig, SamplingConfig, ScoreConfig, StoreConfig
 from rollout.data.row_sampling import SampleCounts
 from rollout.records import Sample, failed_sample
-from rollout.store import journal as journal_module
 from rollout.store.journal import Journal, parts
 from rollout.store.journal_reader import Scores, Unscored
 from rollout.store.judged import Telling, judged, outcomes_of
@@ -38,14 +37,14 @@ def rows_of(run_dir: Path) -> list[tuple[int, int, bool | None]]:
     ]
 
 
-def journal(run_dir: Path, **store: float) -> Journal:
-    return Journal(run_dir, StoreConfig(**store), extras=RUN.extra_columns)
+def journal(run_dir: Path, store: StoreConfig = StoreConfig()) -> Journal:
+    return Journal(run_dir, store, extras=RUN.extra_columns)
 
 
 def test_a_sample_waits_for_its_score_until_a_flush_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr(journal_module.time, "monotonic", lambda: now)
-    store = journal(tmp_path, flush_seconds=30.0)
+    monkeypatch.setattr("rollout.store.journal.time.monotonic", lambda: now)
+    store = journal(tmp_path, StoreConfig(flush_seconds=30.0))
     store.hold(made(0, 0))
     now += 20
     store.hold(made(0, 1))
@@ -63,7 +62,7 @@ def test_a_sample_waits_for_its_score_until_a_flush_is_due(tmp_path: Path, monke
 
 
 def test_no_more_than_so_many_samples_are_in_memory(tmp_path: Path) -> None:
-    store = journal(tmp_path, flush_samples=4)
+    store = journal(tmp_path, StoreConfig(flush_samples=4))
     for index in range(4):
         store.hold(made(0, index))
     assert len(rows_of(tmp_path)) == 4
