@@ -37,8 +37,8 @@ def rows_of(run_dir: Path) -> list[tuple[int, int, bool | None]]:
     ]
 
 
-def journal(run_dir: Path, store: StoreConfig = StoreConfig()) -> Journal:
-    return Journal(run_dir, store, extras=RUN.extra_columns)
+def journal(run_dir: Path, store: StoreConfig | None = None) -> Journal:
+    return Journal(run_dir, store or StoreConfig(), extras=RUN.extra_columns)
 
 
 def test_a_sample_waits_for_its_score_until_a_flush_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
