@@ -136,12 +136,12 @@ def replicas() -> None:
 
 def barrier(rounds: int = 3) -> None:
     """Print tokens per second with a scorer that sleeps, and of as many samples without one."""
-    write(np.zeros(96))
-    vllm = (*COMMON, "hardware=cpu", "sampling.n_samples=8", "sampling.max_tokens=64", "hardware.max_num_seqs=32")
+    write(np.zeros(64))
+    vllm = (*COMMON, "hardware=cpu", "sampling.n_samples=4", "sampling.max_tokens=64", "hardware.max_num_seqs=32")
     scored = ("adaptive=first_pass", "postprocess.score.scorer=benchmarks.adaptive:slowly")
     for number in range(rounds):
         plain = done(f"plain-{number}", *vllm)["throughput"]
-        ours = done(f"scored-{number}", *vllm, *scored, *TRUTH, "postprocess.score.workers=32")["throughput"]
+        ours = done(f"scored-{number}", *vllm, *scored, *TRUTH, "postprocess.score.workers=4")["throughput"]
         share = ours["output_tok_s"] / plain["output_tok_s"]
         print(
             f"{plain['output_tok_s']:.0f} tok/s without scores, {ours['output_tok_s']:.0f} with: {share:.3f}",
