@@ -163,7 +163,8 @@ def _finalize(session: Session) -> Selection | None:
 def _generate(session: Session) -> None:
     done = how_far(session.run_dir, session.counts, session.run)
     if done.num_done:
-        log.info("%s of %s samples exist already", f"{done.num_done:,}", f"{session.counts.total:,}")
+        at_most = "" if session.run.adaptive.until is None else "at most "
+        log.info("%s of %s samples exist already", f"{done.num_done:,}", f"{at_most}{session.counts.total:,}")
     if not done.is_complete:
         generation = generate_on_replicas if devices.is_distributed(session.run.hardware) else generate_owed
         session.record.throughput = _throughput(generation(session, done))

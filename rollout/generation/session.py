@@ -147,7 +147,8 @@ def _reason(run: RunConfig, error: Exception, printed: str, timed_out: bool) -> 
 def sampling_in_words(run: RunConfig, described: str) -> str:
     """How a run samples, for the log; `described` is what its engine says."""
     own = "" if run.data.sampling_key is None else f"; column {run.data.sampling_key} says what is otherwise for a row"
-    return f"sampling: n_samples={run.sampling.n_samples}, {described}, seed={run.sampling.seed}{own}"
+    until = "" if run.adaptive.until is None else f" at most, until={run.adaptive.until}"
+    return f"sampling: n_samples={run.sampling.n_samples}{until}, {described}, seed={run.sampling.seed}{own}"
 
 
 def sample_all(session: Session, engine: Engine, progress: Progress, failed: set[tuple[int, int]]) -> Snapshot:
