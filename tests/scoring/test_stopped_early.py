@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from math import factorial, prod
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollout.config import AdaptiveConfig
+from rollout.data.stopping import is_met
 from rollout.scoring.pass_at_k import pass_at_k
 from rollout.scoring.stopped_early import Stops, expected_samples, pass_at_ks, sample_weights
 
@@ -24,20 +27,14 @@ Ends = tuple[int, ...] | range
 Estimate = Callable[[int, int], float]
 
 
-def passes(wanted: int) -> Stops:
-    return lambda n, c: c >= wanted
+def rule(**config: Any) -> Stops:
+    return partial(is_met, AdaptiveConfig(**config))
 
 
-def mixed(n: int, c: int) -> bool:
-    return 0 < c < n
-
-
-def narrow(n: int, c: int) -> bool:
-    """Any rule that has to do with how sure one is."""
-    return Fraction(c * (n - c), n**3) < Fraction(1, 40)
-
-
-RULES = {"passes=1": passes(1), "passes=2": passes(2), "passes=3": passes(3), "mixed": mixed, "interval": narrow}
+mixed = rule(until="mixed")
+narrow = rule(until="interval", width=0.6, low=0.1, high=0.8)
+RULES = {f"passes={wanted}": rule(until="passes", passes=wanted) for wanted in (1, 2, 3)}
+RULES |= {"mixed": mixed, "interval": narrow}
 ROUNDS = {"one by one": range(1, 9), "2, 2, 4": (2, 4, 8), "3, 3, 1": (3, 6, 7), "5, 3": (5, 8), "all": (6,)}
 
 every_rule = pytest.mark.parametrize("stops", RULES.values(), ids=RULES)
@@ -126,7 +123,7 @@ def test_whatever_the_rule_is_the_first_round_can_be_estimated(
 
 
 def test_for_the_second_pass_one_by_one_it_is_the_formula_of_negative_binomial_sampling() -> None:
-    budget, rate, stops = 8, Fraction(1, 10), passes(2)
+    budget, rate, stops = 8, Fraction(1, 10), RULES["passes=2"]
     ends = range(1, budget + 1)
     estimate = of_one(1, ends, stops)
     assert [estimate(m, 2) for m in ends[1:]] == pytest.approx([1 / (m - 1) for m in ends[1:]], abs=EXACT)
@@ -141,7 +138,7 @@ def test_for_the_second_pass_one_by_one_it_is_the_formula_of_negative_binomial_s
 
 
 def test_the_pooled_share_of_passes_is_wrong_as_soon_as_rows_differ() -> None:
-    rates, ends, stops = (Fraction(1, 10), Fraction(9, 10)), range(1, 9), passes(1)
+    rates, ends, stops = (Fraction(1, 10), Fraction(9, 10)), range(1, 9), RULES["passes=1"]
     of_rows = [expected(rate, ends, stops, of_one(1, ends, stops)) for rate in rates]
     pooled = sum(expected(rate, ends, stops, lambda n, c: c) for rate in rates)
     pooled /= sum(expected(rate, ends, stops, lambda n, c: n) for rate in rates)
@@ -200,7 +197,7 @@ def test_a_million_rows_ask_the_rule_as_often_as_ten() -> None:
 
 def test_nothing_is_lost_to_rounding_in_a_budget_of_thousands() -> None:
     n, c = np.array([10_000, 2_500]), np.array([49, 50])
-    found = pass_at_ks(n, c, [1], range(1, 10_001), passes(50))[:, 0]
+    found = pass_at_ks(n, c, [1], range(1, 10_001), rule(until="passes", passes=50))[:, 0]
     assert found == pytest.approx([49 / 10_000, 49 / 2_499], rel=1e-11)
 
 
@@ -208,7 +205,7 @@ def test_samples_to_expect_when_pass_rates_are_uniform() -> None:
     one_by_one, rounds, uniform = range(1, 17), (2, 4, 8, 16), Fraction(1)
     found = [
         expected_samples(ends, stops, uniform, uniform)
-        for ends, stops in ((one_by_one, passes(1)), (rounds, passes(1)), (one_by_one, mixed))
+        for ends, stops in ((one_by_one, RULES["passes=1"]), (rounds, RULES["passes=1"]), (one_by_one, mixed))
     ]
     assert found[0] == sum(Fraction(1, m) for m in range(1, 17))  # the chance that m - 1 samples fail, for each m
     assert [round(float(one), 2) for one in found] == [3.38, 4.36, 5.76]
