@@ -10,15 +10,15 @@ U-shaped ones and for low ones.
 """
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from rollout.config import AdaptiveConfig
-from rollout.data.stopping import is_met, round_ends
-from rollout.scoring.stopped_early import Counts, Floats, Stops, expected_samples, pass_at_ks
+from rollout.data.stopping import is_met
+from rollout.scoring.stopped_early import Counts, Estimator, Floats, expected_samples
 
 SHAPES = {
     "uniform in [0, 1]": (1.0, 1.0),
@@ -45,16 +45,18 @@ class Stopped:
     pass_at_1: Floats
 
     @classmethod
-    def by(cls, ends: Sequence[int], stops: Stops, outcomes: np.ndarray) -> "Stopped":
+    def by(cls, rule: AdaptiveConfig, outcomes: npt.NDArray[np.bool_]) -> "Stopped":
         """Rows whose samples pass as `outcomes` says, a row of it each."""
+        estimator = Estimator(rule, outcomes.shape[1])
+        ends = estimator.ends
         passed = outcomes.cumsum(axis=1)
         n, going = np.full(len(outcomes), ends[-1]), np.ones(len(outcomes), bool)
         for end in ends:
-            enough = np.array([stops(end, c) for c in range(end + 1)])[passed[:, end - 1]]
+            enough = np.array([is_met(rule, end, c) for c in range(end + 1)])[passed[:, end - 1]]
             n[going & enough] = end
             going &= ~enough
         c = passed[np.arange(len(n)), n - 1]
-        return cls(n, c, pass_at_ks(n, c, [1], ends, stops)[:, 0])
+        return cls(n, c, estimator.pass_at_ks(n, c, [1])[:, 0])
 
 
 def table(a: float, b: float, num_rows: int, budget: int) -> str:
@@ -68,13 +70,12 @@ def table(a: float, b: float, num_rows: int, budget: int) -> str:
     ]
     full = outcomes.mean(axis=1)
     for name, rule in RULES.items():
-        ends = round_ends(tuple(rule.rounds), budget)
-        stops = partial(is_met, rule)
-        rows = Stopped.by(ends, stops, outcomes)
+        rows = Stopped.by(rule, outcomes)
+        samples = expected_samples(Estimator(rule, budget).ends, partial(is_met, rule), a, b)
         off = (rows.pass_at_1.mean(), (rows.c / rows.n).mean(), rows.c.sum() / rows.n.sum())
         error = rows.pass_at_1.std() / full.std()
         again = (rows.pass_at_1 - rates).std() / (full - rates).std()
-        cells = [name, f"{rows.n.mean():.2f}", f"{expected_samples(ends, stops, a, b):.2f}"]
+        cells = [name, f"{rows.n.mean():.2f}", f"{samples:.2f}"]
         cells += [f"{one - rates.mean():+.3f}" for one in off] + [f"{error:.2f} ({again:.1f})"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)

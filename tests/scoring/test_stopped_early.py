@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from rollout.config import AdaptiveConfig
 from rollout.data.stopping import is_met
 from rollout.scoring.pass_at_k import pass_at_k
-from rollout.scoring.stopped_early import Stops, expected_samples, pass_at_ks, sample_weights
+from rollout.scoring.stopped_early import Estimator, Stops, expected_samples, pass_at_ks, sample_weights
 
 EXACT = 1e-12
 RATES = (Fraction(1, 10), Fraction(1, 2), Fraction(7, 9))
@@ -162,6 +162,33 @@ def test_weighted_samples_have_the_mean_that_all_samples_of_the_prompt_would_hav
     true = float(sum(score * share for score, share in chances.items()))
     assert float(found) == pytest.approx(true, abs=EXACT)
     assert abs(float(naive) - true) > 0.005
+
+
+@pytest.mark.parametrize(
+    ("until", "counted", "largest_k", "majorities"),
+    [
+        ("passes", 12, 12, {1, 2, 3}),
+        ("mixed", 12, 12, {1, 2, 3}),
+        ("interval", 12, 3, {1, 2, 3}),
+        ("agree", 3, 3, {1, 2, 3, 12}),
+    ],
+)
+def test_each_rule_has_its_limits(until: str, counted: int, largest_k: int, majorities: set[int]) -> None:
+    estimator = Estimator(AdaptiveConfig(until=until, rounds=[3, 4]), 12)
+    assert (estimator.ends, estimator.counted, estimator.largest_k) == ((3, 7, 11, 12), counted, largest_k)
+    assert {k for k in range(1, 13) if estimator.has_majority(k)} == majorities
+
+
+def test_under_agree_the_first_round_is_a_sample_like_any_other() -> None:
+    estimator = Estimator(AdaptiveConfig(until="agree", rounds=[4]), 16)
+    found = estimator.pass_at_ks(np.array([4, 4, 4]), np.array([0, 1, 3]), [1, 2, 4])
+    assert found == pytest.approx(np.array([[pass_at_k(4, c, k) for k in (1, 2, 4)] for c in (0, 1, 3)]), abs=EXACT)
+
+
+def test_the_rule_of_a_run_is_the_one_that_is_counted_by() -> None:
+    estimator = Estimator(AdaptiveConfig(until="passes", passes=2, rounds=[1, 3]), 8)
+    n, c = np.array([4, 7, 8, 8]), np.array([2, 3, 1, 2])
+    assert np.array_equal(estimator.pass_at_ks(n, c, [1, 8]), pass_at_ks(n, c, [1, 8], (1, 4, 7, 8), RULES["passes=2"]))
 
 
 def test_a_larger_budget_changes_nothing_for_rows_that_have_stopped() -> None:
