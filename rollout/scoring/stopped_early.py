@@ -52,7 +52,7 @@ class Estimator:
         return self.budget if self.rule.until in ("passes", "mixed") else self.ends[0]
 
     def has_majority(self, k: int) -> bool:
-        """Whether majority@k can be told: in the first round, and under `agree` that of the budget, by what there is."""
+        """Whether majority@k can be told: in the first round, and under `agree` that of the whole budget."""
         return k <= self.ends[0] or (self.rule.until == "agree" and k == self.budget)
 
     def pass_at_ks(self, n: Counts, c: Counts, ks: Sequence[int]) -> Floats:
