@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
+from rollout.generation.order import nothing_known
 from rollout.generation.session import Session
 from rollout.generation.turns import ROWS, SAMPLES, Turns
 from rollout.records import Lengths, Outcome, Prompt
@@ -37,7 +38,7 @@ class LongestFirst:
     def __init__(
         self,
         tasks: Iterator[Task],
-        known: Callable[[int], Lengths],
+        known: Callable[[int], Lengths] = nothing_known,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`known(row_id)` is what had finished of a row before."""
