@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.order import Work, steps_over_bound
+from benchmarks.order import Work, on_replicas, steps_over_bound
 from rollout.config import EchoConfig, HardwareConfig, RunConfig, SamplingConfig
 from rollout.engine.echo_engine import EchoEngine
 from rollout.errors import PromptError
@@ -278,6 +278,12 @@ def test_a_run_ends_about_as_early_as_its_longest_sample_allows(share: float, mo
     works = [Work(1000, 8, 256, share, seed) for seed in range(8)]
     assert mean(steps_over_bound(work, "longest_first") for work in works) <= most
     assert steps_over_bound(works[0], "input") > most
+
+
+def test_so_does_one_on_several_engines() -> None:
+    works = [Work(1000, 8, 256, 0.8, seed, replicas=4) for seed in range(2)]
+    assert mean(on_replicas(work, "longest_first") for work in works) <= 1.08
+    assert on_replicas(works[0], "input") > 1.15
 
 
 def test_where_rows_do_not_differ_nothing_is_lost() -> None:
