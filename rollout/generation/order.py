@@ -4,24 +4,16 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from rollout.config import RunConfig
+from rollout.config import RunConfig, SamplingConfig
 from rollout.data.row_sampling import SampleCounts
 from rollout.engine.protocol import Engine
-from rollout.generation.loop import Source, as_it_is
-from rollout.generation.turns import Turns
+from rollout.generation.loop import WINDOW, Source, as_it_is
+from rollout.generation.turns import ROWS, SAMPLES, Turns
 from rollout.records import Lengths, Request, Sample
 from rollout.store.lengths import row_lengths
 
-ROWS, SAMPLES = 4, 32
-"""Most rows, and most samples of them, among which the longest is looked for, as multiples of max_num_seqs.
-
-What is short among them is what the slots are filled with while the last long ones run. As many samples as there are
-slots would be over long before.
-"""
-
 _TOKENS = 4_000_000  # of the prompts of those rows, at most about: 150 MB
 _WAITING = 4  # of max_num_seqs, one in so many may wait in the engine, where the order stays as it is
-_OVERDUE = 2  # times the most rows: parts of the journal overlap only so far, and the merge's memory has an end
 
 
 def in_order(run: RunConfig, engine: Engine, run_dir: Path, counts: SampleCounts) -> Callable[[Source], Source]:
@@ -39,13 +31,13 @@ def nothing_known(_row_id: int) -> Lengths:
     return Lengths()
 
 
-def turns_for(slots: int, clock: Callable[[], float]) -> Turns:
-    """For engines that generate so many samples together at a time."""
-    return Turns(clock, overdue=_OVERDUE * ROWS * slots, remembered=ROWS * slots)
+def most_held(sampling: SamplingConfig, slots: int) -> int:
+    """How many samples an engine with so many slots has at most: those that it works on, and some to go on with."""
+    return WINDOW * slots if sampling.order == "input" else most_given(slots)
 
 
 def most_given(slots: int) -> int:
-    """How many samples an engine with so many slots has at most: those that it works on, and some to go on with."""
+    """The same where the order matters of those that wait."""
     return slots + max(2, slots // _WAITING)
 
 
@@ -57,7 +49,7 @@ class LongestFirst:
         slots = engine.max_num_seqs
         self._source, self._known = source, known
         self._most_rows, self._most_samples, self._most_given = ROWS * slots, SAMPLES * slots, most_given(slots)
-        self._turns = turns_for(slots, lambda: engine.steps)
+        self._turns = Turns(lambda: engine.steps)
         self._turns.set_slots(slots)
         self._waiting: dict[int, deque[Request]] = {}
         self._num_waiting = self._num_tokens = self._num_given = 0
@@ -70,8 +62,8 @@ class LongestFirst:
         failed = self._fill(wait)
         if failed is not None or self._num_given >= self._most_given:
             return failed
-        row_id = self._turns.next_row()
-        return None if row_id is None else self._start(row_id)
+        turn = self._turns.next()
+        return None if turn is None else self._start(turn.row_id)
 
     def hear(self, sample: Sample) -> None:
         self._source.hear(sample)

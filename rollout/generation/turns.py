@@ -13,8 +13,20 @@ import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rollout.records import Lengths
+
+ROWS, SAMPLES = 4, 32
+"""Most rows, and most samples of them, among which the longest is looked for, as multiples of how many samples are
+generated at a time. What is short among them is what slots are filled with while the last long ones run: as many
+samples as there are slots would be over long before.
+"""
+
+_OVERDUE = 2 * ROWS
+"""A row is next in any case when so many have come after it, as a multiple of the same. Parts of the journal overlap
+only so far, and the merge's memory has an end.
+"""
 
 _STILL_RUNNING = 1.5
 """How long a sample is going to be that has been running for a while, as a multiple of that."""
@@ -98,17 +110,22 @@ class _Lane:
             self.not_begun.popleft()[1].begun = now
 
 
+class Turn(NamedTuple):
+    """The row that is next, and how many of its samples may be started together."""
+
+    row_id: int
+    samples: int
+
+
 class Turns:
     """Knows of every row how many samples wait to be started, and which row is next.
 
     Rows of which nothing waits or runs any more are remembered for a while: with `adaptive` they come back.
     """
 
-    def __init__(self, clock: Callable[[], float], overdue: int, remembered: int) -> None:
-        """`clock` goes on as a running sample gets longer, in any unit. A row is next in any case when `overdue` others
-        have come after it.
-        """
-        self._clock, self._overdue, self._remembered = clock, overdue, remembered
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock` goes on as a running sample gets longer, in any unit."""
+        self._clock = clock
         self._lanes: dict[int, _Lane] = {}
         self._rows: dict[int, _Row] = {}
         self._gone: dict[int, None] = {}  # row_ids of those with nothing left, the first ones for longest
@@ -125,6 +142,11 @@ class Turns:
         """The engine called `lane` generates so many samples at a time."""
         self._lanes.setdefault(lane, _Lane(slots)).slots = slots
 
+    @property
+    def slots(self) -> int:
+        """Of all engines."""
+        return sum(lane.slots for lane in self._lanes.values())
+
     def add(self, row_id: int, samples: int, known: Lengths) -> None:
         """More samples of a row wait; `known` is what had finished of it before this session."""
         row = self._rows.get(row_id)
@@ -139,17 +161,20 @@ class Turns:
             self._arrived += 1
             self._list(row_id, row)
 
-    def next_row(self) -> int | None:
-        """The row of which a sample is to be started; None where nothing waits."""
+    def next(self) -> Turn | None:
+        """What is to be started; None where nothing waits."""
         oldest = self._oldest()
-        if oldest is None or self._rows[oldest].arrival < self._arrived - self._overdue or not self._likeness.is_there:
-            return oldest
+        if oldest is None:
+            return None
+        if self._rows[oldest].arrival < self._arrived - _OVERDUE * self.slots or not self._likeness.is_there:
+            return Turn(oldest, self._rows[oldest].waiting)
         while self._fresh:
             row_id = self._fresh[0]
-            if row_id in self._rows and self._is_fresh(self._rows[row_id]):
-                return row_id
+            if row_id in self._rows and (wanted := self._unknown(self._rows[row_id])):
+                return Turn(row_id, wanted)
             self._fresh.popleft()
-        return self._longest()
+        longest = self._longest()
+        return None if longest is None else Turn(longest, self._rows[longest].waiting)
 
     def start(self, row_id: int, sample_idx: int, lane: int = 0) -> None:
         """A sample that waited has been given to an engine."""
@@ -166,7 +191,7 @@ class Turns:
         engine.note_begun(self._clock())
         if len(row.running) <= 2:
             self._list(row_id, row)
-        if self._started % self._remembered == 0:
+        if self._started % (ROWS * self.slots) == 0:
             self._list_anew()
 
     def finish(self, row_id: int, sample_idx: int, tokens: int | None) -> bool:
@@ -177,24 +202,28 @@ class Turns:
         engine = self._lanes[row.running.pop(sample_idx)]
         engine.ended += 1
         engine.note_begun(self._clock())
-        if tokens is not None:
-            self._learn(row, sample_idx, tokens)
-        self._list(row_id, row)
+        if tokens is not None and self._learn(row, sample_idx, tokens):
+            self._list_anew()
+        else:
+            self._list(row_id, row)
         if not row.waiting and not row.running:
             self._forget_later(row_id)
         return True
 
-    def _learn(self, row: _Row, sample_idx: int, tokens: int) -> None:
+    def _learn(self, row: _Row, sample_idx: int, tokens: int) -> bool:
+        """Take in the length of a sample; whether other rows may be seen in another light now."""
         if sample_idx == row.first and row.begun is not None:
             self._probe_tokens += tokens
             self._probe_time += self._clock() - row.begun
+        is_new = False
         if sample_idx in row.pair:
             row.pair[sample_idx] = tokens
             found = [tokens for tokens in row.pair.values() if tokens is not None]
-            if len(found) == 2:
+            if is_new := len(found) == 2:
                 self._likeness.add(*found)
         row.samples += 1
         row.tokens += tokens
+        return is_new and self._likeness.pairs % _PAIRS == 0
 
     def _list(self, row_id: int, row: _Row) -> None:
         """Put a row where it is looked for."""
@@ -202,13 +231,13 @@ class Turns:
             heapq.heappush(self._known, (-row.tokens / row.samples, row_id, row.samples))
         elif row.waiting and row.running:
             heapq.heappush(self._running, (row.place, row_id))
-        if self._is_fresh(row):
+        if self._unknown(row):
             self._fresh.append(row_id)
 
-    def _is_fresh(self, row: _Row) -> bool:
-        """Whether a sample is to be started so that something, or enough, becomes known."""
+    def _unknown(self, row: _Row) -> int:
+        """How many samples are to be started so that it becomes known how long they are."""
         wanted = 2 if row.is_pair or self._likeness.correlation < _MUCH else 1
-        return row.waiting > 0 and row.samples + len(row.running) < wanted
+        return max(0, min(row.waiting, wanted - row.samples - len(row.running)))
 
     def _list_anew(self) -> None:
         """Drop what never comes up: a short row that was overdue stays at the end of its heap."""
@@ -252,6 +281,6 @@ class Turns:
 
     def _forget_later(self, row_id: int) -> None:
         self._gone[row_id] = None
-        if len(self._gone) > self._remembered:
+        if len(self._gone) > ROWS * self.slots:
             oldest = next(iter(self._gone))
             del self._gone[oldest], self._rows[oldest]

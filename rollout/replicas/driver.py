@@ -28,6 +28,7 @@ from rollout.generation.session import (
 )
 from rollout.records import Outcome, Prompt
 from rollout.replicas.dispatcher import Dispatcher
+from rollout.replicas.longest import order_of
 from rollout.replicas.messages import Job, Ready, ReplicaLost, Replicas, Report
 from rollout.replicas.one_engine import one_engine
 from rollout.replicas.rounds import Rounds
@@ -117,7 +118,7 @@ class Driver:
         self._rounds: Rounds | None = None
         if isinstance(done, Finished):
             prompts = watch_roles(read_prompts(table, run.data), log.warning)
-            self._dispatcher = Dispatcher(prompts, done.owed, done.num_owed, replicas.count)
+            self._dispatcher = Dispatcher(prompts, done.owed, done.num_owed, replicas.count, order_of(session))
         else:
             self._rounds = Rounds(session, done.num_owed, replicas.count, self._progress.settle)
             self._dispatcher = self._rounds.dispatcher
@@ -222,6 +223,7 @@ class Driver:
         worker = self._workers[index]
         if report.ready is not None and worker.ready is None:
             worker.ready = report.ready
+            self._dispatcher.join(index, report.ready.slots)
             self._log_ready(index, report.ready)
         worker.stats, worker.unscored = report.stats, report.unscored
         self._dispatcher.finished(index, report.outcomes)

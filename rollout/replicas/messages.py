@@ -28,8 +28,10 @@ class Job:
 class Ready:
     """What a replica can do once its engine is there, and what that took."""
 
+    slots: int
+    """Samples it generates at a time."""
     capacity: int
-    """Samples it may hold: those being generated, and as many again waiting."""
+    """Samples it may hold: those being generated, and some that wait."""
     seconds: float
     reused: bool
     sampling: str

@@ -12,6 +12,7 @@ from rollout.generation.rounds import Scorer, scored_with, scorer
 from rollout.generation.session import Session, log
 from rollout.records import Outcome, Prompt, Sample
 from rollout.replicas.dispatcher import Dispatcher, Task
+from rollout.replicas.longest import order_of
 from rollout.store.journal import Journal, writer_name
 from rollout.store.journal_reader import Unscored
 from rollout.store.judged import Asked, judged
@@ -32,7 +33,7 @@ class Rounds:
         self._scorer: Scorer | None = None
         beside = scored_with(session.run.postprocess.score)
         prompts = watch_roles(read_prompts(session.table, session.run.data, beside), log.warning)
-        self.dispatcher = Dispatcher(self._begun(prompts), self._owed, num_owed, num_replicas)
+        self.dispatcher = Dispatcher(self._begun(prompts), self._owed, num_owed, num_replicas, order_of(session))
 
     @contextmanager
     def scoring(self) -> Iterator[None]:

@@ -19,7 +19,8 @@ from rollout.engine.cache import Loaded, release
 from rollout.engine.protocol import Engine, EngineStats
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import DISK_FULL
-from rollout.generation.loop import WINDOW, Queued, Source, drain
+from rollout.generation.loop import Queued, Source, drain
+from rollout.generation.order import most_held
 from rollout.generation.requests import requests
 from rollout.generation.rounds import Scoring, scorer
 from rollout.generation.session import every, load
@@ -126,7 +127,7 @@ class _Work:
             self.thread.join()
 
     def _has_news(self) -> bool:
-        enough = max(1, self._ready.capacity // (WINDOW * _NEWS)) if self._ready else 1
+        enough = max(1, self._ready.slots // _NEWS) if self._ready else 1
         durable = self._journal.num_durable if self._journal else 0
         return len(self._outcomes) >= enough or durable > self._told_durable or self._error is not None
 
@@ -246,7 +247,8 @@ def _ready(loaded: Loaded, job: Job) -> Ready:
         with suppress(PromptError):
             rendered = engine.render(job.first.messages, job.first.tools).text
     return Ready(
-        capacity=WINDOW * engine.max_num_seqs,
+        slots=engine.max_num_seqs,
+        capacity=most_held(job.run.sampling, engine.max_num_seqs),
         seconds=loaded.seconds,
         reused=loaded.reused,
         sampling=engine.describe(),

@@ -10,16 +10,59 @@ samples these are c / n and the pass@k of `rollout.scoring.pass_at_k`.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+
+from rollout.config import AdaptiveConfig
+from rollout.data.stopping import is_met, round_ends
 
 Stops: TypeAlias = Callable[[int, int], bool]
 """Whether a row ends after `n` samples of which `c` pass; asked at the ends of rounds only."""
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Counts: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """What can be told of rows that `rule` has stopped, of at most `budget` samples each."""
+
+    rule: AdaptiveConfig
+    budget: int
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """After how many samples a row may have stopped."""
+        return round_ends(tuple(self.rule.rounds), self.budget)
+
+    @property
+    def counted(self) -> int:
+        """How many of the first samples of a row `n` and `c` are to count: all, but under `agree` those of the first
+        round. It stops rows by their answers, so no count of passes says how they could have come.
+        """
+        return self.ends[0] if self.rule.until == "agree" else self.budget
+
+    @property
+    def largest_k(self) -> int:
+        """The largest k for which there is a pass@k. Rows that wait for a pass have one if they stop before k."""
+        return self.budget if self.rule.until in ("passes", "mixed") else self.ends[0]
+
+    def has_majority(self, k: int) -> bool:
+        """Whether majority@k can be told: in the first round, and under `agree` that of the whole budget."""
+        return k <= self.ends[0] or (self.rule.until == "agree" and k == self.budget)
+
+    def pass_at_ks(self, n: Counts, c: Counts, ks: Sequence[int]) -> Floats:
+        """pass@k of rows with `n` samples, of which `c` pass: shape (rows, ks), see `pass_at_ks`.
+
+        A sample that failed or has no score is one that does not pass.
+        """
+        if self.rule.until == "agree":
+            return pass_at_ks(n, c, ks, (), lambda _n, _c: False)
+        return pass_at_ks(n, c, ks, self.ends, partial(is_met, self.rule))
 
 
 def pass_at_ks(n: Counts, c: Counts, ks: Sequence[int], ends: Collection[int], stops: Stops) -> Floats:

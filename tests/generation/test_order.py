@@ -10,14 +10,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.order import Work, steps_over_bound
+from benchmarks.order import Work, on_replicas, steps_over_bound
 from rollout.config import EchoConfig, HardwareConfig, RunConfig, SamplingConfig
 from rollout.engine.echo_engine import EchoEngine
 from rollout.errors import PromptError
 from rollout.generation.loop import Queued, drain
-from rollout.generation.order import SAMPLES, LongestFirst, most_given
+from rollout.generation.order import LongestFirst, most_given
 from rollout.generation.requests import requests
-from rollout.generation.turns import Turns
+from rollout.generation.turns import SAMPLES, Turns
 from rollout.records import Lengths, Prompt, Request, Sample, failed_sample
 from rollout.resume import resume
 from tests.conftest import Rollout, chat
@@ -38,9 +38,9 @@ LONG_TAIL = (
 class Clocked:
     """Turns on one engine with `slots` slots, and a clock that a test sets."""
 
-    def __init__(self, slots: int = 2, overdue: int = 100, remembered: int = 100) -> None:
+    def __init__(self, slots: int = 16) -> None:
         self.now = 0.0
-        self.turns = Turns(lambda: self.now, overdue, remembered)
+        self.turns = Turns(lambda: self.now)
         self.turns.set_slots(slots)
         self.given = Counter[int]()
 
@@ -54,11 +54,11 @@ class Clocked:
 
     def start(self) -> tuple[int, int]:
         """The next sample."""
-        row_id = self.turns.next_row()
-        assert row_id is not None
-        self.turns.start(row_id, self.given[row_id])
-        self.given[row_id] += 1
-        return row_id, self.given[row_id] - 1
+        turn = self.turns.next()
+        assert turn is not None
+        self.turns.start(turn.row_id, self.given[turn.row_id])
+        self.given[turn.row_id] += 1
+        return turn.row_id, self.given[turn.row_id] - 1
 
     def finish(self, row_id: int, sample_idx: int, tokens: int | None) -> None:
         assert self.turns.finish(row_id, sample_idx, tokens)
@@ -76,7 +76,7 @@ def test_first_a_sample_of_every_row_then_what_is_left_of_the_longest() -> None:
     for row_id, tokens in ((0, 40), (1, 70), (2, 90), (3, 60)):
         clocked.finish(row_id, 0, tokens)
     assert runs(clocked.take(11)) == [(2, 3), (1, 3), (3, 3), (0, 2)]
-    assert clocked.turns.next_row() is None
+    assert clocked.turns.next() is None
 
 
 def test_a_row_whose_first_sample_is_still_running_is_taken_for_half_as_long_again() -> None:
@@ -144,12 +144,12 @@ def test_where_a_first_sample_fails_another_is_tried() -> None:
 
 
 def test_a_short_row_is_passed_over_by_so_many_and_not_more() -> None:
-    clocked = Clocked(slots=1, overdue=5)
+    clocked = Clocked(slots=1)
     clocked.rows(0, known=Lengths(1, 1))
-    for row_id in range(1, 5):
-        clocked.rows(row_id, known=Lengths(1, 100))
+    for row_id in range(1, 8):
+        clocked.rows(row_id, samples=7, known=Lengths(1, 100))
         assert clocked.take() == [1]
-    clocked.rows(5, known=Lengths(1, 100))
+    clocked.rows(8, known=Lengths(1, 100))
     assert runs(clocked.take(5)) == [(0, 4), (2, 1)]
 
 
@@ -161,14 +161,14 @@ def started_and_finished(clocked: Clocked, num_rows: int, length: Callable[[int,
 
 
 def test_rows_in_which_nothing_is_alike_keep_their_order() -> None:
-    clocked = Clocked(slots=1000, overdue=1000)
+    clocked = Clocked(slots=1000)
     started_and_finished(clocked, 400, lambda row_id, index: 10 + (37, 53)[index] * row_id % 101)
     rest = clocked.take(700)
     assert rest == sorted(rest)
 
 
 def test_where_samples_are_only_somewhat_alike_two_of_a_row_are_started_before_any_is_longest() -> None:
-    clocked = Clocked(slots=1000, overdue=1000)
+    clocked = Clocked(slots=1000)
     started_and_finished(clocked, 400, lambda row_id, index: 10 + row_id % 50 + (37, 53)[index] * row_id % 71)
     seconds = clocked.take(300)
     assert sorted(seconds) == [row_id for row_id in range(400) if row_id % 4]
@@ -177,7 +177,7 @@ def test_where_samples_are_only_somewhat_alike_two_of_a_row_are_started_before_a
 
 
 def test_what_is_remembered_does_not_grow_with_the_input() -> None:
-    clocked = Clocked(slots=4, overdue=50, remembered=20)
+    clocked = Clocked(slots=4)
     for row_id in range(3000):
         clocked.rows(row_id, samples=3)
         for place in [clocked.start() for _ in range(3 if row_id > 30 else 2)]:
@@ -278,6 +278,12 @@ def test_a_run_ends_about_as_early_as_its_longest_sample_allows(share: float, mo
     works = [Work(1000, 8, 256, share, seed) for seed in range(8)]
     assert mean(steps_over_bound(work, "longest_first") for work in works) <= most
     assert steps_over_bound(works[0], "input") > most
+
+
+def test_so_does_one_on_several_engines() -> None:
+    works = [Work(1000, 8, 256, 0.8, seed, replicas=4) for seed in range(2)]
+    assert mean(on_replicas(work, "longest_first") for work in works) <= 1.08
+    assert on_replicas(works[0], "input") > 1.15
 
 
 def test_where_rows_do_not_differ_nothing_is_lost() -> None:

@@ -2,17 +2,20 @@
 
 from collections.abc import Callable
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from math import factorial, prod
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollout.config import AdaptiveConfig
+from rollout.data.stopping import is_met
 from rollout.scoring.pass_at_k import pass_at_k
-from rollout.scoring.stopped_early import Stops, expected_samples, pass_at_ks, sample_weights
+from rollout.scoring.stopped_early import Estimator, Stops, expected_samples, pass_at_ks, sample_weights
 
 EXACT = 1e-12
 RATES = (Fraction(1, 10), Fraction(1, 2), Fraction(7, 9))
@@ -24,20 +27,14 @@ Ends = tuple[int, ...] | range
 Estimate = Callable[[int, int], float]
 
 
-def passes(wanted: int) -> Stops:
-    return lambda n, c: c >= wanted
+def rule(**config: Any) -> Stops:
+    return partial(is_met, AdaptiveConfig(**config))
 
 
-def mixed(n: int, c: int) -> bool:
-    return 0 < c < n
-
-
-def narrow(n: int, c: int) -> bool:
-    """Any rule that has to do with how sure one is."""
-    return Fraction(c * (n - c), n**3) < Fraction(1, 40)
-
-
-RULES = {"passes=1": passes(1), "passes=2": passes(2), "passes=3": passes(3), "mixed": mixed, "interval": narrow}
+mixed = rule(until="mixed")
+narrow = rule(until="interval", width=0.6, low=0.1, high=0.8)
+RULES = {f"passes={wanted}": rule(until="passes", passes=wanted) for wanted in (1, 2, 3)}
+RULES |= {"mixed": mixed, "interval": narrow}
 ROUNDS = {"one by one": range(1, 9), "2, 2, 4": (2, 4, 8), "3, 3, 1": (3, 6, 7), "5, 3": (5, 8), "all": (6,)}
 
 every_rule = pytest.mark.parametrize("stops", RULES.values(), ids=RULES)
@@ -126,7 +123,7 @@ def test_whatever_the_rule_is_the_first_round_can_be_estimated(
 
 
 def test_for_the_second_pass_one_by_one_it_is_the_formula_of_negative_binomial_sampling() -> None:
-    budget, rate, stops = 8, Fraction(1, 10), passes(2)
+    budget, rate, stops = 8, Fraction(1, 10), RULES["passes=2"]
     ends = range(1, budget + 1)
     estimate = of_one(1, ends, stops)
     assert [estimate(m, 2) for m in ends[1:]] == pytest.approx([1 / (m - 1) for m in ends[1:]], abs=EXACT)
@@ -141,7 +138,7 @@ def test_for_the_second_pass_one_by_one_it_is_the_formula_of_negative_binomial_s
 
 
 def test_the_pooled_share_of_passes_is_wrong_as_soon_as_rows_differ() -> None:
-    rates, ends, stops = (Fraction(1, 10), Fraction(9, 10)), range(1, 9), passes(1)
+    rates, ends, stops = (Fraction(1, 10), Fraction(9, 10)), range(1, 9), RULES["passes=1"]
     of_rows = [expected(rate, ends, stops, of_one(1, ends, stops)) for rate in rates]
     pooled = sum(expected(rate, ends, stops, lambda n, c: c) for rate in rates)
     pooled /= sum(expected(rate, ends, stops, lambda n, c: n) for rate in rates)
@@ -165,6 +162,33 @@ def test_weighted_samples_have_the_mean_that_all_samples_of_the_prompt_would_hav
     true = float(sum(score * share for score, share in chances.items()))
     assert float(found) == pytest.approx(true, abs=EXACT)
     assert abs(float(naive) - true) > 0.005
+
+
+@pytest.mark.parametrize(
+    ("until", "counted", "largest_k", "majorities"),
+    [
+        ("passes", 12, 12, {1, 2, 3}),
+        ("mixed", 12, 12, {1, 2, 3}),
+        ("interval", 12, 3, {1, 2, 3}),
+        ("agree", 3, 3, {1, 2, 3, 12}),
+    ],
+)
+def test_each_rule_has_its_limits(until: str, counted: int, largest_k: int, majorities: set[int]) -> None:
+    estimator = Estimator(AdaptiveConfig(until=until, rounds=[3, 4]), 12)
+    assert (estimator.ends, estimator.counted, estimator.largest_k) == ((3, 7, 11, 12), counted, largest_k)
+    assert {k for k in range(1, 13) if estimator.has_majority(k)} == majorities
+
+
+def test_under_agree_the_first_round_is_a_sample_like_any_other() -> None:
+    estimator = Estimator(AdaptiveConfig(until="agree", rounds=[4]), 16)
+    found = estimator.pass_at_ks(np.array([4, 4, 4]), np.array([0, 1, 3]), [1, 2, 4])
+    assert found == pytest.approx(np.array([[pass_at_k(4, c, k) for k in (1, 2, 4)] for c in (0, 1, 3)]), abs=EXACT)
+
+
+def test_the_rule_of_a_run_is_the_one_that_is_counted_by() -> None:
+    estimator = Estimator(AdaptiveConfig(until="passes", passes=2, rounds=[1, 3]), 8)
+    n, c = np.array([4, 7, 8, 8]), np.array([2, 3, 1, 2])
+    assert np.array_equal(estimator.pass_at_ks(n, c, [1, 8]), pass_at_ks(n, c, [1, 8], (1, 4, 7, 8), RULES["passes=2"]))
 
 
 def test_a_larger_budget_changes_nothing_for_rows_that_have_stopped() -> None:
@@ -200,7 +224,7 @@ def test_a_million_rows_ask_the_rule_as_often_as_ten() -> None:
 
 def test_nothing_is_lost_to_rounding_in_a_budget_of_thousands() -> None:
     n, c = np.array([10_000, 2_500]), np.array([49, 50])
-    found = pass_at_ks(n, c, [1], range(1, 10_001), passes(50))[:, 0]
+    found = pass_at_ks(n, c, [1], range(1, 10_001), rule(until="passes", passes=50))[:, 0]
     assert found == pytest.approx([49 / 10_000, 49 / 2_499], rel=1e-11)
 
 
@@ -208,7 +232,7 @@ def test_samples_to_expect_when_pass_rates_are_uniform() -> None:
     one_by_one, rounds, uniform = range(1, 17), (2, 4, 8, 16), Fraction(1)
     found = [
         expected_samples(ends, stops, uniform, uniform)
-        for ends, stops in ((one_by_one, passes(1)), (rounds, passes(1)), (one_by_one, mixed))
+        for ends, stops in ((one_by_one, RULES["passes=1"]), (rounds, RULES["passes=1"]), (one_by_one, mixed))
     ]
     assert found[0] == sum(Fraction(1, m) for m in range(1, 17))  # the chance that m - 1 samples fail, for each m
     assert [round(float(one), 2) for one in found] == [3.38, 4.36, 5.76]
