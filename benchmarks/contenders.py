@@ -8,7 +8,7 @@ from the outputs, and the prefix cache is emptied before each.
 import argparse
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,13 +82,16 @@ def work_of(run: RunConfig, lengths: Sequence[int], of_samples: Sequence[Sequenc
     return Work(run, open_input(run.data), lengths, of_samples)
 
 
-def options_of(description: str | None) -> argparse.Namespace:
-    """How much work, how often, and which overrides, from the command line."""
+def options_of(
+    description: str | None, add_own: Callable[[argparse.ArgumentParser], None] = lambda _: None
+) -> argparse.Namespace:
+    """How much work, how often, and which overrides, from the command line, with options that `add_own` adds."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--prompts", type=int, default=16)
     parser.add_argument("--n-samples", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=64)
+    add_own(parser)
     parser.add_argument("overrides", nargs="*", help="config overrides, for example model.path=... hardware=single_gpu")
     return parser.parse_args()
 

@@ -1,13 +1,17 @@
 """What keeping token ids and log-probabilities costs: the same work with and without, in alternation.
 
-    python -m benchmarks.tokens [--repeats 5] [--prompts 16] [--n-samples 4] [--max-tokens 64] [OVERRIDE ...]
+    python -m benchmarks.tokens [--repeats 5] [--prompts 16] [--n-samples 4] [--max-tokens 64]
+        [--ways ids,raw,processed] [OVERRIDE ...]
 
 Two engines in one process, because `processed` is an engine's own mode: one is measured with nothing kept, with ids,
-and with `raw` log-probabilities, the other with `processed` ones. Every response is exactly `max_tokens` long, the
+and with `raw` log-probabilities, the other with `processed` ones. Without `raw` among the ways, which two large models
+on a GPU have no room for, the second engine does it all: its mode says nothing about requests that ask for none. Every
+response is exactly `max_tokens` long, the
 prefix cache is emptied before each, loading is not counted. Prints tokens/s of each way with its ratios to `none`,
 measured right before and right after it, repeat by repeat, and the median ratios.
 """
 
+import argparse
 import itertools
 import logging
 import statistics
@@ -46,22 +50,24 @@ class _Speed:
 
 def main() -> None:
     """Load the engines, measure in alternation, print the table."""
-    options = options_of(__doc__)
+    options = options_of(__doc__, _add_ways)
     with tempfile.TemporaryDirectory() as name, screen(Path(name) / "engine.log") as console:
         logging.getLogger("rollout").setLevel(logging.WARNING)  # only the table
         folder, count = Path(name), itertools.count()
-        works = {name: asked_work(options, folder, *overrides) for name, overrides in _WAYS.items()}
+        ways = ("none", *options.ways)
+        works = {name: asked_work(options, folder, *_WAYS[name]) for name in ways}
         with environment(works["none"].run.hardware):
-            engines = {mode: _engine(works[mode]) for mode in ("raw", "processed")}
+            engines = {mode: _engine(works[mode]) for mode in ("raw", "processed") if mode in ways}
+            of_the_others = next(iter(engines.values()))
 
             def speed(name: str) -> _Speed:
                 cpu = time.process_time()
-                done = ours(works[name], engines.get(name, engines["raw"]), folder / str(next(count)))
+                done = ours(works[name], engines.get(name, of_the_others), folder / str(next(count)))
                 return _Speed(done.tok_s, done.tokens / (time.process_time() - cpu))
 
             for mode in engines:  # the first use of an engine pays for warming up
                 speed(mode)
-            found: dict[str, list[_Speed]] = {name: [] for name in _WAYS if name != "none"}
+            found: dict[str, list[_Speed]] = {name: [] for name in options.ways}
             console.print("repeat  tok/s (ratio to none, ratio by CPU time)")
             before = speed("none")
             for repeat in range(options.repeats):
@@ -75,6 +81,10 @@ def main() -> None:
             for name, ratios in found.items():
                 wall, cpu = (statistics.median(getattr(ratio, kind) for ratio in ratios) for kind in ("wall", "cpu"))
                 console.print(f"median  {name} ({wall:.3f}, {cpu:.3f})", soft_wrap=True)
+
+
+def _add_ways(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--ways", type=lambda text: text.split(","), default=["ids", "raw", "processed"])
 
 
 def _engine(work: Work) -> VLLMEngine:

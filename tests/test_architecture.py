@@ -113,7 +113,13 @@ def test_any_module_can_be_imported_first() -> None:
     ("package", "modules"),
     [
         ("pandas", {"rollout.api.calls", "rollout.api.run_folder"}),
-        ("vllm", {f"rollout.engine.vllm_{name}" for name in ("engine", "renderer", "arguments", "lora", "reasoning")}),
+        (
+            "vllm",
+            {
+                f"rollout.engine.vllm_{name}"
+                for name in ("engine", "renderer", "arguments", "logprobs", "lora", "reasoning")
+            },
+        ),
         ("ray", {"rollout.replicas.ray_replicas"}),
     ],
 )

@@ -6,7 +6,9 @@ A layout is a sweep over seeds in one engine (or one set of engines); the first 
 proportion to its GPUs, so that every GPU has as much to do. Layouts that fit side by side run at the same time, each on
 GPUs of its own. `--tiny` does it with a tiny model on the CPU, for trying the benchmark itself.
 
-    8b-kill    four replicas, of which one is ended by SIGKILL half-way through the second job
+    8b-kill    four replicas, of which one is ended by SIGKILL half-way through the second job, and a third job with
+               the same seed that nobody disturbs
+    0.5b-kill  the same with weights on the disk that know what comes next, under batch_invariant: rounding counts
 
 The table printed at the end is what `FOLDER/LAYOUT/*/run.json` say, with the driver's share of a core: CPU seconds of
 the process that was started, over the seconds in which it generated.
@@ -26,10 +28,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
 from benchmarks.contenders import write_questions
-from benchmarks.gpu.shapes import SHAPES, write_model
+from benchmarks.gpu.shapes import SHAPES, write_model, write_weights
 from rollout.process.watchdog import Family
 from rollout.store import run_record
+from rollout.store.layout import OUTPUT
 from rollout.store.run_record import STAGES, RunRecord
 
 _CLOCK = os.sysconf("SC_CLK_TCK")
@@ -47,6 +53,8 @@ class Layout:
     tokens: int = 512
     seeds: tuple[int, ...] = (1, 2, 3)
     kill: bool = False
+    weights: bool = False
+    """Random weights on the disk, see `write_weights`; else vLLM makes `dummy` ones."""
 
     @property
     def shape(self) -> str:
@@ -80,7 +88,16 @@ LAYOUTS = (
     Layout("8b-2x2", 4, ("hardware=multi_gpu", _tp(2), "hardware.max_num_seqs=512")),
     Layout("70b-tp4", 4, (*_TP, _tp(4)), **_LARGE),
     Layout("70b-2x2", 4, ("hardware=multi_gpu", _tp(2), "model.max_model_len=2048"), **_LARGE),
-    Layout("8b-kill", 4, ("hardware=multi_gpu",), seeds=(1, 2), kill=True),
+    Layout("8b-kill", 4, ("hardware=multi_gpu",), seeds=(1, 2, 2), kill=True),
+    Layout(
+        "0.5b-kill",
+        4,
+        ("hardware=multi_gpu", "hardware.batch_invariant=true", "sampling.top_p=1"),
+        prompts_per_gpu=512,
+        seeds=(1, 2, 2),
+        kill=True,
+        weights=True,
+    ),
 )
 _BY_NAME = {layout.name: layout for layout in LAYOUTS}
 
@@ -155,10 +172,13 @@ def start(layout: Layout, folder: Path, tokenizer: Path, gpus: Sequence[str], is
     folder.mkdir(parents=True, exist_ok=True)
     model, source = folder / "model", folder / "input.parquet"
     write_model(model, SHAPES["tiny" if is_tiny else layout.shape], tokenizer)
+    if layout.weights:
+        write_weights(model)
     write_questions(source, (2 if is_tiny else layout.prompts_per_gpu) * layout.gpus, 60)
     seeds = ",".join(map(str, layout.seeds))
     overrides = _on_a_cpu(layout) if is_tiny else layout.overrides
-    command = [sys.executable, "-m", "rollout", "-m", *overrides, f"model.path={model}", "model.load_format=dummy"]
+    command = [sys.executable, "-m", "rollout", "-m", *overrides, f"model.path={model}"]
+    command += [f"model.load_format={'auto' if layout.weights else 'dummy'}"]
     command += [f"data.path={source}", "sampling.n_samples=8", f"sampling.max_tokens={8 if is_tiny else layout.tokens}"]
     command += ["sampling.extra.ignore_eos=true", "postprocess=none", "tracking=disabled"]
     command += ["tracking.interval_seconds=0.5", f"sampling.seed={seeds}", f"hydra.sweep.dir={folder}"]
@@ -187,7 +207,21 @@ def table(output: Path) -> str:
             shown = f"{statistics.median(core):.2f}" if core else ""
             others = ", ".join(rates[1:])
             rows.append(f"| {layout.name} | {layout.gpus} | {rates[0]} | {others} | {load:.0f} s | {shown} |")
-    return "\n".join(rows)
+    return "\n".join([*rows, *_kills(output)])
+
+
+def _kills(output: Path) -> Iterator[str]:
+    """How many samples of a run that lost a replica are those of the same run undisturbed."""
+    for layout in LAYOUTS:
+        disturbed, alone = (output / layout.name / job / OUTPUT for job in ("1", "2"))
+        if layout.kill and disturbed.exists() and alone.exists():
+            mine, theirs = (pq.read_table(path)["responses"].combine_chunks().flatten() for path in (disturbed, alone))
+            equal = pc.sum(pc.fill_null(pc.equal(mine, theirs), False)).as_py()
+            seconds = [run_record.read(path.parent).seconds["generate"] for path in (disturbed, alone)]
+            yield (
+                f"{layout.name}: {equal:,} of {len(theirs):,} samples equal, "
+                f"generated in {seconds[0]:.1f} s instead of {seconds[1]:.1f} s"
+            )
 
 
 def _core(cpu: Path, run: RunRecord) -> float | None:

@@ -94,7 +94,7 @@ class HardwareConfig:
     max_num_batched_tokens: int | None = _field(None, ge=1)
     """Most tokens in one engine step. null: vLLM decides."""
     enable_prefix_caching: bool = True
-    """Compute what prompts have in common once; the samples of one prompt share all of it."""
+    """Compute what prompts have in common once; the samples of one prompt share all of it. Off with batch_invariant."""
     enforce_eager: bool = False
     """No compilation and no CUDA graphs: starts sooner, runs slower."""
     dtype: str = _field("auto", choices=("auto", "bfloat16", "float16", "float32"))
@@ -102,7 +102,8 @@ class HardwareConfig:
     kv_cache_dtype: str = "auto"
     """Number format of the KV cache; fp8 holds twice the samples and changes them."""
     batch_invariant: bool = False
-    """Ask vLLM for kernels whose result does not depend on what else is in the batch: slower, and exact in a replay."""
+    """Ask vLLM for kernels whose result does not depend on what else is in the batch, and compute every prompt whole:
+    slower, and exact in a replay."""
     engine_kwargs: dict[str, Any] = field(default_factory=dict)
     """Any other argument of vLLM's engine; one that is unknown or of another type is refused before loading."""
     env: dict[str, str] = field(default_factory=dict)

@@ -17,11 +17,12 @@ from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
 from rollout.engine import models, vllm_arguments, vllm_worker
 from rollout.engine.protocol import EngineStats, Rendered
 from rollout.engine.vllm_arguments import refusal
+from rollout.engine.vllm_logprobs import keep_sampled_only, sampled
 from rollout.engine.vllm_lora import LoadedAdapters
 from rollout.engine.vllm_reasoning import Thinking
 from rollout.engine.vllm_renderer import VLLMRenderer
 from rollout.errors import EngineDied, PromptError, UserError
-from rollout.records import Logprobs, Message, Request, Sample, failed_sample
+from rollout.records import Message, Request, Sample, failed_sample
 
 
 class VLLMEngine:
@@ -54,6 +55,10 @@ class VLLMEngine:
             self.shutdown()
             raise
         self.bos_token_id: int | None = self._renderer.bos_token_id
+        # what is there by now stays until the end: to look through it again and again for cycles costs four times as
+        # much as reading what the engine sends, where log-probabilities come with it
+        gc.collect()
+        gc.freeze()
 
     def use(self, model: ModelConfig) -> None:
         self._thinking = None
@@ -95,6 +100,8 @@ class VLLMEngine:
             own = {"max_tokens": request.max_tokens, "seed": request.seed, **_copied(kwargs)}
             params, prompt = SamplingParams(**kwargs | own), {"prompt_token_ids": request.prompt_token_ids}
             self._engine.add_request(key, prompt, params, lora_request=self._lora)
+            if self._logprobs != "none":
+                keep_sampled_only(self._engine, key)
         except EngineDeadError as error:
             raise EngineDied(str(error)) from error
         except Exception as error:  # whatever it is, vLLM says it of this request, and the others can continue
@@ -126,6 +133,7 @@ class VLLMEngine:
     def shutdown(self) -> None:
         self._engine.engine_core.shutdown()
         del self.llm, self._engine
+        gc.unfreeze()
         gc.collect()
 
     def _sample(self, output: Any) -> Sample:
@@ -175,22 +183,12 @@ def _thought(thinking: Thinking, request: Request, completion: Any) -> dict[str,
 def _tokens(request: Request, completion: Any) -> dict[str, Any]:
     """The fields of a Sample that hold token ids and log-probabilities."""
     token_ids = np.array(completion.token_ids, np.int32)
-    logprobs = None if completion.logprobs is None else _sampled(completion.logprobs, len(token_ids))
+    logprobs = None if completion.logprobs is None else sampled(completion.logprobs, len(token_ids))
     return {
         "prompt_token_ids": request.kept_prompt,
         "response_token_ids": token_ids,
         "response_logprobs": logprobs,
     }
-
-
-def _sampled(flat: Any, count: int) -> Logprobs:
-    """Of vLLM's FlatLogprobs the entry of each sampled token, which is the first of its position."""
-    values = np.array(flat.logprobs, np.float32)
-    if len(values) != count:
-        values = values[flat.start_indices]
-    if len(values) != count:  # beside wrong tokens they would spoil a training without a word
-        raise RuntimeError(f"vLLM gave {len(values)} log-probabilities for {count} tokens")
-    return values
 
 
 def _engine_kwargs(

@@ -165,6 +165,14 @@ def test_engine_arguments_are_what_vllm_takes(given: dict[str, Any], passed: dic
     assert {name: kwargs[name] for name in given} == passed
 
 
+def test_every_prompt_is_computed_whole_under_batch_invariant() -> None:
+    from rollout.engine.vllm_arguments import engine_kwargs
+
+    hardware = HardwareConfig(batch_invariant=True)
+    whole = {"enable_prefix_caching": False, "enable_chunked_prefill": False}
+    assert engine_kwargs(ModelConfig(), hardware).items() >= whole.items()
+
+
 @pytest.mark.parametrize(
     ("engine", "line"),
     [
