@@ -273,6 +273,7 @@ def test_a_sample_that_failed_before_it_was_a_request_is_handed_on_at_once() -> 
     assert not order.ended
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("share", "most"), [(0.8, 1.08), (0.5, 1.25)])
 def test_a_run_ends_about_as_early_as_its_longest_sample_allows(share: float, most: float) -> None:
     works = [Work(1000, 8, 256, share, seed) for seed in range(8)]
@@ -280,12 +281,14 @@ def test_a_run_ends_about_as_early_as_its_longest_sample_allows(share: float, mo
     assert steps_over_bound(works[0], "input") > most
 
 
+@pytest.mark.long
 def test_so_does_one_on_several_engines() -> None:
     works = [Work(1000, 8, 256, 0.8, seed, replicas=4) for seed in range(2)]
     assert mean(on_replicas(work, "longest_first") for work in works) <= 1.08
     assert on_replicas(works[0], "input") > 1.15
 
 
+@pytest.mark.long
 def test_where_rows_do_not_differ_nothing_is_lost() -> None:
     works = [Work(1000, 8, 256, 0.0, seed) for seed in range(3)]
     now, before = (mean(steps_over_bound(work, order) for work in works) for order in ("longest_first", "input"))
@@ -305,6 +308,7 @@ def generated(run_dir: Path) -> list[int]:
     return [row for part in parts for row in pq.read_table(part)["row_id"].to_pylist()]
 
 
+@pytest.mark.long
 def test_the_samples_are_the_same_byte_for_byte_in_any_order(rollout: Rollout) -> None:
     given = rollout(ROWS, *LONG_TAIL, "store.flush_samples=20", name="given")
     longest = rollout(ROWS, *LONG_TAIL, "store.flush_samples=20", "sampling.order=longest_first", name="longest")
@@ -313,6 +317,7 @@ def test_the_samples_are_the_same_byte_for_byte_in_any_order(rollout: Rollout) -
     assert generated(given) != generated(longest)
 
 
+@pytest.mark.long
 def test_a_run_goes_on_in_another_order_and_begins_with_what_it_knows_to_be_long(rollout: Rollout) -> None:
     whole = rollout(ROWS, *LONG_TAIL, name="whole")
     part = rollout(ROWS, *LONG_TAIL, "sampling.n_samples=2", name="part")
@@ -327,6 +332,7 @@ def test_a_run_goes_on_in_another_order_and_begins_with_what_it_knows_to_be_long
     assert mean(map(longest.index, begun[:60])) < mean(map(longest.index, begun[-60:])) - 15
 
 
+@pytest.mark.long
 def test_rows_that_stop_early_stop_at_the_same_samples_in_any_order(rollout: Rollout) -> None:
     adaptive = (
         *LONG_TAIL,
