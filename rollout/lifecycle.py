@@ -20,7 +20,7 @@ from rollout.errors import UserError
 from rollout.files import disk_full_explained, short
 from rollout.generation.session import Session, generate_owed
 from rollout.postprocess import second_place
-from rollout.postprocess.analyze import Analysis
+from rollout.postprocess.analyze import Analysis, all_estimates
 from rollout.postprocess.outputs import claim, files_read, own, remove_own
 from rollout.postprocess.score import ScoreFailed
 from rollout.postprocess.source import open_source
@@ -130,7 +130,8 @@ def _stages(session: Session, is_call: bool) -> None:
     with record.timed("postprocess"):
         analysis = _postprocess(session, selected)
         second_place.write(run, run_dir, record)
-    session.tracker.summarise([path for name in results(run) if (path := run_dir / name).exists()])
+    bars = {} if analysis is None else {name: bar.figures() for name, bar in all_estimates(analysis).items()}
+    session.tracker.summarise([path for name in results(run) if (path := run_dir / name).exists()], bars)
     if is_call:
         show_totals(session.console, run_dir, record, analysis)
         return

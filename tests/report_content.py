@@ -69,8 +69,12 @@ def distribution(*counts: int) -> dict[str, Any]:
 
 def scores(**changes: Any) -> dict[str, Any]:
     histogram = {"edges": [0.0, 0.5, 1.0], "counts": [2, 1]}
-    rates = {"pass_at_k": {"1": 0.333, "2": 0.5}, "majority_at_k": {"1": 0.333, "2": 0.25}}
+    rates: dict[str, Any] = {"pass_at_k": {"1": 0.333, "2": 0.5}, "majority_at_k": {"1": 0.333, "2": 0.25}}
     totals = {"scored": 3, "no_answer": 1, "cut_off": 2, "unscored": 0, "mean": 0.333, "pass_rate": 0.333}
+    rates["estimates"] = {
+        name: {"value": 0.333, "se": 0.1, "interval": [0.15, 0.5126], "n": 40, "trusted": name != "pass@2"}
+        for name in ("mean", "pass_rate", "pass@1", "pass@2", "majority@1", "majority@2")
+    }
     return {**totals, **rates, "histogram": histogram, "row_pass_rates": histogram, **changes}
 
 
@@ -78,7 +82,9 @@ def analysis(**changes: Any) -> dict[str, Any]:
     counts = {"rows": 2, "rows_with_errors": 1, "samples": 4, "failed": 1, "empty": 0, "duplicates": 1, "looping": 0}
     ended = {"finish_reasons": {"stop": 2, "length": 1}, "truncated_fraction": 0.333, "errors": {"too long": 1}}
     lengths = {"characters": distribution(1, 2), "tokens": distribution(2, 1), "distinct_responses": distribution(1, 1)}
-    groups: dict[str, Any] = {"by": None, "groups": {}, "scores": None}
+    cut_off = {"value": 0.333, "se": 0.1, "interval": [0.15, 0.5126], "n": 40, "trusted": True}
+    groups: dict[str, Any] = {"by": None, "groups": {}, "scores": None, "clusters": "rows"}
+    groups["estimates"] = {"truncated_fraction": cut_off}
     return {**counts, **ended, **lengths, **groups, **changes}
 
 

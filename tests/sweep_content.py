@@ -4,7 +4,8 @@ from itertools import product
 from typing import Any
 
 from rollout.pages.report_content import Message, Response
-from rollout.pages.sweep_content import JobRow, SweepPage, SweepRow
+from rollout.pages.sweep_content import Bar, JobRow, SweepPage, SweepRow
+from rollout.scoring.intervals import Estimate
 from tests.report_content import response
 
 COMMAND = "python -m rollout -m sampling.temperature=0.3,0.7,1.0 sampling.n_samples=1,4"
@@ -32,12 +33,23 @@ def job(num: int, overrides: dict[str, str] | None = None, **changes: Any) -> Jo
         "overrides": overrides or {},
         "engine": "reused" if num else "loaded",
         "metrics": metrics(),
+        "estimates": {},
     }
     return JobRow(**{"num": num, **fields, **changes})  # type: ignore[typeddict-item]
 
 
 def failed(num: int, overrides: dict[str, str], error: str = "no memory left") -> JobRow:
     return job(num, overrides, status="failed", error=error, report=None, engine=None, metrics={})
+
+
+def bar(estimate: Estimate) -> Bar:
+    return Bar(
+        value=estimate.value,
+        se=estimate.se,
+        interval=estimate.interval,
+        n=estimate.n,
+        trusted=estimate.trusted,
+    )
 
 
 def sweep_row(row_id: int, question: str, responses: dict[str, list[Response]], **changes: Any) -> SweepRow:
@@ -81,6 +93,7 @@ def sweep(**changes: Any) -> SweepPage:
         "parameters": ["sampling.temperature", "sampling.n_samples"],
         "jobs": grid(),
         "rows": rows(),
+        "best": {},
     }
     return SweepPage(**{**fields, **changes})  # type: ignore[typeddict-item]
 

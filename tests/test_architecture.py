@@ -29,7 +29,7 @@ EDGES: dict[str, set[str]] = {
     "terminal": {"postprocess", "tracking"},
     "generation": {"terminal"},
     "replicas": {"generation"},
-    "sweep": {"postprocess"},
+    "sweep": {"terminal"},
     "preflight": {"generation", "postprocess"},
     "lifecycle": {"preflight", "replicas"},
     "cli": {"lifecycle", "sweep"},

@@ -50,7 +50,7 @@ def analyze(arguments: list[str]) -> None:
         pass_score = keys.pass_score
         if pass_score is None:
             pass_score = (opened.run.postprocess.score if opened.run else ScoreConfig()).pass_score
-        analysis = analysis_of(opened.source, _by(keys, opened), pass_score)
+        analysis = analysis_of(opened.source, _analyze_config(keys, opened), pass_score)
         show_analysis(console, analysis)
         if keys.output is not None:
             with _room_for(keys.output):
@@ -58,13 +58,16 @@ def analyze(arguments: list[str]) -> None:
             print(f"wrote {keys.output}")
 
 
-def _by(keys: AnalyzeCommand, opened: Opened) -> str | None:
-    return keys.by if keys.by is not None or opened.run is None else opened.run.postprocess.analyze.by
+def _analyze_config(keys: AnalyzeCommand, opened: Opened) -> AnalyzeConfig:
+    """As the user says, else as the run had it."""
+    of_run = AnalyzeConfig() if opened.run is None else opened.run.postprocess.analyze
+    by = of_run.by if keys.by is None else keys.by
+    return AnalyzeConfig(by, of_run.clusters if keys.clusters is None else keys.clusters)
 
 
 def _analyze_problems(keys: AnalyzeCommand, opened: Opened | None) -> Iterator[str]:
     if opened is not None:
-        config = PostprocessConfig(["analyze"], analyze=AnalyzeConfig(_by(keys, opened)))
+        config = PostprocessConfig(["analyze"], analyze=_analyze_config(keys, opened))
         yield from ANALYZE.problems(opened.plan(config))
 
 

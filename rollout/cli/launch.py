@@ -31,7 +31,7 @@ from rollout.errors import UserError
 from rollout.files import user_path
 from rollout.store import lineage
 from rollout.store.run_record import ReplayOf
-from rollout.sweep import jobs
+from rollout.sweep import jobs, objective
 
 if TYPE_CHECKING:
     from rollout.lifecycle import Asked
@@ -180,7 +180,7 @@ def _run_of_sweep(cfg: DictConfig, run_dir: Path, command: Invocation) -> None:
 
 def _check_objective(run: RunConfig) -> None:
     if run.sweep.objective is not None:
-        jobs.check_objective(run.sweep.objective, run.postprocess.steps)
+        objective.check(run.sweep.objective, run.postprocess.steps)
 
 
 def _asked(command: Invocation) -> "Asked":

@@ -41,6 +41,9 @@ class AnalyzeCommand:
     by: str | None = None
     """Column whose values make groups, each analyzed by itself; a dotted path leads into structs and JSON. null: the
     one that the run had, if any."""
+    clusters: bool | None = None
+    """Error bars are over the groups of `by`, not over rows: for questions about a common text. null: as the run had
+    it, else false."""
     pass_score: float | None = field(default=None, metadata={"gt": float("-inf")})
     """A response with at least this score passes. null: as the run had it, else 1."""
 

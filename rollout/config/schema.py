@@ -156,6 +156,8 @@ class FilterConfig:
 class AnalyzeConfig:
     by: str | None = None
     """Column whose values make groups, each analyzed by itself; dotted paths as in score.ground_truth."""
+    clusters: bool = False
+    """Error bars are over the groups of `by`, not over rows: for questions about a common text."""
 
 
 @dataclass
@@ -239,6 +241,8 @@ class EngineConfig:
 class SweepConfig:
     objective: str | None = None
     """What a job returns to an optimizing sweeper: a number of run.json or analysis.json, as score.mean."""
+    direction: str | None = _field(None, choices=("maximize", "minimize"))
+    """Which way `objective` is better. null: as its name says, where it does: scores up, seconds and failures down."""
     rows: int = _field(20, ge=0)
     """Rows of each job to compare in sweep.html: the first ones."""
 

@@ -29,6 +29,11 @@ def row_slices(batch: pa.RecordBatch) -> list[tuple[int, int]]:
     return list(pairwise(cuts))
 
 
+def row_sums(values: npt.NDArray[Any], slices: list[tuple[int, int]]) -> npt.NDArray[Any]:
+    """What the `values` of each row add up to; `slices` are those of `row_slices`."""
+    return np.add.reduceat(values, [start for start, _ in slices]) if slices else values[:0]
+
+
 def joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
     """The rows of one or more batches of one schema as one."""
     if len(batches) == 1:

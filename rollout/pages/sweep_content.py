@@ -8,6 +8,19 @@ from typing import NotRequired, TypedDict
 from rollout.pages.report_content import Message, Response
 
 
+class Bar(TypedDict):
+    """A score or share of a job, and how far it may be off."""
+
+    value: float
+    se: float | None
+    interval: tuple[float, float] | None
+    """Of 95 % confidence; None where a single row says nothing of it."""
+    n: int
+    """Rows behind it, or groups of them."""
+    trusted: bool
+    """False where too few rows make the interval one not to rely on."""
+
+
 class JobRow(TypedDict):
     """One job of the sweep."""
 
@@ -32,6 +45,8 @@ class JobRow(TypedDict):
     - `distinct_responses`: of a row, the mean
     - `mean_score`, `pass_rate`, and `pass@1`, `pass@4`, `majority@4`, ... for whatever k there are
     """
+    estimates: dict[str, Bar]
+    """Those metrics that are scores or shares, with their error bars; none of a job that an older version analyzed."""
 
 
 class SweepRow(TypedDict):
@@ -54,6 +69,9 @@ class SweepPage(TypedDict):
     """The swept keys, those whose values differ between jobs."""
     jobs: list[JobRow]
     """In the order of `num`."""
+    best: dict[str, list[int]]
+    """Metric with error bars -> the number of the best job, and of those that cannot be told from it; empty where fewer
+    than two jobs have the metric."""
     pass_score: NotRequired[float]
     """The score from which a response passes, 1 where it is absent."""
     rows: list[SweepRow]

@@ -2,11 +2,12 @@
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,10 +17,12 @@ from rollout.data.text import as_text
 from rollout.files import write_json
 from rollout.postprocess.filter import repeats
 from rollout.postprocess.repetition import is_looping
+from rollout.postprocess.shares import Flags, Shares, as_flags, reason_flags
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work
 from rollout.records import has_thinking
 from rollout.scoring.distribution import Distribution, ValueCounts
+from rollout.scoring.intervals import Estimate
 from rollout.scoring.summary import ScoreCounts, ScoreSummary
 from rollout.store.layout import ANALYSIS
 
@@ -65,6 +68,13 @@ class Analysis:
     """The ten most frequent errors."""
     thinking: "Thinking | None" = None
     """None where the run has not told thinking from answers."""
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    """Shares of the responses with their error bars, `truncated_fraction`, `stop_fraction` (and so on for each finish
+    reason), `empty_fraction`, `duplicate_fraction`, `looping_fraction`, `unclosed_fraction`, and of the samples
+    `failed_fraction`.
+    """
+    clusters: str = "rows"
+    """What error bars take for independent: `rows`, or `groups`, those of `by`."""
     by: str | None = None
     groups: "dict[str, Analysis]" = field(default_factory=dict)
     """The same of the rows of each value of `by`."""
@@ -72,22 +82,32 @@ class Analysis:
 
 def analyze(source: Source, output_dir: Path, config: AnalyzeConfig, score: ScoreConfig) -> Analysis:
     """The same as `analysis_of`, and written to `analysis.json`."""
-    analysis = analysis_of(source, config.by, score.pass_score)
+    analysis = analysis_of(source, config, score.pass_score)
     write_json(output_dir / ANALYSIS, dataclasses.asdict(analysis))
     return analysis
 
 
-def analysis_of(source: Source, by: str | None, pass_score: float) -> Analysis:
-    """The numbers of `source`, read once. Memory grows with different lengths, not with responses."""
-    total, groups = _Counts(pass_score), dict[str, _Counts]()
+def analysis_of(source: Source, config: AnalyzeConfig, pass_score: float) -> Analysis:
+    """The numbers of `source`, read once. Memory grows with different lengths, not with responses.
+
+    With `config.clusters`, error bars are over the groups of `config.by`; those of a group are over its rows.
+    """
+    total, groups = _Counts(pass_score, config.clusters), dict[str, _Counts]()
     for batch in source.batches():
-        total.add(batch)
-        for value, part in _by_value(batch, by):
+        values = None if config.by is None else _texts(batch, config.by)
+        total.add(batch, _groups(batch, values) if config.clusters else None)
+        for value, part in _by_value(batch, values):
             name = value if value in groups or len(groups) < MOST_GROUPS else OTHERS
             groups.setdefault(name, _Counts(pass_score)).add(part)
     return dataclasses.replace(
-        total.analysis(), by=by, groups={name: groups[name].analysis() for name in sorted(groups)}
+        total.analysis(), by=config.by, groups={name: groups[name].analysis() for name in sorted(groups)}
     )
+
+
+def all_estimates(analysis: Analysis) -> dict[str, Estimate]:
+    """Its scores and shares by the names that tables of several runs have for them; the mean is `mean_score` there."""
+    scores = {} if analysis.scores is None else analysis.scores.estimates
+    return {**{"mean_score" if name == "mean" else name: it for name, it in scores.items()}, **analysis.estimates}
 
 
 def read_analysis(folder: Path) -> Analysis:
@@ -95,54 +115,70 @@ def read_analysis(folder: Path) -> Analysis:
     return msgspec.json.decode((folder / ANALYSIS).read_bytes(), type=Analysis)
 
 
-def _by_value(batch: pa.RecordBatch, path: str | None) -> Iterator[tuple[str, pa.RecordBatch]]:
-    if path is None:
-        return
-    values = pa.array([as_text(value) for value in values_at(batch, path)], pa.string())
-    for value in values.unique():
+def _texts(batch: pa.RecordBatch, path: str) -> pa.Array:
+    return pa.array([as_text(value) for value in values_at(batch, path)], pa.string())
+
+
+def _by_value(batch: pa.RecordBatch, values: pa.Array | None) -> Iterator[tuple[str, pa.RecordBatch]]:
+    for value in () if values is None else values.unique():
         yield value.as_py(), batch.filter(pc.equal(values, value))
+
+
+def _groups(batch: pa.RecordBatch, values: pa.Array | None) -> dict[int, str]:
+    """The group of each row."""
+    return {} if values is None else dict(zip(batch.column("row_id").to_pylist(), values.to_pylist(), strict=True))
 
 
 class _Counts:
     """What is known of the responses seen so far."""
 
-    def __init__(self, pass_score: float) -> None:
+    def __init__(self, pass_score: float, grouped: bool = False) -> None:
         self._rows = self._rows_with_errors = self._samples = self._failed = 0
         self._empty = self._duplicates = self._looping = 0
         self._reasons, self._errors = Counter[str](), Counter[str]()
         self._characters, self._tokens, self._distinct = ValueCounts(), ValueCounts(), ValueCounts()
-        self._scores = ScoreCounts(pass_score)
+        self._grouped, self._scores = grouped, ScoreCounts(pass_score, grouped)
+        self._of_samples, self._of_responses = Shares(grouped), Shares(grouped)
         self._thinks, self._unclosed, self._thinking_tokens = False, 0, ValueCounts()
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Count whole rows, whose samples are all in `batch`."""
-        answered = batch.filter(batch.column("response").is_valid())
+    def add(self, batch: pa.RecordBatch, groups: Mapping[int, str] | None = None) -> None:
+        """Count whole rows, whose samples are all in `batch`; `groups` has the group of each row."""
+        is_there = batch.column("response").is_valid()
+        answered = batch.filter(is_there)
         self._samples += batch.num_rows
         self._failed += batch.num_rows - answered.num_rows
+        self._of_samples.add(batch, {"failed_fraction": ~as_flags(is_there)}, groups)
         self._rows += len(batch.column("row_id").unique())
         self._rows_with_errors += len(batch.filter(batch.column("error").is_valid()).column("row_id").unique())
         self._errors.update(_counts(batch.column("error").drop_null()))
         self._reasons.update(_counts(answered.column("finish_reason").drop_null()))
         self._tokens.add(answered.column("num_generated_tokens").drop_null().to_numpy())
-        self._add_texts(answered)
+        flags = {**reason_flags(answered), **self._add_texts(answered)}
         if "score" in batch.schema.names:
-            self._scores.add(batch)
+            self._scores.add(batch, groups)
         if has_thinking(batch.schema):
-            self._add_thinking(answered)
+            flags["unclosed_fraction"] = self._add_thinking(answered)
+        self._of_responses.add(answered, flags, groups)
 
-    def _add_texts(self, answered: pa.RecordBatch) -> None:
+    def _add_texts(self, answered: pa.RecordBatch) -> dict[str, Flags]:
         response = answered.column("response")
         self._characters.add(pc.utf8_length(response).to_numpy())
-        self._empty += pc.sum(pc.equal(pc.utf8_trim_whitespace(response), "")).as_py() or 0
-        self._looping += sum(map(is_looping, _ends(answered)))
-        first = answered.filter(pc.invert(repeats(answered)))
-        self._duplicates += answered.num_rows - first.num_rows
+        repeated = repeats(answered)
+        first = answered.filter(pc.invert(repeated))
         self._distinct.add(pc.struct_field(first.column("row_id").value_counts(), "counts").to_numpy())
+        empty = as_flags(pc.equal(pc.utf8_trim_whitespace(response), ""))
+        looping = np.array([is_looping(text) for text in _ends(answered)], bool)
+        self._empty += int(empty.sum())
+        self._looping += int(looping.sum())
+        self._duplicates += answered.num_rows - first.num_rows
+        return {"empty_fraction": empty, "duplicate_fraction": as_flags(repeated), "looping_fraction": looping}
 
-    def _add_thinking(self, answered: pa.RecordBatch) -> None:
+    def _add_thinking(self, answered: pa.RecordBatch) -> Flags:
         self._thinks = True
-        self._unclosed += pc.sum(pc.invert(answered.column("reasoning_closed"))).as_py() or 0
         self._thinking_tokens.add(answered.column("num_reasoning_tokens").drop_null().to_numpy())
+        unclosed = ~as_flags(answered.column("reasoning_closed").fill_null(True))
+        self._unclosed += int(unclosed.sum())
+        return unclosed
 
     def analysis(self) -> Analysis:
         """The numbers."""
@@ -163,6 +199,11 @@ class _Counts:
             scores=self._scores.summary(),
             errors=dict(self._errors.most_common(10)),
             thinking=Thinking(self._unclosed, self._thinking_tokens.distribution()) if self._thinks else None,
+            estimates={
+                **(self._of_responses.estimates() if responses else {}),
+                **(self._of_samples.estimates() if self._samples else {}),
+            },
+            clusters="groups" if self._grouped else "rows",
         )
 
 
@@ -181,6 +222,8 @@ def _counts(column: pa.Array) -> dict[str, int]:
 def _problems(plan: Plan) -> Iterator[str]:
     if (by := plan.config.analyze.by) is not None:
         yield from plan.path_problems("postprocess.analyze.by", by)
+    elif plan.config.analyze.clusters:
+        yield "postprocess.analyze.clusters=true: says that groups are independent, not rows; name their column in by"
 
 
 def _run(work: Work) -> Work:

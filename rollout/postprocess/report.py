@@ -79,7 +79,11 @@ def _run(record: RunRecord, run_dir: Path) -> Run:
         "ended": record.ended,
         "command": typed_command(record.provenance.command),
         "run_dir": str(run_dir),
-        "facts": [(name, settings[key]) for name, key in _FACTS.items() if key not in _SELDOM or settings[key]],
+        "facts": [
+            (name, settings[key])
+            for name, key in _FACTS.items()
+            if key not in _SELDOM or settings[key] != as_text(None)
+        ],
         "config": settings,
         "provenance": _flat(asdict(record.provenance)),
         "totals": None if record.totals is None else asdict(record.totals),

@@ -1,16 +1,18 @@
 """Scores of many rows in a few numbers: mean, pass rate, pass@k, majority@k."""
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rollout.data.arrow import row_slices
 from rollout.scoring.distribution import Histogram
-from rollout.scoring.pass_at_k import majority_at_k, pass_at_k, reported_ks
+from rollout.scoring.intervals import Clusters, Estimate, SeedSums, clusters
+from rollout.scoring.pass_at_k import pass_at_k, reported_ks
+from rollout.scoring.rows import RowScores, row_scores
 
 _MAX_DISTINCT = 1000  # different scores that are counted one by one, for the histogram
 _BINS = 20
@@ -41,76 +43,104 @@ class ScoreSummary:
     """How many rows have which pass rate."""
     pass_score: float
     """The score from which a response passes."""
+    estimates: dict[str, Estimate] = field(default_factory=dict)
+    """`mean`, `pass_rate`, `pass@1`, `majority@1`, ...: the numbers above, each with its error bar."""
+    same_prompts_se: float | None = None
+    """Standard error of the mean for the same prompts with new seeds; None where a row has one scored response only."""
 
 
 class ScoreCounts:
-    """Adds up scores, a batch of whole rows at a time."""
+    """Adds up scores, a batch of whole rows at a time. Memory grows with different scores and counts, not with rows."""
 
-    def __init__(self, pass_score: float) -> None:
-        self._pass_score = pass_score
+    def __init__(self, pass_score: float, grouped: bool = False) -> None:
+        """`grouped`: error bars are over groups of rows, see `add`."""
+        self._pass_score, self._grouped = pass_score, grouped
         self._unscored = self._no_answer = self._cut_off = 0
-        self._sum = 0.0
         self._values = Counter[float]()
-        self._rows = Counter[tuple[int, int]]()
-        """(scored responses, those that pass) -> rows"""
-        self._votes: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
-        """k -> (sum of majority@k, rows)"""
+        self._rows = Counter[tuple[str, int, int]]()
+        """(group, scored responses, those that pass) -> rows"""
+        self._mean, self._seeds = clusters(grouped), SeedSums()
+        self._majority: dict[int, Clusters] = {}
         self._has_answers = False
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Count a batch that has the columns of SCORE_FIELDS and `finish_reason`."""
+    def add(self, batch: pa.RecordBatch, groups: Mapping[int, str] | None = None) -> None:
+        """Count a batch that has the columns of SCORE_FIELDS and `finish_reason`; `groups` has the one of each row."""
         present = batch.filter(batch.column("response").is_valid())
         scored = present.filter(present.column("score").is_valid())
         self._unscored += present.num_rows - scored.num_rows
         self._no_answer += len(scored) - scored.column("score_error").null_count
         self._cut_off += pc.sum(pc.equal(scored.column("finish_reason"), "length")).as_py() or 0
-        scores = scored.column("score").to_numpy()
-        self._sum += float(scores.sum())
-        self._count_values(scores)
-        passed = scores >= self._pass_score
-        answers = scored.column("extracted_answer").to_pylist()
-        for start, stop in row_slices(scored):
-            self._rows[stop - start, int(passed[start:stop].sum())] += 1
-            self._vote(answers[start:stop], passed[start:stop].tolist())
+        self._count_values(scored.column("score").to_numpy())
+        rows = row_scores(scored, self._pass_score)
+        self._add_rows(rows, [groups[row] if groups else "" for row in rows.row_ids.tolist()])
 
     def _count_values(self, scores: npt.NDArray[np.float64]) -> None:
         for value, count in zip(*np.unique(scores, return_counts=True), strict=True):
             rounded = float(value) if len(self._values) < _MAX_DISTINCT else round(float(value), 3)
             self._values[rounded] += int(count)
 
-    def _vote(self, answers: list[str | None], passed: list[bool]) -> None:
-        self._has_answers |= any(answer is not None for answer in answers)
-        for k in reported_ks([len(answers)]):
-            self._votes[k][0] += majority_at_k(answers, passed, k)
-            self._votes[k][1] += 1
+    def _add_rows(self, rows: RowScores, groups: list[str]) -> None:
+        self._rows.update(zip(groups, rows.sizes.tolist(), rows.passed.tolist(), strict=True))
+        self._mean.add(rows.sums, rows.sizes, groups=groups)
+        self._seeds.add(rows.sizes, rows.squares)
+        self._has_answers |= rows.has_answers
+        for k, values in rows.majority.items():
+            there = ~np.isnan(values)
+            voted = self._majority.setdefault(k, clusters(self._grouped))
+            voted.add(values[there], groups=[group for group, is_there in zip(groups, there, strict=True) if is_there])
 
     def summary(self) -> ScoreSummary | None:
         """The numbers; None where there was nothing to score."""
-        scored = sum(n * rows for (n, _), rows in self._rows.items())
+        scored = sum(n * rows for (_, n, _), rows in self._rows.items())
         if not scored + self._unscored:
             return None
-        passed = sum(c * rows for (_, c), rows in self._rows.items())
-        pass_at = {k: self._pass_at(k) for k in reported_ks(n for n, _ in self._rows)}
-        votes = self._votes if self._has_answers else {}  # not every scorer gives answers
+        estimates = self._estimates() if scored else {}
         values = np.array([*self._values], np.float64)
-        rates = np.array([c / n for n, c in self._rows])
+        rates = np.array([c / n for _, n, c in self._rows])
+        mean, pass_rate = estimates.get("mean"), estimates.get("pass_rate")
         return ScoreSummary(
             scored=scored,
             no_answer=self._no_answer,
             cut_off=self._cut_off,
             unscored=self._unscored,
-            mean=self._sum / scored if scored else None,
-            pass_rate=passed / scored if scored else None,
-            pass_at_k={str(k): share for k, share in pass_at.items()},
-            majority_at_k={str(k): total / rows for k, (total, rows) in sorted(votes.items()) if k in pass_at},
+            mean=None if mean is None else mean.value,
+            pass_rate=None if pass_rate is None else pass_rate.value,
+            pass_at_k=_by_k(estimates, "pass@"),
+            majority_at_k=_by_k(estimates, "majority@"),
             histogram=_histogram(values, [*self._values.values()], values.min(initial=0.0), values.max(initial=1.0)),
             row_pass_rates=_histogram(rates, [*self._rows.values()], 0.0, 1.0),
             pass_score=self._pass_score,
+            estimates=estimates,
+            same_prompts_se=self._seeds.se,
         )
 
-    def _pass_at(self, k: int) -> float:
-        enough = {(n, c): rows for (n, c), rows in self._rows.items() if n >= k}
-        return sum(pass_at_k(n, c, k) * rows for (n, c), rows in enough.items()) / sum(enough.values())
+    def _estimates(self) -> dict[str, Estimate]:
+        """All numbers of all rows. A mean of nothing but zeros and ones is a share."""
+        ks = reported_ks(n for _, n, _ in self._rows)
+        majority = self._majority if self._has_answers else {}  # not every scorer gives answers
+        return {
+            "mean": self._mean.as_share() if self._values.keys() <= {0.0, 1.0} else self._mean.as_mean(),
+            "pass_rate": self._pass_rate(),
+            **{f"pass@{k}": self._pass_at(k) for k in ks},
+            **{f"majority@{k}": majority[k].as_share() for k in ks if k in majority},
+        }
+
+    def _pass_rate(self) -> Estimate:
+        groups, n, c = zip(*self._rows, strict=True)
+        counted = clusters(self._grouped)
+        counted.add(c, n, [*self._rows.values()], groups)
+        return counted.as_share()
+
+    def _pass_at(self, k: int) -> Estimate:
+        enough = {row: times for row, times in self._rows.items() if row[1] >= k}
+        counted = clusters(self._grouped)
+        values = [pass_at_k(n, c, k) for _, n, c in enough]
+        counted.add(values, times=[*enough.values()], groups=[group for group, _, _ in enough])
+        return counted.as_share()
+
+
+def _by_k(estimates: dict[str, Estimate], prefix: str) -> dict[str, float]:
+    return {name.removeprefix(prefix): it.value for name, it in estimates.items() if name.startswith(prefix)}
 
 
 def _histogram(values: npt.NDArray[np.float64], weights: list[int], low: float, high: float) -> Histogram:

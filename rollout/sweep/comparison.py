@@ -3,7 +3,7 @@
 import csv
 import json
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,11 +20,11 @@ from rollout.postprocess.report import typed_command
 from rollout.postprocess.sample_rows import PAGE_BYTES, sample_rows
 from rollout.postprocess.score import with_scores
 from rollout.postprocess.source import open_source
-from rollout.scoring.summary import ScoreSummary
 from rollout.store import run_record
 from rollout.store.layout import ANALYSIS, CSV, HTML, OUTPUT, SCORES
 from rollout.store.run_record import EngineRecord, RunRecord
 from rollout.sweep.jobs import JobRecord
+from rollout.sweep.metrics import bars_of, best_jobs, metrics_of
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,11 @@ class _Done:
         return cls(job, run, read_analysis(run_dir) if (run_dir / ANALYSIS).exists() else None)
 
 
+def job_rows(sweep_dir: Path, records: list[JobRecord]) -> list[JobRow]:
+    """What the page and the table say about the jobs."""
+    return [_job(_Done.of(record), sweep_dir) for record in records]
+
+
 def write_comparison(sweep_dir: Path, records: list[JobRecord], num_rows: int, command: list[str]) -> None:
     """Write sweep.csv and sweep.html from the `records` of the jobs and what the jobs' own folders hold.
 
@@ -55,13 +60,14 @@ def write_comparison(sweep_dir: Path, records: list[JobRecord], num_rows: int, c
     """
     known = [_Done.of(record) for record in records]
     jobs = [_job(one, sweep_dir) for one in known]
-    parameters = _swept(jobs)
+    parameters = swept(jobs)
     content: SweepPage = {
         "title": short(sweep_dir),
         "command": typed_command(command),
         "parameters": parameters,
         "jobs": jobs,
         "rows": _rows(known, num_rows),
+        "best": {name: best_jobs(jobs, name) for name in sorted({name for job in jobs for name in job["estimates"]})},
     }
     for one in known:
         if one.analysis is not None and one.analysis.scores is not None:
@@ -78,14 +84,31 @@ def _write_csv(path: Path, jobs: list[JobRow], parameters: list[str]) -> None:
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         metrics = list(dict.fromkeys(name for job in jobs for name in job["metrics"]))
         writer = csv.writer(file)
-        writer.writerow(["num", "status", "run_dir", *parameters, *metrics, "engine", "error"])
+        figures = [(name, column) for name in metrics for column in _columns(name, jobs)]
+        names = [column for _, column in figures]
+        writer.writerow(["num", "status", "run_dir", *parameters, *names, "engine", "error"])
         for job in jobs:
             values: list[Any] = [job["overrides"].get(name) for name in parameters]
-            values += [job["metrics"].get(name) for name in metrics]
+            values += [_figures(job, name).get(column) for name, column in figures]
             writer.writerow([job["num"], job["status"], job["run_dir"], *values, job["engine"], job["error"]])
 
 
-def _swept(jobs: list[JobRow]) -> list[str]:
+def _columns(metric: str, jobs: list[JobRow]) -> list[str]:
+    """The metric, and its error bar where it has one in any of the jobs."""
+    has_bar = any(metric in job["estimates"] for job in jobs)
+    return [metric, *(f"{metric}_{part}" for part in ("se", "low", "high") if has_bar)]
+
+
+def _figures(job: JobRow, metric: str) -> dict[str, float | None]:
+    """By the names of the columns."""
+    figures = {metric: job["metrics"].get(metric)}
+    if (bar := job["estimates"].get(metric)) is not None:
+        low, high = bar["interval"] or (None, None)
+        figures |= {f"{metric}_se": bar["se"], f"{metric}_low": low, f"{metric}_high": high}
+    return figures
+
+
+def swept(jobs: list[JobRow]) -> list[str]:
     """The keys whose values differ between the jobs."""
     keys = dict.fromkeys(key for job in jobs for key in job["overrides"])
     return [key for key in keys if len({job["overrides"].get(key) for job in jobs}) > 1]
@@ -130,7 +153,8 @@ def _job(one: _Done, sweep_dir: Path) -> JobRow:
         "error": job.error,
         "overrides": _overrides(job.overrides),
         "engine": None if one.run is None else _engine(one.run.engine),
-        "metrics": {} if one.run is None or job.status != "done" else _metrics(one.run, one.analysis),
+        "metrics": {} if one.run is None or job.status != "done" else metrics_of(one.run, one.analysis),
+        "estimates": bars_of(one.analysis) if job.status == "done" else {},
     }
 
 
@@ -142,41 +166,3 @@ def _overrides(typed: list[str]) -> dict[str, str]:
 
 def _engine(engine: EngineRecord | None) -> str | None:
     return None if engine is None else "reused" if engine.reused else "loaded"
-
-
-def _metrics(run: RunRecord, analysis: Analysis | None) -> dict[str, float | None]:
-    totals = () if run.totals is None else asdict(run.totals).items()
-    metrics = {
-        "output_tok_s": None if run.throughput is None else run.throughput.output_tok_s,
-        **{name: value for name, value in totals if name != "prompt_tokens"},
-        **{f"{stage}_seconds": run.seconds.get(stage) for stage in ("load", "generate")},
-    }
-    return metrics if analysis is None else metrics | _of_analysis(analysis) | _of_scores(analysis.scores)
-
-
-def _of_analysis(analysis: Analysis) -> dict[str, float | None]:
-    samples = max(1, analysis.samples - analysis.failed)
-    metrics: dict[str, float | None] = {}
-    for name, values in (("tokens", analysis.tokens), ("characters", analysis.characters)):
-        for part in ("mean", "p50", "p99"):
-            metrics[f"{part}_{name}"] = None if values is None else getattr(values, part)
-    if analysis.thinking is not None:
-        metrics["unclosed_fraction"] = analysis.thinking.unclosed / samples
-    return metrics | {
-        "truncated_fraction": analysis.truncated_fraction,
-        "empty_fraction": analysis.empty / samples,
-        "duplicate_fraction": analysis.duplicates / samples,
-        "looping_fraction": analysis.looping / samples,
-        "distinct_responses": None if analysis.distinct_responses is None else analysis.distinct_responses.mean,
-    }
-
-
-def _of_scores(scores: ScoreSummary | None) -> dict[str, float | None]:
-    if scores is None:
-        return {}
-    return {
-        "mean_score": scores.mean,
-        "pass_rate": scores.pass_rate,
-        **{f"pass@{k}": value for k, value in scores.pass_at_k.items()},
-        **{f"majority@{k}": value for k, value in scores.majority_at_k.items()},
-    }

@@ -4,8 +4,6 @@ Each job leaves a note in `jobs/` of the sweep's folder, from its start on: jobs
 the same command may be given again, to do what is not done yet.
 """
 
-import dataclasses
-import json
 import shlex
 import sys
 import traceback
@@ -23,10 +21,11 @@ from omegaconf import DictConfig
 
 from rollout.config import RunConfig, SweepConfig
 from rollout.config.overrides import hydra_word
-from rollout.errors import UserError, did_you_mean
+from rollout.errors import UserError
 from rollout.files import same_file, short, write_json
 from rollout.process.signals import Interrupted
 from rollout.store.layout import CSV, HTML, JOBS
+from rollout.sweep import objective
 
 
 @dataclass
@@ -57,13 +56,19 @@ class Sweep(Callback):
     """
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Before the first job."""
+        """Before the first job, and before Hydra makes the sweeper."""
         self._folder = Path(config.hydra.sweep.dir).absolute()
         self._is_new = not self._folder.exists()
         self._begun = _now()
+        try:
+            objective.direct(config)
+        except UserError as error:  # Hydra would go on, after a warning
+            for problem in error.problems:
+                print(f"error: {problem}", file=sys.stderr)
+            sys.exit(1)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Say where the results are, and exit with 1 if jobs failed."""
+        """Show the jobs in a table, say where the results are, and exit with 1 if jobs failed."""
         if config.dry_run:
             if self._is_new:  # Hydra has made it
                 (self._folder / "multirun.yaml").unlink(missing_ok=True)
@@ -74,6 +79,7 @@ class Sweep(Callback):
             sys.exit(1)
         here = [job for job in jobs_in(self._folder) if job.started >= self._begun]
         failed = [job for job in here if job.status != "done" or job.refused is not None]
+        _show_table(self._folder, config.sweep.objective)
         print(f"sweep: {len(here) - len(failed)} of {len(here)} jobs done: {short(self._folder / HTML)}, {CSV}")
         for job in failed:
             how, why = (job.status, job.error) if job.refused is None else ("refused", job.refused)
@@ -125,7 +131,7 @@ def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: 
     finally:
         write_json(path, asdict(job))
         _write_comparison(sweep_dir, config.rows, command)
-    return None if config.objective is None else _objective(run_dir, config.objective)
+    return None if config.objective is None else objective.value(run_dir, config.objective)
 
 
 def sampled_once_if_greedy(run: RunConfig) -> RunConfig:
@@ -171,6 +177,16 @@ def _write_comparison(sweep_dir: Path, num_rows: int, command: list[str]) -> Non
         print(f"warning: sweep.csv and sweep.html are not up to date: {_explained(error)}", file=sys.stderr)
 
 
+def _show_table(sweep_dir: Path, path: str | None) -> None:
+    """Of all jobs there, also those that an earlier command has done."""
+    from rollout.sweep.table import show_jobs  # reads tables
+
+    try:
+        show_jobs(sweep_dir, jobs_in(sweep_dir), path)
+    except Exception as error:  # the jobs are done, whatever keeps them from being shown
+        print(f"warning: the jobs cannot be shown: {_explained(error)}", file=sys.stderr)
+
+
 def jobs_in(sweep_dir: Path) -> list[JobRecord]:
     """What each job of the sweep has left, in the order of their numbers."""
     return sorted(map(_read, (sweep_dir / JOBS).glob("*.json")), key=lambda job: job.num)
@@ -178,47 +194,3 @@ def jobs_in(sweep_dir: Path) -> list[JobRecord]:
 
 def _read(path: Path) -> JobRecord:
     return msgspec.json.decode(path.read_bytes(), type=JobRecord)
-
-
-def check_objective(path: str, steps: list[str]) -> None:
-    """Raise UserError for a number that no job can have, before hours are spent on one. `steps` are those of a job."""
-    from rollout.postprocess.analyze import Analysis
-    from rollout.records import Totals
-    from rollout.scoring.summary import ScoreSummary
-    from rollout.store.run_record import STAGES, Throughput
-
-    first, _, rest = path.partition(".")
-    parts = {"totals": _numbers(Totals), "throughput": _numbers(Throughput), "seconds": set(STAGES)}
-    of_analysis = {item.name for item in dataclasses.fields(Analysis)} - {"by"}
-    of_scores = {item.name for item in dataclasses.fields(ScoreSummary)}
-    step, known, name = None, {*parts, "score", *of_analysis}, first
-    if first in parts:
-        known, name = parts[first], rest
-    elif first in ("score", "scores"):
-        step, known, name = "score", of_scores, rest.partition(".")[0]
-    elif first in of_analysis:
-        step = "analyze"
-    if name not in known:
-        raise UserError(f"sweep.objective={path}: no such number, {did_you_mean(name, known)}")
-    if step is not None and step not in steps:
-        raise UserError(f"sweep.objective={path}: comes from the step {step}; add it to postprocess.steps")
-
-
-def _numbers(kind: type) -> set[str]:
-    return {item.name for item in dataclasses.fields(kind)}
-
-
-def _objective(run_dir: Path, path: str) -> float:
-    """The number at the dotted `path` in run.json or analysis.json. Raises UserError when there is none."""
-    known: dict[str, Any] = {}
-    for file in ("run.json", "analysis.json"):
-        if (run_dir / file).exists():
-            known |= json.loads((run_dir / file).read_text(encoding="utf-8"))
-    value: Any = known | {"score": known.get("scores")}
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UserError(
-            f"sweep.objective={path}: the job has no such number; see run.json and analysis.json in {run_dir}"
-        )
-    return float(value)

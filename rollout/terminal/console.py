@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TextIO, cast
@@ -161,11 +161,13 @@ def _file_handler(sink: TextIO) -> logging.Handler:
     return handler
 
 
-def show_table(console: Console, title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """A small table; every column but the first is aligned right."""
+def show_table(
+    console: Console, title: str, columns: list[str], rows: list[list[str]], left: Collection[str] = ()
+) -> None:
+    """A small table; every column but the first, and those named in `left`, is aligned right."""
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for position, name in enumerate(columns):
-        table.add_column(name, justify="right" if position else "left", no_wrap=True)
+        table.add_column(name, justify="right" if position and name not in left else "left", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))
     console.print(table)

@@ -10,14 +10,19 @@ from rich.text import Text
 from rollout.files import short
 from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.second_place import path_of
+from rollout.postprocess.shares import share_of_reason
 from rollout.records import Totals
 from rollout.scoring.distribution import Distribution
+from rollout.scoring.intervals import Estimate
+from rollout.scoring.summary import ScoreSummary
 from rollout.store.layout import REPORT
 from rollout.store.run_record import EngineRecord, RunRecord, Saving, Throughput
 from rollout.store.samples import ShownSample
 from rollout.terminal.console import show_table
+from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
 from rollout.terminal.text import duration, postprocess_command, replay_command
 
+_LONGEST_NAME = 15  # of a group
 _MAX_RATES = 8  # that a line has room for
 _TRUNCATION_WARNING = 0.05  # a few long responses are normal; more than this share cut off is worth a line
 
@@ -84,22 +89,37 @@ def show_analysis(console: Console, analysis: Analysis) -> None:
         rows.append(_distribution_row("of thinking", analysis.thinking.tokens))
     show_table(console, "Response length", ["", "mean", "std", "min", "p50", "p90", "p99", "max"], rows)
     console.print()
-    counts = {**analysis.finish_reasons, "empty": analysis.empty, "duplicate": analysis.duplicates}
-    counts |= {} if analysis.thinking is None else {"never closed": analysis.thinking.unclosed}
-    counts |= {"looping": analysis.looping, "failed": analysis.failed}
-    share = [[name, f"{count:,}", f"{count / max(1, analysis.samples):.1%}"] for name, count in counts.items()]
-    show_table(console, "Responses", ["", "count", "share"], share)
-    console.print()
+    shown = _show_shares(console, analysis)
     if analysis.groups:
         _show_groups(console, analysis)
     if analysis.scores is not None:
-        _show_scores(console, analysis)
+        shown += _show_scores(console, analysis.scores, analysis.clusters)
+        shown += _show_scores_of_groups(console, analysis)
+    for line in legend(shown):
+        console.print(line, soft_wrap=True)
+        console.print()
+
+
+def _show_shares(console: Console, analysis: Analysis) -> list[list[str]]:
+    """How responses ended: shares of the responses, and of the samples for those that failed. Returns the cells."""
+    counts = {name: (share_of_reason(name), count) for name, count in analysis.finish_reasons.items()}
+    counts |= {"empty": ("empty_fraction", analysis.empty), "duplicate": ("duplicate_fraction", analysis.duplicates)}
+    if analysis.thinking is not None:
+        counts["never closed"] = "unclosed_fraction", analysis.thinking.unclosed
+    counts |= {"looping": ("looping_fraction", analysis.looping), "failed": ("failed_fraction", analysis.failed)}
+    rows = []
+    for name, (share, count) in counts.items():
+        found = analysis.estimates.get(share)
+        rows.append([name, f"{count:,}", value_cell(found, percent), interval_cell(found, percent)])
+    show_table(console, "Responses", ["", "count", "share", INTERVAL], rows, left=[INTERVAL])
+    console.print()
+    return rows
 
 
 def _show_groups(console: Console, analysis: Analysis) -> None:
     rows = [
         [
-            name,
+            _cut(name),
             f"{part.rows:,}",
             f"{part.samples - part.failed:,}",
             *("-" if values is None else f"{values.mean:,.0f}" for values in (part.characters, part.tokens)),
@@ -113,32 +133,44 @@ def _show_groups(console: Console, analysis: Analysis) -> None:
     console.print()
 
 
-def _show_scores(console: Console, analysis: Analysis) -> None:
-    parts = {"all": analysis, **analysis.groups}
-    scores = {name: part.scores for name, part in parts.items() if part.scores is not None}
-    ks = list(scores["all"].pass_at_k)
-    rows = [
-        [
-            name,
-            f"{part.scored:,}",
-            f"{part.no_answer:,}",
-            f"{part.cut_off:,}",
-            f"{part.unscored:,}",
-            _share(part.mean),
-            *(_share(part.pass_at_k.get(k)) for k in ks),
-        ]
-        for name, part in scores.items()
-    ]
-    names = ["", "scored", "no answer", "cut off", "unscored", "mean", *(f"pass@{k}" for k in ks)]
-    show_table(console, "Scores", names, rows)
-    if scores["all"].majority_at_k:
-        text = ", ".join(f"majority@{k} {share:.3f}" for k, share in scores["all"].majority_at_k.items())
-        console.print(text, soft_wrap=True)
+def _show_scores(console: Console, scores: ScoreSummary, clusters: str) -> list[list[str]]:
+    """A line for each number; the pass rate only where it is not pass@1, as with as many responses in every row."""
+    estimates = scores.estimates
+    is_twice = estimates.get("pass_rate") == estimates.get("pass@1")
+    shown = {name: it for name, it in estimates.items() if name != "pass_rate" or not is_twice}
+    rows = [[name, number(it.value), interval_cell(it), f"{it.n:,}"] for name, it in shown.items()]
+    show_table(console, "Scores", ["", "value", INTERVAL, clusters], rows, left=[INTERVAL])
+    console.print(
+        f"{scores.scored:,} scored, {scores.no_answer:,} of them without an answer and {scores.cut_off:,} cut off; "
+        f"{scores.unscored:,} not scored",
+        soft_wrap=True,
+    )
     console.print()
+    return rows
 
 
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def _show_scores_of_groups(console: Console, analysis: Analysis) -> list[list[str]]:
+    scores = {name: part.scores for name, part in analysis.groups.items() if part.scores is not None}
+    if not scores or analysis.scores is None:
+        return []
+    shown = ["mean", *[f"pass@{k}" for k in analysis.scores.pass_at_k][-1:]]
+    rows = [
+        [_cut(group), f"{of.scored:,}", *(cell for name in shown for cell in _cells(of.estimates.get(name)))]
+        for group, of in scores.items()
+    ]
+    columns = [cell for name in shown for cell in (name, INTERVAL)]
+    show_table(console, f"Scores by {analysis.by}", ["", "scored", *columns], rows, left=[INTERVAL])
+    console.print()
+    return rows
+
+
+def _cells(estimate: Estimate | None) -> list[str]:
+    return [value_cell(estimate), interval_cell(estimate)]
+
+
+def _cut(name: str) -> str:
+    """A group's name, for a table of 80 columns."""
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
 
 
 def _speed(throughput: Throughput, seconds: dict[str, float]) -> str:

@@ -8,7 +8,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,12 @@ class Tracker:
         if self._actions.qsize() < _MAX_BEHIND:
             self._enqueue("log", lambda: self._run.log(wandb_run.point(now)))
 
-    def summarise(self, files: list[Path]) -> None:
-        """Write totals, a table of samples and, if asked for, a reference to the output `files`, the result first."""
-        results = wandb_run.Results.of(self._record, files)
+    def summarise(self, files: list[Path], estimates: Mapping[str, Mapping[str, float | None]] | None = None) -> None:
+        """Write totals, a table of samples and, if asked for, a reference to the output `files`, the result first.
+
+        `estimates` are the scores and shares by name, each with its value, se, low and high.
+        """
+        results = wandb_run.Results.of(self._record, files, estimates or {})
         self._enqueue("summarise", lambda: wandb_run.log_results(self._run, self._tracking, results))
 
     def finish(self, exit_code: int) -> None:

@@ -10,7 +10,7 @@ import secrets
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -131,18 +131,21 @@ class Results:
     prompt_key: str
     files: list[Path]
     """What the run has written, rollouts.parquet first."""
+    analysis: Mapping[str, Mapping[str, float | None]]
+    """Scores and shares: value, se, low and high of each."""
 
     @classmethod
-    def of(cls, record: RunRecord, files: list[Path]) -> "Results":
-        return cls(record.totals, record.throughput, dict(record.seconds), record.config.data.prompt_key, files)
+    def of(cls, record: RunRecord, files: list[Path], analysis: Mapping[str, Mapping[str, float | None]]) -> "Results":
+        prompt_key = record.config.data.prompt_key
+        return cls(record.totals, record.throughput, dict(record.seconds), prompt_key, files, analysis)
 
 
 def log_results(run: Any, tracking: TrackingConfig, results: Results) -> None:
-    """Totals, the table of samples and, if asked for, a reference to the files.
+    """Totals, scores, the table of samples and, if asked for, a reference to the files.
 
     Raises TimeoutError when W&B does not take them in half of `tracking.finish_timeout`.
     """
-    run.summary.update({name: asdict(results)[name] for name in ("totals", "throughput", "seconds")})
+    run.summary.update({name: asdict(results)[name] for name in ("totals", "throughput", "seconds", "analysis")})
     samples = samples_of(results.files[0], results.prompt_key, _SAMPLES_PER_ROW)
     rows = [list(sample) for sample in islice(samples, tracking.sample_rows)]
     files = results.files if tracking.artifact else []

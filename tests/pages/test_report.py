@@ -19,6 +19,7 @@ from tests.browser import (
     search,
     sections,
     texts_and_pale_ones,
+    wait_for_charts,
 )
 from tests.report_content import (
     HOSTILE,
@@ -31,6 +32,7 @@ from tests.report_content import (
     response,
     row,
     run,
+    scores,
 )
 
 
@@ -47,6 +49,19 @@ def test_the_page_shows_the_key_figures_of_the_run(opened: Open) -> None:
     tiles = dict(zip(*(page.locator(f".tile .{part}").all_text_contents() for part in ("name", "value")), strict=True))
     shown = {"samples": "4", "generated tokens": "1.23M", "tokens / s": "25,400", "pass rate": "33.3%", "pass@2": "50%"}
     assert shown.items() <= tiles.items()
+
+
+def test_scores_and_shares_have_their_intervals(opened: Open) -> None:
+    page = opened(report(analysis=analysis(scores=scores(), by="topic", groups={"a": analysis(scores=scores())})))
+    tile = page.locator(".tile", has_text="pass@2")
+    expect(tile).to_contain_text("at least one passes, 15% to 51.3% *")
+    expect(page.locator(".tile", has_text="cut off")).to_contain_text("by max_tokens, 15% to 51.3%")
+    expect(page.locator("#overview > .note")).to_contain_text("Ranges are 95% intervals over rows.")
+    figure = page.locator("figure", has=page.get_by_role("heading", name="pass@k", exact=True))
+    wait_for_charts(page)
+    expect(figure.locator(".whisker")).to_have_count(4)
+    expect(page.locator("figure", has_text="Finish reasons")).to_contain_text("1  33.3% (15% to 51.3%)")
+    expect(page.locator("#groups tbody td").nth(4)).to_have_text("33.3%15% to 51.3%")
 
 
 def test_the_page_has_a_section_for_all_that_is_there(opened: Open) -> None:

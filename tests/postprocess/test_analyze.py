@@ -1,7 +1,6 @@
 """The numbers of analysis.json, against the same counted in plain Python."""
 
 import dataclasses
-import json
 import statistics
 from collections import Counter
 from itertools import pairwise
@@ -14,15 +13,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.config import AnalyzeConfig, ScoreConfig
-from rollout.postprocess.analyze import MOST_GROUPS, OTHERS, Analysis
+from rollout.postprocess.analyze import MOST_GROUPS, OTHERS, Analysis, read_analysis
 from rollout.postprocess.analyze import analyze as analyze_source
 from rollout.postprocess.repetition import is_looping
 from rollout.scoring.distribution import Distribution, Histogram, ValueCounts
 from tests.postprocess.tables import Row, answered, source_of, tables
 
 
-def analyze(folder: Path, rows: list[Row], by: str | None = None) -> Analysis:
-    return analyze_source(source_of(folder, rows), folder, AnalyzeConfig(by), ScoreConfig())
+def analyze(folder: Path, rows: list[Row], by: str | None = None, clusters: bool = False) -> Analysis:
+    return analyze_source(source_of(folder, rows), folder, AnalyzeConfig(by, clusters), ScoreConfig())
+
+
+def without_errors(analysis: Analysis) -> Analysis:
+    """Without the error bars, which have tests of their own."""
+    return dataclasses.replace(analysis, estimates={})
 
 
 def about(value: float) -> Any:
@@ -76,8 +80,8 @@ def analysis_of(rows: list[Row]) -> Analysis:
 def test_analyze_finds_what_plain_python_finds(rows: list[Row], tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("analyze")
     analysis = analyze(folder, rows)
-    assert analysis_of(rows) == analysis
-    assert json.loads((folder / "analysis.json").read_text()) == dataclasses.asdict(analysis)
+    assert analysis_of(rows) == without_errors(analysis)
+    assert read_analysis(folder) == analysis
 
 
 @given(rows=tables())
@@ -89,7 +93,7 @@ def test_a_group_is_analyzed_as_if_it_were_alone(rows: list[Row], tmp_path_facto
     assert list(analysis.groups) == sorted(answers)
     for answer, group in analysis.groups.items():
         of_group = [row for row in rows if ("null" if row.answer is None else row.answer) == answer]
-        assert analysis_of(of_group) == group
+        assert analysis_of(of_group) == without_errors(group)
 
 
 def test_a_column_of_too_many_values_leaves_the_rest_to_one_group(tmp_path: Path) -> None:
@@ -160,3 +164,41 @@ def test_a_response_loops_when_it_ends_in_a_passage_said_four_times(text: str, l
 def test_every_loop_of_one_passage_is_found_wherever_it_is_cut_off(start: str, passage: str, cut: int) -> None:
     text = start + passage * (5 + 70 // len(passage)) + passage[: cut % len(passage)]
     assert is_looping(text) or text.isspace()
+
+
+def test_shares_have_error_bars_over_rows_whatever_the_rows_hold(tmp_path: Path) -> None:
+    rows = [
+        Row([("a", "length", 1), ("a", "stop", 1), None]),
+        Row([("b", "length", 1)]),
+        Row([("", "stop", 1), ("c", "stop", 1)]),
+        Row([None, None]),
+    ]
+    found = analyze(tmp_path, rows).estimates
+    shares = {name: (estimate.value, estimate.n) for name, estimate in found.items()}
+    assert shares == {
+        "stop_fraction": (about(3 / 5), 3),
+        "truncated_fraction": (about(2 / 5), 3),
+        "empty_fraction": (about(1 / 5), 3),
+        "duplicate_fraction": (about(1 / 5), 3),
+        "looping_fraction": (0.0, 3),
+        "failed_fraction": (about(3 / 8), 4),
+    }
+    spread = (1 - 2 * 0.4) ** 2 + (1 - 0.4) ** 2 + (2 * 0.4) ** 2
+    assert found["truncated_fraction"].se == about((3 / 2 * spread) ** 0.5 / 5)
+
+
+def test_a_finish_reason_that_comes_late_was_in_no_row_before(tmp_path: Path) -> None:
+    rows = [Row([("a", "stop", 1)])] * 6 + [Row([("a", "abort", 1)])] * 2
+    found = analyze(tmp_path, rows).estimates["abort_fraction"]
+    assert (found.value, found.n) == (0.25, 8)
+
+
+def test_groups_as_clusters_count_once_each(tmp_path: Path) -> None:
+    rows = [Row([("a", "length" if number < 6 else "stop", 1)], answer=str(number // 3)) for number in range(12)]
+    over_rows, over_groups = (analyze(tmp_path, rows, "answer", clusters) for clusters in (False, True))
+    assert (over_rows.clusters, over_groups.clusters) == ("rows", "groups")
+    row_bar, group_bar = (of.estimates["truncated_fraction"] for of in (over_rows, over_groups))
+    assert (row_bar.value, row_bar.n, group_bar.value, group_bar.n) == (0.5, 12, 0.5, 4)
+    assert row_bar.se is not None
+    assert group_bar.se == about(row_bar.se * (11 / 3) ** 0.5)
+    assert {group.estimates["truncated_fraction"].n for group in over_groups.groups.values()} == {3}

@@ -22,8 +22,10 @@ from rollout.errors import UserError
 from rollout.postprocess.analyze import analyze
 from rollout.postprocess.score import SCHEMA, score_responses, with_scores
 from rollout.postprocess.source import open_source
+from rollout.scoring.intervals import share_of
 from rollout.scoring.pass_at_k import majority_at_k, pass_at_k, reported_ks
 from rollout.scoring.scorers import scorer_of
+from rollout.scoring.summary import ScoreSummary
 from tests.postprocess.tables import Row, answered, read, source_of
 
 OWN = "tests.postprocess.own_scorers"
@@ -265,3 +267,32 @@ def test_the_aggregates_are_those_of_plain_python(
         assert found.pass_at_k[str(k)] == pytest.approx(statistics.fmean(by_draws))
     assert sum(found.row_pass_rates.counts) == sum(map(bool, passed))
     assert sum(found.histogram.counts) == len(flat)
+
+
+def summary_of(folder: Path, rows: list[Row], pass_score: float = 1.0) -> ScoreSummary:
+    score_responses(source_of(folder, rows), folder, ScoreConfig("numeric_match", "answer"))
+    source = with_scores(source_of(folder, rows), folder / "scores.parquet")
+    found = analyze(source, folder, AnalyzeConfig(), ScoreConfig(pass_score=pass_score)).scores
+    assert found is not None
+    return found
+
+
+def test_every_number_has_its_error_bar_over_rows(tmp_path: Path) -> None:
+    rows = [answered(*["4"] * right, *["5"] * (4 - right)) for right in (4, 4, 2, 1, 0)]
+    found = summary_of(tmp_path, [replace(row, answer="4") for row in rows])
+    rates = [1, 1, 0.5, 0.25, 0]
+    at_2 = [pass_at_k(4, right, 2) for right in (4, 4, 2, 1, 0)]
+    assert found.estimates["mean"] == found.estimates["pass_rate"]  # scores of 0 and 1 are shares
+    assert found.estimates["pass_rate"] == found.estimates["pass@1"] == share_of(rates)
+    assert found.estimates["pass@2"] == share_of(at_2)
+    assert found.estimates["majority@4"] == share_of([1, 1, 0.5, 0, 0])
+    assert found.pass_at_k["2"] == found.estimates["pass@2"].value
+    within = [rate * (1 - rate) * 4 / 3 / 4 for rate in rates]
+    assert found.same_prompts_se == pytest.approx(sum(within) ** 0.5 / 5)
+
+
+def test_rows_of_unequal_size_are_clusters(tmp_path: Path) -> None:
+    rows = [replace(row, answer="4") for row in (answered("4", "5", "4"), answered("5"), answered("4", None))]
+    found = summary_of(tmp_path, rows).estimates["pass_rate"]
+    spread = (2 - 3 * 0.6) ** 2 + 0.6**2 + (1 - 0.6) ** 2
+    assert (found.value, found.se, found.n) == pytest.approx((0.6, (3 / 2 * spread) ** 0.5 / 5, 3))

@@ -9,10 +9,12 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from rollout.errors import UserError
+from rollout.sweep import objective as sweep_objective
 from rollout.sweep.comparison import write_comparison
-from rollout.sweep.jobs import check_objective, jobs_in
+from rollout.sweep.jobs import jobs_in
 from tests.commands import ECHO, resume, run_command, run_fresh
 
 pytestmark = pytest.mark.long
@@ -35,7 +37,14 @@ def sweep_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     result = run_command(*SIX, "hydra.sweep.dir=sweep", cwd=folder)
     assert result.returncode == 0, result.stderr
-    assert "sweep: 6 of 6 jobs done: sweep/sweep.html, sweep.csv" in result.stdout
+    *_, last = result.stdout.splitlines()
+    assert last == "sweep: 6 of 6 jobs done: sweep/sweep.html, sweep.csv"
+    table = result.stdout.partition("\nJobs ")[2].splitlines()
+    assert table[1].split() == ["job", "temperature", "n_samples", "cut", "off", "tok/s", "tokens"]
+    assert [line.split()[:3] for line in table[2:8]] == [
+        [str(number), temperature, n_samples]
+        for number, (temperature, n_samples) in enumerate((t, n) for t in ("0.3", "0.7", "1.0") for n in ("1", "2"))
+    ]
     return folder / "sweep"
 
 
@@ -155,8 +164,11 @@ def test_what_nobody_foresaw_keeps_its_traceback_and_stops_no_other_job(tmp_path
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("objective", ["throughput.output_tok_s", "truncated_fraction", "score.mean"])
-def test_optuna_gets_the_objective(objective: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("objective", "way"),
+    [("throughput.output_tok_s", "highest"), ("truncated_fraction", "lowest"), ("score.mean", "highest")],
+)
+def test_optuna_gets_the_objective_and_which_way_it_is_better(objective: str, way: str, tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     scoring = ("postprocess=score", "postprocess.score.scorer=regex", "postprocess.score.pattern=1")
     command = (
@@ -165,9 +177,12 @@ def test_optuna_gets_the_objective(objective: str, tmp_path: Path) -> None:
     )
     result = run_command(*command, "hydra.sweep.dir=s", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    best = (tmp_path / "s" / "optimization_results.yaml").read_text()
-    assert "best_value" in best
-    assert len(table(tmp_path / "s")) == 3
+    assert f"sweep: looks for the {way} {objective}" in result.stdout
+    best = yaml.safe_load((tmp_path / "s" / "optimization_results.yaml").read_text())
+    column = {"throughput.output_tok_s": "output_tok_s", "score.mean": "mean_score"}.get(objective, objective)
+    values = [float(row[column]) for row in table(tmp_path / "s")]
+    assert len(values) == 3
+    assert best["best_value"] == (max if way == "highest" else min)(values)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +197,7 @@ def test_optuna_gets_the_objective(objective: str, tmp_path: Path) -> None:
 )
 def test_an_objective_is_a_number_that_the_steps_of_a_job_make(objective: str, problem: str) -> None:
     with pytest.raises(UserError) as error:
-        check_objective(objective, ["flatten"])
+        sweep_objective.check(objective, ["flatten"])
     assert str(error.value).startswith(f"sweep.objective={objective}: {problem}")
 
 

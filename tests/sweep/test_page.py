@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
+from rollout.pages.sweep_content import SweepPage
 from rollout.pages.write import write_page
+from rollout.scoring.intervals import share_of
 from tests.browser import (
     Open,
     drawn,
@@ -22,7 +24,7 @@ from tests.browser import (
     wait_for_charts,
 )
 from tests.report_content import HOSTILE, response
-from tests.sweep_content import COMMAND, failed, grid, hostile_sweep, job, line, metrics, scored, sweep, sweep_row
+from tests.sweep_content import COMMAND, bar, failed, grid, hostile_sweep, job, line, metrics, scored, sweep, sweep_row
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
@@ -79,7 +81,7 @@ def test_tiles_add_the_jobs_up_and_name_the_best(opened: Open) -> None:
         "generated tokens": "10,000",
         "generating": "62.5 s",
         "fastest, tokens / s": "104",
-        "best pass@4": "60%",
+        "highest pass@4": "60%",
     }
     expect(page.locator(".tile .note").nth(2)).to_have_text("model loaded once, 20 s")
     expect(page.locator(".tile .note").nth(3)).to_have_text("job 4: temperature=1.0, n_samples=1")
@@ -115,7 +117,50 @@ def test_the_best_figures_of_the_jobs_that_are_done_are_stressed(opened: Open) -
     jobs = [job(0, metrics=slow), job(1, metrics=fast), job(2, status="killed", metrics=killed)]
     page = opened(sweep(jobs=jobs, parameters=[], rows=[]))
     stressed = page.locator("#jobs tr", has=page.locator("strong")).locator("strong").all_text_contents()
-    assert stressed == ["10%", "2", "20%"]
+    assert stressed == ["2"]
+
+
+def judged(*passed: int, best: list[int]) -> SweepPage:
+    """Jobs of 200 rows, of which so many pass, and what Python has found to be the best."""
+    bars = [bar(share_of([1.0] * count + [0.0] * (200 - count))) for count in passed]
+    jobs = [
+        job(num, {"a": str(num)}, metrics=scored(**{"pass@1": it["value"]}), estimates={"pass@1": it})
+        for num, it in enumerate(bars)
+    ]
+    for one in jobs:
+        one["metrics"] = {name: value for name, value in one["metrics"].items() if name not in ("pass@2", "pass@4")}
+    return sweep(jobs=jobs, parameters=["a"], best={"pass@1": best})
+
+
+def test_a_job_is_the_best_where_its_interval_says_so(opened: Open) -> None:
+    page = opened(judged(60, 120, 70, best=[1]))
+    assert page.locator("#jobs strong").all_text_contents() == ["60%53.1% to 66.6%"]
+    expect(page.locator(".tile").last).to_have_text("best pass@160%job 1: a=1, 53.1% to 66.6%")
+    expect(page.locator("#overview > .note")).to_contain_text("Ranges are 95% intervals. * is not to rely on")
+
+
+def test_a_tie_is_shown_as_a_tie(opened: Open) -> None:
+    page = opened(judged(60, 120, 115, best=[1, 2]))
+    assert page.locator("#jobs strong").count() == 0
+    assert column(page, "pass@1") == ["30%24.1% to 36.7%", "60%53.1% to 66.6% · tied", "57.5%50.6% to 64.2% · tied"]
+    expect(page.locator(".tile").last).to_contain_text("highest pass@1")
+    expect(page.locator(".tile").last).to_contain_text("tied with 1 other job")
+
+
+def test_an_interval_that_is_not_to_rely_on_is_marked(opened: Open) -> None:
+    assert column(opened(judged(5, 120, best=[1])), "pass@1")[0] == "2.5%1.1% to 5.7% *"
+
+
+def test_charts_have_error_bars_and_the_pointer_reads_them(opened: Open) -> None:
+    page = opened(judged(60, 120, 70, best=[1]))
+    heights = [
+        float(line.get_attribute("y1") or 0) - float(line.get_attribute("y2") or 0)
+        for line in chart(page, "Rows that pass").locator(".whisker").all()
+    ]
+    assert len(heights) == 3
+    assert min(heights) > 1
+    chart(page, "Rows that pass").locator(".plot").hover(position={"x": 60, "y": 60})
+    expect(chart(page, "Rows that pass").locator(".tip")).to_contain_text("pass@1 30% (24.1% to 36.7%)")
 
 
 def test_failures_give_their_reasons(opened: Open) -> None:

@@ -1,13 +1,20 @@
-"""The closing lines of a run on several engines."""
+"""What a run ends with on screen: its tables, and how fast several engines were."""
 
+import json
 from io import StringIO
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from rollout.config import AnalyzeConfig
+from rollout.postprocess.analyze import analysis_of
+from rollout.postprocess.source import open_source
 from rollout.store.run_record import EngineRecord, ReplicaRecord, read
-from rollout.terminal.summary import show_summary
+from rollout.terminal.estimates import LEGEND
+from rollout.terminal.summary import show_analysis, show_summary
 from tests.conftest import Rollout, chat
+from tests.in_process import run_here
 
 
 @pytest.mark.parametrize(
@@ -42,3 +49,77 @@ def test_a_run_with_one_engine_or_none_has_no_such_line(rollout: Rollout, engine
     screen = StringIO()
     show_summary(Console(file=screen, width=200), run_dir, record, None, None)
     assert "replicas" not in screen.getvalue()
+
+
+def scored(folder: Path, rows: int, n_samples: int) -> Path:
+    """The n-th of `rows` rows passes in n * n_samples / rows of its samples."""
+    path = folder / "scored.jsonl"
+    responses = [
+        {
+            "row_id": row,
+            "sample_idx": index,
+            "level": "a level of a long name" if row % 2 else "easy",
+            "response": f"{row} {index}",
+            "finish_reason": "stop",
+            "num_generated_tokens": 123_456,
+            "score": float(index < row * n_samples // rows),
+            "extracted_answer": str(index),
+        }
+        for row in range(rows)
+        for index in range(n_samples)
+    ]
+    path.write_text("".join(json.dumps(response) + "\n" for response in responses))
+    return path
+
+
+def test_the_page_shows_what_is_printed(tmp_path: Path) -> None:
+    def passes(row: int, index: int) -> bool:
+        return 5 * (row + index) % 8 < row * row % 9 - (row < 20)
+
+    responses = [
+        {
+            "row_id": row,
+            "sample_idx": index,
+            "topic": "algebra" if row < 20 else "geometry",
+            "response": f"answer {row} {index}",
+            "finish_reason": "length" if row * index % 11 == 7 else "stop",
+            "num_generated_tokens": 20 + row * index % 50,
+            "score": float(passes(row, index)),
+            "extracted_answer": "right" if passes(row, index) else str(index % 3),
+        }
+        for row in range(40)
+        for index in range(8)
+    ]
+    (tmp_path / "problems.jsonl").write_text("".join(json.dumps(response) + "\n" for response in responses))
+    printed = run_here("analyze", "problems.jsonl", "by=topic", cwd=tmp_path).stdout
+    lines = "\n".join(line.rstrip() for line in printed.strip().splitlines())
+    page = (Path(__file__).parents[2] / "docs/post-processing.md").read_text(encoding="utf-8")
+    assert page.partition("$ rollout analyze problems.jsonl by=topic\n")[2].partition("\n```")[0] == lines
+
+
+def shown(path: Path, width: int = 80) -> list[str]:
+    """The tables of an analysis, by level."""
+    screen = StringIO()
+    analysis = analysis_of(open_source(path), AnalyzeConfig("level"), pass_score=1.0)
+    show_analysis(Console(file=screen, width=width), analysis)
+    return [line.rstrip() for line in screen.getvalue().splitlines()]
+
+
+def test_the_tables_of_many_samples_and_groups_fit_80_columns(tmp_path: Path) -> None:
+    path = scored(tmp_path, rows=25, n_samples=128)
+    lines = shown(path)
+    assert lines == [line.rstrip() for line in shown(path, width=200)]  # nothing was cut
+    assert max(map(len, lines)) <= 80
+    assert any(line.startswith("pass@128") for line in lines)
+    assert any(line.startswith("a level of a...") for line in lines)
+
+
+def test_scores_and_shares_stand_with_their_intervals_and_those_not_to_rely_on_are_marked(tmp_path: Path) -> None:
+    lines = shown(scored(tmp_path, rows=50, n_samples=4))
+    (at_1,) = (line for line in lines if line.startswith("pass@1 "))
+    (at_4,) = (line for line in lines if line.startswith("pass@4 "))
+    (looping,) = (line for line in lines if line.startswith("looping"))
+    assert at_1.split() == ["pass@1", "0.370", "0.296", "to", "0.451", "50"]
+    assert at_4.split() == ["pass@4", "0.740", "0.603", "to", "0.842", "50"]
+    assert looping.split() == ["looping", "0", "0.0%", "0.0%", "to", "7.1%", "*"]
+    assert lines.count(LEGEND) == 1

@@ -80,6 +80,10 @@ def test_a_run_has_its_config_totals_name_and_tags(run_dir: Path) -> None:
     assert content["tags"] == ["night", "first"]
     assert content["summary"]["totals"] == about["totals"]
     assert content["summary"]["throughput"]["output_tok_s"] == about["throughput"]["output_tok_s"]
+    cut_off = json.loads((run_dir / "analysis.json").read_text())["estimates"]["truncated_fraction"]
+    low, high = cut_off["interval"]
+    shown = {"value": cut_off["value"], "se": cut_off["se"], "low": low, "high": high}
+    assert content["summary"]["analysis"]["truncated_fraction"] == pytest.approx(shown)
 
 
 def test_the_series_are_drawn_against_the_samples_done(run_dir: Path) -> None:

@@ -3,11 +3,12 @@
 
 const DIGIT_WIDTH = 6.6; // of the tick labels, for the room that they take
 const LEAST_LABEL = 4; // characters that are left of the name of a category at least
+const WHISKERS_APART = 3; // pixels
 const MOST_IN_LINE = 4; // texts of the label at the pointer; more stand below each other
 
 /** Lines over a common x axis.
  *
- * series: [{name, points: [[x, y], ...]}], the points ascending in x. xMin, xMax, yMax: ends of the axes, else the
+ * series: [{name, points: [[x, y], ...]}], the points ascending in x; [x, y, bar] has an error bar. xMin, xMax, yMax: ends of the axes, else the
  * data's. xTicks: where the x axis is labelled, else round numbers. xLog: base-2 logarithm. dots: mark every point.
  * xNames: names of categories, which stand at x = 0, 1, ... bare: no legend, because there is one elsewhere.
  */
@@ -15,18 +16,24 @@ function lineChart({ title, note, series, xFormat = number, yFormat = number, ..
   const { yLabel, yMax, dots, bare } = options;
   const points = series.flatMap(({ points }) => points);
   const xs = [...new Set(points.map(([x]) => x))].sort((a, b) => a - b);
-  const ys = points.map(([, y]) => y);
+  const ys = points.flatMap(([, y, bar]) => [y, ...(bar?.interval ?? [])]);
   const y = { ...axis(Math.min(0, ...ys), yMax ?? Math.max(0, ...ys)), label: yLabel, format: yFormat };
   const x = lineAxis(xs, xFormat, options);
-  const read = ({ name, points }, at) => points.filter(([x]) => x === at).map(([, y]) => `${name} ${yFormat(y)}`);
+  const read = ({ name, points }, at) => points.filter(([x]) => x === at).map(([, y, bar]) => `${name} ${withBar(y, bar, yFormat)}`);
   const at = (value) => (options.xNames ? x.format(value) : `${x.format(value)} ${x.label}`);
   const describe = (index) => [at(xs[index]), ...series.flatMap((line) => read(line, xs[index]))];
   const draw = (width, height) => {
     const plot = plane(width, height, x, y);
-    plot.svg.append(...series.flatMap((line, index) => drawLine(plot, line.points, index, dots)));
+    plot.svg.append(...series.flatMap((line, index) => drawLine(plot, line.points, index, dots, aside(index, series))));
     return withHover(plot, xs.map(plot.x), describe);
   };
   return chart({ title, note, legend: series.length > 1 && !bare ? series.map(({ name }) => name) : [], draw });
+}
+
+/** "40% (35% to 45%)". */
+function withBar(value, bar, format) {
+  const range = intervalText(bar, format);
+  return range === null ? format(value) : `${format(value)} (${range})`;
 }
 
 function lineAxis(xs, format, { xLabel: label, xMin: low = xs[0], xMax: high = xs.at(-1), ...x }) {
@@ -146,13 +153,25 @@ function xLabels(plot, { ticks, format, shorten }, width) {
   });
 }
 
-function drawLine(plot, points, index, dots) {
+/** Pixels that the whiskers of a line stand beside its points, so that those of several lines can be told apart. */
+function aside(index, { length }) {
+  return WHISKERS_APART * (index - (length - 1) / 2);
+}
+
+function drawLine(plot, points, index, dots, aside) {
   const path = points.map(([x, y]) => `${plot.x(x).toFixed(1)},${plot.y(y).toFixed(1)}`).join(" ");
   const marked = dots || points.length === 1 ? points : [];
   return [
+    ...points.filter(([, , bar]) => bar?.interval).map((point) => drawWhisker(plot, point, index, aside)),
     shape("polyline", { class: `line series-${index}`, points: path }),
     ...marked.map(([x, y]) => shape("circle", { class: `dot series-${index}`, cx: plot.x(x), cy: plot.y(y), r: 3.5 })),
   ];
+}
+
+/** The interval of a point as a vertical line. */
+function drawWhisker(plot, [x, , { interval: [low, high] }], index, aside) {
+  const at = plot.x(x) + aside;
+  return shape("line", { class: `whisker series-${index}`, x1: at, x2: at, y1: plot.y(low), y2: plot.y(high) });
 }
 
 function drawBar(plot, from, to, count) {

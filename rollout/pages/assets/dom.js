@@ -93,6 +93,12 @@ function percent(fraction) {
   return fraction.toLocaleString("en-US", { style: "percent", maximumFractionDigits: 1 });
 }
 
+/** "35% to 45%", with a * where it is not to rely on; null without an interval. bar: see Bar in sweep_content.py. */
+function intervalText(bar, format) {
+  if (!bar?.interval) return null;
+  return `${bar.interval.map(format).join(" to ")}${bar.trusted ? "" : " *"}`;
+}
+
 /** "1 row", "2 rows". */
 function plural(count, noun) {
   return `${number(count)} ${noun}${count === 1 ? "" : "s"}`;

@@ -62,6 +62,11 @@ function ksOf(jobs, prefix = "pass@") {
   return there.map((name) => Number(name.slice(prefix.length))).filter(Number.isInteger).sort((a, b) => a - b);
 }
 
+/** The error bar of a job's metric, if it has one. */
+function barOf({ estimates }, metric) {
+  return estimates?.[metric];
+}
+
 /** The job with the highest figure, null without one. */
 function bestOf(jobs, metric) {
   const highest = Math.max(...figures(jobs, metric));

@@ -23,6 +23,18 @@ function tile(name, value, note, tone = "") {
   return element("div", { class: `tile ${tone}` }, parts);
 }
 
+/** What ranges and their mark mean; `over` says what they take for independent. */
+function aboutIntervals(over = "") {
+  const mark = "* is not to rely on: too few rows, or fewer than 10 on one side of the share.";
+  return element("p", { class: "note" }, `Ranges are 95% intervals${over}. ${mark}`);
+}
+
+/** `text` with its range, and what else there is to say of it, in small letters below. */
+function estimated(text, bar, format, more) {
+  const below = [intervalText(bar, format), more].filter(Boolean).join(" · ");
+  return below ? element("span", {}, text, element("small", {}, below)) : text;
+}
+
 function grid(charts) {
   const there = charts.filter(Boolean);
   return there.length > 0 && element("div", { class: "grid" }, there);

@@ -6,11 +6,11 @@ const WARN_TRUNCATED = 0.1; // share of responses cut off from which the number 
 function report(content) {
   const { run, analysis } = content;
   const sections = [
-    section("overview", "Overview", tiles(content), run?.facts.length > 0 && definitions(run.facts, "facts panel")),
+    section("overview", "Overview", tiles(content), hasIntervals(analysis) && aboutIntervals(` over ${analysis.clusters}`), run?.facts.length > 0 && definitions(run.facts, "facts panel")),
     section("throughput", "Throughput", grid(throughputCharts(content))),
     section("replicas", "Replicas", replicaChart(content), run && replicaTable(run.replicas, analysis)),
     section("responses", "Responses", grid(responseCharts(analysis))),
-    section("scores", "Scores", analysis.scores && grid(scoreCharts(analysis.scores))),
+    section("scores", "Scores", analysis.scores?.scored > 0 && grid(scoreCharts(analysis.scores))),
     section("groups", `By ${analysis.by}`, groupTable(analysis)),
     section("errors", "Errors", errorTable(analysis)),
     rowBrowser(content),
@@ -19,6 +19,15 @@ function report(content) {
   const status = run && badge(run.status, STATUS_TONES[run.status]);
   const about = run && [element("p", { class: "when" }, whenItRan(run)), errorLine(run)];
   return [topBar(content.title, [status], about, sections), element("main", {}, sections)];
+}
+
+function hasIntervals({ estimates, scores }) {
+  return [estimates, scores?.estimates].some((found) => Object.keys(found ?? {}).length > 0);
+}
+
+/** "by max_tokens, 6.1% to 14%": what there is of it. */
+function noteWith(text, bar, format) {
+  return [text, intervalText(bar, format)].filter(Boolean).join(", ");
 }
 
 function errorLine({ error }) {
@@ -33,7 +42,7 @@ function whenItRan({ started, ended }) {
 
 function tiles({ run, analysis }) {
   const all = [...countTiles(analysis), ...speedTiles(run), ...scoreTiles(analysis.scores), ...lengthTiles(analysis)];
-  return element("div", { class: "tiles" }, all);
+  return element("div", { class: "tiles" }, all.filter(Boolean));
 }
 
 function countTiles({ rows, rows_with_errors: bad, samples, failed }) {
@@ -52,17 +61,19 @@ function speedTiles(run) {
 }
 
 function scoreTiles(scores) {
-  if (!scores) return [];
+  if (!scores?.scored) return [];
   const [k, share] = largestK(scores);
   return [
-    tile("pass rate", percent(scores.pass_rate), `mean score ${number(scores.mean)}`),
-    k > 1 && tile(`pass@${k}`, percent(share), "at least one passes"),
+    tile("pass rate", percent(scores.pass_rate), noteWith(null, scores.estimates?.pass_rate, percent)),
+    scores.mean !== scores.pass_rate && tile("mean score", number(scores.mean), noteWith(null, scores.estimates?.mean, number)),
+    k > 1 && tile(`pass@${k}`, percent(share), noteWith("at least one passes", scores.estimates?.[`pass@${k}`], percent)),
   ];
 }
 
-function lengthTiles({ samples, failed, truncated_fraction: cut, tokens }) {
+function lengthTiles({ samples, failed, truncated_fraction: cut, tokens, estimates }) {
+  const note = noteWith("by max_tokens", estimates?.truncated_fraction, percent);
   return [
-    samples > failed && tile("cut off", percent(cut), "by max_tokens", cut >= WARN_TRUNCATED ? "warn" : ""),
+    samples > failed && tile("cut off", percent(cut), note, cut >= WARN_TRUNCATED ? "warn" : ""),
     tokens && tile("tokens / response", number(tokens.p50), `median, mean ${number(tokens.mean)}`),
   ];
 }
@@ -152,35 +163,43 @@ function lengthChart(title, lengths, xLabel, yLabel) {
   return histogramChart({ title, note, histogram, xLabel, yLabel, marks: [[`median ${number(p50)}`, p50]] });
 }
 
-/** Bars as shares of all samples; counts: [[name, count, tone], ...]. */
-function shares(title, samples, counts) {
-  const text = (count) => `${number(count)}  ${percent(count / samples)}`;
-  const bars = counts.map(([name, count, tone]) => ({ name, value: count, text: text(count), tone }));
-  const note = `of ${plural(samples, "sample")}`;
-  return samples > 0 && bars.length > 0 && barChart({ title, note, bars, full: samples });
+/** Bars as shares of the responses; counts: [[name, count, tone, error bar], ...]. */
+function shares(title, responses, counts) {
+  const text = (count, bar) => `${number(count)}  ${withBar(bar?.value ?? count / responses, bar, percent)}`;
+  const bars = counts.map(([name, count, tone, bar]) => ({ name, value: count, text: text(count, bar), tone }));
+  const note = `of ${plural(responses, "response")}`;
+  return responses > 0 && bars.length > 0 && barChart({ title, note, bars, full: responses });
 }
 
-function finishReasons({ samples, failed, finish_reasons: reasons }) {
+function finishReasons({ samples, failed, finish_reasons: reasons, estimates = {} }) {
   const tone = (name) => (name === "stop" ? "series-0" : "warn");
-  const counts = Object.entries(reasons ?? {}).map(([name, count]) => [name, count, tone(name)]);
-  return shares("Finish reasons", samples, [...counts, ...(failed ? [["failed", failed, "bad"]] : [])]);
+  const bar = (name) => estimates[name === "length" ? "truncated_fraction" : `${name}_fraction`];
+  const counts = Object.entries(reasons ?? {}).map(([name, count]) => [name, count, tone(name), bar(name)]);
+  return shares("Finish reasons", samples - failed, counts);
 }
 
-function repeats({ samples, duplicates, looping, empty, thinking }) {
-  const unclosed = thinking?.unclosed;
-  const counts = Object.entries({ duplicate: duplicates, looping, empty, "never closed": unclosed }).filter(([, count]) => isNumber(count));
-  return shares("Repeated and empty responses", samples, counts.map(([name, count]) => [name, count, "warn"]));
+function repeats({ samples, failed, duplicates, looping, empty, thinking, estimates = {} }) {
+  const counts = [
+    ["duplicate", duplicates],
+    ["looping", looping],
+    ["empty", empty],
+    ["never closed", thinking?.unclosed],
+  ].filter(([, count]) => isNumber(count));
+  const bar = (name) => estimates[name === "never closed" ? "unclosed_fraction" : `${name}_fraction`];
+  const bars = counts.map(([name, count]) => [name, count, "warn", bar(name)]);
+  return shares("Repeated and empty responses", samples - failed, bars);
 }
 
 function scoreCharts(scores) {
   return [passAtK(scores), rowPassRates(scores), scoreHistogram(scores)];
 }
 
-function passAtK({ pass_at_k: pass, majority_at_k: majority }) {
-  const points = (shares) => Object.entries(shares ?? {}).map(([k, share]) => [Number(k), share]);
+function passAtK({ pass_at_k: pass, majority_at_k: majority, estimates = {} }) {
+  const bar = (name, k) => estimates[`${name}@${k}`];
+  const points = (name, shares) => Object.entries(shares ?? {}).map(([k, share]) => [Number(k), share, bar(name, k)]);
   const lines = [
-    { name: "pass@k", points: points(pass) },
-    { name: "majority@k", points: points(majority) },
+    { name: "pass@k", points: points("pass", pass) },
+    { name: "majority@k", points: points("majority", majority) },
   ];
   const series = lines.filter(({ points }) => points.length);
   if (!series.length) return null;
@@ -195,29 +214,35 @@ function rowPassRates({ row_pass_rates: histogram }) {
   return histogram && histogramChart({ title: "Pass rate of a row", note, histogram, ...labels });
 }
 
-function scoreHistogram({ mean, scored, no_answer: noAnswer, cut_off: cutOff, unscored, histogram }) {
+function scoreHistogram({ mean, estimates, scored, no_answer: noAnswer, cut_off: cutOff, unscored, histogram }) {
   const counts = { "gave no answer": noAnswer, "were cut off": cutOff, "could not be scored": unscored };
   const parts = Object.entries(counts).filter(([, count]) => count > 0).map(([name, count]) => `${number(count)} ${name}`);
-  const note = [`mean ${number(mean)} of ${plural(scored, "response")}`, ...parts].join(", ");
+  const note = [`mean ${withBar(mean, estimates?.mean, number)} of ${plural(scored, "response")}`, ...parts].join(", ");
   return histogram && histogramChart({ title: "Scores", note, histogram, xLabel: "score", yLabel: "responses" });
 }
 
 function groupTable({ by, groups }) {
   const rows = Object.entries(groups ?? {});
   const figures = (name, of) => ({ name, value: ([, group]) => of(group) });
-  const share = (name, of) => ({ ...figures(name, of), text: ([, it]) => percent(of(it)), share: ([, it]) => of(it) });
+  const share = (name, of, bar) => ({
+    ...figures(name, of),
+    text: ([, it]) => estimated(percent(of(it)), bar(it), percent),
+    share: ([, it]) => of(it),
+  });
+  const score = (name) => (group) => group.scores?.estimates?.[name];
+  const mean = ([, group]) => estimated(number(group.scores.mean), score("mean")(group), number);
   const k = Math.max(0, ...rows.map(([, group]) => largestK(group.scores)[0]));
   const columns = [
     { name: by, value: ([name]) => name },
     figures("rows", (group) => group.rows),
     figures("samples", (group) => group.samples),
     figures("failed", (group) => group.failed),
-    share("pass rate", (group) => group.scores?.pass_rate),
-    k > 1 && share(`pass@${k}`, (group) => group.scores?.pass_at_k?.[k]),
-    figures("mean score", (group) => group.scores?.mean),
+    share("pass rate", (group) => group.scores?.pass_rate, score("pass_rate")),
+    k > 1 && share(`pass@${k}`, (group) => group.scores?.pass_at_k?.[k], score(`pass@${k}`)),
+    { ...figures("mean score", (group) => group.scores?.mean), text: mean },
     figures("tokens, mean", (group) => group.tokens?.mean),
     figures("tokens, p90", (group) => group.tokens?.p90),
-    share("cut off", (group) => group.truncated_fraction),
+    share("cut off", (group) => group.truncated_fraction, (group) => group.estimates?.truncated_fraction),
     figures("distinct / row", (group) => group.distinct_responses?.mean),
   ];
   return rows.length > 0 && element("div", { class: "panel" }, sortableTable(columns.filter(Boolean), rows));

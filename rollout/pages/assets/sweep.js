@@ -6,7 +6,7 @@ const LONGEST_CELL = 80; // characters of a parameter's value in the table; the 
 function sweep(content) {
   const { jobs, parameters } = content;
   const sections = [
-    section("overview", "Overview", tiles(content)),
+    section("overview", "Overview", tiles(content), jobs.some(hasBars) && aboutIntervals()),
     section("jobs", "Jobs", jobTable(content)),
     section("failures", "Failures", failureTable(content)),
     section("comparison", "Comparison", comparison(content)),
@@ -31,7 +31,11 @@ function whatIsSwept(jobs, parameters) {
   return each.length ? `sweeps ${each.join(", ")}` : "no parameter differs between the jobs";
 }
 
-function tiles({ jobs, parameters }) {
+function hasBars({ estimates }) {
+  return Object.keys(estimates ?? {}).length > 0;
+}
+
+function tiles({ jobs, parameters, best }) {
   const done = jobs.filter(isDone);
   if (!done.length) return null;
   const failed = total(done, "failed");
@@ -41,8 +45,8 @@ function tiles({ jobs, parameters }) {
     tile("samples", compact(total(done, "samples")), failures, failed ? "bad" : ""),
     tile("generated tokens", compact(total(done, "generated_tokens")), `of ${plural(done.length, "job")}`),
     tile("generating", duration(total(done, "generate_seconds")), loading(done)),
-    bestTile("fastest, tokens / s", done, parameters, "output_tok_s", compact),
-    k && bestTile(`best pass@${k}`, done, parameters, `pass@${k}`, percent),
+    fastestTile(done, parameters),
+    k && scoreTile(`pass@${k}`, done, parameters, best[`pass@${k}`] ?? []),
   ];
   return element("div", { class: "tiles" }, all.filter(Boolean));
 }
@@ -53,14 +57,23 @@ function loading(jobs) {
   return loads > 0 && `model loaded ${times}, ${duration(total(jobs, "load_seconds"))}`;
 }
 
-function bestTile(name, jobs, parameters, metric, format) {
+function fastestTile(jobs, parameters) {
+  const job = bestOf(jobs, "output_tok_s");
+  return job && tile("fastest, tokens / s", compact(job.metrics.output_tok_s), jobTitle(job, parameters));
+}
+
+/** The best job where its interval says so, else those that are tied; `best` are their numbers. */
+function scoreTile(metric, jobs, parameters, best) {
   const job = bestOf(jobs, metric);
-  return job && tile(name, format(job.metrics[metric]), jobTitle(job, parameters));
+  const name = best.length === 1 ? `best ${metric}` : `highest ${metric}`;
+  const tied = best.length > 1 && `tied with ${plural(best.length - 1, "other job")}`;
+  const notes = [jobTitle(job, parameters), tied, intervalText(barOf(job, metric), percent)];
+  return tile(name, percent(job.metrics[metric]), notes.filter(Boolean).join(", "));
 }
 
 function jobTable(content) {
   const engine = { name: "engine", value: ({ engine }) => engine };
-  const columns = [...identity(content), ...metricColumns(content.jobs), engine];
+  const columns = [...identity(content), ...metricColumns(content), engine];
   return content.jobs.length > 0 && element("div", { class: "panel" }, sortableTable(columns, content.jobs));
 }
 
@@ -82,24 +95,30 @@ function valueText(text) {
   return text.length > LONGEST_CELL ? element("span", { title: text }, shortened(text, LONGEST_CELL)) : text;
 }
 
-function metricColumns(jobs) {
+function metricColumns({ jobs, best }) {
   const done = jobs.filter(isDone);
   const fastest = Math.max(...figures(jobs, "output_tok_s"));
   const of = (metric) => ({ metrics }) => metrics[metric];
   const column = (name, metric, more) => ({ name, value: of(metric), ...more });
-  const least = (name, metric, more) => column(name, metric, { strong: isBest(done, metric, Math.min), ...more });
-  const most = (name, metric, more) => column(name, metric, { strong: isBest(done, metric, Math.max), ...more });
-  const asShare = (metric) => ({ text: (job) => percent(of(metric)(job)), share: of(metric) });
-  const rate = (name) => most(name, name, asShare(name));
-  const rare = (name, metric) => total(jobs, metric) > 0 && least(name, metric, asShare(metric));
+  const most = (name, metric, more) => column(name, metric, { strong: isHighest(done, metric), ...more });
+  const isAlone = (metric, { num }) => best[metric]?.length === 1 && best[metric][0] === num;
+  const tied = (metric, { num }) => best[metric]?.length > 1 && best[metric].includes(num) && "tied";
+  const scored = (name, metric, format) =>
+    column(name, metric, {
+      strong: (job) => isAlone(metric, job),
+      text: (job) => estimated(format(of(metric)(job)), barOf(job, metric), format, tied(metric, job)),
+    });
+  const bars = jobs.some(hasBars); // which take the place of the drawn ones
+  const shared = (name, metric = name) => ({ ...scored(name, metric, percent), share: !bars && of(metric) });
+  const rare = (name, metric) => total(jobs, metric) > 0 && shared(name, metric);
   const [k, majority] = [ksOf(jobs).at(-1), ksOf(jobs, "majority@").at(-1)];
   return [
     most("tokens / s", "output_tok_s", { share: ({ metrics }) => metrics.output_tok_s / fastest }),
-    k ? rate("pass@1") : most("pass rate", "pass_rate", asShare("pass_rate")),
-    k > 1 && rate(`pass@${k}`),
-    majority > 1 && rate(`majority@${majority}`),
-    most("mean score", "mean_score"),
-    least("cut off", "truncated_fraction", asShare("truncated_fraction")),
+    k ? shared("pass@1") : shared("pass rate", "pass_rate"),
+    k > 1 && shared(`pass@${k}`),
+    majority > 1 && shared(`majority@${majority}`),
+    scored("mean score", "mean_score", number),
+    shared("cut off", "truncated_fraction"),
     column("tokens, mean", "mean_tokens"),
     column("tokens, p99", "p99_tokens"),
     most("distinct / row", "distinct_responses"),
@@ -112,11 +131,11 @@ function metricColumns(jobs) {
   ].filter(Boolean);
 }
 
-/** Whether a job has the best figure, where the jobs differ. */
-function isBest(jobs, metric, best) {
+/** Whether a job has the highest figure, where the jobs differ. */
+function isHighest(jobs, metric) {
   const values = figures(jobs, metric);
   const differ = new Set(values).size > 1;
-  return (job) => differ && isDone(job) && job.metrics[metric] === best(...values);
+  return (job) => differ && isDone(job) && job.metrics[metric] === Math.max(...values);
 }
 
 function failureTable(content) {

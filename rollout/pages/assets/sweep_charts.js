@@ -101,7 +101,7 @@ function apart({ metrics, few = metrics, ...group }) {
 }
 
 function metricChart({ title, metrics, ...y }, lines, { position, ...x }) {
-  const point = (metric) => (job) => [position(job), job.metrics[metric]];
+  const point = (metric) => (job) => [position(job), job.metrics[metric], barOf(job, metric)];
   const points = ({ jobs }, metric) => jobs.filter(({ metrics }) => isNumber(metrics[metric])).map(point(metric));
   const ascending = (found) => found.sort(([a], [b]) => a - b);
   const series = lines.flatMap((line) =>
@@ -141,7 +141,8 @@ function asTyped(value) {
 /** pass@k over k, one line per job. */
 function passCurves(jobs, parameters) {
   const ks = ksOf(jobs);
-  const points = ({ metrics }) => ks.map((k) => [k, metrics[`pass@${k}`]]).filter(([, share]) => isNumber(share));
+  const points = (job) =>
+    ks.map((k) => [k, job.metrics[`pass@${k}`], barOf(job, `pass@${k}`)]).filter(([, share]) => isNumber(share));
   const curves = jobs.map((job) => ({ name: jobTitle(job, parameters), points: points(job) }));
   const last = ({ points }) => points.at(-1)[1];
   const there = curves.filter(({ points }) => points.length > 1).sort((a, b) => last(b) - last(a));

@@ -1,0 +1,68 @@
+"""What each row's scores come to: one value per row, which is what means, shares and differences are made of."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from rollout.data.arrow import row_slices, row_sums
+from rollout.scoring.intervals import Floats
+from rollout.scoring.pass_at_k import majority_at_k, pass_at_k, reported_ks
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """Arrays with an entry for each row that has a scored response, in the order of the file."""
+
+    row_ids: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    """Scored responses."""
+    sums: Floats
+    """Of their scores."""
+    squares: Floats
+    """Of what the scores are away from their row's mean, summed."""
+    passed: npt.NDArray[np.int64]
+    """Responses that pass."""
+    majority: dict[int, Floats]
+    """k -> majority@k, for the k that are reported of each row's number; NaN in the other rows."""
+    has_answers: bool
+    """Whether the scorer has found an answer anywhere."""
+
+    def pass_at(self, k: int) -> Floats:
+        """pass@k; NaN in rows with fewer than k scored responses."""
+        counts = zip(self.sizes.tolist(), self.passed.tolist(), strict=True)
+        return np.array([pass_at_k(n, c, k) if n >= k else np.nan for n, c in counts])
+
+
+def row_scores(scored: pa.RecordBatch, pass_score: float) -> RowScores:
+    """Of whole rows with a `score` in every response."""
+    slices = row_slices(scored)
+    scores = scored.column("score").to_numpy()
+    passed = scores >= pass_score
+    sizes = np.array([stop - start for start, stop in slices], np.int64)
+    sums = row_sums(scores, slices)
+    answers = scored.column("extracted_answer")
+    return RowScores(
+        row_ids=scored.column("row_id").to_numpy(zero_copy_only=False)[[start for start, _ in slices]],
+        sizes=sizes,
+        sums=sums,
+        squares=row_sums(_squares(scores - np.repeat(sums / sizes, sizes)), slices),
+        passed=row_sums(passed.astype(np.int64), slices),
+        majority=_majority(answers.to_pylist(), passed.tolist(), slices),
+        has_answers=answers.null_count < len(answers),
+    )
+
+
+def _squares(values: Floats) -> Floats:
+    with np.errstate(over="ignore"):
+        return values**2
+
+
+def _majority(answers: list[str | None], passed: list[bool], slices: list[tuple[int, int]]) -> dict[int, Floats]:
+    majority: dict[int, Floats] = {}
+    for row, (start, stop) in enumerate(slices):
+        for k in reported_ks([stop - start]):
+            of_k = majority.setdefault(k, np.full(len(slices), np.nan))
+            of_k[row] = majority_at_k(answers[start:stop], passed[start:stop], k)
+    return majority

@@ -1,0 +1,41 @@
+"""Numbers with their error bars, as they stand in tables."""
+
+from collections.abc import Callable, Iterable
+
+from rollout.scoring.intervals import FEWEST, Estimate
+
+INTERVAL = "95% interval"
+"""The heading over cells of `interval_cell`; they are aligned left."""
+
+LEGEND = f"* not to rely on: too few rows, or fewer than {FEWEST} on one side of the share"
+"""What the mark stands for."""
+
+
+def number(value: float | None) -> str:
+    """0.3333 as 0.333, 12345.6 as 12,346; "-" for None."""
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def percent(value: float | None) -> str:
+    """0.3333 as 33.3%; "-" for None."""
+    return "-" if value is None else f"{value:.1%}"
+
+
+def value_cell(estimate: Estimate | None, shown: Callable[[float | None], str] = number) -> str:
+    """The number alone."""
+    return shown(None if estimate is None else estimate.value)
+
+
+def interval_cell(estimate: Estimate | None, shown: Callable[[float | None], str] = number) -> str:
+    """0.121 to 0.646, with a * where it is not to rely on."""
+    if estimate is None or estimate.interval is None:
+        return "-"
+    low, high = estimate.interval
+    return f"{shown(low)} to {shown(high)}{'' if estimate.trusted else ' *'}"
+
+
+def legend(rows: Iterable[list[str]]) -> list[str]:
+    """The LEGEND for the cells of a table, where any of them needs it."""
+    return [LEGEND] if any(cell.endswith(" *") for row in rows for cell in row) else []
