@@ -43,11 +43,19 @@ class Work:
     run: RunConfig
     table: Table
     lengths: Sequence[int]
+    of_samples: Sequence[Sequence[int]] = ()
+    """For each row the tokens of each sample, where they differ: `lengths` are the longest then."""
 
     @property
     def tokens(self) -> int:
         """Tokens that all responses have together."""
+        if self.of_samples:
+            return sum(map(sum, self.of_samples))
         return self.run.sampling.n_samples * sum(self.lengths)
+
+    def length(self, request: Request) -> int:
+        """Tokens of one response."""
+        return self.of_samples[request.row_id][request.sample_idx] if self.of_samples else self.lengths[request.row_id]
 
 
 @dataclass(frozen=True)
@@ -69,9 +77,9 @@ def write_questions(path: Path, rows: int, words: int = 0) -> None:
     pq.write_table(pa.table({"prompt": texts}), path)
 
 
-def work_of(run: RunConfig, lengths: Sequence[int]) -> Work:
+def work_of(run: RunConfig, lengths: Sequence[int], of_samples: Sequence[Sequence[int]] = ()) -> Work:
     """The work of a run whose input has as many rows as there are `lengths`."""
-    return Work(run, open_input(run.data), lengths)
+    return Work(run, open_input(run.data), lengths, of_samples)
 
 
 def options_of(
@@ -183,13 +191,19 @@ def sampler_of(engine: VLLMEngine, name: str) -> Iterator[None]:
             engine.llm.collective_rpc("use_fast_sampler", args=(True,))
 
 
+def longest_first(work: Work, engine: VLLMEngine, scratch: Path) -> Measured:
+    """The same with `sampling.order=longest_first`, which is not told how long a response is going to be."""
+    sampling = dataclasses.replace(work.run.sampling, order="longest_first")
+    return ours(dataclasses.replace(work, run=dataclasses.replace(work.run, sampling=sampling)), engine, scratch)
+
+
 @contextmanager
 def _lengths_of(work: Work, engine: VLLMEngine) -> Iterator[None]:
-    """Give every request the length drawn for its row; the stage itself has one `max_tokens` for all."""
+    """Give every request the length drawn for it; the stage itself has one `max_tokens` for all."""
     add = engine.add
 
     def add_with_length(request: Request) -> None:
-        add(dataclasses.replace(request, max_tokens=work.lengths[request.row_id]))
+        add(dataclasses.replace(request, max_tokens=work.length(request)))
 
     vars(engine)["add"] = add_with_length
     try:
@@ -198,5 +212,12 @@ def _lengths_of(work: Work, engine: VLLMEngine) -> Iterator[None]:
         del vars(engine)["add"]
 
 
-WAYS = {"ours": ours, "ours_by_vllm": ours_by_vllm, "typed": typed, "one_call": one_call, "chunked": chunked}
+WAYS = {
+    "ours": ours,
+    "ours_by_vllm": ours_by_vllm,
+    "longest_first": longest_first,
+    "typed": typed,
+    "one_call": one_call,
+    "chunked": chunked,
+}
 """By the names that commands and result files use."""

@@ -4,8 +4,9 @@
 
 Every size runs in a process of its own, with the echo engine, which costs next to nothing. Prints samples per second
 from the first row read to rollouts.parquet, the same per second of CPU time, for a machine that has other work too, and
-the process's peak memory. With token ids and log-probabilities of responses of 256 tokens: `sampling.logprobs=raw
-engine.echo.response_tokens=256`.
+the process's peak memory. With `--adaptive` every sample is scored by exact_match while others are made, and asked for
+in rounds; none passes, so every row gets its budget, and the figures compare. With token ids and log-probabilities of
+responses of 256 tokens: `sampling.logprobs=raw engine.echo.response_tokens=256`.
 """
 
 import argparse
@@ -25,15 +26,23 @@ from rollout.cli.compose import compose_run
 
 _ROWS_PER_BATCH = 10_000
 
+_ADAPTIVE = [
+    "adaptive=first_pass",
+    "postprocess.score.scorer=exact_match",
+    "postprocess.score.ground_truth=answer",
+]
+
 
 def main() -> None:
     """Parse the command line, measure each size, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, nargs="+", default=[100_000, 1_000_000])
     parser.add_argument("--n-samples", type=int, default=8)
+    parser.add_argument("--adaptive", action="store_true", help="score while sampling, and ask for samples in rounds")
     parser.add_argument("--one", action="store_true", help="measure the one size in this process, print JSON")
     parser.add_argument("overrides", nargs="*", metavar="OVERRIDE", help="of the config")
     options = parser.parse_args()
+    options.overrides += _ADAPTIVE if options.adaptive else []
     if options.one:
         print(json.dumps(measure(options.samples[0], options.n_samples, options.overrides)))
         return

@@ -33,13 +33,16 @@ from rollout.store import run_record
 from rollout.store.digest import Digest, digest
 from rollout.store.finalize import finalize
 from rollout.store.footer import footer
-from rollout.store.journal import finished, remove_partial_files
+from rollout.store.journal import remove_partial_files
+from rollout.store.journal_reader import Scores
+from rollout.store.judged import Selection, how_far, judged
 from rollout.store.layout import CONFIG, CONFIG_FILES, LOG, MANIFEST, OUTPUT, RESULTS, WRITTEN
 from rollout.store.lineage import note_differences
 from rollout.store.lock import locked
 from rollout.store.run_record import Missing, ReplayOf, RunRecord, Throughput
 from rollout.store.samples import samples_of
 from rollout.store.saved_config import save
+from rollout.store.saving import saving
 from rollout.terminal.console import screen
 from rollout.terminal.summary import show_summary, show_totals
 from rollout.terminal.text import resume_command
@@ -124,10 +127,9 @@ def _stages(session: Session, is_call: bool) -> None:
     remove_partial_files(run_dir, written)
     _generate(session)
     with record.timed("finalize"):
-        metadata = footer(record)
-        record.totals = finalize(run_dir, session.table, session.counts, metadata, run.extra_columns)
+        selected = _finalize(session)
     with record.timed("postprocess"):
-        analysis = _postprocess(session)
+        analysis = _postprocess(session, selected)
         second_place.write(run, run_dir, record)
     bars = {} if analysis is None else {name: bar.figures() for name, bar in all_estimates(analysis).items()}
     session.tracker.summarise([path for name in results(run) if (path := run_dir / name).exists()], bars)
@@ -150,21 +152,33 @@ def _log_beginning(session: Session) -> None:
     note_differences(session.record, is_loaded=False)
 
 
+def _finalize(session: Session) -> Selection | None:
+    """Write rollouts.parquet. Returns what the rule has selected of the budget, where there is a rule."""
+    run, run_dir, record = session.run, session.run_dir, session.record
+    found = None if run.adaptive.until is None else judged(run_dir, session.counts, run).selection()
+    counts, stopped = (session.counts, []) if found is None else (found.counts, found.stopped)
+    record.totals = finalize(run_dir, session.table, counts, footer(record), run.extra_columns, stopped)
+    record.adaptive = None if found is None else saving(run_dir / OUTPUT, session.counts, found)
+    return found
+
+
 def _generate(session: Session) -> None:
-    done = finished(session.run_dir, session.counts)
+    done = how_far(session.run_dir, session.counts, session.run)
     if done.num_done or session.record.sessions:
-        log.info("%s of %s samples exist already", f"{done.num_done:,}", f"{session.counts.total:,}")
-    if done.num_owed:
+        at_most = "" if session.run.adaptive.until is None else "at most "
+        log.info("%s of %s samples exist already", f"{done.num_done:,}", f"{at_most}{session.counts.total:,}")
+    if not done.is_complete:
         generation = generate_on_replicas if devices.is_distributed(session.run.hardware) else generate_owed
         session.record.throughput = _throughput(generation(session, done))
 
 
-def _postprocess(session: Session) -> Analysis | None:
+def _postprocess(session: Session, selected: Selection | None) -> Analysis | None:
     run, run_dir, record = session.run, session.run_dir, session.record
     remove_own(run_dir, RESULTS, record, files_read(run))  # made from fewer samples
     as_done = dataclasses.replace(record, status="done", ended=run_record.now())
     try:
-        return run_steps(Work(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, as_done))
+        scores = None if selected is None else Scores(run_dir, selected.counts)
+        return run_steps(Work(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, as_done, scores))
     except ScoreFailed as error:  # the samples are there, and can be scored again
         record.missing = Missing(steps=list(error.missing), reason=str(error))
         return error.analysis

@@ -31,10 +31,11 @@ from rollout.postprocess.source import flat_schema
 from rollout.postprocess.step import Plan
 from rollout.postprocess.steps import outputs
 from rollout.postprocess.steps import problems as step_problems
+from rollout.records import SCORES
 from rollout.scoring.check import scorer_warning
 from rollout.store import run_record
 from rollout.store.digest import Digest, differences, digest, is_older
-from rollout.store.journal import finished
+from rollout.store.judged import how_far
 from rollout.store.layout import CONFIG_FILES, JOURNAL, LOCK, LOG, METRICS, OUTPUT, RESERVE, RESULTS
 from rollout.store.lock import is_of_a_run
 from rollout.store.run_record import RunRecord
@@ -58,8 +59,9 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
         table = open_input(run.data)
     except UserError as error:
         raise UserError(*problems, *error.problems) from error
-    problems += taken_names(table, run.extra_columns)
-    problems += step_problems(Plan(run.postprocess, run.data, flat_schema(table.schema, run.extra_columns)))
+    problems += taken_names(table, [*run.extra_columns, *([SCORES.name] if run.adaptive.until is not None else [])])
+    flat = flat_schema(table.schema, run.extra_columns)
+    problems += step_problems(Plan(run.postprocess, run.data, flat, until=run.adaptive.until))
     before = None if run_dir is None or not run_record.exists(run_dir) else run_record.read(run_dir)
     problems += second_place.problems(run, run_dir, before)
     if run_dir is not None:
@@ -193,7 +195,8 @@ def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: RunRecord)
         and before.config.sampling.n_samples == run.sampling.n_samples
         and before.config.data.limit == run.data.limit
         and dataclasses.replace(before.config.postprocess, overwrite=run.postprocess.overwrite) == run.postprocess
-        and finished(run_dir, sample_counts(table, run)).num_owed == 0
+        and before.config.adaptive == run.adaptive
+        and how_far(run_dir, sample_counts(table, run), run).is_complete
     )
 
 

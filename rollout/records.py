@@ -27,7 +27,8 @@ Logprobs: TypeAlias = npt.NDArray[np.float32]
 class Prompt:
     """One input row: its position in the input (from 0) and its chat, or why it has none.
 
-    `sampling` holds the row's own values for it, see `rollout.data.row_sampling`; `tools` is for the chat template.
+    `sampling` holds the row's own values for it, see `rollout.data.row_sampling`; `tools` is for the chat template;
+    `scored_with` is the ground truth and the row, in a run that scores while it samples.
     """
 
     row_id: int
@@ -35,6 +36,7 @@ class Prompt:
     error: str | None = None
     sampling: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
+    scored_with: tuple[Any, dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,12 @@ class Sample:
     """Of `num_generated_tokens`, without those that mark where thinking begins and ends."""
     reasoning_closed: bool | None = None
     """Whether the thinking came to its end, if there was any."""
+    is_scored: bool | None = None
+    """Whether what follows is known, in a run that scores while it samples: the score, the answer that was found, and
+    why there is none of the two."""
+    score: float | None = None
+    extracted_answer: str | None = None
+    score_error: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,6 +118,23 @@ class Outcome(NamedTuple):
     num_prompt_tokens: int | None
     num_generated_tokens: int
     error: str | None
+    flags: int = 0
+    """What a rule that stops rows has to know of it, see `rollout.data.stopping`; 0 in a run without."""
+    vote: int = 0
+    """What stands there for its answer."""
+
+
+def outcome_of(sample: Sample) -> Outcome:
+    """How a sample ended, where no rule stops rows."""
+    told = sample.num_prompt_tokens, sample.num_generated_tokens, sample.error
+    return Outcome(sample.row_id, sample.sample_idx, *told)
+
+
+class Lengths(NamedTuple):
+    """Of the samples of a row that have finished: how many, and their tokens."""
+
+    samples: int = 0
+    tokens: int = 0
 
 
 SAMPLE_SCHEMA = pa.schema(
@@ -167,6 +192,19 @@ SCORE_FIELDS = (
 scorer found in it, and why there is no score, or beside a score of 0 why there is no answer."""
 
 
+JUDGED_FIELDS = (
+    pa.field("is_scored", pa.bool_()),
+    pa.field("score", pa.float64()),
+    pa.field("extracted_answer", pa.string()),
+    pa.field("score_error", pa.string()),
+)
+"""What the journal has beside a sample of a run that scores while it samples: null where the score was still to come,
+or the sample failed."""
+
+SCORES = pa.field("scores", pa.list_(pa.float64()))
+"""What rollouts.parquet has of it; `stopped` is beside it."""
+
+
 class Extra(NamedTuple):
     """A column that is there only while a key asks for it."""
 
@@ -192,10 +230,14 @@ EXTRAS = {
         Extra(pa.field("reasoning", pa.string()), pa.field("reasonings", pa.list_(pa.string()))),
         Extra(pa.field("num_reasoning_tokens", pa.int32()), pa.field("num_reasoning_tokens", pa.list_(pa.int32()))),
         Extra(pa.field("reasoning_closed", pa.bool_()), pa.field("reasoning_closed", pa.list_(pa.bool_()))),
+        Extra(pa.field("stopped", pa.string()), pa.field("stopped", pa.string())),
     )
 }
 """By the name that a sample has it under. They stand behind the other columns of ours, in this order. A sample that
-failed has null there. `RunConfig.extra_columns` says which of them a run has."""
+failed has null there. `RunConfig.extra_columns` says which of them a run has.
+
+`stopped` says why a row has no more samples, and is known once it has them: the journal has JUDGED_FIELDS instead, and
+rollouts.parquet SCORES too."""
 
 
 def extras_of(schema: pa.Schema) -> list[str]:
@@ -217,13 +259,15 @@ def has_thinking(flat: pa.Schema) -> bool:
 
 
 def sample_schema(extras: Collection[str] = ()) -> pa.Schema:
-    """SAMPLE_SCHEMA with the EXTRAS of these names."""
-    return pa.schema([*SAMPLE_SCHEMA, *(extra.of_sample for name, extra in EXTRAS.items() if name in extras)])
+    """SAMPLE_SCHEMA with the EXTRAS of these names, and JUDGED_FIELDS where a run has `stopped`."""
+    kept = [extra.of_sample for name, extra in EXTRAS.items() if name in extras and name != "stopped"]
+    return pa.schema([*SAMPLE_SCHEMA, *kept, *(JUDGED_FIELDS if "stopped" in extras else ())])
 
 
 def rollout_fields(extras: Collection[str] = ()) -> list[pa.Field]:
-    """ROLLOUT_FIELDS with the EXTRAS of these names."""
-    return [*ROLLOUT_FIELDS, *(extra.of_row for name, extra in EXTRAS.items() if name in extras)]
+    """ROLLOUT_FIELDS with the EXTRAS of these names, and SCORES before `stopped`."""
+    fields = [extra.of_row for name, extra in EXTRAS.items() if name in extras and name != "stopped"]
+    return [*ROLLOUT_FIELDS, *fields, *((SCORES, EXTRAS["stopped"].of_row) if "stopped" in extras else ())]
 
 
 def flat_fields(extras: Collection[str] = ()) -> list[pa.Field]:

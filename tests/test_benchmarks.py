@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +30,19 @@ def test_the_long_tailed_workload_has_the_median_and_the_tail_it_is_called_after
     assert max(lengths) == 2560
     assert lengths == WORKLOADS["tail"].lengths()
     assert lengths != sorted(lengths)
+
+
+def test_the_samples_of_a_row_differ_where_that_is_what_is_measured() -> None:
+    workload = WORKLOADS["spread"]
+    lengths = np.array(workload.of_samples())
+    assert lengths.shape == (1000, 8)
+    logs = np.log(lengths)
+    assert np.median(lengths) == pytest.approx(64, rel=0.05)
+    assert logs.std() == pytest.approx(1, rel=0.02)
+    assert logs.mean(axis=1).var() == pytest.approx(0.8 + 0.2 / 8, rel=0.05)
+    assert workload.lengths() == lengths.max(axis=1).tolist()
+    assert workload.of_samples() == lengths.tolist()
+    assert not WORKLOADS["tail"].of_samples()
 
 
 @given(count=st.integers(2, 500), middle=st.integers(1, 300), tail=st.integers(2, 30))

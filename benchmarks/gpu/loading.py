@@ -60,7 +60,7 @@ class Place:
         run = self.run(
             f"data.path={source}", f"sampling.n_samples={chosen.n_samples}", f"sampling.max_tokens={max(lengths)}"
         )
-        return work_of(run, lengths)
+        return work_of(run, lengths, chosen.of_samples())
 
 
 def load(run: RunConfig) -> tuple[VLLMEngine, dict[str, Any]]:

@@ -69,6 +69,7 @@ PLAN = (
     _replicas("0.5b", 8, 240, "replicas", 8, 4, 2, 1, 8),
     _replicas("8b", 2, 290, "equal", 2, 1),
     _replicas("8b", 4, 320, "equal", 4),
+    _engine("8b-order", 330, "--do", "spread:ours,longest_first:3", "hardware=single_gpu", "hardware.max_num_seqs=256"),
     _throughput("8b-card", 540, "card:run:1", module="card"),
     _tests("kill", 260, "killed"),
     _tests("sampler", 40, "test_sampler"),

@@ -57,7 +57,7 @@ def about_work(place: Place, work: Work, task: Task, prompt_tokens: int, max_num
         "n_samples": sampling.n_samples,
         "longest": max(work.lengths),
     }
-    if work.run.model.quantization or work.run.hardware.kv_cache_dtype != "auto":
+    if work.of_samples or work.run.model.quantization or work.run.hardware.kv_cache_dtype != "auto":
         return about
     return about | {"demand": demand(shape, work.lengths, sampling.n_samples, prompt_tokens, max_num_seqs)}
 

@@ -17,13 +17,39 @@ class Workload:
     """The longest response, as a multiple of the median; 1 makes all equal."""
     prompt_words: int = 0
     """How much longer than a short question each prompt is."""
+    row_share: float | None = None
+    """Where the samples of a prompt differ: lengths are lognormal, with 1 as the deviation of the logarithm, of whose
+    variance this share lies between prompts."""
 
     def lengths(self) -> list[int]:
-        """Tokens of a response, for each prompt; the samples of one prompt are equally long.
+        """Tokens of a response, for each prompt; the samples of one prompt are equally long, if there is no row_share.
 
         So one request with n samples, which is what vLLM's own interfaces take, does the same work as our n requests.
         """
+        if self.row_share is not None:
+            return [max(lengths) for lengths in self.of_samples()]
         return long_tailed(self.prompts, self.tokens, self.tail) if self.tail > 1 else [self.tokens] * self.prompts
+
+    def of_samples(self) -> list[list[int]]:
+        """Tokens of each response to each prompt, where they differ; always the same ones."""
+        if self.row_share is None:
+            return []
+        rows, samples = _normal(self.prompts, 1), _normal(self.prompts * self.n_samples, 2)
+        between, within = math.sqrt(self.row_share), math.sqrt(1 - self.row_share)
+        return [
+            [
+                max(1, round(self.tokens * math.exp(between * row + within * samples[place * self.n_samples + index])))
+                for index in range(self.n_samples)
+            ]
+            for place, row in enumerate(rows)
+        ]
+
+
+def _normal(count: int, seed: int) -> list[float]:
+    """The `count` evenly spaced quantiles of a normal distribution, shuffled."""
+    quantiles = [NormalDist().inv_cdf((place + 0.5) / count) for place in range(count)]
+    random.Random(seed).shuffle(quantiles)
+    return quantiles
 
 
 def long_tailed(count: int, median: int, tail: int) -> list[int]:
@@ -47,6 +73,7 @@ WORKLOADS = {
     "reload": Workload(prompts=64, tokens=64, prompt_words=60),
     "card": Workload(prompts=1000, tokens=1000),
     "replicas": Workload(prompts=512, tokens=512),
+    "spread": Workload(prompts=1000, tokens=64, row_share=0.8),
     "waves": Workload(prompts=0, tokens=256),
     "warm_up": Workload(prompts=256, tokens=16, tail=8),
     "tiny_equal": Workload(prompts=6, tokens=8, n_samples=2),
@@ -57,6 +84,7 @@ WORKLOADS = {
     "tiny_reload": Workload(prompts=12, tokens=8, prompt_words=60),
     "tiny_card": Workload(prompts=5, tokens=8, n_samples=2),
     "tiny_replicas": Workload(prompts=12, tokens=8, n_samples=2),
+    "tiny_spread": Workload(prompts=80, tokens=6, n_samples=4, row_share=0.8),
     "tiny_waves": Workload(prompts=0, tokens=6, n_samples=2),
     "tiny_warm_up": Workload(prompts=4, tokens=2, n_samples=2, tail=2),
 }

@@ -125,7 +125,7 @@ class Run:
         record = self.record
         facts = [("status", record.status), ("model", model_name(record.config)), ("folder", short(self.path))]
         if (totals := record.totals) is not None:
-            is_even = record.config.data.sampling_key is None
+            is_even = record.config.data.sampling_key is None and record.config.adaptive.until is None
             each = f" x {record.config.sampling.n_samples}" if is_even else f", {totals.samples:,}"
             size = f"{totals.rows:,} prompts{each} samples"
             facts.append(("size", f"{size}, {totals.generated_tokens:,} tokens"))

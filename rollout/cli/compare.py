@@ -94,7 +94,7 @@ def open_sides(keys: CompareCommand) -> tuple[list[Side], list[str]]:
 
 def _jobs(sweep: Path, notes: list[str]) -> list[tuple[str, Path]]:
     """The finished jobs of a sweep. Raises UserError where there is none."""
-    from rollout.sweep.jobs import jobs_in  # which imports Hydra
+    from rollout.sweep.notes import jobs_in
 
     try:
         jobs = jobs_in(sweep)

@@ -27,7 +27,7 @@ from rollout.preflight import parameter_check, preflight, refuse_used, scorer_wa
 from rollout.records import Outcome, Prompt
 from rollout.scoring.distribution import Histogram
 from rollout.store import run_record
-from rollout.store.journal import finished
+from rollout.store.judged import how_far
 
 _SHOWN_REASONS, _SHOWN_ROWS, _SHOWN_BINS = 5, 5, 8
 _SHOWN_CHARACTERS = 2000
@@ -265,12 +265,12 @@ def _show_samples(
     """How many samples there will be, and how many of them are owed where a run is continued."""
     samples, there = prompts.samples, 0
     if run_dir is not None and run_record.exists(run_dir):
-        there = finished(run_dir, sample_counts(table, run)).num_done
+        there = how_far(run_dir, sample_counts(table, run), run).num_done
     owed = max(0, samples - there)
     how_many = f"{there:,} are there, {owed:,} are owed, " if there else ""
     median = None if tokens is None or tokens.lengths is None else round(tokens.lengths.p50)
     work = Work(owed, median, last_like(run, OUTPUTS), prompts.most_tokens / samples if samples else None)
-    each = f"{run.sampling.n_samples} per row"
+    each = f"{'' if run.adaptive.until is None else 'at most '}{run.sampling.n_samples} per row"
     if run.data.sampling_key is not None:
         each += f" where column {run.data.sampling_key} says nothing else"
     about = "about " if there and run.data.sampling_key is not None else ""

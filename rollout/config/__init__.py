@@ -1,5 +1,6 @@
 """Every key of a run and of the commands: its name, type, default, limits and meaning."""
 
+from rollout.config.adaptive import AdaptiveConfig
 from rollout.config.commands import (
     AnalyzeCommand,
     CompareCommand,
@@ -37,6 +38,7 @@ from rollout.config.tracking import TrackingConfig
 __all__ = [
     "EMBEDDED_MODEL",
     "STEPS",
+    "AdaptiveConfig",
     "AnalyzeCommand",
     "AnalyzeConfig",
     "CompareCommand",

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rollout.config import RepetitionDetectionConfig, RunConfig, SamplingConfig, TrackingConfig
+from rollout.config.adaptive import adaptive_problems, adaptive_warnings
 from rollout.config.keys import config_fields
 from rollout.config.limits import value_problems
 
@@ -27,6 +28,7 @@ def config_warnings(run: RunConfig) -> Iterator[str]:
                 "$'sampling.stop=[\"\\n\"]'"
             )
     yield from _nucleus_warning(run)
+    yield from adaptive_warnings(run)
 
 
 def _nucleus_warning(run: RunConfig) -> Iterator[str]:
@@ -108,6 +110,7 @@ def _cross_field_problems(run: RunConfig) -> Iterator[str]:
             f"{data.num_shards - 1}; choose one of them, or raise data.num_shards"
         )
     yield from sampling_problems(sampling, "sampling", "sampling.extra")
+    yield from adaptive_problems(run)
     if hardware.device == "cpu" and hardware.tensor_parallel_size * hardware.pipeline_parallel_size > 1:
         yield f"hardware.tensor_parallel_size={hardware.tensor_parallel_size}: device=cpu runs one process; set it to 1"
     if hardware.device == "cpu" and hardware.replicas is None:

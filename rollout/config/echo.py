@@ -21,3 +21,10 @@ class EchoConfig:
     """Every response is this long, up to max_tokens. null: 2 to 31 words, by the seed."""
     think_tokens: int | None = field(default=None, metadata={"ge": 1})
     """Before it every response has so many words of thinking, and a fifth of them never comes to the answer."""
+    token_steps: bool = False
+    """A response takes a step for each of its tokens instead, and no more than max_num_seqs are worked on at the same
+    time, in the order in which they came."""
+    length_spread: float = field(default=0.0, metadata={"ge": 0.0})
+    """Lengths are lognormal: `response_tokens` (null: 64) is the median, this the deviation of their logarithm."""
+    row_share: float = field(default=0.0, metadata={"ge": 0.0, "le": 1.0})
+    """Of the variance of that logarithm this share lies between prompts, the rest between the samples of one."""

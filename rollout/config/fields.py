@@ -36,6 +36,8 @@ def build(cfg: DictConfig) -> RunConfig:
     plain = OmegaConf.create(literal(OmegaConf.to_container(cfg, resolve=True)))
     run = OmegaConf.to_object(OmegaConf.merge(_schema(), plain))
     assert isinstance(run, RunConfig)
+    if run.adaptive.until is not None and "score" not in run.postprocess.steps:
+        run.postprocess.steps.insert(0, "score")  # each sample has been scored by then
     return run
 
 

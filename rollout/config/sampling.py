@@ -67,5 +67,8 @@ class SamplingConfig:
     """What a response may be: at most one of these; vLLM lets the model choose only tokens that fit."""
     repetition_detection: RepetitionDetectionConfig = field(default_factory=RepetitionDetectionConfig)
     """Responses that repeat themselves end early, with the finish reason `repetition`."""
+    order: str = _field("input", choices=("input", "longest_first"))
+    """In which order samples are generated; they are the same in any. `longest_first`: of every row one, then the rows
+    whose samples are the longest, as far as can be told, so that no long one begins last and is waited for alone."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Any other field of vLLM's SamplingParams; unknown ones, wrong types and log-probabilities are refused at once."""

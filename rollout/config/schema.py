@@ -7,6 +7,7 @@ The string under a field is its documentation. YAML files under `conf/` hold onl
 from dataclasses import dataclass, field
 from typing import Any
 
+from rollout.config.adaptive import AdaptiveConfig
 from rollout.config.echo import EchoConfig
 from rollout.config.limits import limited as _field
 from rollout.config.sampling import SamplingConfig
@@ -258,6 +259,8 @@ class RunConfig:
     """The model, its tokenizer and its chat template."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How many responses each prompt gets, and how they are drawn."""
+    adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
+    """Samples where they matter: when a prompt has enough of them before it has `sampling.n_samples`."""
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
     """What vLLM runs on, and how it uses it."""
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
@@ -283,7 +286,8 @@ class RunConfig:
         logprobs = () if self.sampling.logprobs == "none" else ("response_logprobs",)
         ids = ("prompt_token_ids", "response_token_ids") if self.keeps_token_ids else ()
         thinking = ("reasoning", "num_reasoning_tokens", "reasoning_closed") if self.model.reasoning_parser else ()
-        return (*ids, *logprobs, *thinking)
+        stopped = () if self.adaptive.until is None else ("stopped",)
+        return (*ids, *logprobs, *thinking, *stopped)
 
     @property
     def keeps_token_ids(self) -> bool:

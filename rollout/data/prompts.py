@@ -1,10 +1,10 @@
 """The input: a table with a column of chats -> Prompt, one per row, streamed, bad rows included."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 
@@ -58,16 +58,26 @@ def open_input(data: DataConfig) -> Table:
     return chosen
 
 
-def read_prompts(table: Table, data: DataConfig) -> Iterator[Prompt]:
+ScoredWith: TypeAlias = Callable[[pa.RecordBatch], Sequence[tuple[Any, dict[str, Any]] | None]]
+"""What the responses to each row of a batch are scored with: `Prompt.scored_with`."""
+
+
+def with_nothing(batch: pa.RecordBatch) -> Sequence[None]:
+    """Where they are not scored while there are still prompts to be read."""
+    return [None] * batch.num_rows
+
+
+def read_prompts(table: Table, data: DataConfig, scored_with: ScoredWith = with_nothing) -> Iterator[Prompt]:
     """Every row of `table` as a Prompt, in order; a row that cannot be used says why in `error`."""
     row_id = table.first_row
     for batch in table.batches():
         columns = (_cells(batch, column) for column in (data.prompt_key, data.sampling_key, data.tools_key))
-        for chat, sampling, tools in zip(*columns, strict=True):
+        for chat, sampling, tools, beside in zip(*columns, scored_with(batch), strict=True):
             try:
                 if row_id in table.bad_rows:
                     raise PromptError(table.bad_rows[row_id])
-                yield Prompt(row_id, _chat(chat, data), None, _sampling(sampling, data), _tools(tools, data))
+                own = _sampling(sampling, data), _tools(tools, data)
+                yield Prompt(row_id, _chat(chat, data), None, *own, scored_with=beside)
             except PromptError as error:
                 yield Prompt(row_id, [], str(error))
             row_id += 1

@@ -17,8 +17,8 @@ from rollout.data.json_text import load_json
 from rollout.data.tables import Table
 from rollout.errors import PromptError
 
-_OF_THE_RUN = {"seed", "logprobs", "extra"}
-"""Fields of SamplingConfig that no row has: what a sample keeps, and how it can be made again, is one thing for all."""
+_OF_THE_RUN = {"seed", "logprobs", "order", "extra"}
+"""Fields of SamplingConfig that no row has: what a sample keeps, how it can be made again, and when, is one for all."""
 
 _STRUCTURES = {"structured_outputs", "repetition_detection"}
 """Fields that are objects themselves: a row's one replaces the run's, with every field that vLLM's class has."""
@@ -81,6 +81,11 @@ class SampleCounts:
         """As many for every row."""
         return cls(np.arange(num_rows + 1, dtype=np.int64) * n_samples, first_row)
 
+    @classmethod
+    def of_each(cls, counts: npt.NDArray[np.int64], first_row: int) -> "SampleCounts":
+        """So many for each row."""
+        return cls(np.concatenate([[0], np.cumsum(counts)]), first_row)
+
     @property
     def num_rows(self) -> int:
         return len(self.places) - 1
@@ -124,7 +129,10 @@ class SampleCounts:
 
 
 def sample_counts(table: Table, run: RunConfig) -> SampleCounts:
-    """The samples that `run` asks for of each row of `table`; reads a column of it where rows have a say in that."""
+    """The samples that `run` asks for of each row of `table`; reads a column of it where rows have a say in that.
+
+    With `adaptive.until` they are the most that a row gets: `rollout.store.judged` knows how many it has.
+    """
     n_samples, column = run.sampling.n_samples, run.data.sampling_key
     if column is None:
         return SampleCounts.equal(table.num_rows, n_samples, table.first_row)
@@ -132,7 +140,7 @@ def sample_counts(table: Table, run: RunConfig) -> SampleCounts:
         read_row_sampling(value, column).values for batch in table.batches() for value in cells(batch.column(column))
     )
     counts = np.fromiter((values.get("n_samples", n_samples) for values in asked), np.int64, table.num_rows)
-    return SampleCounts(np.concatenate([[0], np.cumsum(counts)]), table.first_row)
+    return SampleCounts.of_each(counts, table.first_row)
 
 
 def sampling_column_problems(table: Table, column: str) -> Iterator[str]:

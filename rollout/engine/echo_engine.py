@@ -6,8 +6,12 @@ drops or doubles a sample shows in the text.
 
 import heapq
 import json
+import math
 import time
 import zlib
+from collections import deque
+from hashlib import blake2b
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -35,10 +39,12 @@ class EchoEngine:
         self.kv_cache_bytes: int | None = None
         self.sampler = "echo"
         self._echo = echo
-        self._unfinished: list[tuple[int, int, Request]] = []  # a heap of (step it finishes in, tie-breaker, request)
+        self._waiting = deque[Request]()
+        self._running: list[tuple[int, int, Request]] = []  # a heap of (step it finishes in, tie-breaker, request)
+        self._most_running = self.max_num_seqs if echo.token_steps else math.inf
         self._max_tokens, self._logprobs = SamplingConfig.max_tokens, SamplingConfig.logprobs
         self._splits = False
-        self._added = self._finished = self._steps = self._tokens = 0
+        self.steps = self._begun = self._finished = self._tokens = 0
 
     def use(self, model: ModelConfig) -> None:
         self._splits = model.reasoning_parser is not None
@@ -69,35 +75,50 @@ class EchoEngine:
         return " ".join(map(str, token_ids))
 
     def add(self, request: Request) -> None:
-        steps = 1 + request.seed % self._echo.max_steps
-        heapq.heappush(self._unfinished, (self._steps + steps, self._added, request))
-        self._added += 1
+        self._waiting.append(request)
 
     def step(self) -> list[Sample]:
         if self._echo.step_seconds:
             time.sleep(self._echo.step_seconds)
-        self._steps += 1
+        while self._waiting and len(self._running) < self._most_running:
+            self._begin(self._waiting.popleft())
+        self.steps += 1
         samples: list[Sample] = []
-        while self._unfinished and self._unfinished[0][0] <= self._steps and len(samples) < self.max_num_seqs:
-            samples.append(self._answer(heapq.heappop(self._unfinished)[2]))
+        while self._running and self._running[0][0] <= self.steps and len(samples) < self.max_num_seqs:
+            samples.append(self._answer(heapq.heappop(self._running)[2]))
         return samples
 
     def stats(self) -> EngineStats:
-        running = min(len(self._unfinished), self.max_num_seqs)
-        return EngineStats(running, len(self._unfinished) - running, self._tokens)
+        unfinished = len(self._running) + len(self._waiting)
+        running = min(unfinished, self.max_num_seqs)
+        return EngineStats(running, unfinished - running, self._tokens)
 
     def abort(self) -> None:
-        self._unfinished.clear()
+        self._waiting.clear()
+        self._running.clear()
 
     def shutdown(self) -> None:
         self.abort()
+
+    def _begin(self, request: Request) -> None:
+        in_tokens = min(self._words(request), request.max_tokens) if self._echo.token_steps else 0
+        steps = in_tokens or 1 + request.seed % self._echo.max_steps
+        heapq.heappush(self._running, (self.steps + steps, self._begun, request))
+        self._begun += 1
+
+    def _words(self, request: Request) -> int:
+        """How long the response is that max_tokens does not cut off."""
+        if self._echo.length_spread:
+            answer = _lognormal(request, self._echo)
+        else:
+            answer = self._echo.response_tokens or 2 + (request.seed >> 16) % 30
+        return answer + (self._echo.think_tokens or 0)
 
     def _answer(self, request: Request) -> Sample:
         if self._finished == self._echo.die_after:
             raise EngineDied("the echo engine died, as engine.echo.die_after asks")
         self._finished += 1
-        thought = self._echo.think_tokens or 0
-        words = thought + (self._echo.response_tokens or 2 + (request.seed >> 16) % 30)
+        thought, words = self._echo.think_tokens or 0, self._words(request)
         num_tokens = min(words, request.max_tokens)
         checksum = zlib.crc32(repr(request.prompt_token_ids).encode())
         said = ["echo", f"{checksum:08x}-{request.seed:016x}", *["word"] * (words - thought - 2)]
@@ -130,3 +151,17 @@ class EchoEngine:
             return {"response": f"<think>{thinking}{end}{answer}" if thought else answer}
         told = {"num_reasoning_tokens": thought, "reasoning_closed": closed}
         return {"response": answer, "reasoning": thinking, **told}
+
+
+def _lognormal(request: Request, echo: EchoConfig) -> int:
+    """A length that is drawn from the prompt, and from the seed."""
+    of_row = _normal(blake2b(repr(request.prompt_token_ids).encode(), digest_size=8).digest())
+    of_sample = _normal(request.seed.to_bytes(8) + b"length")
+    deviation = math.sqrt(echo.row_share) * of_row + math.sqrt(1 - echo.row_share) * of_sample
+    return max(2, round((echo.response_tokens or 64) * math.exp(echo.length_spread * deviation)))
+
+
+def _normal(source: bytes) -> float:
+    """A number drawn from the standard normal distribution by its `source`."""
+    drawn = int.from_bytes(blake2b(source, digest_size=6).digest())
+    return NormalDist().inv_cdf((drawn + 0.5) / (1 << 48))

@@ -56,6 +56,8 @@ class Engine(Renderer, Protocol):
 
     max_num_seqs: int
     """Most samples generated at the same time."""
+    steps: int
+    """How often it has done a `step`, in which a running sample usually becomes a token longer."""
     kv_cache_bytes: int | None
     """Size of the KV cache, where `vllm_worker.WorkerExtension` was asked to tell it."""
     sampler: str

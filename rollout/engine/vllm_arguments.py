@@ -28,7 +28,7 @@ _NUMBERS_ARE_TEXT = ConfigDict(coerce_numbers_to_str=True)  # where text belongs
 PER_REQUEST = {"n", "seed", "output_kind"}
 """Fields of SamplingParams that we set ourselves: one request per sample, a seed of its own, one output at its end."""
 
-_NOT_OF_VLLM = {"n_samples", "seed", "logprobs", "extra", "structured_outputs", "repetition_detection"}
+_NOT_OF_VLLM = {"n_samples", "seed", "logprobs", "extra", "structured_outputs", "repetition_detection", "order"}
 """Fields of SamplingConfig that are no argument of SamplingParams as they are; the others have vLLM's names."""
 
 OF_LOGPROBS = {"logprobs": 0}

@@ -45,6 +45,7 @@ class VLLMEngine:
         tells = hardware.engine_kwargs.get("worker_extension_cls") == vllm_worker.NAME
         self.kv_cache_bytes: int | None = self.llm.collective_rpc("kv_cache_bytes_found")[0] if tells else None
         self.sampler = self._take_sampler(hardware)
+        self.steps = 0
         self._params: dict[str, Any] = {}
         self._logprobs = "none"
         self._thinking: Thinking | None = None
@@ -123,6 +124,7 @@ class VLLMEngine:
         self._unfinished[key] = request
 
     def step(self) -> list[Sample]:
+        self.steps += 1
         try:
             outputs = self._engine.step()
         except EngineDeadError as error:

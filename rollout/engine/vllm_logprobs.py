@@ -12,7 +12,7 @@ from vllm.v1.engine.logprobs import LogprobsProcessor
 from rollout.records import Logprobs
 
 
-class SampledLogprobs(LogprobsProcessor):
+class SampledLogprobs(LogprobsProcessor):  # type: ignore[misc]  # vLLM is not looked into
     """Collects one log-probability per token, in `logprobs`, a list of floats."""
 
     def update_from_output(self, output: Any) -> None:

@@ -11,33 +11,76 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
+from typing import Generic, Protocol, TypeVar
 
 from rollout.engine.protocol import Engine
 from rollout.errors import PromptError
 from rollout.generation.requests import Feed
 from rollout.records import Request, Sample, failed_sample
 
+T = TypeVar("T")
+
 WINDOW = 2
 """Requests held in the engine, as a multiple of max_num_seqs. Measured: more gains nothing."""
 
 _CHUNK = 128  # items per queue entry: handing them over one by one would cost more than making them
 _QUEUE_CHUNKS = 8
-_TAKE_SECONDS = 0.1  # how long to wait for the feed before looking for signals again
+TAKE_SECONDS = 0.1  # how long to wait for the feed before looking for signals again
 
 
-def generate(engine: Engine, feed: Feed, record: Callable[[Sample], None], tick: Callable[[], None]) -> None:
-    """Run `feed` through the engine, read ahead in a thread; see `drain`. What `feed` raises ends the stage too."""
-    with _read_ahead(feed) as source:
-        drain(engine, source, record, tick)
+class Source(Protocol):
+    """Where the loop takes requests from. It hears what became of them, and may have more of them because of that."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing to take and nothing will come, but for what may follow from samples that the engine
+        still works on.
+        """
+        ...
+
+    def take(self, wait: bool) -> Request | Sample | None:
+        """The next request, or a sample that is one already; None when there is none now: at once, or with `wait`,
+        which says that the engine has nothing to do, after a moment.
+        """
+        ...
+
+    def hear(self, sample: Sample) -> None:
+        """A sample has finished, was refused, or was taken from here; `record` has had it before."""
+        ...
 
 
-def drain(engine: Engine, source: "Source", record: Callable[[Sample], None], tick: Callable[[], None]) -> None:
+def as_it_is(source: Source) -> Source:
+    """The source itself."""
+    return source
+
+
+def generate(
+    engine: Engine,
+    feed: Feed,
+    record: Callable[[Sample], None],
+    tick: Callable[[], None],
+    around: Callable[[Source], Source] = as_it_is,
+) -> None:
+    """Run `feed` through the engine, read ahead in a thread; see `drain`. What `feed` raises ends the stage too.
+
+    `around` makes the source that the loop takes from out of the one that is read ahead.
+    """
+    with read_ahead(feed) as queued:
+        drain(engine, around(queued), record, tick)
+
+
+def drain(engine: Engine, source: Source, record: Callable[[Sample], None], tick: Callable[[], None]) -> None:
     """Run what comes out of `source` through the engine until it ends.
 
-    `record` gets every sample as it finishes, `tick` is called between steps. Whatever the engine or the two callbacks
-    raise ends the stage; requests still in the engine are dropped.
+    `record` gets every sample as it finishes and `source` hears of it then, `tick` is called between steps. Whatever
+    the engine, the source or the two callbacks raise ends the stage; requests still in the engine are dropped.
     """
-    unfinished = 0
+    unfinished, hear = 0, source.hear
+
+    def finish(sample: Sample) -> None:
+        record(sample)
+        hear(sample)
+
     try:
         while unfinished or not source.ended:
             tick()
@@ -46,13 +89,13 @@ def drain(engine: Engine, source: "Source", record: Callable[[Sample], None], ti
                 if item is None:
                     break
                 if isinstance(item, Request):
-                    unfinished += _submit(engine, item, record)
+                    unfinished += _submit(engine, item, finish)
                 else:
-                    record(item)
+                    finish(item)
                     tick()  # a long stretch of bad rows must not keep a signal waiting
             for sample in engine.step() if unfinished else ():
                 unfinished -= 1
-                record(sample)
+                finish(sample)
     finally:
         if unfinished:
             engine.abort()
@@ -68,14 +111,14 @@ def _submit(engine: Engine, request: Request, record: Callable[[Sample], None]) 
     return 1
 
 
-class Source:
-    """A queue of requests, and of samples that failed before they became one, for the generation loop to take from."""
+class Queued(Generic[T]):
+    """A queue of what a feed gives, as requests and samples that failed before they became one."""
 
     def __init__(self, most_chunks: int = 0) -> None:
-        self.chunks: queue.Queue[list[Request | Sample] | BaseException] = queue.Queue(most_chunks)
+        self.chunks: queue.Queue[list[T] | BaseException] = queue.Queue(most_chunks)
         """Lists of items, at most `most_chunks` of them (0: any number). An empty list ends the source; an error is
         raised where it comes up."""
-        self._ready: deque[Request | Sample] = deque()
+        self._ready: deque[T] = deque()
         self._no_more_chunks = False
 
     @property
@@ -83,14 +126,14 @@ class Source:
         """Whether everything has been taken."""
         return self._no_more_chunks and not self._ready
 
-    def take(self, wait: bool) -> Request | Sample | None:
+    def take(self, wait: bool) -> T | None:
         """The next item, or None when there is none: at once, or with `wait` after a moment.
 
         Raises what the feed raised.
         """
         if not self._ready and not self._no_more_chunks:
             try:
-                chunk = self.chunks.get(timeout=_TAKE_SECONDS) if wait else self.chunks.get_nowait()
+                chunk = self.chunks.get(timeout=TAKE_SECONDS) if wait else self.chunks.get_nowait()
             except queue.Empty:
                 return None
             if isinstance(chunk, BaseException):
@@ -99,14 +142,17 @@ class Source:
             self._no_more_chunks = not chunk  # an empty one says so
         return self._ready.popleft() if self._ready else None
 
+    def hear(self, sample: Sample) -> None:
+        """Nothing follows from it."""
+
 
 @contextmanager
-def _read_ahead(feed: Feed) -> Iterator[Source]:
+def read_ahead(feed: Iterator[T]) -> Iterator[Queued[T]]:
     """Run `feed` in a thread, a bounded number of items ahead."""
-    source = Source(_QUEUE_CHUNKS)
+    source = Queued[T](_QUEUE_CHUNKS)
     stopped = threading.Event()
 
-    def put(chunk: list[Request | Sample] | BaseException) -> None:
+    def put(chunk: list[T] | BaseException) -> None:
         while not stopped.is_set():
             with suppress(queue.Full):
                 source.chunks.put(chunk, timeout=0.1)

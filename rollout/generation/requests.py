@@ -1,6 +1,7 @@
 """Prompts -> requests: one for each sample, with a seed of its own."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeAlias
 
@@ -31,17 +32,38 @@ def requests(prompts: Iterable[Prompt], engine: Engine, run: RunConfig, owed: Ca
     `owed(row_id)` gives the sample indices still to be generated.
     """
     for prompt in prompts:
-        indices = owed(prompt.row_id)
-        if not indices:
-            continue
-        seeds = {index: sample_seed(run.sampling.seed, prompt.row_id, index) for index in indices}
-        try:
-            shared = _shared(prompt, engine, run)
-        except PromptError as error:
-            yield from (failed_sample(prompt.row_id, index, seed, str(error)) for index, seed in seeds.items())
-        else:
-            for index, seed in seeds.items():
-                yield Request(prompt.row_id, index, seed, *shared)
+        if indices := owed(prompt.row_id):
+            yield from requests_of(prompt, engine, run).of(indices)
+
+
+@dataclass(frozen=True, slots=True)
+class RowRequests:
+    """A prompt as the engine reads it, for requests that may come one after the other."""
+
+    row_id: int
+    seed: int
+    """The run's."""
+    shared: "_Shared | str"
+    """What they have in common, or why the prompt cannot be sampled."""
+
+    def of(self, indices: Iterable[int]) -> Feed:
+        """These samples of the row, as requests; of one that cannot be sampled, as failed samples."""
+        row_id, shared = self.row_id, self.shared
+        for index in indices:
+            seed = sample_seed(self.seed, row_id, index)
+            if isinstance(shared, str):
+                yield failed_sample(row_id, index, seed, shared)
+            else:
+                yield Request(row_id, index, seed, *shared)
+
+
+def requests_of(prompt: Prompt, engine: Engine, run: RunConfig) -> RowRequests:
+    """The prompt, rendered and made to fit."""
+    try:
+        shared: _Shared | str = _shared(prompt, engine, run)
+    except PromptError as error:
+        shared = str(error)
+    return RowRequests(prompt.row_id, run.sampling.seed, shared)
 
 
 class _Shared(NamedTuple):

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rollout.config import RunConfig
-from rollout.data.prompts import read_prompts, watch_roles
+from rollout.data.prompts import read_prompts
 from rollout.data.row_sampling import SampleCounts, sample_counts
 from rollout.data.tables import Table
 from rollout.engine import communication
@@ -24,11 +24,11 @@ from rollout.engine.startup_errors import explain, failed_process
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import short
 from rollout.generation.context import context_problem
-from rollout.generation.loop import generate
-from rollout.generation.requests import requests
+from rollout.generation.stage import Stage, sample_in_rounds, sample_one_stream
 from rollout.process.signals import StopRequest
 from rollout.records import Outcome, Sample
-from rollout.store.journal import Finished, Journal, finished
+from rollout.store.journal import Finished, Journal
+from rollout.store.judged import Survey
 from rollout.store.layout import LOG
 from rollout.store.lineage import note_model
 from rollout.store.run_record import EngineRecord, RunRecord
@@ -65,14 +65,14 @@ class Session:
         return sample_counts(self.table, self.run)
 
 
-def generate_owed(session: Session, done: Finished) -> Snapshot:
+def generate_owed(session: Session, done: Finished | Survey) -> Snapshot:
     """Load the engine and generate what is owed, with an engine that died started again. Returns the final numbers.
 
     `done` is what the journal holds before. Notes engine and seconds in the session's record.
     """
     run, run_dir, record = session.run, session.run_dir, session.record
     record.engine = about_engine = EngineRecord()
-    progress, failed = Progress(done.num_owed, done.num_done), set[tuple[int, int]]()
+    progress, failed = Progress(done.num_owed, done.num_done, done.num_open), set[tuple[int, int]]()
     while True:
         with record.timed("load"), content_beside(run.model) as content:
             loaded = load(run, run_dir / LOG)
@@ -155,7 +155,8 @@ def _reason(run: RunConfig, error: Exception, printed: str, timed_out: bool) -> 
 def sampling_in_words(run: RunConfig, described: str) -> str:
     """How a run samples, for the log; `described` is what its engine says."""
     own = "" if run.data.sampling_key is None else f"; column {run.data.sampling_key} says what is otherwise for a row"
-    return f"sampling: n_samples={run.sampling.n_samples}, {described}, seed={run.sampling.seed}{own}"
+    until = "" if run.adaptive.until is None else f" at most, until={run.adaptive.until}"
+    return f"sampling: n_samples={run.sampling.n_samples}{until}, {described}, seed={run.sampling.seed}{own}"
 
 
 def sample_all(session: Session, engine: Engine, progress: Progress, failed: set[tuple[int, int]]) -> Snapshot:
@@ -168,18 +169,10 @@ def sample_all(session: Session, engine: Engine, progress: Progress, failed: set
     """
     run, table, run_dir = session.run, session.table, session.run_dir
     _log_first_prompt(run, table, engine)
-    done = finished(run_dir, session.counts)
     journal = Journal(run_dir, run.store, extras=run.extra_columns)
     check_errors = error_limit(run, table.num_rows)
 
-    def owed(row_id: int) -> list[int]:
-        return [index for index in done.owed(row_id) if (row_id, index) not in failed]
-
-    prompts = watch_roles(read_prompts(table, run.data), log.warning)
-    feed = requests(prompts, engine, run, owed)
-
-    def keep(sample: Sample) -> None:
-        journal.add(sample)
+    def note(sample: Sample) -> None:
         if sample.error is not None:
             failed.add((sample.row_id, sample.sample_idx))
         progress.count(sample)
@@ -191,8 +184,9 @@ def sample_all(session: Session, engine: Engine, progress: Progress, failed: set
             poll()
             journal.flush_if_old()
 
+        stage = Stage(run, table, run_dir, session.counts, journal, failed, note, tick, progress.settle)
         try:
-            generate(engine, feed, keep, tick)
+            sample_one_stream(stage, engine) if run.adaptive.until is None else sample_in_rounds(stage, engine)
         finally:
             journal.flush()
     return progress.snapshot()

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rollout.config.keys import config_fields
 from rollout.files import short
 from rollout.records import Totals
 from rollout.store import lineage, outside
@@ -47,7 +48,10 @@ class Shard:
         """Config key -> value, of the keys that must be equal in all shards, and data.shard_index."""
         config = self.record.config
         more = {"sampling.n_samples": config.sampling.n_samples, "data.limit": config.data.limit}
-        return {**self.record.digest, **more}
+        rule = {"adaptive.until": config.adaptive.until}
+        if config.adaptive.until is not None:
+            rule |= {key: field.value for key, field in config_fields(config.adaptive, "adaptive.")}
+        return {**self.record.digest, **more, **rule}
 
 
 def shards_in(folder: Path) -> list[Shard]:
@@ -109,6 +113,8 @@ def _differing(shards: list[Shard]) -> Iterator[str]:
 def _cure(key: str) -> str:
     if key == "sampling.n_samples":
         return "give all as many with `python -m rollout resume`"
+    if key.startswith("adaptive."):
+        return "give all the same rule with `python -m rollout resume`"
     return "merge the shards of one run only"
 
 

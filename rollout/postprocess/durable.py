@@ -19,8 +19,9 @@ from rollout.errors import UserError
 from rollout.postprocess.source import Source, flat_schema
 from rollout.records import sample_schema
 from rollout.scoring.distribution import Distribution, ValueCounts
-from rollout.store.finalize import JournalReader, wide
+from rollout.store.finalize import wide
 from rollout.store.journal import parts, read_part
+from rollout.store.journal_reader import JournalReader
 
 _COLUMNS = ["row_id", "sample_idx", "error", "finish_reason", "num_generated_tokens"]
 _INDEX_BITS = 24  # of a sample's key; the others are for its row
@@ -166,7 +167,11 @@ def _is_in(keys: Keys, ascending: Keys) -> npt.NDArray[np.bool_]:
 def _once(samples: pa.Table) -> pa.Table:
     """Each sample once, in order; `samples` are those of older parts first."""
     keys = _keys(samples)
-    order = np.lexsort((samples.column("error").is_valid().to_numpy(), keys))  # which keeps the order of equals
+    is_unscored = np.zeros(len(keys), np.bool_)
+    if "is_scored" in samples.schema.names:
+        is_unscored = ~samples.column("is_scored").fill_null(False).to_numpy()
+    # which keeps the order of equals
+    order = np.lexsort((is_unscored, samples.column("error").is_valid().to_numpy(), keys))
     _, first = np.unique(keys[order], return_index=True)
     return samples.cast(wide(samples.schema)).take(order[first]).cast(samples.schema)
 

@@ -14,15 +14,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rollout.config import ScoreConfig
-from rollout.data.column_path import values_at
-from rollout.data.json_text import rows_of
 from rollout.data.tables import write_parquet
 from rollout.errors import UserError
 from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.source import Source
-from rollout.postprocess.step import Plan, Step, Work, log_counts
-from rollout.records import FLAT_FIELDS, SCORE_FIELDS, extras_of
+from rollout.postprocess.step import JournalScores, Plan, Step, Work, log_counts
+from rollout.records import SCORE_FIELDS
 from rollout.scoring.check import NAMES, scorer_problems
+from rollout.scoring.inputs import inputs_of, truths_of
 from rollout.scoring.scorers import BUILT_IN, Scored
 from rollout.scoring.workers import Item, scoring
 from rollout.store.layout import SCORES
@@ -38,8 +37,6 @@ _SHOWN = 3
 
 _DISTINCT = 1000  # that are counted, for a scorer that names its row in each
 
-_OURS = {column.name for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
-
 
 class ScoreFailed(UserError):
     """No response could be scored. The scores are missing, and what needs them; all else can be done."""
@@ -50,15 +47,19 @@ class ScoreFailed(UserError):
     """The steps that were not done."""
 
 
-def score_responses(source: Source, output_dir: Path, score: ScoreConfig) -> dict[str, int]:
-    """Write `scores.parquet`: SCHEMA, one row per response of `source`, in its order.
+def score_responses(
+    source: Source, output_dir: Path, score: ScoreConfig, known: JournalScores | None = None
+) -> dict[str, int]:
+    """Write `scores.parquet`: SCHEMA, one row per response of `source`, in its order. Nothing is scored where the
+    scores are `known`.
 
     Returns how many responses were `scored`, how many of them had `no_answer`, how many were not scored although they
     are there (`unscored`), and how many `failed`. Raises ScoreFailed, and writes nothing, when there were reasons not
     to score every one.
     """
     counts = ScoringCounts()
-    write_parquet(output_dir / SCORES, SCHEMA, (scores for _, scores in _scored(source, score, counts)))
+    scored = _scored(source, score, counts) if known is None else _known(source, score, counts, known)
+    write_parquet(output_dir / SCORES, SCHEMA, (scores for _, scores in scored))
     counts.warn()
     return counts.values
 
@@ -126,6 +127,21 @@ def _scored(
     counts.refuse_none(score.scorer)  # before the scores that are there are replaced by none
 
 
+def _known(
+    source: Source, score: ScoreConfig, counts: ScoringCounts, known: JournalScores
+) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
+    """The same, with scores that were made while others were sampled. A batch holds rows that follow each other."""
+    for batch in source.batches():
+        first, last = (batch.column("row_id")[place].as_py() for place in (0, batch.num_rows - 1))
+        found = known.of(first, last + 1 - first)
+        values = found.column("score").fill_null(float("nan")).to_numpy()
+        told = (found.column(name).combine_chunks() for name in ("extracted_answer", "score_error"))
+        scores = _of_schema(batch, values, score.pass_score, *told)
+        counts.add(batch, scores)
+        yield batch, scores
+    counts.refuse_none(score.scorer)
+
+
 def with_scores(source: Source, scores: Path) -> Source:
     """`source` with the columns of SCORE_FIELDS. Reading raises UserError when `scores` belong to other responses."""
     schema = pa.schema([*source.schema, *SCORE_FIELDS])
@@ -160,8 +176,8 @@ def _scores(
     batch: pa.RecordBatch, score: ScoreConfig, score_all: Callable[[Sequence[Item]], list[Scored]]
 ) -> pa.RecordBatch:
     responses = batch.column("response").to_pylist()
-    truths = _truths(batch, score)
-    inputs = _rows(batch, score)
+    truths = truths_of(batch, score)
+    inputs = inputs_of(batch, score)
     needs_truth = score.ground_truth is not None
     scored = [Scored(None)] * batch.num_rows
     ready = []
@@ -176,28 +192,26 @@ def _scores(
     for position, result in zip(ready, score_all(items), strict=True):
         scored[position] = result
     values = np.array([np.nan if result.score is None else result.score for result in scored], np.float64)
+    answers = pa.array([result.answer for result in scored], pa.string())
+    return _of_schema(
+        batch, values, score.pass_score, answers, pa.array([result.error for result in scored], pa.string())
+    )
+
+
+def _of_schema(
+    batch: pa.RecordBatch, values: Any, pass_score: float, answers: pa.Array, errors: pa.Array
+) -> pa.RecordBatch:
+    """The scores of `batch`, of SCHEMA; `values` are of shape (responses,), NaN for none."""
     columns = [
         batch.column("row_id"),
         batch.column("sample_idx"),
         pa.array(values, from_pandas=True),  # NaN, also a scorer's own, is null
-        pa.array(_pass_rates(batch, values, score.pass_score), from_pandas=True),
-        pa.array([result.answer for result in scored], pa.string()),
-        pa.array([result.error for result in scored], pa.string()),
+        pa.array(_pass_rates(batch, values, pass_score), from_pandas=True),
+        answers,
+        errors,
         _checksums(batch),
     ]
     return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
-
-
-def _truths(batch: pa.RecordBatch, score: ScoreConfig) -> list[Any]:
-    return [None] * batch.num_rows if score.ground_truth is None else values_at(batch, score.ground_truth)
-
-
-def _rows(batch: pa.RecordBatch, score: ScoreConfig) -> list[dict[str, Any]]:
-    """The input's columns for every response; only a function of the user's looks at them."""
-    if score.scorer == "regex" or score.scorer in BUILT_IN:
-        return [{}] * batch.num_rows
-    ours = {*_OURS, *extras_of(batch.schema)}
-    return rows_of(batch.select([name for name in batch.schema.names if name not in ours]))
 
 
 def _pass_rates(batch: pa.RecordBatch, scores: Any, pass_score: float) -> Any:
@@ -214,20 +228,18 @@ def _problems(plan: Plan) -> Iterator[str]:
     if plan.scored:
         yield "postprocess.steps=score: the input has scores already; leave the step out, or give the file without"
     if score.scorer is None:
-        yield (
-            f"postprocess.steps=score: no scorer is set; set postprocess.score.scorer to {', '.join(NAMES)} "
-            "or module:function"
-        )
+        why = "postprocess.steps=score" if plan.until is None else f"adaptive.until={plan.until}"
+        yield f"{why}: no scorer is set; set postprocess.score.scorer to {', '.join(NAMES)} or module:function"
         return
     yield from scorer_problems(score)
     if score.ground_truth is not None:
         yield from plan.path_problems("postprocess.score.ground_truth", score.ground_truth)
-    elif score.scorer in BUILT_IN:
+    elif score.scorer in BUILT_IN and plan.until != "agree":  # for which answers are enough
         yield f"postprocess.score.scorer={score.scorer}: needs the right answers; set postprocess.score.ground_truth"
 
 
 def _run(work: Work) -> Work:
-    log_counts("score", score_responses(work.source, work.output_dir, work.config.score))
+    log_counts("score", score_responses(work.source, work.output_dir, work.config.score, work.journal_scores))
     return replace(work, source=with_scores(work.source, work.output_dir / SCORES))
 
 

@@ -15,7 +15,7 @@ from rollout.data.json_text import load_json
 from rollout.data.tables import BATCH_BYTES, Table, open_table
 from rollout.errors import UserError
 from rollout.postprocess.numbering import Numbering
-from rollout.records import EXTRAS, FLAT_FIELDS, ROLLOUT_COLUMNS, SCORE_FIELDS, extras_of, flat_fields
+from rollout.records import EXTRAS, FLAT_FIELDS, ROLLOUT_COLUMNS, SCORE_FIELDS, SCORES, extras_of, flat_fields
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -164,7 +164,7 @@ def _listed(table: Table, key: str) -> Source:
     is_ours = set(ROLLOUT_COLUMNS) <= set(table.schema.names)
     ours = ROLLOUT_COLUMNS if is_ours else [name for name in ROLLOUT_COLUMNS if name != "row_id"]
     extras = _listed_extras(table.schema) if is_ours else []
-    taken = {*ours, *(EXTRAS[name].of_row.name for name in extras)}
+    taken = {*ours, *(EXTRAS[name].of_row.name for name in extras), *([SCORES.name] if "stopped" in extras else [])}
     inputs = [column for column in table.schema if column.name not in taken]
     _refuse_clash(table, key, [*FLAT_FIELDS, *SCORE_FIELDS], but=ours)
     schema = flat_schema(inputs, extras)

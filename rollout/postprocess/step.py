@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
@@ -33,6 +33,8 @@ class Plan:
     """Whether there is an analysis already."""
     is_command: bool = False
     """Whether a step is done by itself, on files that the user names."""
+    until: str | None = None
+    """The rule by which the run stops rows, `adaptive.until`."""
 
     def before(self, step: str) -> list[str]:
         """The names of the steps that come before `step`."""
@@ -64,8 +66,16 @@ class Work:
     data: DataConfig
     record: RunRecord | None = None
     """Of the run, if one has made the responses."""
+    journal_scores: "JournalScores | None" = None
+    """The scores that its responses have already, if it is a run that scores while it samples."""
     analysis: "Analysis | None" = None
     """What `analyze` has found, if it has been done."""
+
+
+class JournalScores(Protocol):
+    """Scores that were made with the responses; see `rollout.store.journal_reader.Scores`."""
+
+    def of(self, row_id: int, num_rows: int) -> pa.Table: ...
 
 
 def _no_problems(_: Plan) -> Iterator[str]:

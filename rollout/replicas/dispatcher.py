@@ -6,15 +6,16 @@ samples of a replica that dies go to the others.
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 from rollout.records import Outcome, Prompt
 
 SampleKey = tuple[int, int]
 """(row_id, sample_idx)."""
 
-_WHOLE_ROWS = 4
+WHOLE_ROWS = 4
 """A row is split over replicas only when its samples are more than this fraction (1/4) of what a replica holds: on one
 replica the samples of a row share the computation of their prompt."""
 
@@ -27,6 +28,62 @@ class Task:
     sample_indices: list[int]
 
 
+class Tasks(Protocol):
+    """What is owed, in the order in which it is to be handed out."""
+
+    def join(self, replica: int, slots: int) -> None:
+        """A replica is ready that generates so many samples at a time."""
+        ...
+
+    def next(self, replica: int, room: int, most: int, /) -> Task | None:
+        """Something for a replica that has `room` for more samples, of `most` that it may hold; it is going to do it.
+
+        None where there is nothing, or nothing that fits.
+        """
+        ...
+
+    def add(self, task: Task) -> None:
+        """More samples of a row."""
+        ...
+
+    def again(self, tasks: Iterable[Task]) -> None:
+        """What was handed out is to be done once more."""
+        ...
+
+    def finished(self, outcomes: Collection[Outcome]) -> None:
+        """What was handed out has finished."""
+        ...
+
+
+class InInputOrder:
+    """First what is to be done again, then what was added, then row by row."""
+
+    def __init__(self, tasks: Iterator[Task]) -> None:
+        self._tasks, self._returned = tasks, deque[Task]()
+
+    def join(self, replica: int, slots: int) -> None:
+        pass
+
+    def next(self, _replica: int, room: int, most: int, /) -> Task | None:
+        task = self._returned.popleft() if self._returned else next(self._tasks, None)
+        if task is None or len(task.sample_indices) <= room:
+            return task
+        if len(task.sample_indices) * WHOLE_ROWS <= most:
+            self._returned.appendleft(task)
+            return None
+        self._returned.appendleft(Task(task.prompt, task.sample_indices[room:]))
+        return Task(task.prompt, task.sample_indices[:room])
+
+    def add(self, task: Task) -> None:
+        self._returned.append(task)
+
+    def again(self, tasks: Iterable[Task]) -> None:
+        self._returned.extendleft(reversed(list(tasks)))
+
+    def finished(self, outcomes: Collection[Outcome]) -> None:
+        pass
+
+
 class Dispatcher:
     """Hands out what is owed, and knows at every moment where each sample is.
 
@@ -35,11 +92,17 @@ class Dispatcher:
     """
 
     def __init__(
-        self, prompts: Iterable[Prompt], owed: Callable[[int], list[int]], num_owed: int, num_replicas: int
+        self,
+        prompts: Iterable[Prompt],
+        owed: Callable[[int], list[int]],
+        num_owed: int,
+        num_replicas: int,
+        order: Callable[[Iterator[Task]], Tasks] = InInputOrder,
     ) -> None:
-        """`owed(row_id)` gives the sample indices to be generated, `num_owed` their number over all `prompts`."""
-        self._tasks = (Task(prompt, indices) for prompt in prompts if (indices := owed(prompt.row_id)))
-        self._returned: deque[Task] = deque()
+        """`owed(row_id)` gives the sample indices to be generated, `num_owed` their number over all `prompts`, with
+        what `add` is going to bring. `order` makes of all tasks, row by row, those that come next.
+        """
+        self._tasks = order(Task(prompt, indices) for prompt in prompts if (indices := owed(prompt.row_id)))
         self._unfinished = num_owed
         self._given: list[dict[SampleKey, Prompt]] = [{} for _ in range(num_replicas)]  # what is not durable
         self._in_memory: list[deque[Outcome]] = [deque() for _ in range(num_replicas)]  # in the order of finishing
@@ -54,6 +117,10 @@ class Dispatcher:
         """Whether every sample is durable."""
         return self.all_finished and not any(self._given)
 
+    def join(self, replica: int, slots: int) -> None:
+        """A replica is ready that generates so many samples at a time."""
+        self._tasks.join(replica, slots)
+
     def held(self, replica: int) -> int:
         """Samples that a replica has been given and that have not finished."""
         return len(self._given[replica]) - len(self._in_memory[replica])
@@ -65,22 +132,29 @@ class Dispatcher:
         """
         most = min(capacity, -(-self._unfinished // (num_connected or len(self._given))))
         tasks: list[Task] = []
-        while (room := most - self.held(replica)) > 0 and (task := self._next()) is not None:
-            if len(task.sample_indices) > room:
-                if len(task.sample_indices) * _WHOLE_ROWS <= most:
-                    self._returned.appendleft(task)
-                    break
-                self._returned.appendleft(Task(task.prompt, task.sample_indices[room:]))
-                task = Task(task.prompt, task.sample_indices[:room])
+        while (room := most - self.held(replica)) > 0 and (task := self._tasks.next(replica, room, most)) is not None:
             row_id = task.prompt.row_id
             self._given[replica] |= {(row_id, index): task.prompt for index in task.sample_indices}
             tasks.append(task)
         return tasks
 
+    def add(self, task: Task) -> None:
+        """More samples of a row, which are among what was said to be owed."""
+        self._tasks.add(task)
+
+    def owe(self, more: int) -> None:
+        """So many more samples are owed than was said; fewer where it is negative."""
+        self._unfinished += more
+
+    def prompts_of(self, replica: int) -> dict[int, Prompt]:
+        """By row, of the samples that a replica has been given and that are not durable."""
+        return {row_id: prompt for (row_id, _), prompt in self._given[replica].items()}
+
     def finished(self, replica: int, outcomes: Collection[Outcome]) -> None:
         """Note what has finished, in this order; until it is `durable` it can be lost with the replica."""
         self._unfinished -= len(outcomes)
         self._in_memory[replica].extend(outcomes)
+        self._tasks.finished(outcomes)
 
     def durable(self, replica: int, count: int) -> None:
         """Note that the `count` samples that finished first, of those in the replica's memory, are durable."""
@@ -101,13 +175,11 @@ class Dispatcher:
         for (row_id, index), prompt in given.items():
             if (row_id, index) not in safe:
                 again.setdefault(row_id, Task(prompt, [])).sample_indices.append(index)
-        self._returned.extendleft(reversed(again.values()))
+        self._tasks.finished(found)
+        self._tasks.again(again.values())
         given.clear()
         self._in_memory[replica].clear()
         return lost, found
-
-    def _next(self) -> Task | None:
-        return self._returned.popleft() if self._returned else next(self._tasks, None)
 
 
 def _sample_key(outcome: Outcome) -> SampleKey:

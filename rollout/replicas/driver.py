@@ -7,13 +7,12 @@ more with the same call; nothing is sent to them otherwise, and no response pass
 import dataclasses
 import logging
 import time
-from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import partial
 
-from rollout.config import RunConfig, constraints
 from rollout.data.prompts import read_prompts, watch_roles
-from rollout.engine import models, vllm_worker
+from rollout.engine import models
 from rollout.engine.cache import EngineSpec, acquire_replicas
 from rollout.engine.content import content_beside
 from rollout.engine.protocol import EngineStats
@@ -29,9 +28,13 @@ from rollout.generation.session import (
     sampling_in_words,
 )
 from rollout.records import Outcome, Prompt
-from rollout.replicas.dispatcher import Dispatcher, Task
-from rollout.replicas.messages import Job, Ready, ReplicaLost, Report
-from rollout.store.journal import Finished, finished, outcomes_of, writer_name
+from rollout.replicas.dispatcher import Dispatcher
+from rollout.replicas.longest import order_of
+from rollout.replicas.messages import Job, Ready, ReplicaLost, Replicas, Report
+from rollout.replicas.one_engine import one_engine
+from rollout.replicas.rounds import Rounds
+from rollout.store.journal import Finished, writer_name
+from rollout.store.judged import Survey, Telling, how_far, outcomes_of
 from rollout.store.layout import LOCK, LOGS
 from rollout.store.lineage import note_model
 from rollout.store.run_record import EngineRecord, ReplicaRecord
@@ -45,22 +48,7 @@ _MAX_ASKED = 200  # times per second, all replicas together, while nothing finis
 _SHARED_SECONDS = 120.0  # for a file that another machine wrote to be seen here; NFS may take 60
 
 
-class Replicas(Protocol):
-    """Engines in other processes, numbered from 0; see `ray_engine.RayReplicas`, which is documented there."""
-
-    @property
-    def count(self) -> int: ...
-    @property
-    def num_connected(self) -> int: ...
-    def start(self, index: int, job: Job) -> None: ...
-    def ask(self, index: int, tasks: list[Task], flush: bool, seconds: float) -> None: ...
-    def answers(self, seconds: float) -> Iterator[tuple[int, Report | ReplicaLost]]: ...
-    def replace(self, index: int) -> None: ...
-    def stop(self) -> None: ...
-    def shutdown(self) -> None: ...
-
-
-def generate_on_replicas(session: Session, done: Finished) -> Snapshot:
+def generate_on_replicas(session: Session, done: Finished | Survey) -> Snapshot:
     """`session.generate_owed` on the engines that `hardware` asks for; the record has an entry for each."""
     from rollout.replicas.ray_replicas import RayReplicas  # ray takes a second to import
 
@@ -91,6 +79,8 @@ class _Worker:
     samples: int = 0
     tokens: int = 0
     """Of the samples that have finished here and are not lost."""
+    unscored: int = 0
+    """Samples that wait for their scores here, and not for the engine."""
     tokens_before: int = 0
     """`tokens` when the engine that is there now began."""
     restarts: int = 0
@@ -124,12 +114,17 @@ class _Worker:
 class Driver:
     """One run on the replicas that are there."""
 
-    def __init__(self, session: Session, replicas: Replicas, done: Finished) -> None:
+    def __init__(self, session: Session, replicas: Replicas, done: Finished | Survey) -> None:
         run, table = session.run, session.table
         self._session, self._replicas, self._record = session, replicas, session.record
-        prompts = watch_roles(read_prompts(table, run.data), log.warning)
-        self._dispatcher = Dispatcher(prompts, done.owed, done.num_owed, replicas.count)
-        self._progress = Progress(done.num_owed, done.num_done)
+        self._progress = Progress(done.num_owed, done.num_done, done.num_open)
+        self._rounds: Rounds | None = None
+        if isinstance(done, Finished):
+            prompts = watch_roles(read_prompts(table, run.data), log.warning)
+            self._dispatcher = Dispatcher(prompts, done.owed, done.num_owed, replicas.count, order_of(session))
+        else:
+            self._rounds = Rounds(session, done.num_owed, replicas.count, self._progress.settle)
+            self._dispatcher = self._rounds.dispatcher
         self._check_errors = error_limit(run, table.num_rows)
         self._wait = max(_WAIT_SECONDS, replicas.count / _MAX_ASKED)
         self._kv_cache_bytes: int | None = None
@@ -150,15 +145,20 @@ class Driver:
             with (
                 self._record.timed("generate"),
                 report_progress(self._session, self._progress, self._stats) as poll,
+                nullcontext() if self._rounds is None else self._rounds.scoring(),
             ):
                 self._load_others()
-                while not self._dispatcher.is_done:
+                while not self._is_done:
                     poll()
                     self._listen()
         finally:
             self._replicas.stop()
         self._await_parts()
         return self._progress.snapshot()
+
+    @property
+    def _is_done(self) -> bool:
+        return self._dispatcher.is_done and (self._rounds is None or self._rounds.is_done)
 
     def about(self) -> list[ReplicaRecord]:
         """What run.json says of each engine."""
@@ -184,7 +184,9 @@ class Driver:
         self._kv_cache_bytes = ready.kv_cache_bytes if ready else None
         for index in range(1, self._replicas.count):
             worker = self._workers[index]
-            worker.job = dataclasses.replace(worker.job, run=one_engine(self._session.run, self._kv_cache_bytes))
+            worker.job = dataclasses.replace(
+                worker.job, run=one_engine(self._session.run, self._kv_cache_bytes, self._replicas.count)
+            )
             self._start(index)
 
     def _shares_gpus(self) -> bool:
@@ -193,7 +195,7 @@ class Driver:
     def _job(self, index: int) -> Job:
         session = self._session
         return Job(
-            run=one_engine(session.run, self._kv_cache_bytes),
+            run=one_engine(session.run, self._kv_cache_bytes, self._replicas.count),
             run_dir=session.run_dir.absolute(),
             index=index,
             writer=writer_name(index),
@@ -207,10 +209,13 @@ class Driver:
 
     def _ask(self, index: int) -> None:
         ready = self._workers[index].ready
-        tasks = self._dispatcher.take(index, ready.capacity, self._replicas.num_connected) if ready else []
+        capacity = 0 if ready is None else ready.capacity + self._workers[index].unscored
+        tasks = self._dispatcher.take(index, capacity, self._replicas.num_connected) if ready else []
         self._replicas.ask(index, tasks, self._dispatcher.all_finished, self._wait)
 
     def _listen(self) -> None:
+        if self._rounds is not None:
+            self._rounds.listen()
         for index, answer in self._replicas.answers(_WAIT_SECONDS):
             if isinstance(answer, ReplicaLost):
                 self._replace(index, answer.reason)
@@ -221,9 +226,12 @@ class Driver:
         worker = self._workers[index]
         if report.ready is not None and worker.ready is None:
             worker.ready = report.ready
+            self._dispatcher.join(index, report.ready.slots)
             self._log_ready(index, report.ready)
-        worker.stats = report.stats
+        worker.stats, worker.unscored = report.stats, report.unscored
         self._dispatcher.finished(index, report.outcomes)
+        if self._rounds is not None:
+            self._rounds.hear(report.outcomes, partial(self._dispatcher.prompts_of, index))
         self._dispatcher.durable(index, report.durable)
         for outcome in report.outcomes:
             self._count(worker, outcome)
@@ -252,7 +260,11 @@ class Driver:
         run, run_dir, worker = self._session.run, self._session.run_dir, self._workers[index]
         self._session.stop.raise_if_requested()  # Ctrl-C in a terminal may have reached the engine too
         self._replicas.replace(index)
-        lost, found = self._dispatcher.requeue(index, outcomes_of(run_dir, worker.job.writer))
+        prompts, telling = self._dispatcher.prompts_of(index), Telling.of(run) if self._rounds is not None else None
+        lost, found = self._dispatcher.requeue(index, outcomes_of(run_dir, worker.job.writer, telling))
+        if self._rounds is not None:
+            self._rounds.forget(lost, prompts)
+            self._rounds.hear(found, lambda: prompts)
         for outcome in lost:
             self._count(worker, outcome, -1)
         for outcome in found:
@@ -266,6 +278,7 @@ class Driver:
         log.warning("replica %d died (%s), starting it again; see %s", index, reason, where)
         worker.restarts += 1
         worker.ready, worker.stats, worker.tokens_before = None, EngineStats(0, 0, 0), worker.tokens
+        worker.unscored = 0
         worker.job = self._job(index)
         self._start(index)
         for outcome in found:
@@ -293,34 +306,13 @@ class Driver:
         """Until this machine sees every sample that the replicas have stored. Raises UserError when it does not."""
         run_dir = self._session.run_dir
         deadline = time.monotonic() + _SHARED_SECONDS
-        while finished(run_dir, self._session.counts, failed_too=True).num_owed:
+        while not how_far(run_dir, self._session.counts, self._session.run, failed_too=True).is_complete:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"{short(run_dir)}: what other machines wrote does not appear here; check the shared file system, "
                     f"then `{resume_command(run_dir)}`"
                 )
             time.sleep(1.0)
-
-
-def one_engine(run: RunConfig, kv_cache_bytes: int | None = None) -> RunConfig:
-    """`run` as one of its replicas does it: an engine in its own process, with its part of the GPU's memory, and paths
-    that mean the same in another folder. `kv_cache_bytes` is the KV cache's size where it need not be measured.
-    """
-    hardware, cache = run.hardware, dict[str, object]()
-    if kv_cache_bytes is not None:
-        cache = {"kv_cache_memory_bytes": kv_cache_bytes}
-    elif hardware.replicas_per_gpu > 1 and "kv_cache_memory_bytes" not in hardware.engine_kwargs:
-        cache = {"worker_extension_cls": vllm_worker.NAME}
-    share = dataclasses.replace(
-        hardware,
-        replicas=1,
-        replicas_per_gpu=1,
-        ray_address=None,
-        gpu_memory_utilization=hardware.gpu_memory_utilization / hardware.replicas_per_gpu,
-        engine_kwargs=cache | hardware.engine_kwargs,
-    )
-    sampling = constraints.with_schema_read(run.sampling)
-    return dataclasses.replace(run, hardware=share, model=models.with_absolute_paths(run.model), sampling=sampling)
 
 
 def _first_prompt(session: Session) -> Prompt | None:

@@ -1,11 +1,14 @@
 """What the driver and a replica tell each other."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from rollout.config import RunConfig
 from rollout.engine.protocol import EngineStats
 from rollout.records import Outcome, Prompt
+from rollout.replicas.dispatcher import Task
 
 
 @dataclass(frozen=True)
@@ -25,8 +28,10 @@ class Job:
 class Ready:
     """What a replica can do once its engine is there, and what that took."""
 
+    slots: int
+    """Samples it generates at a time."""
     capacity: int
-    """Samples it may hold: those being generated, and as many again waiting."""
+    """Samples it may hold: those being generated, and some that wait."""
     seconds: float
     reused: bool
     sampling: str
@@ -59,6 +64,8 @@ class Report:
     stats: EngineStats
     error: Exception | None
     """Why it has stopped: a UserError, an OSError of its disk, EngineDied, or RuntimeError with a bug's traceback."""
+    unscored: int = 0
+    """Samples that have their response and wait for their score; not among `outcomes`."""
 
 
 @dataclass(frozen=True)
@@ -66,3 +73,18 @@ class ReplicaLost:
     """What comes instead of a report from a replica whose process has ended."""
 
     reason: str
+
+
+class Replicas(Protocol):
+    """Engines in other processes, numbered from 0; see `ray_engine.RayReplicas`, which is documented there."""
+
+    @property
+    def count(self) -> int: ...
+    @property
+    def num_connected(self) -> int: ...
+    def start(self, index: int, job: Job) -> None: ...
+    def ask(self, index: int, tasks: list[Task], flush: bool, seconds: float) -> None: ...
+    def answers(self, seconds: float) -> Iterator[tuple[int, Report | ReplicaLost]]: ...
+    def replace(self, index: int) -> None: ...
+    def stop(self) -> None: ...
+    def shutdown(self) -> None: ...

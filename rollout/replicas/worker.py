@@ -9,6 +9,7 @@ import os
 import socket
 import threading
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,13 +19,16 @@ from rollout.engine.cache import Loaded, release
 from rollout.engine.protocol import Engine, EngineStats
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import DISK_FULL
-from rollout.generation.loop import WINDOW, Source, drain
+from rollout.generation.loop import Queued, Source, drain
+from rollout.generation.order import most_held
 from rollout.generation.requests import requests
+from rollout.generation.rounds import Scoring, scorer
 from rollout.generation.session import every, load
-from rollout.records import Outcome, Sample
+from rollout.records import Outcome, Request, Sample, outcome_of
 from rollout.replicas.dispatcher import Task
 from rollout.replicas.messages import Job, Ready, Report
 from rollout.store.journal import Journal
+from rollout.store.judged import Telling
 from rollout.store.layout import LOCK, LOGS
 from rollout.terminal.console import screen
 
@@ -79,11 +83,13 @@ class _Work:
     after: threading.Thread | None
     """Of the job before, which may still be loading the engine for that one and this."""
     thread: threading.Thread = field(init=False)
-    _source: Source = field(default_factory=Source)
+    _source: Queued[Request | Sample] = field(default_factory=Queued)
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _outcomes: list[Outcome] = field(default_factory=list)
     _told_durable: int = 0
     _journal: Journal | None = None
+    _scoring: Scoring | None = None
+    """In a run that scores while it samples."""
     _engine: Engine | None = None
     _ready: Ready | None = None
     _stats: EngineStats = field(default_factory=lambda: EngineStats(0, 0, 0))
@@ -99,6 +105,8 @@ class _Work:
         self._flush = flush
         for task in tasks:
             assert self._engine is not None
+            if self._scoring is not None:
+                self._scoring.expect(task.prompt, task.sample_indices)
             feed = requests([task.prompt], self._engine, self.job.run, partial(_owed, task))
             self._source.chunks.put(list(feed))
 
@@ -109,7 +117,8 @@ class _Work:
             outcomes, self._outcomes = self._outcomes, []
             durable = self._journal.num_durable if self._journal else 0
             newly, self._told_durable = durable - self._told_durable, durable
-            return Report(self._ready, outcomes, newly, self._stats, self._error)
+            unscored = 0 if self._scoring is None else self._scoring.num_unscored
+            return Report(self._ready, outcomes, newly, self._stats, self._error, unscored)
 
     def end(self) -> None:
         """Stop, and wait until what has finished is durable; an engine that is still being loaded is not waited for."""
@@ -118,7 +127,7 @@ class _Work:
             self.thread.join()
 
     def _has_news(self) -> bool:
-        enough = max(1, self._ready.capacity // (WINDOW * _NEWS)) if self._ready else 1
+        enough = max(1, self._ready.slots // _NEWS) if self._ready else 1
         durable = self._journal.num_durable if self._journal else 0
         return len(self._outcomes) >= enough or durable > self._told_durable or self._error is not None
 
@@ -148,21 +157,57 @@ class _Work:
     def _sample(self, log_file: Path) -> None:
         run = self.job.run
         loaded = load(run, log_file)
-        engine = loaded.engine
         journal = Journal(self.job.run_dir, run.store, self.job.writer, run.extra_columns)
-        due, tokens_before = every(_STATS_SECONDS), engine.stats().generated_tokens
-        ready = _ready(loaded, self.job)
+        if run.adaptive.until is None:
+
+            def keep(sample: Sample) -> None:
+                self._tell(outcome_of(sample))
+                journal.add(sample)
+
+            self._drain(loaded, journal, self._source, keep, _nothing)
+        else:
+            self._score(loaded, journal)
+
+    def _score(self, loaded: Loaded, journal: Journal) -> None:
+        """Sample, and tell of a sample once it has its score."""
+        telling = Telling.of(self.job.run)
+
+        def keep_final(sample: Sample) -> None:
+            self._tell(telling.outcome(sample))
+            journal.add(sample)
 
         def keep(sample: Sample) -> None:
-            outcome = Outcome._make(getattr(sample, name) for name in Outcome._fields)
-            with self._changed:  # reported before it can be durable: a report never has more durable than finished
-                self._outcomes.append(outcome)
-                self._changed.notify()
-            journal.add(sample)
+            if sample.error is None:
+                journal.hold(sample)
+            else:
+                keep_final(sample)
+
+        with scorer(self.job.run, keep_final) as scores:
+            self._scoring = Scoring(self._source, scores, loaded.engine.max_num_seqs)
+            self._drain(loaded, journal, self._scoring, keep, scores.listen)
+
+    def _tell(self, outcome: Outcome) -> None:
+        """Of a sample, before it can be durable: a report never has more durable than finished."""
+        with self._changed:
+            self._outcomes.append(outcome)
+            self._changed.notify()
+
+    def _drain(
+        self,
+        loaded: Loaded,
+        journal: Journal,
+        source: Source,
+        keep: Callable[[Sample], None],
+        listen: Callable[[], None],
+    ) -> None:
+        """The loop, until the driver wants no more; `listen` is called between its steps."""
+        engine = loaded.engine
+        due, tokens_before = every(_STATS_SECONDS), engine.stats().generated_tokens
 
         def tick() -> None:
             if self._stopping:
                 raise _Stopped
+            listen()
             journal.flush_if_old()
             if due() or self._flush:
                 stats = engine.stats()
@@ -172,11 +217,12 @@ class _Work:
                 with self._changed:
                     self._changed.notify()
 
+        ready = _ready(loaded, self.job)
         with self._changed:
             self._engine, self._journal, self._ready = engine, journal, ready
             self._changed.notify()
         try:
-            drain(engine, self._source, keep, tick)
+            drain(engine, source, keep, tick)
         finally:
             journal.flush()
 
@@ -184,6 +230,10 @@ class _Work:
         with self._changed:
             self._error = error
             self._changed.notify()
+
+
+def _nothing() -> None:
+    pass
 
 
 def _owed(task: Task, _row_id: int) -> list[int]:
@@ -197,7 +247,8 @@ def _ready(loaded: Loaded, job: Job) -> Ready:
         with suppress(PromptError):
             rendered = engine.render(job.first.messages, job.first.tools).text
     return Ready(
-        capacity=WINDOW * engine.max_num_seqs,
+        slots=engine.max_num_seqs,
+        capacity=most_held(job.run.sampling, engine.max_num_seqs),
         seconds=loaded.seconds,
         reused=loaded.reused,
         reloaded=loaded.reloaded,

@@ -38,22 +38,22 @@ _THINKING = re.compile(r"<(/?)think(?:ing)?>|\[(/?)THINK\]")
 _LARGEST = 1e100  # far from where sums of scores overflow; NaN and infinity are not below it
 
 
-def exact_match(response: str, ground_truth: str) -> Scored:
+def exact_match(response: str, ground_truth: str | None) -> Scored:
     """1 for the ground truth itself, up to white space around it."""
     answer = response.strip()
-    if answer == ground_truth.strip():
+    if ground_truth is not None and answer == ground_truth.strip():
         return Scored(1.0, answer)
     return Scored(0.0, answer) if answer else no_answer("nothing in it")
 
 
-def numeric_match(response: str, ground_truth: str) -> Scored:
+def numeric_match(response: str, ground_truth: str | None) -> Scored:
     """1 when the last number in the response equals the last one in the ground truth.
 
     What lm-evaluation-harness calls `flexible-extract` for GSM8K, with more forms of numbers; see
     `rollout.scoring.numbers`. Raises ValueError for a ground truth without one.
     """
-    truth = last_number(ground_truth)
-    if truth is None:
+    truth = None if ground_truth is None else last_number(ground_truth)
+    if truth is None and ground_truth is not None:
         raise ValueError("no number in the ground truth")
     found = last_number(response)
     return no_answer("no number in it") if found is None else Scored(float(found == truth), number_text(found))
@@ -68,7 +68,7 @@ def regex(pattern: str, response: str, ground_truth: str | None) -> Scored:
     return Scored(1.0 if ground_truth is None else float(answer.strip() == ground_truth.strip()), answer)
 
 
-def math(response: str, ground_truth: str) -> Scored:
+def math(response: str, ground_truth: str | None) -> Scored:
     r"""1 when the response's final answer is mathematically equal to the ground truth (`rollout.scoring.expressions`).
 
     The ground truth is an expression, `\frac{1}{2}`, or a text with a `\boxed{}` or `$...$` one. Raises ValueError for
@@ -76,26 +76,28 @@ def math(response: str, ground_truth: str) -> Scored:
     """
     from rollout.scoring.expressions import answers_of, are_equal, truth_of  # math-verify is an extra
 
-    truth = truth_of(ground_truth)
-    if not truth.values and not truth.text:
+    truth = None if ground_truth is None else truth_of(ground_truth)
+    if truth is not None and not truth.values and not truth.text:
         raise ValueError(f"the ground truth {ground_truth!r} is no expression")
     answers = answers_of(response)
     for answer in answers:
-        if are_equal(truth, answer):
+        if truth is not None and are_equal(truth, answer):
             return Scored(1.0, answer.shown())
     shown = next((answer.shown() for answer in answers if answer.values), None)
     return no_answer("no expression in it") if shown is None else Scored(0.0, shown)
 
 
 BUILT_IN = {"exact_match": exact_match, "numeric_match": numeric_match, "math": math}
+"""They find an answer also without a ground truth; what they give for it means nothing then."""
 
 
 def scorer_of(score: ScoreConfig) -> Scorer:
     """The function that `score.scorer` names. Raises UserError when there is none."""
     name = score.scorer or ""
-    if name in BUILT_IN or name == "regex":
-        function = partial(regex, score.pattern or "") if name == "regex" else BUILT_IN[name]
-        return partial(_of_answer, function, score.after)
+    if name == "regex":
+        return partial(_of_pattern, partial(regex, score.pattern or ""), score.after)
+    if name in BUILT_IN:
+        return partial(_of_answer, BUILT_IN[name], score.after)
     module_name, _, function_name = name.partition(":")
     key = f"postprocess.score.scorer={name}"
     try:
@@ -110,13 +112,24 @@ def scorer_of(score: ScoreConfig) -> Scorer:
     return partial(_own, own, score.after)
 
 
+def _of_pattern(
+    function: Callable[[str, Any], Scored], after: str | None, response: str, ground_truth: Any, _row: Row
+) -> Scored:
+    """What a pattern says of the response's answer; one that is only looked for may be of the thinking itself."""
+    is_search = ground_truth is None and after is None
+    answer = response if is_search else answer_in(response, after)
+    return answer if isinstance(answer, Scored) else _of_any(function, answer, ground_truth)
+
+
 def _of_answer(
     function: Callable[[str, Any], Scored], after: str | None, response: str, ground_truth: Any, _row: Row
 ) -> Scored:
-    """What one of our scorers says of the response's answer, which is never in its thinking."""
-    is_search = ground_truth is None and after is None  # for a pattern, which may be of the thinking itself
-    answer = response if is_search else answer_in(response, after)
-    return answer if isinstance(answer, Scored) else _of_any(function, answer, ground_truth)
+    """What one of our scorers says of the response's answer, which is never in its thinking; without a ground truth
+    there is no score.
+    """
+    answer = answer_in(response, after)
+    found = answer if isinstance(answer, Scored) else _of_any(function, answer, ground_truth)
+    return Scored(None, found.answer) if ground_truth is None else found
 
 
 def _of_any(function: Callable[[str, Any], Scored], answer: str, ground_truth: Any) -> Scored:

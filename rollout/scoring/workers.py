@@ -5,12 +5,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from dataclasses import dataclass
 from multiprocessing.synchronize import Semaphore
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rollout.config import ScoreConfig
 from rollout.errors import UserError
@@ -24,6 +27,9 @@ Item = tuple[str, Any, dict[str, Any]]
 
 _CHUNK = 64  # responses per task: one costs about as much to send as a cheap scorer takes
 _GRACE = 5.0  # seconds a worker gets beyond the limit, before it is killed
+_CHUNK_SECONDS = 0.05  # that a chunk may take where scores are waited for
+_NEWEST = 0.25  # of what a response takes: how much the newest chunk says
+_SENT_PER_WORKER = 8  # chunks: one to work on, and the next
 
 _scorer: Scorer
 _timeout: float
@@ -39,29 +45,112 @@ def scoring(score: ScoreConfig) -> Iterator[Callable[[Sequence[Item]], list[Scor
 
     It never raises for a scorer's sake: such a response has no score but an error.
     """
+    with _workers(score) as workers:
+
+        def score_all(items: Sequence[Item]) -> list[Scored]:
+            chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
+            futures = [workers.schedule(chunk) for chunk in chunks]
+            results: list[Scored] = []
+            for chunk, future in zip(chunks, futures, strict=True):
+                done = _result(future)
+                results += _one_by_one(workers, chunk) if done is None else done.results
+            return results
+
+        yield score_all
+
+
+@contextmanager
+def scoring_beside(score: ScoreConfig) -> Iterator["Background"]:
+    """Yield what scores responses while others are made; what is still to be scored at the end is dropped."""
+    with _workers(score) as workers:
+        background = Background(workers)
+        yield background
+        if background.num_waiting:
+            raise RuntimeError(f"{background.num_waiting} responses were not scored")
+
+
+class Background:
+    """Scores responses, each with a name of the caller's, while the caller does something else.
+
+    As in `scoring` no scorer's fault is raised. A scorer that is slow gets few responses at a time, so that each has
+    its score soon.
+    """
+
+    def __init__(self, workers: "_Workers") -> None:
+        self._workers = workers
+        self._queue: deque[tuple[Hashable, Item]] = deque()
+        self._alone: deque[tuple[Hashable, Item]] = deque()
+        """Of chunks whose worker had to be killed or died."""
+        self._sent: dict[ProcessFuture[_Chunk], list[tuple[Hashable, Item]]] = {}
+        self._seconds = _CHUNK_SECONDS
+        """What a response takes, about."""
+        self.num_waiting = 0
+        """Responses that were given, and whose scores were not returned."""
+
+    def give(self, name: Hashable, item: Item) -> None:
+        """Have a response scored."""
+        self._queue.append((name, item))
+        self.num_waiting += 1
+
+    def scored(self, seconds: float = 0.0) -> list[tuple[Any, Scored]]:
+        """Names and scores of those that were scored since the last call; waits at most `seconds` for the first.
+
+        To be called again and again: only here are responses handed to the processes.
+        """
+        self._send()
+        if seconds and self._sent:
+            wait([*self._sent], seconds, FIRST_COMPLETED)
+        found = list[tuple[Any, Scored]]()
+        for future in [future for future in self._sent if future.done()]:
+            found += self._results(future, self._sent.pop(future))
+        if found:
+            self._send()
+        self.num_waiting -= len(found)
+        return found
+
+    def _send(self) -> None:
+        while (self._alone or self._queue) and len(self._sent) < _SENT_PER_WORKER * self._workers.count:
+            chunk = [self._alone.popleft()] if self._alone else self._next_chunk()
+            self._sent[self._workers.schedule([item for _, item in chunk])] = chunk
+
+    def _next_chunk(self) -> list[tuple[Hashable, Item]]:
+        size = max(1, min(_CHUNK, int(_CHUNK_SECONDS / self._seconds)))
+        return [self._queue.popleft() for _ in range(min(size, len(self._queue)))]
+
+    def _results(
+        self, future: "ProcessFuture[_Chunk]", chunk: list[tuple[Hashable, Item]]
+    ) -> list[tuple[Hashable, Scored]]:
+        names = [name for name, _ in chunk]
+        if (done := _result(future)) is not None:
+            self._seconds += _NEWEST * (done.seconds / len(chunk) - self._seconds)
+            return list(zip(names, done.results, strict=True))
+        if len(chunk) == 1:
+            return [(names[0], _single(future, self._workers.timeout))]
+        self._alone.extend(chunk)  # to find the one that is to blame
+        return []
+
+
+class _Chunk(NamedTuple):
+    """What comes back from a worker."""
+
+    results: list[Scored]
+    seconds: float
+
+
+@contextmanager
+def _workers(score: ScoreConfig) -> Iterator["_Workers"]:
+    """The processes that score. At an error what is still waiting for them is dropped."""
     from pebble import ProcessPool
 
     context = multiprocessing.get_context("spawn")  # a fork would copy the engine's threads and locks
-    workers = score.workers or os.cpu_count() or 1
+    count = score.workers or os.cpu_count() or 1
     begun = context.Semaphore(0)
-    pool = ProcessPool(workers, initializer=_begin, initargs=(score, begun), context=context)
-    is_used = False
-
-    def score_all(items: Sequence[Item]) -> list[Scored]:
-        nonlocal is_used
-        is_used |= bool(items)  # the workers are started with the first task
-        chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
-        # several slow responses in a chunk are no reason to kill it; one that ignores its own limit is
-        futures = [pool.schedule(_score_chunk, (chunk,), timeout=3 * score.timeout + _GRACE) for chunk in chunks]
-        results: list[Scored] = []
-        for chunk, future in zip(chunks, futures, strict=True):
-            results += _result(future) or _one_by_one(pool, chunk, score.timeout)
-        return results
-
+    pool = ProcessPool(count, initializer=_begin, initargs=(score, begun), context=context)
+    workers = _Workers(pool, count, score.timeout)
     try:
-        yield score_all
+        yield workers
         # one that is still starting when the pool is closed finds its locks gone, and says so on stderr
-        for _ in range(workers if is_used else 0):
+        for _ in range(count if workers.is_used else 0):
             begun.acquire(timeout=_GRACE)
         pool.close()
     except BaseException:
@@ -71,7 +160,27 @@ def scoring(score: ScoreConfig) -> Iterator[Callable[[Sequence[Item]], list[Scor
         pool.join()
 
 
-def _result(future: "ProcessFuture[list[Scored]]") -> list[Scored] | None:
+@dataclass
+class _Workers:
+    """Processes that score; they are started with the first task."""
+
+    pool: "ProcessPool"
+    count: int
+    timeout: float
+    """Seconds that one response may take."""
+    is_used: bool = False
+
+    def schedule(self, chunk: Sequence[Item]) -> "ProcessFuture[_Chunk]":
+        """Have responses scored by one process.
+
+        Several slow responses in a chunk are no reason to kill it; one that ignores its own limit is.
+        """
+        self.is_used = True
+        seconds = self.timeout if len(chunk) == 1 else 3 * self.timeout
+        return self.pool.schedule(_score_chunk, (chunk,), timeout=seconds + _GRACE)
+
+
+def _result(future: "ProcessFuture[_Chunk]") -> _Chunk | None:
     """The scores of a chunk, or None when its worker had to be killed or died."""
     from pebble import ProcessExpired
 
@@ -86,17 +195,17 @@ def _result(future: "ProcessFuture[list[Scored]]") -> list[Scored] | None:
         ) from error
 
 
-def _one_by_one(pool: "ProcessPool", chunk: Sequence[Item], timeout: float) -> list[Scored]:
+def _one_by_one(workers: _Workers, chunk: Sequence[Item]) -> list[Scored]:
     """The same chunk again, to find the response that is to blame and to score the others."""
-    futures = [pool.schedule(_score_chunk, ([item],), timeout=timeout + _GRACE) for item in chunk]
-    return [_single(future, timeout) for future in futures]
+    futures = [workers.schedule([item]) for item in chunk]
+    return [_single(future, workers.timeout) for future in futures]
 
 
-def _single(future: "ProcessFuture[list[Scored]]", timeout: float) -> Scored:
+def _single(future: "ProcessFuture[_Chunk]", timeout: float) -> Scored:
     from pebble import ProcessExpired
 
     try:
-        (scored,) = future.result()
+        (scored,) = future.result().results
     except TimeoutError:
         return Scored(None, error=_late(timeout))
     except ProcessExpired as error:
@@ -137,8 +246,10 @@ def _storable(scored: Scored) -> Scored:
     return Scored(scored.score, answer, error)
 
 
-def _score_chunk(chunk: Sequence[Item]) -> list[Scored]:
-    return [_score_one(*item) for item in chunk]
+def _score_chunk(chunk: Sequence[Item]) -> _Chunk:
+    start = time.monotonic()
+    results = [_score_one(*item) for item in chunk]
+    return _Chunk(results, time.monotonic() - start)
 
 
 def _score_one(response: str, ground_truth: Any, row: dict[str, Any]) -> Scored:

@@ -1,9 +1,11 @@
 """What determines a run's samples, key by key, so that a resumed run cannot quietly mix two experiments.
 
-Of hardware only what changes the arithmetic is in it; the rest decides how fast samples come, not which. Nor are
-`sampling.n_samples` and `data.limit`: more samples or rows are added to the ones that are there.
+Of hardware only what changes the arithmetic is in it; the rest decides how fast samples come, not which, and so does
+`sampling.order`. Nor are `sampling.n_samples` and `data.limit` in it: more samples or rows are added to the ones that
+are there.
 """
 
+import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from functools import cache, partial
@@ -11,7 +13,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from rollout.config import RunConfig, SamplingConfig, constraints
+from rollout.config import RunConfig, SamplingConfig, ScoreConfig, constraints
 from rollout.config.keys import config_fields
 from rollout.data.tables import Table
 from rollout.engine import content
@@ -22,13 +24,21 @@ from rollout.files import user_path
 Digest = dict[str, Any]
 """Config key -> its value as JSON keeps it, or a hash of what the value names."""
 
-_NOT_SAMPLES = {"sampling.n_samples"}
+_NOT_SAMPLES = {"sampling.n_samples", "sampling.order"}
 _SCHEMA = f"{constraints.KEY}.json"
 
 ENGINE_KWARGS = "hardware.engine_kwargs"
 
 _SAMPLER = "hardware.fast_sampler"
 """Where a sample is to be the same whatever is in the batch, it matters who draws its tokens."""
+
+_SCORE = "postprocess.score"
+_SOURCE = f"{_SCORE}.source"
+_OF_SCORER = {
+    *(f"{_SCORE}.{name}" for name in ("scorer", "ground_truth", "pattern", "pass_score", "after")),
+    _SOURCE,
+}
+"""Keys that decide which samples there are only where a rule stops rows: other digests lack them."""
 
 _MEMORY_ONLY = {"kv_cache_memory_bytes", "max_cudagraph_capture_size", "cudagraph_capture_sizes"}
 """Arguments of vLLM's engine that decide how much memory it takes and how fast it is, as all of `hardware` does."""
@@ -83,6 +93,7 @@ def digest(run: RunConfig, table: Table) -> Digest:
         "data.shard_index": run.data.shard_index,
         "store.token_ids": run.keeps_token_ids,
         "engine.kind": run.engine.kind,
+        **({} if run.adaptive.until is None else _of_scorer(run.postprocess.score)),
     }
     as_saved: Digest = json.loads(json.dumps(values))  # as it comes back from run.json
     return as_saved
@@ -97,6 +108,11 @@ def differences(before: Digest, now: Digest) -> Iterator[str]:
             yield from _different_arguments(then, here)
         elif key in _SUPERSEDED:
             yield _different_content(key, then, here)
+        elif key == _SOURCE:
+            yield (
+                f"{config_key(key)}={now.get(config_key(key))}: its source is not what this run was made with; restore "
+                "it, or start a new run for it"
+            )
         else:
             yield f"{key}={here}: this run was made with {then}; leave it as it was, or start a new run for it"
 
@@ -107,8 +123,8 @@ def aligned(*digests: Digest) -> Iterator[tuple[str, list[Any]]]:
     A run older than a key was made with its default, or with something that is UNKNOWN. What the contents of the models
     tell better, if all of them are known, is left out.
     """
-    defaults = {key: field.value for key, field in config_fields()} | dict.fromkeys(_MADE_LATER, UNKNOWN)
-    defaults |= _BEFORE
+    defaults = {key: field.value for key, field in config_fields()}
+    defaults |= dict.fromkeys(_MADE_LATER | _OF_SCORER, UNKNOWN) | _BEFORE
     told_better = {old for key, keys in _SUPERSEDED.items() if all(key in digest for digest in digests) for old in keys}
     for key in sorted(set().union(*digests) - told_better):
         yield key, [digest.get(key, defaults.get(key)) for digest in digests]
@@ -121,7 +137,8 @@ def is_older(before: Digest, now: Digest) -> bool:
 
 def config_key(key: str) -> str:
     """What the user sets to have another value of `key`."""
-    return {content.MODEL: "model.path", content.TOKENIZER: "model.tokenizer"}.get(key, key)
+    names = {content.MODEL: "model.path", content.TOKENIZER: "model.tokenizer", _SOURCE: f"{_SCORE}.scorer"}
+    return names.get(key, key)
 
 
 def _different_arguments(then: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
@@ -140,6 +157,14 @@ def _different_content(key: str, then: str, here: str) -> str:
         f"{config_key(key)}: the files there are {here}, and this run was "
         f"made with {then}; {cure}, or start a new run for it"
     )
+
+
+def _of_scorer(score: ScoreConfig) -> Digest:
+    """What decides whether a response passes. Scorers that come with us are told by the version of the program."""
+    values = {key: getattr(score, key.rpartition(".")[2]) for key in _OF_SCORER - {_SOURCE}}
+    module, _, function = (score.scorer or "").partition(":")
+    found = None if not function else importlib.util.find_spec(module)
+    return values | {_SOURCE: None if found is None or not found.has_location else _file_hash(found.origin)}
 
 
 def _of_sampling(sampling: SamplingConfig) -> Digest:

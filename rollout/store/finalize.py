@@ -5,33 +5,34 @@ merge walks the input once, a few thousand samples at a time, and holds just the
 rows in hand. The same samples give the same bytes, however they came into the journal.
 """
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from rollout.data.arrow import is_list, joined, sizes
 from rollout.data.row_sampling import SampleCounts
 from rollout.data.tables import BATCH_BYTES, Table, parquet_writer
 from rollout.files import replacing
 from rollout.records import EXTRAS, Totals, extras_of, rollout_fields, sample_schema
-from rollout.store.journal import parts, read_part
+from rollout.store.journal import parts
+from rollout.store.journal_reader import JournalReader, positions
 from rollout.store.layout import OUTPUT
-
-_STEP_SAMPLES = 8192
-_STEP_BYTES = 64 << 20
-"""Most samples that are put in order at a time, and about how large they may be."""
 
 
 def finalize(
-    run_dir: Path, table: Table, counts: SampleCounts, metadata: dict[str, str], extras: Collection[str] = ()
+    run_dir: Path,
+    table: Table,
+    counts: SampleCounts,
+    metadata: dict[str, str],
+    extras: Collection[str] = (),
+    stopped: Sequence[str] = (),
 ) -> Totals:
     """Write `rollouts.parquet` from the journal and the input: of each row as many samples as `counts` says. `metadata`
-    goes to its footer, `extras` are the run's `extra_columns`.
+    goes to its footer, `extras` are the run's `extra_columns`; `stopped` is that column, if it is one of them.
 
     Returns its totals. Raises RuntimeError when a sample is missing: only a complete journal can be merged.
     """
@@ -40,7 +41,8 @@ def finalize(
     row_id, totals = table.first_row, Totals()
     with replacing(run_dir / OUTPUT) as partial, parquet_writer(partial, schema) as writer:
         for batch in table.batches():
-            for group in row_groups(_answered(batch, row_id, journal, counts, schema)):
+            reasons = stopped[row_id - table.first_row :][: batch.num_rows]
+            for group in row_groups(_answered(batch, row_id, journal, counts, schema, reasons)):
                 writer.write_batch(group)
                 totals += _totals(group)
             row_id += batch.num_rows
@@ -48,7 +50,12 @@ def finalize(
 
 
 def _answered(
-    batch: pa.RecordBatch, first_row: int, journal: "JournalReader", counts: SampleCounts, schema: pa.Schema
+    batch: pa.RecordBatch,
+    first_row: int,
+    journal: JournalReader,
+    counts: SampleCounts,
+    schema: pa.Schema,
+    stopped: Sequence[str],
 ) -> Iterator[pa.RecordBatch]:
     """The rows of `batch`, of which `first_row` is the first one's row_id, with their samples, a few rows at a time."""
     row_id, end = first_row, first_row + batch.num_rows
@@ -57,13 +64,15 @@ def _answered(
         asked = counts.of_rows(row_id, rows.num_rows)
         samples, prompts = _without_prompts(journal.rows_below(row_id + rows.num_rows), row_id, rows.num_rows)
         samples = samples.filter(asked.asks_for(samples))
-        positions = _positions(samples, asked)
+        chosen_from = positions(samples, asked)
         narrow, samples = samples.schema, samples.cast(wide(samples.schema))
-        num_bytes = _num_bytes(samples, positions) + (0 if prompts is None else int(sizes(prompts).sum()))
+        num_bytes = _num_bytes(samples, chosen_from) + (0 if prompts is None else int(sizes(prompts).sum()))
         for start, stop in _pieces(rows.num_rows, num_bytes):
-            chosen = samples.take(positions[asked.places[start] : asked.places[stop]]).cast(narrow)
+            chosen = samples.take(chosen_from[asked.places[start] : asked.places[stop]]).cast(narrow)
             about = None if prompts is None else prompts.slice(start, stop - start)
             columns = _rollout_columns(chosen, about, asked.of_rows(row_id + start, stop - start))
+            if stopped:
+                columns.append(pa.array(stopped[row_id - first_row + start : row_id - first_row + stop], pa.string()))
             yield pa.RecordBatch.from_arrays([*rows.slice(start, stop - start).columns, *columns], schema=schema)
         row_id += rows.num_rows
 
@@ -127,43 +136,6 @@ def _bytes_of_rows(batch: pa.RecordBatch) -> list[int]:
     return found
 
 
-class JournalReader:
-    """Reads parts of a journal once, in row order, a row group of a part when its first row comes up."""
-
-    def __init__(self, paths: Iterable[Path], schema: pa.Schema) -> None:
-        self._schema = schema
-        first_rows, num_samples, num_bytes = dict[tuple[Path, int], int](), 0, 0
-        for path in paths:
-            metadata = pq.read_metadata(path)
-            num_samples += metadata.num_rows
-            for number in range(metadata.num_row_groups):
-                group = metadata.row_group(number)
-                first_rows[path, number] = group.column(0).statistics.min
-                num_bytes += group.total_byte_size
-        self.step = min(_STEP_SAMPLES, _STEP_BYTES * num_samples // num_bytes) if num_bytes else _STEP_SAMPLES
-        """Samples to put in order at a time."""
-        self._closed = sorted(first_rows.items(), key=lambda item: item[1], reverse=True)
-        self._open: dict[tuple[Path, int], pa.Table] = {}
-
-    def rows_below(self, row_id: int) -> pa.Table:
-        """The samples of all rows before `row_id` that have not been returned yet, older parts first."""
-        while self._closed and self._closed[-1][1] < row_id:
-            (path, group), _ = self._closed.pop()
-            self._open[path, group] = read_part(path, group=group)
-        pieces = []
-        for place in sorted(self._open):
-            samples = self._open[place]
-            cut = int(np.searchsorted(samples.column("row_id").to_numpy(), row_id))
-            pieces.append(samples.slice(0, cut))
-            if cut == samples.num_rows:
-                del self._open[place]
-            else:
-                self._open[place] = samples.slice(cut)
-        # a part that is older than a column has nulls there
-        found = pa.concat_tables([*pieces, self._schema.empty_table()], promote_options="default")
-        return found.select(self._schema.names)
-
-
 def _totals(written: pa.RecordBatch) -> Totals:
     return Totals(
         rows=written.num_rows,
@@ -199,23 +171,8 @@ def _rollout_columns(samples: pa.Table, prompts: pa.Array | None, counts: Sample
         _texts(samples.column("truncated_prompt"), counts),
         *([] if prompts is None else [prompts]),
         *(lists(name) for name, extra in EXTRAS.items() if extra.is_listed and name in samples.schema.names),
+        *([lists("score")] if "score" in samples.schema.names else []),
     ]
-
-
-def _positions(samples: pa.Table, counts: SampleCounts) -> npt.NDArray[np.int64]:
-    """Where in `samples`, all of them asked for, each (row, sample) stands, in output order.
-
-    A sample that failed first and succeeded later is there twice: the success counts, and of equals the oldest.
-    """
-    slot = counts.places_of(samples)
-    failed = samples.column("error").is_valid().to_numpy()
-    found = np.full(counts.total, -1, dtype=np.int64)
-    for group in (np.flatnonzero(failed)[::-1], np.flatnonzero(~failed)[::-1]):
-        found[slot[group]] = group  # of several writes to one slot the last stays
-    if missing := int((found < 0).sum()):
-        last_row = counts.first_row + counts.num_rows - 1
-        raise RuntimeError(f"{missing} samples of rows {counts.first_row} to {last_row} are not in the journal")
-    return found
 
 
 def _num_prompt_tokens(column: pa.ChunkedArray, counts: SampleCounts) -> pa.Array:

@@ -7,8 +7,9 @@ for each, with file names of its own: part-WRITER-NUMBER.parquet.
 
 import re
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -23,13 +24,14 @@ from rollout.data.arrow import is_list
 from rollout.data.row_sampling import SampleCounts
 from rollout.errors import UserError
 from rollout.files import partial_of, replacing
-from rollout.records import SAMPLE_SCHEMA, Outcome, Sample, TokenIds, sample_schema
+from rollout.records import JUDGED_FIELDS, SAMPLE_SCHEMA, Sample, TokenIds, sample_schema
 from rollout.store.layout import JOURNAL
 
 _PART = re.compile(r"part-(?:[0-9a-f]{11}-\d{3,}-)?\d{6,}\.parquet")
 _ROW_GROUP = (
     256  # samples that the merge reads at a time: with many writers it has a row group of every one's part open
 )
+_SCHEMA = pa.schema([*SAMPLE_SCHEMA, *JUDGED_FIELDS])
 _FLUSH_BYTES = 64 << 20  # keeps a part of very long responses small enough to be merged in memory
 
 
@@ -48,34 +50,68 @@ class Journal:
         self._store = store
         self._schema = sample_schema(extras)
         self._pending: list[Sample] = []
+        self._held: dict[tuple[int, int], tuple[Sample, float]] = {}
+        """Samples whose scores are still to come, and when they came."""
         self._prefix = "part-" if writer is None else f"part-{writer}-"
         numbers = (path.stem.removeprefix(self._prefix) for path in parts(run_dir))
         self._next_part = max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
         self.num_durable = 0
-        """Samples added here that are durable."""
+        """Samples added here that are durable; not those that are held, until they were added too."""
         self._bytes = 0
         self._oldest = 0.0  # when the first of the pending samples came
 
     def add(self, sample: Sample) -> None:
-        """Take a finished sample; it is durable after the next flush, which happens here once enough are waiting."""
+        """Take a finished sample; it is durable after the next flush, which happens here once enough are waiting.
+
+        One that was held came back with its score.
+        """
+        if self._held and (place := (sample.row_id, sample.sample_idx)) in self._held:
+            del self._held[place]
+        else:
+            self._bytes += _size(sample)
         if not self._pending:
             self._oldest = time.monotonic()
         self._pending.append(sample)
+        if len(self._pending) + len(self._held) >= self._store.flush_samples or self._bytes >= _FLUSH_BYTES:
+            self._flush_many()
+
+    def hold(self, sample: Sample) -> None:
+        """Take a finished sample whose score is still to come: `add` has to be called with it then. If a flush is due
+        before, it is written without: durability does not wait for a scorer.
+        """
+        self._held[sample.row_id, sample.sample_idx] = sample, time.monotonic()
         self._bytes += _size(sample)
-        if len(self._pending) >= self._store.flush_samples or self._bytes >= _FLUSH_BYTES:
-            self.flush()
+        if len(self._pending) + len(self._held) >= self._store.flush_samples or self._bytes >= _FLUSH_BYTES:
+            self._flush_many()
 
     def flush_if_old(self) -> None:
         """Flush when the oldest sample that is not durable has waited long enough."""
-        if self._pending and time.monotonic() - self._oldest >= self._store.flush_seconds:
+        if not (self._pending or self._held):
+            return
+        begins = [self._oldest] if self._pending else []
+        begins += [since for _, since in islice(self._held.values(), 1)]
+        if time.monotonic() - min(begins) >= self._store.flush_seconds:
             self.flush()
 
     def flush(self) -> None:
-        """Make every sample added so far durable."""
-        if not self._pending:
+        """Make every sample taken so far durable."""
+        self._write([sample for sample, _ in self._held.values()])
+
+    def _flush_many(self) -> None:
+        """Flush, but what is held may stay so if that makes room enough: most scores come soon."""
+        num_bytes = sum(_size(sample) for sample, _ in self._held.values())
+        if 2 * len(self._held) >= self._store.flush_samples or 2 * num_bytes >= _FLUSH_BYTES:
+            self.flush()
+        else:
+            self._write([])
+
+    def _write(self, held: list[Sample]) -> None:
+        """A part of all that was added since the last one, and `held`, all that is held or nothing."""
+        samples = [*self._pending, *held]
+        if not samples:
             return
-        self._pending.sort(key=attrgetter("row_id", "sample_idx"))
-        table = pa.Table.from_arrays([_column(self._pending, column) for column in self._schema], schema=self._schema)
+        samples.sort(key=attrgetter("row_id", "sample_idx"))
+        table = pa.Table.from_arrays([_column(samples, column) for column in self._schema], schema=self._schema)
         with replacing(self._folder / f"{self._prefix}{self._next_part:06d}.parquet") as partial:
             pq.write_table(
                 table,
@@ -90,7 +126,9 @@ class Journal:
         self._next_part += 1
         self.num_durable += len(self._pending)
         self._pending.clear()
-        self._bytes = 0
+        if held:
+            self._held.clear()
+        self._bytes = sum(_size(sample) for sample, _ in self._held.values())
 
 
 def _size(sample: Sample) -> int:
@@ -146,6 +184,16 @@ class Finished:
         """Samples still to be generated."""
         return int(self.mask.size) - self.num_done
 
+    @property
+    def num_open(self) -> int:
+        """Samples of rows that may have enough before they have them all: none."""
+        return 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is owed."""
+        return not self.num_owed
+
     def owed(self, row_id: int) -> list[int]:
         """The sample indices of one row still to be generated."""
         row = row_id - self.counts.first_row
@@ -187,19 +235,14 @@ def writer_name(index: int) -> str:
     return f"{time.time_ns() // 1_000_000:011x}-{index:03d}"
 
 
-def outcomes_of(run_dir: Path, writer: str) -> Iterator[Outcome]:
-    """How all the samples ended that this writer has made durable."""
-    for path in parts(run_dir):
-        if path.name.startswith(f"part-{writer}-"):
-            columns = read_part(path, list(Outcome._fields)).select(Outcome._fields)
-            yield from map(Outcome._make, zip(*(column.to_pylist() for column in columns), strict=True))
-
-
 def read_part(path: Path, columns: list[str] | None = None, group: int | None = None) -> pa.Table:
-    """A part's samples, or those of one of its row groups. Raises UserError for one that cannot be read."""
+    """A part's samples, or those of one of its row groups, of which only the columns that it has can be read.
+
+    Raises UserError for one that cannot be read.
+    """
     try:
         if group is None:
-            return pq.read_table(path, columns=columns, schema=SAMPLE_SCHEMA, page_checksum_verification=True)
+            return pq.read_table(path, columns=columns, schema=_SCHEMA, page_checksum_verification=True)
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             return file.read_row_group(group, columns=columns)
     except (OSError, pa.ArrowException, ValueError) as error:

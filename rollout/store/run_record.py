@@ -73,6 +73,24 @@ class Throughput:
     samples_s: float
 
 
+@dataclass(frozen=True, kw_only=True)
+class Saving:
+    """What rollouts.parquet holds where a rule stops rows (`adaptive`), against the full budget of every row."""
+
+    samples: int
+    full_samples: int
+    generated_tokens: int
+    full_tokens: int
+    """An estimate: every row's samples as long as those that it has are on average."""
+    saved: float
+    """Share of the full budget's tokens that were not generated."""
+    saved_samples: float
+    stopped: dict[str, int]
+    """Reason -> rows."""
+    rows_without_truth: int
+    """They have no ground truth, so no sample of theirs can pass, and get their budget."""
+
+
 @dataclass(kw_only=True)
 class ReplayOf:
     """The run that is repeated."""
@@ -142,6 +160,8 @@ class RunRecord(SessionRecord):
     replay_of: ReplayOf | None = None
     totals: Totals | None = None
     """None before the first rollouts.parquet."""
+    adaptive: Saving | None = None
+    """What the rule that stops rows has saved; None without one, or before the first rollouts.parquet."""
     wandb: WandbIdentity | None = None
     sessions: list[SessionRecord] = field(default_factory=list)
     """Oldest first."""

@@ -1,5 +1,6 @@
 """The end of a run on screen: what came out, how fast, what to look at, where it is."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
@@ -15,7 +16,7 @@ from rollout.scoring.distribution import Distribution
 from rollout.scoring.intervals import Estimate
 from rollout.scoring.summary import ScoreSummary
 from rollout.store.layout import REPORT
-from rollout.store.run_record import EngineRecord, RunRecord, Throughput
+from rollout.store.run_record import EngineRecord, RunRecord, Saving, Throughput
 from rollout.store.samples import ShownSample
 from rollout.terminal.console import show_table
 from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
@@ -57,10 +58,25 @@ def show_totals(console: Console, run_dir: Path, record: RunRecord, analysis: An
     if record.throughput is not None:
         whole += f", {_speed(record.throughput, record.seconds)}"
     console.print(whole, soft_wrap=True)
+    for line in _saving(record.adaptive):
+        console.print(line, soft_wrap=True)
     if (replicas := _replicas(record.engine)) is not None:
         console.print(replicas, soft_wrap=True)
     for warning in [*_warnings(analysis, record), *_missing(run_dir, record)]:
         console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=True)
+
+
+def _saving(saving: Saving | None) -> Iterator[str]:
+    """What a rule that stops rows has saved."""
+    if saving is None:
+        return
+    yield (
+        f"at the full budget: {saving.full_samples:,} samples, about {saving.full_tokens:,} tokens; "
+        f"[bold]{saving.saved:.0%} saved[/bold] ({saving.saved_samples:.0%} of the samples)"
+    )
+    yield f"rows stopped by: {', '.join(f'{reason} {rows:,}' for reason, rows in saving.stopped.items())}"
+    if saving.rows_without_truth:
+        yield f"{saving.rows_without_truth:,} rows have no ground truth and got their full budget"
 
 
 def show_analysis(console: Console, analysis: Analysis) -> None:

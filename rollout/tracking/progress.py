@@ -39,7 +39,8 @@ class Progress:
     Tokens and rates are of this session alone; tokens include those of samples that have not finished.
     """
 
-    def __init__(self, samples_owed: int, samples_before: int) -> None:
+    def __init__(self, samples_owed: int, samples_before: int, samples_open: int = 0) -> None:
+        """`samples_open` are those of rows that may have enough before they have them all; see `settle`."""
         self._stats: Callable[[], EngineStats] = lambda: EngineStats(0, 0, 0)
         self._start: float | None = None  # of the clock, while it runs
         self._elapsed_before = 0.0
@@ -47,6 +48,8 @@ class Progress:
         # (elapsed, generated tokens, the same of each replica), for "now"
         self._recent: deque[tuple[float, int, tuple[int, ...]]] = deque([(0.0, 0, ())])
         self._total, self._before = samples_owed, samples_before
+        self._open = samples_open
+        self._spared = self._settled = 0
         self._done = self._failed = self._prompt_tokens = self._finished_tokens = 0
         self._lengths = Counter[int]()  # of the finished responses
 
@@ -69,6 +72,20 @@ class Progress:
         if sample.error is None:
             self._lengths[sample.num_generated_tokens] += times
 
+    def settle(self, spared: int, settled: int) -> None:
+        """A row that might have had `settled` samples has enough, and `spared` of what was owed need not be generated;
+        both are negative when it is open again.
+        """
+        self._spared += spared
+        self._settled += settled
+
+    @property
+    def _total_expected(self) -> int:
+        """Of this session: what is owed less what is spared, if the rows that are open spare as much as the others."""
+        left = self._total - self._spared
+        rest = self._spared * (self._open - self._settled) / self._settled if self._settled > 0 else 0.0
+        return max(self._done, left - round(rest))
+
     def snapshot(self) -> Snapshot:
         """Ask the engine (about a millisecond) and add everything up."""
         stats, elapsed = self._stats(), self._elapsed()
@@ -82,7 +99,7 @@ class Progress:
         return Snapshot(
             elapsed_seconds=elapsed,
             samples_done=self._before + self._done,
-            samples_total=self._before + self._total,
+            samples_total=self._before + self._total_expected,
             samples_generated=self._done,
             samples_failed=self._failed,
             prompt_tokens=self._prompt_tokens,
@@ -114,7 +131,7 @@ class Progress:
         rest = self._expected_rest(unfinished_tokens / running) if running else 0.0
         begun = self._lengths.total() + running
         mean = (self._finished_tokens + unfinished_tokens + running * rest) / begun
-        not_begun = self._total - self._done - running
+        not_begun = max(0, self._total_expected - self._done - running)
         return max((not_begun * mean + running * rest) / overall, rest * running / now)
 
     def _expected_rest(self, age: float) -> float:

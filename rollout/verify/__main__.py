@@ -6,6 +6,7 @@ kept them. Nothing in the run's folder changes.
 Exit code 0 when every sample is the same, else 1.
 """
 
+import dataclasses
 import logging
 import shutil
 import sys
@@ -21,7 +22,7 @@ from rollout.cli import saved_config
 from rollout.cli.arguments import run_folder, show_help
 from rollout.cli.help import text
 from rollout.cli.one_line_errors import one_line_errors
-from rollout.config import PostprocessConfig, RunConfig, trust
+from rollout.config import AdaptiveConfig, PostprocessConfig, RunConfig, trust
 from rollout.data.tables import Table, open_table
 from rollout.errors import UserError
 from rollout.files import short
@@ -136,7 +137,8 @@ def _compare(
 
     with stop_on_signal() as stop, screen(scratch / LOG) as console:
         log.info("verifying %s: %d of %d rows", short(run_dir), rows, table.num_rows)
-        now = Made(digest(run, table) | content_of(run.model), provenance.collect(run.model))
+        unscored = dataclasses.replace(run, adaptive=AdaptiveConfig())  # nothing is scored, so no scorer differs
+        now = Made(digest(unscored, table) | content_of(run.model), provenance.collect(run.model))
         for line in lineage.differences(Made.of(before), now):
             log.warning("not as in the run: %s", line)
         found = regenerate(run, table, recorded, rows, scratch, console, stop)

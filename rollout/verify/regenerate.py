@@ -13,6 +13,7 @@ from rich.console import Console
 from rollout.config import RunConfig
 from rollout.data.prompts import read_prompts
 from rollout.data.row_sampling import sample_counts
+from rollout.data.stopping import round_ends
 from rollout.data.tables import Table
 from rollout.errors import EngineDied, UserError
 from rollout.generation.loop import generate
@@ -48,24 +49,27 @@ def regenerate(
     engine = load(run, scratch / LOG).engine
     counts = sample_counts(table, run)
     chosen = [row for row in range(table.num_rows) if is_chosen(row, rows, table.num_rows)]
-    progress = Progress(sum(counts.of(table.first_row + row) for row in chosen), 0)
-    found, waiting, taken = Comparison(), dict[int, dict[str, Any]](), Counter[int]()
+    most = sum(counts.of(table.first_row + row) for row in chosen)
+    progress = Progress(most, 0, most)
+    compared, waiting, taken = Comparison(), dict[int, dict[str, Any]](), Counter[int]()
 
     def prompts() -> Iterator[Prompt]:  # called in the feeder's thread, ahead of the engine
         for prompt, row in zip(read_prompts(table, run.data), _recorded_rows(recorded, rows), strict=True):
             if row is not None:
-                if len(row["responses"] or []) != (asked := counts.of(prompt.row_id)):
+                most, found = counts.of(prompt.row_id), len(row["responses"] or [])
+                if found not in _may_have(run, most):
                     raise UserError(
-                        f"{recorded.path}: row {prompt.row_id} has not the run's {asked} responses; "
+                        f"{recorded.path}: row {prompt.row_id} has not the run's {most} responses; "
                         f"delete the file and `{resume_command(recorded.path.parent)}`, which writes it again"
                     )
+                progress.settle(most - found, most)
                 waiting[prompt.row_id] = row
                 yield prompt
 
     def take(sample: Sample) -> None:
         progress.count(sample)
         row = waiting[sample.row_id]
-        found.add(difference(sample, row))
+        compared.add(difference(sample, row))
         taken[sample.row_id] += 1
         if taken[sample.row_id] == len(row["responses"]):
             del waiting[sample.row_id], taken[sample.row_id]
@@ -86,7 +90,12 @@ def regenerate(
             generate(engine, feed, take, tick)
         except EngineDied as error:
             raise UserError(f"the engine died ({error}); see {scratch / LOG}, then verify again") from error
-    return found
+    return compared
+
+
+def _may_have(run: RunConfig, most: int) -> tuple[int, ...]:
+    """How many responses a row may have, of `most`: with a rule that stops rows, as many as after any of its rounds."""
+    return (most,) if run.adaptive.until is None else round_ends(tuple(run.adaptive.rounds), most)
 
 
 def _recorded_rows(recorded: Table, rows: int) -> Iterator[dict[str, Any] | None]:

@@ -47,7 +47,7 @@ def test_help_shows_every_command_with_its_example_and_every_group_with_its_pres
 def test_the_preset_of_a_run_that_names_none_comes_first_and_says_so() -> None:
     first = {group.name: group.presets[0].name for group in groups() if group.defaults}
     assert first == {
-        **dict.fromkeys(("data", "model", "sampling", "postprocess"), "default"),
+        **dict.fromkeys(("data", "model", "sampling", "adaptive", "postprocess"), "default"),
         "hardware": "single_gpu",
         "tracking": "offline",
     }

@@ -233,6 +233,23 @@ def test_nan_is_no_number(key: str) -> None:
             "hardware.tensor_parallel_size",
             "hardware.device=cuda",
         ),
+        (["adaptive.until=passes", "adaptive.rounds=[]"], "adaptive.rounds", "adaptive.rounds=[2]"),
+        (["adaptive.until=passes", "adaptive.rounds=[2,0]"], "adaptive.rounds", "adaptive.rounds=[2,1]"),
+        (["adaptive.until=passes", "adaptive.rounds=[9]"], "adaptive.rounds", "sampling.n_samples=9"),
+        (["adaptive.until=passes", "adaptive.rounds=[2,9]"], "adaptive.rounds", "adaptive.until=null"),
+        (["adaptive.until=passes", "adaptive.passes=9"], "adaptive.passes", "sampling.n_samples=9"),
+        (
+            ["adaptive.until=mixed", "adaptive.rounds=[1]", "sampling.n_samples=1"],
+            "adaptive.until",
+            "sampling.n_samples=2",
+        ),
+        (["adaptive.until=interval", "adaptive.low=0.5", "adaptive.high=0.5"], "adaptive.low", "adaptive.high=0.6"),
+        (
+            ["adaptive.until=passes", "adaptive.rounds=[1]", "sampling.temperature=0", "sampling.n_samples=1"],
+            "adaptive.until",
+            "sampling.temperature=0.1",
+        ),
+        (["adaptive.until=interval", "adaptive.width=0"], "adaptive.width", "adaptive.width=0.1"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused_until_cured(
@@ -349,6 +366,30 @@ def test_a_name_that_wandb_would_refuse_is_a_mistake_unless_nothing_is_tracked(w
 
 def test_wandb_takes_the_longest_names_that_are_allowed() -> None:
     assert problems(f"tracking.project={'x' * 128}", f"tracking.tags=[{'x' * 64},y]", "tracking.entity=a-b_c") == []
+
+
+def test_rounds_that_a_small_budget_never_comes_to_are_no_mistake() -> None:
+    assert problems("adaptive.until=passes", "sampling.n_samples=4") == []
+    assert keys(problems("adaptive.until=passes", "sampling.n_samples=1")) == ["adaptive.rounds"]
+
+
+def test_with_a_rule_that_stops_rows_responses_are_scored() -> None:
+    assert built("adaptive.until=passes").postprocess.steps == ["score", "flatten", "analyze", "report"]
+    assert built("adaptive.until=passes", "postprocess.steps=[flatten,score]").postprocess.steps == ["flatten", "score"]
+    assert built("adaptive.passes=2").postprocess.steps == ["flatten", "analyze", "report"]
+
+
+@pytest.mark.parametrize(
+    ("words", "doubtful"),
+    [
+        (["adaptive.until=interval", "adaptive.rounds=[4]"], True),
+        (["adaptive.until=interval", "sampling.n_samples=32"], False),
+        (["adaptive.until=passes", "adaptive.rounds=[8]"], True),
+        (["adaptive.until=passes"], False),
+    ],
+)
+def test_a_rule_that_can_save_little_is_doubted(words: list[str], doubtful: bool) -> None:
+    assert bool([*config_warnings(built(*words))]) == doubtful
 
 
 def test_a_column_that_is_called_like_a_sampling_key_is_doubted() -> None:

@@ -28,7 +28,7 @@ class WatchedEngine(EchoEngine):
         super().__init__(EchoConfig(**echo), HardwareConfig(max_num_seqs=max_num_seqs))
         self.rendered: list[list[Message]] = []
         self.added: list[Request] = []
-        self.held = self.most_held = self.steps = self.aborts = 0
+        self.held = self.most_held = self.aborts = 0
 
     def render(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> Rendered:
         self.rendered.append(messages)
@@ -43,7 +43,6 @@ class WatchedEngine(EchoEngine):
     def step(self) -> list[Sample]:
         samples = super().step()
         self.held -= len(samples)
-        self.steps += 1
         return samples
 
     def abort(self) -> None:

@@ -2,7 +2,8 @@
 
 import weakref
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from math import ceil
 
 import pytest
@@ -10,13 +11,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from rollout.records import Outcome, Prompt
-from rollout.replicas.dispatcher import Dispatcher, SampleKey, Task
+from rollout.records import Lengths, Outcome, Prompt
+from rollout.replicas.dispatcher import Dispatcher, InInputOrder, SampleKey, Task, Tasks
+from rollout.replicas.longest import LongestFirst
 from tests.conftest import chat
 
 
-def outcome(place: SampleKey) -> Outcome:
-    return Outcome(*place, num_prompt_tokens=1, num_generated_tokens=2, error=None)
+def outcome(place: SampleKey, tokens: int = 2) -> Outcome:
+    return Outcome(*place, num_prompt_tokens=1, num_generated_tokens=tokens, error=None)
 
 
 def place(ended: Outcome) -> SampleKey:
@@ -27,14 +29,18 @@ def places(tasks: list[Task]) -> list[SampleKey]:
     return [(task.prompt.row_id, index) for task in tasks for index in task.sample_indices]
 
 
-def dispatcher(rows: int, n_samples: int, replicas: int) -> Dispatcher:
+def dispatcher(
+    rows: int, n_samples: int, replicas: int, order: Callable[[Iterator[Task]], Tasks] = InInputOrder
+) -> Dispatcher:
     """For a new run of equal rows."""
     prompts = (Prompt(row, chat("a")) for row in range(rows))
-    return Dispatcher(prompts, lambda _: list(range(n_samples)), rows * n_samples, replicas)
+    return Dispatcher(prompts, lambda _: list(range(n_samples)), rows * n_samples, replicas, order)
 
 
 class Run(RuleBasedStateMachine):
     """Replicas that take, finish, store, tell and die in any order; what is where is noted here a second time."""
+
+    order: type[Tasks] = InInputOrder
 
     @initialize(owed=st.lists(st.sets(st.integers(0, 9)), max_size=12), num_replicas=st.integers(1, 4))
     def begin(self, owed: list[set[int]], num_replicas: int) -> None:
@@ -44,7 +50,9 @@ class Run(RuleBasedStateMachine):
         self.stored: list[set[SampleKey]] = [set() for _ in range(num_replicas)]  # by the replica that is there now
         self.durable = Counter[SampleKey]()
         prompts = (Prompt(row, []) for row in range(len(owed)))
-        self.dispatcher = Dispatcher(prompts, lambda row: sorted(owed[row]), len(self.owed), num_replicas)
+        self.dispatcher = Dispatcher(prompts, lambda row: sorted(owed[row]), len(self.owed), num_replicas, self.order)
+        for replica in range(num_replicas):
+            self.dispatcher.join(replica, 2)
 
     def any_replica(self, data: st.DataObject) -> int:
         return data.draw(st.integers(0, len(self.held) - 1), label="replica")
@@ -121,8 +129,35 @@ class Run(RuleBasedStateMachine):
         assert self.durable == Counter(self.owed)
 
 
+class LongestFirstRun(Run):
+    """The same in another order."""
+
+    order = LongestFirst
+
+
 TestEverySampleIsDurableExactlyOnce = Run.TestCase
 TestEverySampleIsDurableExactlyOnce.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+
+TestSoItIsWithTheLongestFirst = LongestFirstRun.TestCase
+TestSoItIsWithTheLongestFirst.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+
+
+def test_the_longest_rows_are_handed_out_first_once_a_sample_of_each_has_told_how_long_they_are() -> None:
+    run = dispatcher(4, 5, replicas=2, order=LongestFirst)
+    for replica in (0, 1):
+        run.join(replica, 8)
+    probes = [(0, 0), (0, 1), (1, 0), (2, 0), (3, 0)]  # of every fourth row two
+    assert places(run.take(0, 5)) == probes
+    lengths = {0: 10, 1: 40, 2: 30, 3: 20}
+    run.finished(0, [outcome(each, lengths[each[0]]) for each in probes])
+    assert places(run.take(1, 20)) == [(row, index) for row in (1, 2) for index in range(1, 5)]
+    assert places(run.take(0, 20)) == [(3, 1), (3, 2), (3, 3), (3, 4), (0, 2), (0, 3), (0, 4)]
+
+
+def test_what_had_finished_before_tells_the_order_at_once() -> None:
+    run = dispatcher(3, 4, replicas=1, order=partial(LongestFirst, known=lambda row_id: Lengths(2, 20 + row_id)))
+    run.join(0, 8)
+    assert [task.prompt.row_id for task in run.take(0, 12)] == [2, 1, 0]
 
 
 def test_nothing_owed_is_done_at_once() -> None:

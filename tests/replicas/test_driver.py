@@ -25,7 +25,7 @@ from rollout.tracking.tracker import tracked
 from tests.commands import ECHO
 from tests.conftest import chat, composed, write_input
 
-READY = Ready(8, 0.0, False, "", None, "here", "", None)
+READY = Ready(4, 8, 0.0, False, "", None, "here", "", None)
 NOTHING = EngineStats(0, 0, 0)
 
 

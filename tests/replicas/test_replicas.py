@@ -144,8 +144,10 @@ def test_too_many_bad_rows_end_the_run_in_one_line(folder: Path) -> None:
     assert manifest(folder / "strict")["status"] == "failed"
 
 
-def test_a_replica_that_is_killed_is_started_again_and_nothing_is_lost_or_doubled(folder: Path) -> None:
-    process = started(folder, "killed")
+def test_a_replica_that_is_killed_is_started_again_and_nothing_is_lost_or_doubled_in_whatever_order(
+    folder: Path,
+) -> None:
+    process = started(folder, "killed", "sampling.order=longest_first")
     os.kill(min(family(process.pid, REPLICA)), signal.SIGKILL)
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
@@ -156,6 +158,22 @@ def test_a_replica_that_is_killed_is_started_again_and_nothing_is_lost_or_double
     assert len(journal(folder / "killed")) == ROWS * N_SAMPLES
     assert len(writers(folder / "killed")) == 3
     assert_as_one_engine(folder / "killed")
+
+
+def test_rows_that_a_rule_stops_have_the_samples_of_one_engine_also_where_a_replica_is_killed(folder: Path) -> None:
+    """A third of the responses pass: by the last digit of their seed, which each of them names."""
+    scored = ("postprocess.score.scorer=regex", r"postprocess.score.pattern=-[0-9a-f]*[0-4]( |\$)")
+    rule = ("adaptive=first_pass", "sampling.n_samples=16", *scored)
+    one = run_fresh(*RUN, *rule, "hydra.run.dir=stopped_on_one", cwd=folder)
+    assert one.returncode == 0, one.stderr
+    process = started(folder, "stopped", *rule)
+    os.kill(min(family(process.pid, REPLICA)), signal.SIGKILL)
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "starting it again; see stopped/logs/replica-00" in output
+    for name in (*OUTPUTS, "scores.parquet"):
+        assert (folder / "stopped" / name).read_bytes() == (folder / "stopped_on_one" / name).read_bytes()
+    assert manifest(folder / "stopped")["adaptive"]["saved_samples"] > 0.6
 
 
 def test_a_replica_whose_engine_dies_is_started_again(folder: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 from rollout.engine.vllm_worker import NAME
 from rollout.errors import UserError
 from rollout.replicas import worker
-from rollout.replicas.driver import one_engine
 from rollout.replicas.messages import Job, Report
+from rollout.replicas.one_engine import one_engine
 from rollout.replicas.worker import Replica
 from rollout.store.layout import LOCK
 from tests.commands import ECHO

@@ -113,6 +113,8 @@ def with_extras(sample: Sample) -> Sample:
         reasoning=f"hm {sample.row_id} {sample.sample_idx}",
         num_reasoning_tokens=sample.row_id,
         reasoning_closed=sample.sample_idx != 1,
+        is_scored=True,
+        score=float(sample.row_id - sample.sample_idx),
     )
 
 
@@ -124,6 +126,8 @@ def extras_of_row(row_id: int, n_samples: int) -> dict[str, Any]:
         "reasonings": [f"hm {row_id} {index}" for index in range(n_samples)],
         "num_reasoning_tokens": [row_id] * n_samples,
         "reasoning_closed": [index != 1 for index in range(n_samples)],
+        "scores": [row_id - index for index in range(n_samples)],
+        "stopped": f"because {row_id}",
     }
 
 
@@ -139,7 +143,8 @@ def test_tokens_and_thinking_stay_with_their_sample_and_prompts_with_their_row_h
         for sample in batch:
             writer.add(with_extras(sample))
         writer.flush()
-    finalize(run_dir, questions(run_dir, rows), SampleCounts.equal(rows, n_samples), {}, EXTRAS)
+    stopped = [f"because {row}" for row in range(rows)]
+    finalize(run_dir, questions(run_dir, rows), SampleCounts.equal(rows, n_samples), {}, EXTRAS, stopped)
     expected = [expected_row(row, n_samples) | extras_of_row(row, n_samples) for row in range(rows)]
     assert pq.read_table(run_dir / OUTPUT).to_pylist() == expected
 
@@ -336,7 +341,7 @@ def test_row_groups_are_cut_by_the_size_of_their_responses_alone(
     monkeypatch.setattr("rollout.store.finalize.BATCH_BYTES", 5_000)
     files = set()
     for step in (2, 14, 2048):
-        monkeypatch.setattr("rollout.store.finalize._STEP_SAMPLES", step)
+        monkeypatch.setattr("rollout.store.journal_reader._STEP_SAMPLES", step)
         assert merged(tmp_path, table, 2) == whole
         files.add((tmp_path / OUTPUT).read_bytes())
     (_one_file,) = files
@@ -369,7 +374,7 @@ def test_row_groups_count_tokens_and_log_probabilities_too(tmp_path: Path, monke
 @pytest.mark.slow
 def test_responses_of_more_than_an_arrow_array_can_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """2.25 GB in one step of 2,048 samples, as where those before them were short; a `string` array ends at 2 GiB."""
-    monkeypatch.setattr("rollout.store.finalize._STEP_BYTES", 1 << 40)
+    monkeypatch.setattr("rollout.store.journal_reader._STEP_BYTES", 1 << 40)
     writer, text = journal(tmp_path), "long " * 220_000
     for row in range(32):
         for index in range(64):

@@ -9,7 +9,8 @@ from rollout.config import StoreConfig
 from rollout.data.row_sampling import SampleCounts
 from rollout.records import Outcome, Sample
 from rollout.store.finalize import finalize
-from rollout.store.journal import Journal, finished, outcomes_of, parts, writer_name
+from rollout.store.journal import Journal, finished, parts, writer_name
+from rollout.store.judged import outcomes_of
 from rollout.store.layout import JOURNAL, OUTPUT
 from tests.store.test_finalize import answer, failure, questions
 

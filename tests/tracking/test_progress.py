@@ -100,3 +100,29 @@ def test_one_engine_has_no_replica_rates(clock: Clock) -> None:
     with counted.watching(lambda: EngineStats(0, 0, 7)):
         clock.now += 1
         assert counted.snapshot().replica_tok_s_now == ()
+
+
+def test_rows_that_have_enough_lower_what_is_expected_of_the_others(clock: Clock) -> None:
+    """Four rows of at most 10 samples: one has stopped after 4, and the others are expected to."""
+    counted = Progress(40, 0, samples_open=40)
+    assert counted.snapshot().samples_total == 40
+    for _ in range(4):
+        counted.count(ended(10))
+    counted.settle(6, 10)
+    assert counted.snapshot().samples_total == 16
+    counted.settle(-6, -10)  # a sample of it was lost
+    assert counted.snapshot().samples_total == 40
+    for spared in (6, 0, 6, 0):
+        counted.settle(spared, 10)
+    assert counted.snapshot().samples_total == 28
+
+
+def test_the_time_that_is_left_knows_that_rows_stop(clock: Clock) -> None:
+    counted = Progress(100, 0, samples_open=100)
+    with counted.watching(lambda: EngineStats(0, 0, 0)):
+        for _ in range(10):
+            counted.count(ended(10))
+        clock.now += 10
+        assert counted.snapshot().eta_seconds == 90
+        counted.settle(15, 25)  # 40 samples in all
+        assert counted.snapshot().eta_seconds == 30

@@ -1,0 +1,114 @@
+"""When a row has enough samples (`adaptive`): a rule on its first samples, by their number, not by when they came.
+
+A row is judged after rounds, and only once all samples of its rounds so far are there. So one engine, several, and a
+run that is resumed ask for the same samples.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cache
+from hashlib import blake2b
+from typing import NamedTuple
+
+from rollout.config import AdaptiveConfig
+
+DONE, FAILED, SCORED, PASSED, NO_TRUTH = 1, 2, 4, 8, 16
+"""What is known of a sample, as bits: there is a response; it failed, maybe before there was one; all is known that its
+score can tell; it passes; its row has no ground truth."""
+
+BUDGET, ERROR = "budget", "error"
+"""Why a row has no more samples, beside the words of `adaptive.until`: there may be no more; it cannot be sampled."""
+
+NO_VOTE = 0
+"""Stands for no answer, where other numbers stand for answers."""
+
+
+def vote_of(answer: str | None) -> int:
+    """A number that stands for an answer: 62 bits of BLAKE2b over it, and 1 more."""
+    if answer is None:
+        return NO_VOTE
+    return 1 + (int.from_bytes(blake2b(answer.encode("utf-8", "replace"), digest_size=8).digest()) >> 2)
+
+
+class Verdict(NamedTuple):
+    """How far the rule has come with a row."""
+
+    end: int
+    """The row's samples that are asked for so far: 0 to `end`."""
+    reason: str | None
+    """Why there will be no more; None where these have to be there first."""
+
+
+def judge(rule: AdaptiveConfig, flags: bytes, votes: Sequence[int]) -> Verdict:
+    """The verdict on a row, of whose samples `flags` tell, a byte each: as many as its budget.
+
+    `votes` stand for their answers and are only looked at for `until=agree`. A sample that has failed counts as one
+    that does not pass, also once a second try gave a response. A row of which all first samples failed gets its first
+    round only, one without a ground truth its budget.
+    """
+    missing, budget = flags.translate(_IS_THERE).find(0), len(flags)
+    for end in round_ends(tuple(rule.rounds), budget):
+        if 0 <= missing < end:
+            return Verdict(end, None)
+        if 1 not in flags[:end].translate(_IS_DONE):
+            return Verdict(end, ERROR)
+        if _is_enough(rule, flags[:end], votes[:end], budget - end):
+            return Verdict(end, rule.until)
+    return Verdict(budget, BUDGET)
+
+
+def _is_enough(rule: AdaptiveConfig, flags: bytes, votes: Sequence[int], to_come: int) -> bool:
+    if rule.until == "agree":
+        return is_decided([*Counter(vote for vote in votes if vote != NO_VOTE).values()], to_come)
+    if 1 in flags.translate(_HAS_NO_TRUTH):
+        return False
+    return is_met(rule, len(flags), flags.translate(_PASSES).count(1))
+
+
+def _table(is_so: Callable[[int], bool]) -> bytes:
+    """For `bytes.translate`: 1 for the flags of which `is_so` is true, 0 for the others."""
+    return bytes(int(is_so(flags)) for flags in range(256))
+
+
+_IS_DONE = _table(lambda flags: bool(flags & DONE))
+_IS_THERE = _table(lambda flags: bool(flags & FAILED) or flags & (DONE | SCORED) == DONE | SCORED)
+_PASSES = _table(lambda flags: flags & (PASSED | FAILED) == PASSED)
+_HAS_NO_TRUTH = _table(lambda flags: bool(flags & NO_TRUTH))
+
+
+@cache
+def round_ends(rounds: tuple[int, ...], budget: int) -> tuple[int, ...]:
+    """After how many samples a row is judged: the sums of `rounds`, of which the last repeats, and at last `budget`."""
+    ends, end = list[int](), 0
+    while end < budget:
+        size = rounds[min(len(ends), len(rounds) - 1)]
+        end = min(end + size, budget)
+        ends.append(end)
+    return tuple(ends)
+
+
+def is_met(rule: AdaptiveConfig, samples: int, passed: int) -> bool:
+    """Whether a row of which `passed` of `samples` pass has enough, by a rule that counts only those."""
+    if rule.until == "passes":
+        return passed >= rule.passes
+    if rule.until == "mixed":
+        return 0 < passed < samples
+    low, high = wilson(samples, passed)
+    return high - low < rule.width or high < rule.low or low > rule.high
+
+
+def is_decided(votes: Sequence[int], to_come: int) -> bool:
+    """Whether the answer with the most of these `votes` leads whatever `to_come` more samples say; a tie is no lead."""
+    counts = sorted(votes, reverse=True)
+    return bool(counts) and counts[0] > to_come + (counts[1] if len(counts) > 1 else 0)
+
+
+def wilson(samples: int, passed: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a pass rate."""
+    share, weight = passed / samples, _Z**2 / samples
+    middle, half = share + weight / 2, math.sqrt(weight * (share * (1 - share) + weight / 4))
+    return (middle - half) / (1 + weight), (middle + half) / (1 + weight)
+
+
+_Z = 1.959963984540054  # what 95 % of a normal distribution lie within

@@ -1,0 +1,103 @@
+"""The order in which an engine is given samples: `sampling.order`. Which is the longest is worked out in `turns`."""
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from rollout.config import RunConfig, SamplingConfig
+from rollout.data.row_sampling import SampleCounts
+from rollout.engine.protocol import Engine
+from rollout.generation.loop import WINDOW, Source, as_it_is
+from rollout.generation.turns import ROWS, SAMPLES, Turns
+from rollout.records import Lengths, Request, Sample
+from rollout.store.lengths import row_lengths
+
+_TOKENS = 4_000_000  # of the prompts of those rows, at most about: 150 MB
+_WAITING = 4  # of max_num_seqs, one in so many may wait in the engine, where the order stays as it is
+
+
+def in_order(run: RunConfig, engine: Engine, run_dir: Path, counts: SampleCounts) -> Callable[[Source], Source]:
+    """What makes of a source one that gives samples in the order of `run`; of the rows of `counts` the journal in
+    `run_dir` tells what had finished before.
+    """
+    if run.sampling.order == "input":
+        return as_it_is
+    known = row_lengths(run_dir, counts)
+    return lambda source: LongestFirst(source, engine, known)
+
+
+def nothing_known(_row_id: int) -> Lengths:
+    """For a run that begins."""
+    return Lengths()
+
+
+def most_held(sampling: SamplingConfig, slots: int) -> int:
+    """How many samples an engine with so many slots has at most: those that it works on, and some to go on with."""
+    return WINDOW * slots if sampling.order == "input" else most_given(slots)
+
+
+def most_given(slots: int) -> int:
+    """The same where the order matters of those that wait."""
+    return slots + max(2, slots // _WAITING)
+
+
+class LongestFirst:
+    """A source that takes from another as much as fits in its window, and hands out what is longest first."""
+
+    def __init__(self, source: Source, engine: Engine, known: Callable[[int], Lengths] = nothing_known) -> None:
+        """`known(row_id)` is what had finished of a row before."""
+        slots = engine.max_num_seqs
+        self._source, self._known = source, known
+        self._most_rows, self._most_samples, self._most_given = ROWS * slots, SAMPLES * slots, most_given(slots)
+        self._turns = Turns(lambda: engine.steps)
+        self._turns.set_slots(slots)
+        self._waiting: dict[int, deque[Request]] = {}
+        self._num_waiting = self._num_tokens = self._num_given = 0
+
+    @property
+    def ended(self) -> bool:
+        return self._source.ended and not self._num_waiting
+
+    def take(self, wait: bool) -> Request | Sample | None:
+        failed = self._fill(wait)
+        if failed is not None or self._num_given >= self._most_given:
+            return failed
+        turn = self._turns.next()
+        return None if turn is None else self._start(turn.row_id)
+
+    def hear(self, sample: Sample) -> None:
+        self._source.hear(sample)
+        tokens = sample.num_generated_tokens if sample.error is None else None
+        self._num_given -= self._turns.finish(sample.row_id, sample.sample_idx, tokens)
+
+    def _fill(self, wait: bool) -> Sample | None:
+        """Take what there is until the window is full; a sample that failed before it was a request goes past it."""
+        while (
+            len(self._waiting) < self._most_rows
+            and self._num_waiting < self._most_samples
+            and self._num_tokens < _TOKENS
+        ):
+            item = self._source.take(wait and not self._num_waiting)
+            if not isinstance(item, Request):
+                return item
+            self._hold(item)
+        return None
+
+    def _hold(self, request: Request) -> None:
+        if request.row_id not in self._waiting:
+            self._waiting[request.row_id] = deque()
+            self._num_tokens += len(request.prompt_token_ids)
+        self._waiting[request.row_id].append(request)
+        self._num_waiting += 1
+        self._turns.add(request.row_id, 1, self._known(request.row_id))
+
+    def _start(self, row_id: int) -> Request:
+        requests = self._waiting[row_id]
+        request = requests.popleft()
+        if not requests:
+            del self._waiting[row_id]
+            self._num_tokens -= len(request.prompt_token_ids)
+        self._num_waiting -= 1
+        self._num_given += 1
+        self._turns.start(row_id, request.sample_idx)
+        return request

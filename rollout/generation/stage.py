@@ -1,0 +1,88 @@
+"""What one engine generates until nothing is owed any more: one stream of requests, or rows in rounds."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.config import RunConfig
+from rollout.data.prompts import read_prompts, watch_roles
+from rollout.data.row_sampling import SampleCounts
+from rollout.data.tables import Table
+from rollout.engine.protocol import Engine
+from rollout.generation.loop import drain, generate, read_ahead
+from rollout.generation.order import in_order
+from rollout.generation.requests import requests
+from rollout.generation.rounds import Rounds, rows, scored_with, scorer
+from rollout.records import Sample
+from rollout.store.journal import Journal, finished
+from rollout.store.journal_reader import Unscored
+from rollout.store.judged import judged
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is generated from, where it goes, and whom to tell."""
+
+    run: RunConfig
+    table: Table
+    run_dir: Path
+    counts: SampleCounts
+    """The most samples that each row gets."""
+    journal: Journal
+    failed: set[tuple[int, int]]
+    """By (row_id, sample_idx): not tried again."""
+    note: Callable[[Sample], None]
+    """To be called with every sample that has finished or failed."""
+    tick: Callable[[], None]
+    """To be called between the steps of the engine."""
+    settle: Callable[[int, int], None]
+    """To be told when a row has enough, see `Progress.settle`."""
+
+
+def sample_one_stream(stage: Stage, engine: Engine) -> None:
+    """All that is owed, as one stream of requests. Raises what `drain` does."""
+    done = finished(stage.run_dir, stage.counts)
+
+    def owed(row_id: int) -> list[int]:
+        return [index for index in done.owed(row_id) if (row_id, index) not in stage.failed]
+
+    add, note = stage.journal.add, stage.note
+
+    def keep(sample: Sample) -> None:
+        add(sample)
+        note(sample)
+
+    prompts = watch_roles(read_prompts(stage.table, stage.run.data), log.warning)
+    feed = requests(prompts, engine, stage.run, owed)
+    order = in_order(stage.run, engine, stage.run_dir, stage.counts)
+    generate(engine, feed, keep, stage.tick, order)
+
+
+def sample_in_rounds(stage: Stage, engine: Engine) -> None:
+    """Of each row as many samples as the rule asks for, which are scored meanwhile. Raises what `drain` does."""
+    run, known = stage.run, judged(stage.run_dir, stage.counts, stage.run)
+    before = Unscored(stage.run_dir, run.extra_columns, known)
+
+    def keep(sample: Sample) -> None:
+        if sample.error is None:
+            stage.journal.hold(sample)
+        else:
+            stage.journal.add(sample)
+        stage.note(sample)
+
+    def keep_scored(sample: Sample) -> None:
+        stage.journal.add(sample)
+        rounds.judge(sample)
+
+    def tick() -> None:
+        rounds.listen()
+        stage.tick()
+
+    prompts = read_prompts(stage.table, run.data, scored_with(run.postprocess.score))
+    feed = rows(watch_roles(prompts, log.warning), engine, run, known, before, stage.failed)
+    with scorer(run, keep_scored) as scores, read_ahead(feed) as queued:
+        rounds = Rounds(queued, known, scores, engine.max_num_seqs, stage.settle)
+        drain(engine, in_order(run, engine, stage.run_dir, stage.counts)(rounds), keep, tick)

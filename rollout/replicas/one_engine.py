@@ -1,0 +1,41 @@
+"""A run as one of its engines does it."""
+
+import dataclasses
+import os
+
+from rollout.config import PostprocessConfig, RunConfig, constraints
+from rollout.engine import models, vllm_worker
+
+
+def one_engine(run: RunConfig, kv_cache_bytes: int | None = None, count: int = 1) -> RunConfig:
+    """`run` as one of its `count` replicas does it: an engine in its own process, with its part of the GPU's memory and
+    of the processes that score, and paths that mean the same in another folder. `kv_cache_bytes` is the KV cache's size
+    where it need not be measured.
+    """
+    hardware, cache = run.hardware, dict[str, object]()
+    if kv_cache_bytes is not None:
+        cache = {"kv_cache_memory_bytes": kv_cache_bytes}
+    elif hardware.replicas_per_gpu > 1 and "kv_cache_memory_bytes" not in hardware.engine_kwargs:
+        cache = {"worker_extension_cls": vllm_worker.NAME}
+    share = dataclasses.replace(
+        hardware,
+        replicas=1,
+        replicas_per_gpu=1,
+        ray_address=None,
+        gpu_memory_utilization=hardware.gpu_memory_utilization / hardware.replicas_per_gpu,
+        engine_kwargs=cache | hardware.engine_kwargs,
+    )
+    sampling = constraints.with_schema_read(run.sampling)
+    return dataclasses.replace(
+        run,
+        hardware=share,
+        model=models.with_absolute_paths(run.model),
+        sampling=sampling,
+        postprocess=_with_workers(run.postprocess, count),
+    )
+
+
+def _with_workers(config: PostprocessConfig, count: int) -> PostprocessConfig:
+    """`config` with the processes that score shared by `count` replicas."""
+    workers = max(1, (config.score.workers or os.cpu_count() or 1) // count)
+    return dataclasses.replace(config, score=dataclasses.replace(config.score, workers=workers))

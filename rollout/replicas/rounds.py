@@ -1,0 +1,114 @@
+"""Rows on several engines that have more samples only where a rule asks (`adaptive`): `generation/rounds.py` for many.
+
+A replica scores what it generates and tells how it passed; here it is decided what follows. Only samples that an
+earlier session left without a score are scored here, beside the driver.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+
+from rollout.data.prompts import read_prompts, watch_roles
+from rollout.generation.rounds import Scorer, scored_with, scorer
+from rollout.generation.session import Session, log
+from rollout.records import Outcome, Prompt, Sample
+from rollout.replicas.dispatcher import Dispatcher, Task
+from rollout.replicas.longest import order_of
+from rollout.store.journal import Journal, writer_name
+from rollout.store.journal_reader import Unscored
+from rollout.store.judged import Asked, judged
+
+
+class Rounds:
+    """What is asked for of each row, because of which samples."""
+
+    def __init__(self, session: Session, num_owed: int, num_replicas: int, settle: Callable[[int, int], None]) -> None:
+        """`settle` is told when a row has enough, as `Progress.settle` wants it."""
+        self._session, self._settle, self._index = session, settle, num_replicas
+        self._judged = judged(session.run_dir, session.counts, session.run)
+        self._unscored = Unscored(session.run_dir, session.run.extra_columns, self._judged)
+        self._open: dict[int, Prompt] = {}
+        """Rows that have begun and may have more samples."""
+        self._left: dict[int, dict[int, Sample]] = {}
+        """What the journal has of them without a score, by number."""
+        self._scorer: Scorer | None = None
+        beside = scored_with(session.run.postprocess.score)
+        prompts = watch_roles(read_prompts(session.table, session.run.data, beside), log.warning)
+        self.dispatcher = Dispatcher(self._begun(prompts), self._owed, num_owed, num_replicas, order_of(session))
+
+    @contextmanager
+    def scoring(self) -> Iterator[None]:
+        """What an earlier session left without a score is scored in the body, where `listen` has to be called."""
+        if not self._judged.has_unscored:
+            yield
+            return
+        run = self._session.run
+        journal = Journal(self._session.run_dir, run.store, writer_name(self._index), run.extra_columns)
+
+        def keep(sample: Sample) -> None:
+            journal.add(sample)
+            self._follow(sample.row_id, self._judged.hear(self._judged.telling.outcome(sample)))
+
+        with scorer(run, keep) as self._scorer:
+            try:
+                yield
+            finally:
+                journal.flush()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is being scored here."""
+        return self._scorer is None or not self._scorer.num_waiting
+
+    def listen(self) -> None:
+        """Take in what was scored here."""
+        if self._scorer is not None:
+            self._scorer.listen()
+
+    def hear(self, outcomes: Iterable[Outcome], prompts: Callable[[], dict[int, Prompt]]) -> None:
+        """Samples have their scores, or have failed; `prompts` gives theirs."""
+        for outcome in outcomes:
+            asked = self._judged.hear(outcome)
+            if asked.settled < 0:
+                self._open[outcome.row_id] = prompts()[outcome.row_id]
+            self._follow(outcome.row_id, asked)
+
+    def forget(self, outcomes: Collection[Outcome], prompts: dict[int, Prompt]) -> None:
+        """Samples that were heard of are lost; the dispatcher owes them again."""
+        for outcome in outcomes:
+            self._open[outcome.row_id] = prompts[outcome.row_id]
+            self._follow(outcome.row_id, self._judged.forget(outcome))
+
+    def _begun(self, prompts: Iterable[Prompt]) -> Iterator[Prompt]:
+        for prompt in prompts:
+            self._open[prompt.row_id] = prompt
+            yield prompt
+
+    def _owed(self, row_id: int) -> list[int]:
+        """What is to be generated first of a row, which is the newest in `_open`."""
+        asked = self._judged.begin(row_id)
+        if before := {sample.sample_idx: sample for sample in self._unscored.of(row_id)}:
+            self._left[row_id] = before
+        self._score(row_id, asked.to_score)
+        if self._judged.verdict(row_id).reason is not None:
+            self._close(row_id)
+        return asked.to_generate
+
+    def _follow(self, row_id: int, asked: Asked) -> None:
+        """Have done what is asked for of a row."""
+        if asked.to_generate:
+            self.dispatcher.add(Task(self._open[row_id], asked.to_generate))
+        self._score(row_id, asked.to_score)
+        if asked.settled:
+            self.dispatcher.owe(-asked.spared)
+            self._settle(asked.spared, asked.settled)
+        if asked.settled > 0:
+            self._close(row_id)
+
+    def _score(self, row_id: int, numbers: list[int]) -> None:
+        for number in numbers:
+            assert self._scorer is not None
+            self._scorer.give(self._left[row_id].pop(number), self._open[row_id].scored_with)
+
+    def _close(self, row_id: int) -> None:
+        self._open.pop(row_id, None)
+        self._left.pop(row_id, None)

@@ -1,0 +1,26 @@
+"""What a response is scored with, beside itself: the ground truth and the row of the input."""
+
+from typing import Any
+
+import pyarrow as pa
+
+from rollout.config import ScoreConfig
+from rollout.data.column_path import values_at
+from rollout.data.json_text import rows_of
+from rollout.records import FLAT_FIELDS, SCORE_FIELDS, extras_of
+from rollout.scoring.scorers import BUILT_IN
+
+_OURS = {column.name for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
+
+
+def truths_of(batch: pa.RecordBatch, score: ScoreConfig) -> list[Any]:
+    """The ground truth for every row of `batch`, of which each may be a response."""
+    return [None] * batch.num_rows if score.ground_truth is None else values_at(batch, score.ground_truth)
+
+
+def inputs_of(batch: pa.RecordBatch, score: ScoreConfig) -> list[dict[str, Any]]:
+    """The input's columns for every row of `batch`; only a function of the user's looks at them."""
+    if score.scorer == "regex" or score.scorer in BUILT_IN:
+        return [{}] * batch.num_rows
+    ours = {*_OURS, *extras_of(batch.schema)}
+    return rows_of(batch.select([name for name in batch.schema.names if name not in ours]))

@@ -1,0 +1,140 @@
+"""What rows tell whose sampling was stopped by what had come so far: without the bias of c / n.
+
+A row that stops at its first pass shows more passes per sample than its prompt has, so neither its own share of passes
+nor the pooled one is an estimate of anything. Girshick, Mosteller and Savage ("Unbiased estimates for certain binomial
+sampling problems with applications", Annals of Mathematical Statistics 17, 1946) count paths: of all orders in which
+`c` passes among `n` samples could have come without the row stopping earlier, those whose first sample passes. All of
+them are equally likely, so that share is the chance that the first sample passed, given what came; and the first sample
+of every row is a sample like any other. The same holds for "one of the first k passes". For rows that all have n
+samples these are c / n and the pass@k of `rollout.scoring.pass_at_k`.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from rollout.config import AdaptiveConfig
+from rollout.data.stopping import is_met, round_ends
+
+Stops: TypeAlias = Callable[[int, int], bool]
+"""Whether a row ends after `n` samples of which `c` pass; asked at the ends of rounds only."""
+
+Number = TypeVar("Number", float, Fraction)
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Counts: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Estimator:
+    """What can be told of rows that `rule` has stopped, of at most `budget` samples each."""
+
+    rule: AdaptiveConfig
+    budget: int
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """After how many samples a row may have stopped."""
+        return round_ends(tuple(self.rule.rounds), self.budget)
+
+    @property
+    def counted(self) -> int:
+        """How many of the first samples of a row `n` and `c` are to count: all, but under `agree` those of the first
+        round. It stops rows by their answers, so no count of passes says how they could have come.
+        """
+        return self.ends[0] if self.rule.until == "agree" else self.budget
+
+    @property
+    def largest_k(self) -> int:
+        """The largest k for which there is a pass@k. Rows that wait for a pass have one if they stop before k."""
+        return self.budget if self.rule.until in ("passes", "mixed") else self.ends[0]
+
+    def has_majority(self, k: int) -> bool:
+        """Whether majority@k can be told: in the first round, and under `agree` that of the whole budget."""
+        return k <= self.ends[0] or (self.rule.until == "agree" and k == self.budget)
+
+    def pass_at_ks(self, n: Counts, c: Counts, ks: Sequence[int]) -> Floats:
+        """pass@k of rows with `n` samples, of which `c` pass: shape (rows, ks), see `pass_at_ks`.
+
+        A sample that failed or has no score is one that does not pass.
+        """
+        if self.rule.until == "agree":
+            return pass_at_ks(n, c, ks, (), lambda _n, _c: False)
+        return pass_at_ks(n, c, ks, self.ends, partial(is_met, self.rule))
+
+
+def pass_at_ks(n: Counts, c: Counts, ks: Sequence[int], ends: Collection[int], stops: Stops) -> Floats:
+    """The chance, for each row and each of `ks`, that one of its first k samples passes: shape (rows, ks).
+
+    A row has `n` samples, of which `c` pass, and could have stopped at those of `ends` that are below its n. The mean
+    over rows is unbiased for k up to the first end, and for every k up to the budget where no row stops without a pass
+    before it (of a row of fewer than k samples it is known then that one passed). NaN for a row that would have ended
+    before. A million rows are quick: time and memory are those of the different (n, c).
+    """
+    width = int(n.max(initial=0)) + 1
+    states, place = np.unique(n * width + c, return_inverse=True)
+    sizes, passes = np.divmod(states, width)
+    found = np.full((len(states), len(ks)), np.nan)
+    for size, fewest, paths in _paths(width - 1, ks, frozenset(ends), stops):
+        here = np.flatnonzero(sizes == size)
+        at = passes[here] - fewest
+        is_there = (at >= 0) & (at < paths.shape[1])
+        every, failing = paths[0, at[is_there]], paths[1:, at[is_there]]
+        with np.errstate(invalid="ignore"):  # 0 / 0 where there is no path
+            found[here[is_there]] = 1.0 - (failing / every).T
+    return found[place]
+
+
+def sample_weights(n: Counts, c: Counts, pass_at_1: Floats) -> tuple[Floats, Floats]:
+    """What a sample that passes counts in its row, and one that does not; together those of a row count 1.
+
+    With them the mean of anything that a sample has (its score, its length) is as unbiased as `pass_at_1` is, in which
+    every passing sample counts the same: which of them came first has nothing to do with when the row stopped.
+    """
+    return pass_at_1 / np.maximum(c, 1), (1.0 - pass_at_1) / np.maximum(n - c, 1)
+
+
+def expected_samples(ends: Sequence[int], stops: Stops, a: Number, b: Number) -> Number:
+    """Samples that a row takes on average when the pass rates of rows are distributed as Beta(a, b): (1, 1) is uniform
+    in [0, 1], and (0.5, 0.5) has most rows near 0 and 1. The last of `ends` is the budget. Exact for Fractions.
+    """
+    total, reached = a * 0, {0: a / a}
+    for size in range(1, ends[-1] + 1):
+        total += sum(reached.values())
+        grown = dict.fromkeys(range(min(reached), max(reached) + 2), a * 0)
+        for c, chance in reached.items():
+            passes = (a + c) / (a + b + size - 1)  # Polya's urn: what is likely after what has come
+            grown[c + 1] += chance * passes
+            grown[c] += chance * (1 - passes)
+        reached = {c: chance for c, chance in grown.items() if not (size in ends and stops(size, c))}
+        if not reached:
+            break
+    return total
+
+
+def _paths(most: int, ks: Sequence[int], ends: Collection[int], stops: Stops) -> Iterator[tuple[int, int, Floats]]:
+    """For 1, 2, ... `most` samples: that number, the fewest passes that can be reached, and a column for as many,
+    one more, ... A column holds the orders in which they can come without the row stopping earlier, and for each of
+    `ks` those in which the first k fail, as shares of all orders.
+
+    Shares and not numbers, which have hundreds of digits. Only positive numbers are added: no digit is lost.
+    """
+    fewest, paths = 0, np.ones((1 + len(ks), 1))
+    all_fail = np.array([0, *ks])[:, None]
+    for size in range(1, most + 1):
+        passes = fewest + np.arange(paths.shape[1] + 1)
+        grown = np.zeros((len(paths), len(passes)))
+        grown[:, :-1] += paths * ((size - passes[:-1]) / size)
+        grown[:, 1:] += np.where(all_fail < size, paths, 0.0) * (passes[1:] / size)
+        yield size, fewest, grown
+        if size in ends:
+            grown[:, [stops(size, int(c)) for c in passes]] = 0.0
+        going = np.flatnonzero(grown[0])
+        if not len(going):
+            return
+        paths, fewest = grown[:, going[0] : going[-1] + 1], fewest + int(going[0])
