@@ -5,7 +5,7 @@
 Two checkpoints of the shape, of random weights, are written to the folder of temporary files. An engine is loaded for
 the first, gets the weights of the second and of the first again, as in a sweep over them; then an engine is loaded for
 the second. Each time the same prompts are answered, greedily and with seeds: what the same weights say must be equal.
-Nothing but the engine's own reload empties its prefix cache. The overrides `hardware.batch_invariant=true` and
+Nothing but the reload itself empties a prefix cache. The overrides `hardware.batch_invariant=true` and
 `sampling.top_p=1` belong to it, see `invariance`. It fails where weights were not replaced or say something else.
 """
 
