@@ -31,6 +31,7 @@ from rollout.postprocess.score import SCORE, ScoringCounts, newly_scored
 from rollout.postprocess.source import Source
 from rollout.postprocess.writing import Part, write
 from rollout.scoring.check import scorer_problems
+from rollout.scoring.stopped_early import estimator_of
 from rollout.terminal.console import plain_screen
 from rollout.terminal.summary import show_analysis
 
@@ -50,7 +51,8 @@ def analyze(arguments: list[str]) -> None:
         pass_score = keys.pass_score
         if pass_score is None:
             pass_score = (opened.run.postprocess.score if opened.run else ScoreConfig()).pass_score
-        analysis = analysis_of(opened.source, _analyze_config(keys, opened), pass_score)
+        early = None if opened.run is None else estimator_of(opened.run)
+        analysis = analysis_of(opened.source, _analyze_config(keys, opened), pass_score, early)
         show_analysis(console, analysis)
         if keys.output is not None:
             with _room_for(keys.output):

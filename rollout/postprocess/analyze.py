@@ -23,6 +23,7 @@ from rollout.postprocess.step import Plan, Step, Work
 from rollout.records import has_thinking
 from rollout.scoring.distribution import Distribution, ValueCounts
 from rollout.scoring.intervals import Estimate
+from rollout.scoring.stopped_early import Estimator, estimator_of
 from rollout.scoring.summary import ScoreCounts, ScoreSummary
 from rollout.store.layout import ANALYSIS
 
@@ -80,25 +81,29 @@ class Analysis:
     """The same of the rows of each value of `by`."""
 
 
-def analyze(source: Source, output_dir: Path, config: AnalyzeConfig, score: ScoreConfig) -> Analysis:
+def analyze(
+    source: Source, output_dir: Path, config: AnalyzeConfig, score: ScoreConfig, early: Estimator | None = None
+) -> Analysis:
     """The same as `analysis_of`, and written to `analysis.json`."""
-    analysis = analysis_of(source, config, score.pass_score)
+    analysis = analysis_of(source, config, score.pass_score, early)
     write_json(output_dir / ANALYSIS, dataclasses.asdict(analysis))
     return analysis
 
 
-def analysis_of(source: Source, config: AnalyzeConfig, pass_score: float) -> Analysis:
+def analysis_of(source: Source, config: AnalyzeConfig, pass_score: float, early: Estimator | None = None) -> Analysis:
     """The numbers of `source`, read once. Memory grows with different lengths, not with responses.
+
+    `early` is for the scores of rows that a rule has stopped.
 
     With `config.clusters`, error bars are over the groups of `config.by`; those of a group are over its rows.
     """
-    total, groups = _Counts(pass_score, config.clusters), dict[str, _Counts]()
+    total, groups = _Counts(pass_score, config.clusters, early), dict[str, _Counts]()
     for batch in source.batches():
         values = None if config.by is None else _texts(batch, config.by)
         total.add(batch, _groups(batch, values) if config.clusters else None)
         for value, part in _by_value(batch, values):
             name = value if value in groups or len(groups) < MOST_GROUPS else OTHERS
-            groups.setdefault(name, _Counts(pass_score)).add(part)
+            groups.setdefault(name, _Counts(pass_score, early=early)).add(part)
     return dataclasses.replace(
         total.analysis(), by=config.by, groups={name: groups[name].analysis() for name in sorted(groups)}
     )
@@ -132,12 +137,12 @@ def _groups(batch: pa.RecordBatch, values: pa.Array | None) -> dict[int, str]:
 class _Counts:
     """What is known of the responses seen so far."""
 
-    def __init__(self, pass_score: float, grouped: bool = False) -> None:
+    def __init__(self, pass_score: float, grouped: bool = False, early: Estimator | None = None) -> None:
         self._rows = self._rows_with_errors = self._samples = self._failed = 0
         self._empty = self._duplicates = self._looping = 0
         self._reasons, self._errors = Counter[str](), Counter[str]()
         self._characters, self._tokens, self._distinct = ValueCounts(), ValueCounts(), ValueCounts()
-        self._grouped, self._scores = grouped, ScoreCounts(pass_score, grouped)
+        self._grouped, self._scores = grouped, ScoreCounts(pass_score, grouped, early)
         self._of_samples, self._of_responses = Shares(grouped), Shares(grouped)
         self._thinks, self._unclosed, self._thinking_tokens = False, 0, ValueCounts()
 
@@ -227,7 +232,8 @@ def _problems(plan: Plan) -> Iterator[str]:
 
 
 def _run(work: Work) -> Work:
-    found = analyze(work.source, work.output_dir, work.config.analyze, work.config.score)
+    early = None if work.record is None else estimator_of(work.record.config)
+    found = analyze(work.source, work.output_dir, work.config.analyze, work.config.score, early)
     return dataclasses.replace(work, analysis=found)
 
 

@@ -13,13 +13,17 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from rollout.config import AdaptiveConfig
+from rollout.config import AdaptiveConfig, RunConfig
 from rollout.data.stopping import is_met, round_ends
+from rollout.scoring.pass_at_k import reported_ks
+from rollout.scoring.rows import RowScores, row_scores
 
 Stops: TypeAlias = Callable[[int, int], bool]
 """Whether a row ends after `n` samples of which `c` pass; asked at the ends of rounds only."""
@@ -66,6 +70,69 @@ class Estimator:
         if self.rule.until == "agree":
             return pass_at_ks(n, c, ks, (), lambda _n, _c: False)
         return pass_at_ks(n, c, ks, self.ends, partial(is_met, self.rule))
+
+    @property
+    def ks(self) -> list[int]:
+        """The k of which pass@k is reported."""
+        return reported_ks([self.largest_k])
+
+
+def estimator_of(run: RunConfig) -> Estimator | None:
+    """For the rows of `run`; None where no rule stops them."""
+    return None if run.adaptive.until is None else Estimator(run.adaptive, run.sampling.n_samples)
+
+
+@dataclass(frozen=True)
+class EarlyRows:
+    """Arrays with an entry for each row that has a scored response, in the order of the file."""
+
+    row_ids: Counts
+    n: Counts
+    """Samples, failed and unscored ones too: of all or, under `agree`, of the first round."""
+    c: Counts
+    """Those that pass."""
+    pass_at_1: Floats
+    """An estimate; NaN for what the rule cannot have left, as where a sample passes at its second try."""
+    mean: Floats
+    """The same of the scores, where a sample without a score counts as 0."""
+    majority: dict[int, Floats]
+    """k -> majority@k; NaN in the rows of which it is not known."""
+
+
+def early_rows(batch: pa.RecordBatch, pass_score: float, estimator: Estimator) -> EarlyRows:
+    """Of whole rows with the columns of a flat file and `score`."""
+    is_scored = pc.and_(batch.column("response").is_valid(), batch.column("score").is_valid())
+    scored = batch.filter(is_scored)
+    all_of = row_scores(scored, pass_score)
+    counted = batch.filter(pc.less(batch.column("sample_idx"), estimator.counted))
+    place = np.searchsorted(all_of.row_ids, counted.column("row_id").to_numpy())
+    known = np.append(all_of.row_ids, -1)[place] == counted.column("row_id").to_numpy()
+    scores = np.nan_to_num(counted.column("score").to_numpy(zero_copy_only=False), nan=0.0)
+    has_score = pc.and_(counted.column("response").is_valid(), counted.column("score").is_valid())
+    passes = has_score.to_numpy(zero_copy_only=False) & (scores >= pass_score)
+
+    def summed(values: npt.NDArray[Any]) -> Floats:
+        return np.bincount(place[known], values[known], minlength=len(all_of.row_ids)).astype(np.float64)
+
+    n, c = (summed(values).astype(np.int64) for values in (np.ones(len(place)), passes))
+    pass_at_1 = estimator.pass_at_ks(n, c, [1])[:, 0]
+    of_passing, of_others = sample_weights(n, c, pass_at_1)
+    mean = of_passing * summed(np.where(passes, scores, 0.0)) + of_others * summed(np.where(passes, 0.0, scores))
+    return EarlyRows(all_of.row_ids, n, c, pass_at_1, mean, _majority(scored, all_of, pass_score, estimator))
+
+
+def _majority(scored: pa.RecordBatch, all_of: RowScores, pass_score: float, estimator: Estimator) -> dict[int, Floats]:
+    """Of the first round, in rows in which all of it is scored; under `agree` of the budget too."""
+    first = row_scores(scored.filter(pc.less(scored.column("sample_idx"), estimator.ends[0])), pass_score)
+    at, found = np.searchsorted(all_of.row_ids, first.row_ids), dict[int, Floats]()
+    for k, values in first.majority.items():
+        is_whole = first.sizes == estimator.ends[0]
+        found[k] = np.full(len(all_of.row_ids), np.nan)
+        found[k][at[is_whole]] = values[is_whole]
+    if estimator.has_majority(estimator.budget):
+        of_all = [all_of.majority[size][row] for row, size in enumerate(all_of.sizes.tolist())]
+        found[estimator.budget] = np.array(of_all, np.float64)
+    return found
 
 
 def pass_at_ks(n: Counts, c: Counts, ks: Sequence[int], ends: Collection[int], stops: Stops) -> Floats:

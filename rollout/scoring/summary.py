@@ -13,6 +13,7 @@ from rollout.scoring.distribution import Histogram
 from rollout.scoring.intervals import Clusters, Estimate, SeedSums, clusters
 from rollout.scoring.pass_at_k import pass_at_k, reported_ks
 from rollout.scoring.rows import RowScores, row_scores
+from rollout.scoring.stopped_early import EarlyRows, Estimator, early_rows
 
 _MAX_DISTINCT = 1000  # different scores that are counted one by one, for the histogram
 _BINS = 20
@@ -35,7 +36,9 @@ class ScoreSummary:
     pass_rate: float | None
     """Share of the scored responses that pass."""
     pass_at_k: dict[str, float]
-    """Mean over the rows with at least k scored responses."""
+    """Mean over the rows with at least k scored responses. Of rows that a rule has stopped: estimates that are right on
+    average, see `rollout.scoring.stopped_early`, as are `mean` and `pass_rate` there.
+    """
     majority_at_k: dict[str, float]
     """Mean over the same rows, of those whose first k responses have an answer; empty for a scorer that names none."""
     histogram: Histogram
@@ -52,9 +55,9 @@ class ScoreSummary:
 class ScoreCounts:
     """Adds up scores, a batch of whole rows at a time. Memory grows with different scores and counts, not with rows."""
 
-    def __init__(self, pass_score: float, grouped: bool = False) -> None:
-        """`grouped`: error bars are over groups of rows, see `add`."""
-        self._pass_score, self._grouped = pass_score, grouped
+    def __init__(self, pass_score: float, grouped: bool = False, early: Estimator | None = None) -> None:
+        """`grouped`: error bars are over groups of rows, see `add`. `early`: of rows that a rule has stopped."""
+        self._pass_score, self._grouped, self._early = pass_score, grouped, early
         self._unscored = self._no_answer = self._cut_off = 0
         self._values = Counter[float]()
         self._rows = Counter[tuple[str, int, int]]()
@@ -72,7 +75,12 @@ class ScoreCounts:
         self._cut_off += pc.sum(pc.equal(scored.column("finish_reason"), "length")).as_py() or 0
         self._count_values(scored.column("score").to_numpy())
         rows = row_scores(scored, self._pass_score)
-        self._add_rows(rows, [groups[row] if groups else "" for row in rows.row_ids.tolist()])
+        self._has_answers |= rows.has_answers
+        of_rows = [groups[row] if groups else "" for row in rows.row_ids.tolist()]
+        if self._early is None:
+            self._add_rows(rows, of_rows)
+        else:
+            self._add_early(early_rows(batch, self._pass_score, self._early), of_rows)
 
     def _count_values(self, scores: npt.NDArray[np.float64]) -> None:
         for value, count in zip(*np.unique(scores, return_counts=True), strict=True):
@@ -83,15 +91,25 @@ class ScoreCounts:
         self._rows.update(zip(groups, rows.sizes.tolist(), rows.passed.tolist(), strict=True))
         self._mean.add(rows.sums, rows.sizes, groups=groups)
         self._seeds.add(rows.sizes, rows.squares)
-        self._has_answers |= rows.has_answers
-        for k, values in rows.majority.items():
+        self._add_majority(rows.majority, groups)
+
+    def _add_early(self, rows: EarlyRows, groups: list[str]) -> None:
+        """The mean of what is estimated for each row is the mean; a row for which nothing can be is left out."""
+        there = ~np.isnan(rows.pass_at_1)
+        of_known = [group for group, is_known in zip(groups, there, strict=True) if is_known]
+        self._rows.update(zip(of_known, rows.n[there].tolist(), rows.c[there].tolist(), strict=True))
+        self._mean.add(rows.mean[there], groups=of_known)
+        self._add_majority(rows.majority, groups)
+
+    def _add_majority(self, majority: Mapping[int, npt.NDArray[np.float64]], groups: list[str]) -> None:
+        for k, values in majority.items():
             there = ~np.isnan(values)
             voted = self._majority.setdefault(k, clusters(self._grouped))
             voted.add(values[there], groups=[group for group, is_there in zip(groups, there, strict=True) if is_there])
 
     def summary(self) -> ScoreSummary | None:
         """The numbers; None where there was nothing to score."""
-        scored = sum(n * rows for (_, n, _), rows in self._rows.items())
+        scored = self._values.total()
         if not scored + self._unscored:
             return None
         estimates = self._estimates() if scored else {}
@@ -116,26 +134,37 @@ class ScoreCounts:
 
     def _estimates(self) -> dict[str, Estimate]:
         """All numbers of all rows. A mean of nothing but zeros and ones is a share."""
-        ks = reported_ks(n for _, n, _ in self._rows)
+        ks = reported_ks(n for _, n, _ in self._rows) if self._early is None else self._early.ks
         majority = self._majority if self._has_answers else {}  # not every scorer gives answers
         return {
             "mean": self._mean.as_share() if self._values.keys() <= {0.0, 1.0} else self._mean.as_mean(),
             "pass_rate": self._pass_rate(),
             **{f"pass@{k}": self._pass_at(k) for k in ks},
-            **{f"majority@{k}": majority[k].as_share() for k in ks if k in majority},
+            **{f"majority@{k}": majority[k].as_share() for k in sorted(majority) if self._early or k in ks},
         }
 
     def _pass_rate(self) -> Estimate:
+        if self._early is not None:
+            return self._pass_at(1)
         groups, n, c = zip(*self._rows, strict=True)
         counted = clusters(self._grouped)
         counted.add(c, n, [*self._rows.values()], groups)
         return counted.as_share()
 
     def _pass_at(self, k: int) -> Estimate:
+        if self._early is not None:
+            return self._early_pass_at(self._early, k)
         enough = {row: times for row, times in self._rows.items() if row[1] >= k}
         counted = clusters(self._grouped)
         values = [pass_at_k(n, c, k) for _, n, c in enough]
         counted.add(values, times=[*enough.values()], groups=[group for group, _, _ in enough])
+        return counted.as_share()
+
+    def _early_pass_at(self, early: Estimator, k: int) -> Estimate:
+        groups, n, c = zip(*self._rows, strict=True)
+        counted = clusters(self._grouped)
+        values = early.pass_at_ks(np.array(n), np.array(c), [k])[:, 0]
+        counted.add(values, times=[*self._rows.values()], groups=groups)
         return counted.as_share()
 
 

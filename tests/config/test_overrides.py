@@ -32,10 +32,11 @@ def value_of(run: Any, key: str) -> Any:
 
 @pytest.mark.parametrize("text", NO_NUMBERS)
 def test_every_text_key_keeps_a_text_that_looks_like_something_else(text: str) -> None:
-    words = [f"{key}={text}" for key in TEXTS] + [f"{key}=[{text},x]" for key in LISTS]
+    words = [f"{key}={text}" for key in TEXTS]
     run = compose_run(*words, f"hardware.env={{A: {text}}}", f"hardware.env.B={text}")
+    lists = compose_run(*(f"{key}=[{text},x]" for key in LISTS))  # apart: `adaptive.until` puts a step into one
     assert {value_of(run, key) for key in TEXTS} == {text}
-    assert all(value_of(run, key) == [text, "x"] for key in LISTS)
+    assert all(value_of(lists, key) == [text, "x"] for key in LISTS)
     assert {run.hardware.env["A"], run.hardware.env["B"]} == {text}
 
 
