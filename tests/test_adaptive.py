@@ -11,9 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.config import AdaptiveConfig
+from rollout.data.prompts import open_input
+from rollout.data.row_sampling import SampleCounts
 from rollout.data.stopping import DONE, FAILED, NO_TRUTH, PASSED, SCORED, judge, vote_of
+from rollout.postprocess.durable import Durable, durable_source
 from tests.commands import ECHO, merge, resume, run_command, start_command, verify
-from tests.conftest import chat, run_in, write_input
+from tests.conftest import chat, composed, run_in, write_input
 from tests.graders import by_rate, number_of
 
 pytestmark = pytest.mark.long
@@ -152,6 +155,17 @@ def test_the_score_step_has_the_scores_that_were_made_while_sampling(folder: Pat
             assert (one["score"], one["score_error"]) == (None, "rate is null")
         else:
             assert one["score"] == float(number_of(sample["response"]) < sample["rate"])
+
+
+def test_what_is_durable_can_be_looked_at_while_it_grows(folder: Path, passes: Path) -> None:
+    run = composed(*RUN, *RULES["passes"], f"data.path={folder / 'input.parquet'}")
+    durable = Durable(passes)
+    durable.look()
+    counts = SampleCounts.equal(NUM_ROWS, BUDGET)
+    source = durable_source(durable, run, open_input(run.data), counts)
+    found = [row for batch in source.batches() for row in batch.to_pylist()]
+    assert len(found) == manifest(passes)["totals"]["samples"]
+    assert {row["stopped"] for row in found} == {None}
 
 
 def kill_after(process: Any, seconds: float) -> None:

@@ -180,5 +180,7 @@ def _beside(rows: pa.RecordBatch, first_row: int, samples: pa.Table, schema: pa.
     """`samples` behind the columns of their input rows, of which `rows` are some, from `first_row` on."""
     taken = rows.take(pa.array(samples.column("row_id").to_numpy() - first_row))
     inputs = dict(zip(taken.schema.names, taken.columns, strict=True))
-    columns = [inputs[name] if name in inputs else samples.column(name).combine_chunks() for name in schema.names]
+    told = {name: samples.column(name).combine_chunks() for name in samples.schema.names} | inputs
+    # why a row has stopped is known when it has all its samples, and not in the journal
+    columns = [told[field.name] if field.name in told else pa.nulls(samples.num_rows, field.type) for field in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
