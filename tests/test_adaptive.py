@@ -10,6 +10,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from rollout.compare.comparison import compare
+from rollout.compare.sides import side_of_run
 from rollout.config import AdaptiveConfig
 from rollout.data.prompts import open_input
 from rollout.data.row_sampling import SampleCounts
@@ -155,6 +157,26 @@ def test_the_score_step_has_the_scores_that_were_made_while_sampling(folder: Pat
             assert (one["score"], one["score_error"]) == (None, "rate is null")
         else:
             assert one["score"] == float(number_of(sample["response"]) < sample["rate"])
+
+
+def test_the_tables_show_what_is_right_on_average_and_not_the_share_of_the_passes(folder: Path, passes: Path) -> None:
+    written = [row for row in rows(passes) if row["rate"] is not None and any(row["finish_reasons"]) and row["scores"]]
+    scored = [row["scores"] for row in written if any(score is not None for score in row["scores"])]
+    solved = sum(any(score == 1 for score in scores) for scores in scored) / len(scored)
+    rates = sum(row["rate"] for row in written) / len(written)
+    naive = sum(sum(score or 0 for score in scores) / len(scores) for scores in scored) / len(scored)
+    shown = json.loads((passes / "analysis.json").read_text())["scores"]
+    assert shown["pass_at_k"]["16"] == pytest.approx(solved)  # who stops, has a pass
+    low, high = shown["estimates"]["pass@1"]["interval"]
+    assert low < rates < high < naive
+    assert shown["pass_rate"] == shown["mean"] == shown["pass_at_k"]["1"]
+
+    one, same = compare([side_of_run("A", "one", passes), side_of_run("B", "same", passes)]).sides
+    assert {name: of.value for name, of in one.estimates.items() if name.startswith("pass@")} == {
+        f"pass@{k}": pytest.approx(value) for k, value in shown["pass_at_k"].items()
+    }
+    assert one.estimates["score"].value == pytest.approx(shown["mean"])
+    assert same.estimates == one.estimates
 
 
 def test_what_is_durable_can_be_looked_at_while_it_grows(folder: Path, passes: Path) -> None:

@@ -51,7 +51,9 @@ def analyze(arguments: list[str]) -> None:
         pass_score = keys.pass_score
         if pass_score is None:
             pass_score = (opened.run.postprocess.score if opened.run else ScoreConfig()).pass_score
-        early = None if opened.run is None else estimator_of(opened.run)
+        early = None
+        if opened.run is not None:
+            early = estimator_of(opened.run, dataclasses.replace(opened.run.postprocess.score, pass_score=pass_score))
         analysis = analysis_of(opened.source, _analyze_config(keys, opened), pass_score, early)
         show_analysis(console, analysis)
         if keys.output is not None:

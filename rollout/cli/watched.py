@@ -153,7 +153,7 @@ class WatchedRun:
 
 def _write(path: Path, work: Work, title: str) -> None:
     with TemporaryDirectory() as folder:  # for analysis.json, which is in the page
-        early = None if work.record is None else estimator_of(work.record.config)
+        early = None if work.record is None else estimator_of(work.record.config, work.config.score)
         analysis = analyze(work.source, Path(folder), work.config.analyze, work.config.score, early)
     write_report(path, work, dataclasses.asdict(analysis), title)
 

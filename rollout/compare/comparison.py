@@ -12,6 +12,7 @@ from rollout.compare.sides import Cost, Side, cost_of
 from rollout.errors import UserError
 from rollout.scoring.intervals import Estimate, Moments
 from rollout.scoring.paired import PairedDifference, holm, paired_difference
+from rollout.scoring.stopped_early import Estimator, estimator_of
 
 PAIRS = ("all", "first")
 """Which sides are compared with which: every two, or the first with each other one."""
@@ -99,7 +100,10 @@ def compare(
     """
     with_truths = all(side.truth is not None for side in sides)
     values = [
-        row_values(side.source, Columns(side.data.prompt_key, side.truth, clusters), pass_score) for side in sides
+        row_values(
+            side.source, Columns(side.data.prompt_key, side.truth, clusters), pass_score, _early(side, pass_score)
+        )
+        for side in sides
     ]
     chosen = [(a, b) for a, b in combinations(range(len(sides)), 2) if pairs == "all" or a == 0]
     matchings = {(a, b): match(values[a], values[b], with_truths) for a, b in chosen}
@@ -116,6 +120,12 @@ def compare(
         common=len(common[0]),
         rows=_differing(sides, values, common, metric, rows),
     )
+
+
+def _early(side: Side, pass_score: float) -> Estimator | None:
+    if side.run is None or not side.is_scored:
+        return None
+    return estimator_of(side.run, replace(side.run.postprocess.score, pass_score=pass_score))
 
 
 def _refuse_strangers(sides: Sequence[Side], matchings: dict[tuple[int, int], Matching], with_truths: bool) -> None:

@@ -20,6 +20,7 @@ from rollout.errors import PromptError
 from rollout.postprocess.source import Source
 from rollout.scoring.pass_at_k import pass_at_k, reported_ks
 from rollout.scoring.rows import row_scores
+from rollout.scoring.stopped_early import Estimator, early_rows
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -64,6 +65,12 @@ class RowValues:
     """Whether every score is 0 or 1: their mean is a share then."""
     majorities: dict[int, Floats]
     """k -> majority@k; NaN for rows with fewer scored responses. Empty where the scorer names no answers."""
+    early_n: Integers
+    """Of rows that a rule has stopped, as in `EarlyRows`, with NaN or 0 where nothing is known; else all 0."""
+    early_c: Integers
+    early_mean: Floats
+    early: Estimator | None = None
+    """What can be told of such rows; None where no rule has stopped them."""
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -90,20 +97,34 @@ class RowValues:
 
     def sums(self, metric: str) -> tuple[Floats, Integers]:
         """Of a mean over responses: what those of each row add up to, and how many they are."""
+        if metric == "score" and self.early is not None:
+            is_known = ~np.isnan(self.early_mean) & (self.early_n > 0)
+            return np.where(is_known, self.early_mean, 0.0), is_known.astype(np.int64)
         if metric == "score":
             return self.score_sum, self.scored
         sums: Floats = getattr(self, metric)
         return np.nan_to_num(sums), np.where(np.isnan(sums), 0, self.responses)
 
+    @property
+    def largest_k(self) -> int:
+        """The largest k of a pass@k."""
+        return int(self.scored.max()) if self.early is None else self.early.largest_k
+
     def _pass_at(self, k: int) -> Floats:
+        if self.early is not None:
+            of_rows = self.early.pass_at_ks(self.early_n, self.early_c, [k])[:, 0]
+            return np.where(self.early_n > 0, of_rows, np.nan)
         pairs, which = np.unique(np.stack([self.scored, self.passed], axis=1), axis=0, return_inverse=True)
         values = [pass_at_k(n, c, k) if n >= k else np.nan for n, c in pairs.tolist()]
         return np.array(values, np.float64)[which.reshape(-1)]
 
 
-def row_values(source: Source, columns: Columns, pass_score: float) -> RowValues:
-    """The numbers of every row of `source`, which is read once. Some 150 bytes of memory per row."""
-    parts = _Parts()
+def row_values(source: Source, columns: Columns, pass_score: float, early: Estimator | None = None) -> RowValues:
+    """The numbers of every row of `source`, which is read once. Some 150 bytes of memory per row.
+
+    `early` is for rows that a rule has stopped.
+    """
+    parts = _Parts(early)
     for batch in source.batches():
         parts.add(batch, columns, pass_score)
     return parts.joined()
@@ -113,6 +134,7 @@ def row_values(source: Source, columns: Columns, pass_score: float) -> RowValues
 class _Parts:
     """The numbers of the batches read so far."""
 
+    early: Estimator | None = None
     arrays: dict[str, list[npt.NDArray[Any]]] = field(default_factory=dict)
     majorities: dict[int, list[tuple[Integers, Floats]]] = field(default_factory=dict)
     """k -> rows and their majority@k."""
@@ -141,7 +163,8 @@ class _Parts:
     def _scores(self, batch: pa.RecordBatch, row_ids: Integers, pass_score: float) -> dict[str, npt.NDArray[Any]]:
         """Of the rows in the batch, with 0 for those without a score."""
         names = {"scored": "sizes", "passed": "passed", "score_sum": "sums"}
-        made: dict[str, npt.NDArray[Any]] = {name: np.zeros(len(row_ids), _type(name)) for name in names}
+        of_early = {"early_n": "n", "early_c": "c", "early_mean": "mean"}
+        made: dict[str, npt.NDArray[Any]] = {name: np.zeros(len(row_ids), _type(name)) for name in (*names, *of_early)}
         if "score" not in batch.schema.names:
             return made
         scored = batch.filter(pc.and_(batch.column("score").is_valid(), batch.column("response").is_valid()))
@@ -150,7 +173,13 @@ class _Parts:
             places = np.searchsorted(row_ids, of_rows.row_ids)
             for name, theirs in names.items():
                 made[name][places] = getattr(of_rows, theirs)
-            for k, values in of_rows.majority.items():
+            majority = of_rows.majority
+            if self.early is not None:
+                stopped = early_rows(batch, pass_score, self.early)
+                for name, theirs in of_early.items():
+                    made[name][places] = getattr(stopped, theirs)
+                majority = stopped.majority
+            for k, values in majority.items():
                 self.majorities.setdefault(k, []).append((places + self.rows, values))
             self.has_answers |= of_rows.has_answers
             self.is_binary &= bool(np.isin(scored.column("score").to_numpy(), (0.0, 1.0)).all())
@@ -162,7 +191,7 @@ class _Parts:
         arrays = {name: np.concatenate(parts) for name, parts in self.arrays.items()}
         votes = {k: self._votes(of) for k, of in sorted(self.majorities.items())} if self.has_answers else {}
         every: dict[str, Any] = {"truths": None, "groups": None, **nothing, **arrays}
-        return RowValues(**every, majorities=votes, is_binary=self.is_binary)
+        return RowValues(**every, majorities=votes, is_binary=self.is_binary, early=self.early)
 
     def _votes(self, parts: list[tuple[Integers, Floats]]) -> Floats:
         values = np.full(self.rows, np.nan)
@@ -171,8 +200,8 @@ class _Parts:
         return values
 
 
-_FLOATS = ("score_sum", "tokens", "characters", "truncated")
-_ALWAYS = ("row_ids", "prompts", "samples", "responses", "scored", "passed", *_FLOATS)
+_FLOATS = ("score_sum", "tokens", "characters", "truncated", "early_mean")
+_ALWAYS = ("row_ids", "prompts", "samples", "responses", "scored", "passed", "early_n", "early_c", *_FLOATS)
 
 
 def _type(name: str) -> type:
@@ -234,7 +263,7 @@ def metrics_of(sides: Sequence[RowValues]) -> Iterator[str]:
     """The metrics that all of the sides have, those of scores first."""
     if all(side.has_scores for side in sides):
         yield "score"
-        yield from (f"pass@{k}" for k in reported_ks([min(int(side.scored.max()) for side in sides)]))
+        yield from (f"pass@{k}" for k in reported_ks([min(side.largest_k for side in sides)]))
         shared = set.intersection(*(set(side.majorities) for side in sides))
         rows = {k: min(int((~np.isnan(side.majorities[k])).sum()) for side in sides) for k in shared}
         ks = sorted((k for k in shared if k >= FEWEST_VOTES), key=lambda k: (rows[k], k))

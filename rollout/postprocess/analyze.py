@@ -232,7 +232,7 @@ def _problems(plan: Plan) -> Iterator[str]:
 
 
 def _run(work: Work) -> Work:
-    early = None if work.record is None else estimator_of(work.record.config)
+    early = None if work.record is None else estimator_of(work.record.config, work.config.score)
     found = analyze(work.source, work.output_dir, work.config.analyze, work.config.score, early)
     return dataclasses.replace(work, analysis=found)
 

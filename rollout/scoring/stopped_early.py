@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rollout.config import AdaptiveConfig, RunConfig
+from rollout.config import AdaptiveConfig, RunConfig, ScoreConfig
 from rollout.data.stopping import is_met, round_ends
 from rollout.scoring.pass_at_k import reported_ks
 from rollout.scoring.rows import RowScores, row_scores
@@ -77,9 +77,14 @@ class Estimator:
         return reported_ks([self.largest_k])
 
 
-def estimator_of(run: RunConfig) -> Estimator | None:
-    """For the rows of `run`; None where no rule stops them."""
-    return None if run.adaptive.until is None else Estimator(run.adaptive, run.sampling.n_samples)
+def estimator_of(run: RunConfig, score: ScoreConfig) -> Estimator | None:
+    """For the rows of `run`, scored by `score`; None where no rule stops them, and where it went by other scores."""
+    asked = (getattr(run.postprocess.score, name) == getattr(score, name) for name in _DECIDING)
+    is_told = run.adaptive.until is not None and all(asked)
+    return Estimator(run.adaptive, run.sampling.n_samples) if is_told else None
+
+
+_DECIDING = ("scorer", "ground_truth", "pattern", "pass_score", "after")
 
 
 @dataclass(frozen=True)

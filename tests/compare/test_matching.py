@@ -104,6 +104,9 @@ def made_of(prompts: list[int]) -> RowValues:
         none,
         is_binary=True,
         majorities={},
+        early_n=counts,
+        early_c=counts,
+        early_mean=none,
     )
 
 
