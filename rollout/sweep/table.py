@@ -15,6 +15,7 @@ from rollout.sweep.metrics import best_jobs, is_lower_better
 from rollout.sweep.notes import JobRecord
 from rollout.terminal.console import show_table
 from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
+from rollout.terminal.text import compare_command
 
 _MOST_JOBS = 40
 _LONGEST, _SHORTEST = 28, 8  # characters of a parameter's value, where there is room and where there is not
@@ -45,7 +46,7 @@ def show_jobs(sweep_dir: Path, records: list[JobRecord], path: str | None) -> No
     rows = [[*cells] for cells in zip(*(column.cells for column in columns), strict=True)]
     console.print()
     show_table(console, "Jobs", [it.name for it in columns], rows, {it.name for it in columns if it.is_left})
-    for line in [*_notes(jobs, shown, names, columns), *legend(rows)]:
+    for line in [*_notes(jobs, shown, names, columns, sweep_dir), *legend(rows)]:
         console.print(line, soft_wrap=True)
     console.print()
 
@@ -145,10 +146,13 @@ def _whole(value: float | None) -> str:
     return "-" if value is None else f"{value:,.0f}"
 
 
-def _notes(jobs: list[JobRow], shown: list[JobRow], names: list[str], columns: list[_Column]) -> Iterator[str]:
+def _notes(
+    jobs: list[JobRow], shown: list[JobRow], names: list[str], columns: list[_Column], sweep_dir: Path
+) -> Iterator[str]:
     if hidden := len(names) - sum(column.parameter is not None for column in columns):
         yield f"{hidden} more parameters differ; all are in {CSV}"
     if len(shown) < len(jobs):
         yield f"the best {len(shown)} of {len(jobs)} jobs; all are in {CSV}"
     if any("tied" in column.cells for column in columns):
         yield "tied: by their intervals not to be told from the best (rows taken as unrelated)"
+        yield f"row by row, which tells more: {compare_command(sweep_dir)}"

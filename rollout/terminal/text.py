@@ -25,6 +25,11 @@ def watch_command(run_dir: Path) -> str:
     return f"python -m rollout watch {as_argument(run_dir)}"
 
 
+def compare_command(sweep_dir: Path) -> str:
+    """What to type to compare the jobs in `sweep_dir` row by row."""
+    return f"python -m rollout compare {as_argument(sweep_dir)}"
+
+
 def how_to_finish(run_dir: Path) -> str:
     """What to do about a run that has no result yet: wait, if it still works."""
     if outside.look(run_dir).status in ("preparing", "running"):

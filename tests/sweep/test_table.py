@@ -54,6 +54,7 @@ def test_a_tie_is_shown_as_a_tie(shown: Callable[..., list[str]]) -> None:
     lines = shown(scored(0, share(60)), scored(1, share(120)), scored(2, share(115)))
     assert [line.split()[-4] for line in lines[2:5]] == ["0.367", "tied", "tied"]
     assert lines[5].startswith("tied: by their intervals not to be told from the best")
+    assert lines[6].startswith("row by row, which tells more: python -m rollout compare ")
 
 
 def test_the_only_job_with_a_score_is_not_the_best(shown: Callable[..., list[str]]) -> None:
