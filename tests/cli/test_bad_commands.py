@@ -254,7 +254,7 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     ("--nonsense 3", "--nonsense 3: no such option; keys are given as key=value, see --help", None),
     (
         "foo=1",
-        "foo: no such key, choose from data, dry_run, dry_run_tokens, engine, hardware, model, output, "
+        "foo: no such key, choose from adaptive, data, dry_run, dry_run_tokens, engine, hardware, model, output, "
         "postprocess, sampling, store, sweep, tracking",
         None,
     ),
