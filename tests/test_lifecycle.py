@@ -22,6 +22,8 @@ from rollout.records import ROLLOUT_FIELDS, Request
 from rollout.terminal.console import screen
 from tests.conftest import Rollout, chat
 
+pytestmark = pytest.mark.long
+
 
 def unequal_chats(count: int) -> list[dict[str, Any]]:
     """Chats of 1 to 5 turns, many of them equal to others, with columns that say which row is which."""

@@ -15,6 +15,8 @@ from tests.commands import run_command
 from tests.conftest import Rollout, run_in
 from tests.data.odd_columns import COLUMNS, UUID, raw_text, typed, write_odd
 
+pytestmark = pytest.mark.long
+
 STEPS = "postprocess.steps=[flatten,filter,analyze,export,report]"
 
 

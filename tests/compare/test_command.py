@@ -15,6 +15,8 @@ from rollout.compare.sides import side_of_run
 from tests.commands import Completed, run_command
 from tests.conftest import chat, run_in, write_input
 
+pytestmark = pytest.mark.long
+
 ROWS = [(f"What is {n} + {n}?", str(2 * n)) for n in range(12)]
 PASSES = {"base": 2, "tuned": 3}
 """Of 4 responses to a row, in rows that are not always or never right."""

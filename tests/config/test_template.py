@@ -14,6 +14,8 @@ from rollout.config.template import template
 from tests.commands import ECHO, run_command
 from tests.in_process import run_here
 
+pytestmark = pytest.mark.long
+
 AS_IT_IS = template()
 
 

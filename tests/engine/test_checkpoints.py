@@ -22,6 +22,8 @@ from rollout.store.layout import LOCK
 from tests.commands import ECHO
 from tests.conftest import composed
 
+pytestmark = pytest.mark.long
+
 CONFIG = {"model_type": "llama", "tie_word_embeddings": True, "transformers_version": "5.1", "_name_or_path": "base"}
 TENSORS = {
     "model.embed_tokens.weight": (8, 4),

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 from rollout.engine import nucleus
 
+pytestmark = pytest.mark.long
+
 ALL = 1 << 30
 ROOT = Path(__file__).parents[2]
 

@@ -19,6 +19,8 @@ from rollout.records import Prompt
 from tests.commands import ECHO, resume, run_command, verify
 from tests.conftest import chat, composed, run_in, write_input
 
+pytestmark = pytest.mark.long
+
 ROWS: list[dict[str, Any]] = [{"prompt": chat(f"question {number}"), "number": number} for number in range(50)]
 
 

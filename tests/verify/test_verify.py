@@ -22,6 +22,8 @@ from rollout.verify.regenerate import is_chosen
 from tests.commands import ECHO, command, run_command, verify
 from tests.conftest import chat, write_input
 
+pytestmark = pytest.mark.long
+
 BAD: list[dict[str, Any]] = [{"prompt": None}, {"prompt": chat("please refuseme")}]
 ROWS: list[dict[str, Any]] = [*({"prompt": chat(f"question {number}")} for number in range(48)), *BAD]
 
