@@ -175,7 +175,7 @@ class _Parts:
                 made[name][places] = getattr(of_rows, theirs)
             majority = of_rows.majority
             if self.early is not None:
-                stopped = early_rows(batch, pass_score, self.early)
+                stopped = early_rows(batch, scored, of_rows, pass_score, self.early)
                 for name, theirs in of_early.items():
                     made[name][places] = getattr(stopped, theirs)
                 majority = stopped.majority

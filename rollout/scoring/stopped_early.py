@@ -104,11 +104,12 @@ class EarlyRows:
     """k -> majority@k; NaN in the rows of which it is not known."""
 
 
-def early_rows(batch: pa.RecordBatch, pass_score: float, estimator: Estimator) -> EarlyRows:
-    """Of whole rows with the columns of a flat file and `score`."""
-    is_scored = pc.and_(batch.column("response").is_valid(), batch.column("score").is_valid())
-    scored = batch.filter(is_scored)
-    all_of = row_scores(scored, pass_score)
+def early_rows(
+    batch: pa.RecordBatch, scored: pa.RecordBatch, all_of: RowScores, pass_score: float, estimator: Estimator
+) -> EarlyRows:
+    """Of whole rows with the columns of a flat file and `score`. `scored` are those with a response and a score, and
+    `all_of` their `row_scores`.
+    """
     counted = batch.filter(pc.less(batch.column("sample_idx"), estimator.counted))
     place = np.searchsorted(all_of.row_ids, counted.column("row_id").to_numpy())
     known = np.append(all_of.row_ids, -1)[place] == counted.column("row_id").to_numpy()

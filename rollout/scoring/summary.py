@@ -1,7 +1,7 @@
 """Scores of many rows in a few numbers: mean, pass rate, pass@k, majority@k."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,7 +80,7 @@ class ScoreCounts:
         if self._early is None:
             self._add_rows(rows, of_rows)
         else:
-            self._add_early(early_rows(batch, self._pass_score, self._early), of_rows)
+            self._add_early(early_rows(batch, scored, rows, self._pass_score, self._early), of_rows)
 
     def _count_values(self, scores: npt.NDArray[np.float64]) -> None:
         for value, count in zip(*np.unique(scores, return_counts=True), strict=True):
@@ -112,7 +112,7 @@ class ScoreCounts:
         scored = self._values.total()
         if not scored + self._unscored:
             return None
-        estimates = self._estimates() if scored else {}
+        estimates = self._estimates() if self._rows else {}
         values = np.array([*self._values], np.float64)
         rates = np.array([c / n for _, n, c in self._rows])
         mean, pass_rate = estimates.get("mean"), estimates.get("pass_rate")
@@ -152,20 +152,17 @@ class ScoreCounts:
         return counted.as_share()
 
     def _pass_at(self, k: int) -> Estimate:
-        if self._early is not None:
-            return self._early_pass_at(self._early, k)
-        enough = {row: times for row, times in self._rows.items() if row[1] >= k}
+        enough = {row: times for row, times in self._rows.items() if self._early or row[1] >= k}
+        groups, n, c = zip(*enough, strict=True)
         counted = clusters(self._grouped)
-        values = [pass_at_k(n, c, k) for _, n, c in enough]
-        counted.add(values, times=[*enough.values()], groups=[group for group, _, _ in enough])
+        counted.add(self._pass_at_k(n, c, k), times=[*enough.values()], groups=groups)
         return counted.as_share()
 
-    def _early_pass_at(self, early: Estimator, k: int) -> Estimate:
-        groups, n, c = zip(*self._rows, strict=True)
-        counted = clusters(self._grouped)
-        values = early.pass_at_ks(np.array(n), np.array(c), [k])[:, 0]
-        counted.add(values, times=[*self._rows.values()], groups=groups)
-        return counted.as_share()
+    def _pass_at_k(self, n: Sequence[int], c: Sequence[int], k: int) -> npt.NDArray[np.float64]:
+        """Of rows with these numbers of samples, of which so many pass."""
+        if self._early is not None:
+            return self._early.pass_at_ks(np.array(n), np.array(c), [k])[:, 0]
+        return np.array([pass_at_k(*of_row, k) for of_row in zip(n, c, strict=True)])
 
 
 def _by_k(estimates: dict[str, Estimate], prefix: str) -> dict[str, float]:
