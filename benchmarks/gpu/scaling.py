@@ -32,7 +32,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.contenders import write_questions
-from benchmarks.gpu.shapes import SHAPES, write_model, write_weights
+from benchmarks.gpu.shapes import SHAPES, write_checkpoint, write_model
 from rollout.process.watchdog import Family
 from rollout.store import run_record
 from rollout.store.layout import OUTPUT
@@ -53,13 +53,14 @@ class Layout:
     tokens: int = 512
     seeds: tuple[int, ...] = (1, 2, 3)
     kill: bool = False
-    weights: bool = False
-    """Random weights on the disk, see `write_weights`; else vLLM makes `dummy` ones."""
+    weights: bool = True
+    """Random weights on the disk, see `write_checkpoint`; else vLLM makes `dummy` ones."""
 
     @property
     def shape(self) -> str:
-        """What the name begins with."""
-        return self.name.partition("-")[0]
+        """By what the name begins with: of an 8B model the one with Llama 3's whole vocabulary."""
+        named = self.name.partition("-")[0]
+        return "8b_llama" if named == "8b" else named
 
 
 _TP = ("hardware=dual_gpu",)
@@ -68,7 +69,7 @@ _FUSED = (
     "hardware.engine_kwargs.compilation_config.pass_config.fuse_allreduce_rms=true",
 )
 _UNFUSED = ("hardware.engine_kwargs.compilation_config.pass_config.fuse_allreduce_rms=false",)
-_LARGE: dict[str, Any] = {"prompts_per_gpu": 16, "tokens": 256, "seeds": (1, 2)}
+_LARGE: dict[str, Any] = {"prompts_per_gpu": 16, "tokens": 256, "seeds": (1, 2), "weights": False}
 
 
 def _tp(size: int) -> str:
@@ -96,7 +97,6 @@ LAYOUTS = (
         prompts_per_gpu=512,
         seeds=(1, 2, 2),
         kill=True,
-        weights=True,
     ),
 )
 _BY_NAME = {layout.name: layout for layout in LAYOUTS}
@@ -141,11 +141,13 @@ def main() -> None:
     options = _parse()
     output = options.output.absolute()
     output.mkdir(parents=True, exist_ok=True)
-    for wave in waves([_BY_NAME[name] for name in options.layouts], len(options.gpus)):
+    layouts = [_BY_NAME[name] for name in options.layouts]
+    models = write_models(layouts, output / "models", options.tokenizer, options.tiny)
+    for wave in waves(layouts, len(options.gpus)):
         free, running = list(options.gpus), list[Started]()
         for layout in wave:
             mine, free = free[: layout.gpus], free[layout.gpus :]
-            running.append(start(layout, output / layout.name, options.tokenizer, mine, options.tiny))
+            running.append(start(layout, models[layout.name], output / layout.name, mine, options.tiny))
         while [one for one in running if one.poll()]:
             time.sleep(0.5)
         for one in running:
@@ -167,13 +169,24 @@ def waves(layouts: Sequence[Layout], gpus: int) -> Iterator[list[Layout]]:
         yield wave
 
 
-def start(layout: Layout, folder: Path, tokenizer: Path, gpus: Sequence[str], is_tiny: bool) -> Started:
+def write_models(layouts: Sequence[Layout], folder: Path, tokenizer: Path, is_tiny: bool) -> dict[str, Path]:
+    """The model of each layout, by its name; layouts of the same model share it."""
+    models = dict[str, Path]()
+    for layout in layouts:
+        shape = SHAPES["tiny" if is_tiny else layout.shape]
+        model = folder / (layout.shape if layout.weights else f"{layout.shape}-dummy")
+        if model not in models.values():
+            write_model(model, shape, tokenizer)
+            if layout.weights:
+                write_checkpoint(model, shape, seed=0)
+        models[layout.name] = model
+    return models
+
+
+def start(layout: Layout, model: Path, folder: Path, gpus: Sequence[str], is_tiny: bool) -> Started:
     """Start the layout's command on these GPUs."""
     folder.mkdir(parents=True, exist_ok=True)
-    model, source = folder / "model", folder / "input.parquet"
-    write_model(model, SHAPES["tiny" if is_tiny else layout.shape], tokenizer)
-    if layout.weights:
-        write_weights(model)
+    source = folder / "input.parquet"
     write_questions(source, (2 if is_tiny else layout.prompts_per_gpu) * layout.gpus, 60)
     seeds = ",".join(map(str, layout.seeds))
     overrides = _on_a_cpu(layout) if is_tiny else layout.overrides

@@ -164,8 +164,8 @@ def _tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
         "post_attention_layernorm": (hidden,),
     }
     outer: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (_VOCABULARY, hidden),
-        "lm_head.weight": (_VOCABULARY, hidden),
+        "model.embed_tokens.weight": (shape.vocabulary, hidden),
+        "lm_head.weight": (shape.vocabulary, hidden),
         "model.norm.weight": (hidden,),
     }
     layers = range(shape.layers)

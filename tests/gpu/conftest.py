@@ -40,9 +40,11 @@ def arguments(model: Path, source: Path, *overrides: str) -> tuple[str, ...]:
     return (*shown, "sampling.n_samples=3", "sampling.max_tokens=24", *overrides)
 
 
-def rows_of(folder: Path, name: str, model: Path, *overrides: str) -> list[dict[str, Any]]:
-    """What a run over ROWS in `folder/name` writes. Raises UserError as the command line would show it."""
-    source = write_input(folder / f"{name}.parquet", ROWS)
+def rows_of(
+    folder: Path, name: str, model: Path, *overrides: str, rows: list[dict[str, Any]] = ROWS
+) -> list[dict[str, Any]]:
+    """What a run over `rows` in `folder/name` writes. Raises UserError as the command line would show it."""
+    source = write_input(folder / f"{name}.parquet", rows)
     run: RunConfig = compose_run(*arguments(model, source, *overrides))
     run_dir = folder / name
     start(run, run_dir)

@@ -1,10 +1,13 @@
 """The sampler's kernels on a GPU, against the definition of what they draw."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
 from rollout.engine import nucleus
-from tests.gpu.conftest import needs_gpu
+from tests.gpu.conftest import ROWS, assert_complete, needs_gpu, rows_of, write_model
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
 
@@ -31,3 +34,33 @@ def drawn_and_defined(std: float, dtype: torch.dtype) -> tuple[torch.Tensor, tor
 def test_the_kernels_draw_what_is_defined(std: float, dtype: torch.dtype) -> None:
     drawn, defined = drawn_and_defined(std, dtype)
     assert int((drawn != defined).sum()) <= 1  # a sum in float32 may fall on the other side of the edge
+
+
+def test_rows_of_a_mixed_batch_are_what_each_is_alone(tmp_path: Path) -> None:
+    """Greedy rows, rows with top_k, without top_p and with a sharper one, and their log-probabilities."""
+    of_rows: list[dict[str, float]] = [
+        {"temperature": 0.0},
+        {"top_k": 20},
+        {"top_p": 1.0},
+        {"top_p": 0.5, "temperature": 0.7},
+        {"min_p": 0.05},
+        {},
+    ]
+    rows = [row | {"own": of_rows[number % len(of_rows)]} for number, row in enumerate(ROWS)]
+    asked = (
+        "hardware=debug",
+        "hardware.batch_invariant=true",
+        "data.sampling_key=own",
+        "sampling.max_tokens=16",
+        "sampling.logprobs=raw",
+    )
+    model = write_model(tmp_path / "model")
+    many, alone = (
+        rows_of(tmp_path, f"by-{count}", model, *asked, f"hardware.max_num_seqs={count}", rows=rows)
+        for count in (128, 1)
+    )
+    engine = json.loads((tmp_path / "by-128" / "run.json").read_text())["engine"]
+    assert engine["sampler"] == "rollout"
+    assert_complete(many)
+    for name in ("responses", "response_logprobs"):
+        assert [row[name] for row in many] == [row[name] for row in alone]
