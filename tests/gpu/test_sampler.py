@@ -11,7 +11,7 @@ from tests.gpu.conftest import ROWS, assert_complete, needs_gpu, rows_of, write_
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
 
-ROWS, VOCABULARY = 256, 151_936
+BATCH, VOCABULARY = 256, 151_936
 
 
 def drawn_and_defined(std: float, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -19,13 +19,13 @@ def drawn_and_defined(std: float, dtype: torch.dtype) -> tuple[torch.Tensor, tor
     from rollout.engine.nucleus_kernel import Draw, NucleusSampler
 
     generator = torch.Generator("cuda").manual_seed(0)
-    logits = (torch.randn(ROWS, VOCABULARY, generator=generator, device="cuda") * std).to(dtype)
-    seeds = torch.randint(-(2**62), 2**62, (ROWS,), generator=generator, device="cuda")
-    rows = torch.arange(ROWS, device="cuda")
+    logits = (torch.randn(BATCH, VOCABULARY, generator=generator, device="cuda") * std).to(dtype)
+    seeds = torch.randint(-(2**62), 2**62, (BATCH,), generator=generator, device="cuda")
+    rows = torch.arange(BATCH, device="cuda")
     t = torch.where(rows % 5 == 0, 0.0, 1.0)
     p = torch.where(rows % 3 == 0, 1.0, 0.95)
     k = torch.where(rows % 4 == 0, 20, VOCABULARY).to(torch.int32)
-    tokens = NucleusSampler(ROWS, VOCABULARY, "cuda").draw(logits, Draw(rows.to(torch.int32), rows, t, p, k, seeds))
+    tokens = NucleusSampler(BATCH, VOCABULARY, "cuda").draw(logits, Draw(rows.to(torch.int32), rows, t, p, k, seeds))
     return tokens, nucleus.draw(logits, t, p, k, seeds, rows)
 
 
