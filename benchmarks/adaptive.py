@@ -3,9 +3,11 @@
     python -m benchmarks.adaptive expected [--rows 20000]   # samples per row against their exact expectation
     python -m benchmarks.adaptive killed [--times 30]       # killed at random moments and resumed: the same bytes?
     python -m benchmarks.adaptive replicas                  # four engines that take their time: the same bytes?
-    python -m benchmarks.adaptive barrier                   # real vLLM on the CPU: what scoring for 0.2 s costs
+    python -m benchmarks.adaptive barrier [--rows 64] [--rounds 3] [--fast] [OVERRIDE ...]   # what scoring costs
 
 All but the last on the engine of the tests, with a scorer whose pass rates are known: even over the rows, or U-shaped.
+`barrier` is on real vLLM, on the CPU if the overrides do not say otherwise (their paths absolute), with a scorer that
+takes 0.2 s, or with `--fast` nothing.
 """
 
 import argparse
@@ -18,8 +20,10 @@ import sys
 import tempfile
 import time
 import zlib
+from collections.abc import Callable, Sequence
 from math import comb
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
@@ -57,20 +61,23 @@ def main() -> None:
     """Measure what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("expected", "killed", "replicas", "barrier"))
-    parser.add_argument("--rows", type=int, default=20_000)
+    parser.add_argument("overrides", nargs="*", help="of the runs of `barrier`")
+    parser.add_argument("--rows", type=int)
     parser.add_argument("--times", type=int, default=30)
-    options = parser.parse_args()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--fast", action="store_true")
+    options = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         match options.what:
             case "expected":
-                expected(options.rows)
+                expected(options.rows or 20_000)
             case "killed":
                 killed(options.times)
             case "replicas":
                 replicas()
             case "barrier":
-                barrier()
+                barrier(options.rows or 64, options.rounds, by_rate if options.fast else slowly, options.overrides)
 
 
 def expected(rows: int) -> None:
@@ -134,20 +141,20 @@ def replicas() -> None:
         print(f"{name:<22} the same bytes: {is_same(f'one-{name}', f'four-{name}')} ({shares} samples)")
 
 
-def barrier(rounds: int = 3) -> None:
-    """Print tokens per second with a scorer that sleeps, and of as many samples without one."""
-    write(np.zeros(64))
+def barrier(rows: int, rounds: int, scorer: Callable[..., bool], overrides: Sequence[str]) -> None:
+    """Print tokens per second with a scorer, and of as many samples without one."""
+    write(np.zeros(rows))
     vllm = (*COMMON, "hardware=cpu", "sampling.n_samples=4", "sampling.max_tokens=64", "hardware.max_num_seqs=32")
-    scored = ("adaptive=first_pass", "postprocess.score.scorer=benchmarks.adaptive:slowly")
+    scored = (*TRUTH, "adaptive=first_pass", f"postprocess.score.scorer=benchmarks.adaptive:{scorer.__name__}")
+    shares = list[float]()
     for number in range(rounds):
-        plain = done(f"plain-{number}", *vllm)["throughput"]
-        ours = done(f"scored-{number}", *vllm, *scored, *TRUTH, "postprocess.score.workers=4")["throughput"]
-        share = ours["output_tok_s"] / plain["output_tok_s"]
-        print(
-            f"{plain['output_tok_s']:.0f} tok/s without scores, {ours['output_tok_s']:.0f} with: {share:.3f}",
-            flush=True,
-        )
-        assert (plain["samples"], plain["generated_tokens"]) == (ours["samples"], ours["generated_tokens"])
+        plain = done(f"plain-{number}", *vllm, *overrides)["throughput"]
+        ours = done(f"scored-{number}", *vllm, *scored, "postprocess.score.workers=4", *overrides)["throughput"]
+        assert plain["samples"] == ours["samples"]
+        shares.append(ours["output_tok_s"] / plain["output_tok_s"])
+        figures = [f"{about['output_tok_s']:.0f} ({about['generated_tokens']} tokens)" for about in (plain, ours)]
+        print(f"tok/s {figures[0]} without scores, {figures[1]} with: {shares[-1]:.3f}", flush=True)
+    print(f"geometric mean of {rounds}: {geometric_mean(shares):.3f}")
 
 
 COMMON = ("tracking=disabled", "data.path=input.parquet", "postprocess.steps=[flatten]", "sampling.n_samples=16")
