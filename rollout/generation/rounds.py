@@ -6,7 +6,7 @@ its score is asked for when that is there. Meanwhile the engine works on other r
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,6 +36,13 @@ def scored_with(score: ScoreConfig) -> ScoredWith:
         return list(zip(truths_of(batch, score), inputs_of(batch, score), strict=True))
 
     return of
+
+
+def scores_beside(run: RunConfig) -> AbstractContextManager[Background | None]:
+    """What scores samples while others are generated, or None without a rule. To be opened before the engine is loaded,
+    which gives its processes the time to start, and closed once nothing is timed any more.
+    """
+    return nullcontext() if run.adaptive.until is None else scoring_beside(run.postprocess.score)
 
 
 class Scorer:
@@ -68,13 +75,6 @@ class Scorer:
         scores = self._background.scored(0.0 if ready else seconds)
         for sample in (*ready, *(_with(self._waiting.pop(place), scored) for place, scored in scores)):
             self._keep(sample)
-
-
-@contextmanager
-def scorer(run: RunConfig, keep: Callable[[Sample], None]) -> Iterator[Scorer]:
-    """Yield a Scorer, which ends with its processes; what is not scored by then is dropped only at an error."""
-    with scoring_beside(run.postprocess.score) as background:
-        yield Scorer(background, run, keep)
 
 
 def _with(sample: Sample, scored: Scored) -> Sample:

@@ -24,9 +24,11 @@ from rollout.engine.startup_errors import explain, failed_process
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import short
 from rollout.generation.context import context_problem
+from rollout.generation.rounds import scores_beside
 from rollout.generation.stage import Stage, sample_in_rounds, sample_one_stream
 from rollout.process.signals import StopRequest
 from rollout.records import Outcome, Sample
+from rollout.scoring.workers import Background
 from rollout.store.journal import Finished, Journal
 from rollout.store.judged import Survey
 from rollout.store.layout import LOG
@@ -74,14 +76,11 @@ def generate_owed(session: Session, done: Finished | Survey) -> Snapshot:
     record.engine = about_engine = EngineRecord()
     progress, failed = Progress(done.num_owed, done.num_done, done.num_open), set[tuple[int, int]]()
     while True:
-        with record.timed("load"), content_beside(run.model) as content:
-            loaded = load(run, run_dir / LOG)
-            about_engine.reused, about_engine.reloaded = loaded.reused, loaded.reloaded
-            about_engine.safer, about_engine.sampler = list(loaded.safer), loaded.engine.sampler
-            note_model(run_dir, run.model, content(), record)
         try:
-            with record.timed("generate"):
-                return sample_all(session, loaded.engine, progress, failed)
+            with scores_beside(run) as background:
+                engine = _load_and_note(session, about_engine)
+                with record.timed("generate"):
+                    return sample_all(session, engine, progress, failed, background)
         except EngineDied as error:
             session.stop.raise_if_requested()  # Ctrl-C in a terminal reaches the engine's own process too
             release()
@@ -92,6 +91,16 @@ def generate_owed(session: Session, done: Finished | Survey) -> Snapshot:
                 ) from error
             about_engine.restarts += 1
             log.warning("the engine died (%s), starting it again", error)
+
+
+def _load_and_note(session: Session, about_engine: EngineRecord) -> Engine:
+    run, run_dir, record = session.run, session.run_dir, session.record
+    with record.timed("load"), content_beside(run.model) as content:
+        loaded = load(run, run_dir / LOG)
+        about_engine.reused, about_engine.reloaded = loaded.reused, loaded.reloaded
+        about_engine.safer, about_engine.sampler = list(loaded.safer), loaded.engine.sampler
+        note_model(run_dir, run.model, content(), record)
+    return loaded.engine
 
 
 def load(run: RunConfig, log_file: Path) -> Loaded:
@@ -159,8 +168,16 @@ def sampling_in_words(run: RunConfig, described: str) -> str:
     return f"sampling: n_samples={run.sampling.n_samples}{until}, {described}, seed={run.sampling.seed}{own}"
 
 
-def sample_all(session: Session, engine: Engine, progress: Progress, failed: set[tuple[int, int]]) -> Snapshot:
+def sample_all(
+    session: Session,
+    engine: Engine,
+    progress: Progress,
+    failed: set[tuple[int, int]],
+    background: Background | None = None,
+) -> Snapshot:
     """Generate every sample that the session's journal does not hold. Returns the final numbers.
+
+    `background` scores them where a rule asks for it (`scores_beside`).
 
     Samples in `failed`, by (row_id, sample_idx), have failed in this session: they are not tried again in it, when an
     engine that died was started anew. What fails here is added.
@@ -186,7 +203,7 @@ def sample_all(session: Session, engine: Engine, progress: Progress, failed: set
 
         stage = Stage(run, table, run_dir, session.counts, journal, failed, note, tick, progress.settle)
         try:
-            sample_one_stream(stage, engine) if run.adaptive.until is None else sample_in_rounds(stage, engine)
+            sample_one_stream(stage, engine) if background is None else sample_in_rounds(stage, engine, background)
         finally:
             journal.flush()
     return progress.snapshot()

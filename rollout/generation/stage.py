@@ -13,8 +13,9 @@ from rollout.engine.protocol import Engine
 from rollout.generation.loop import drain, generate, read_ahead
 from rollout.generation.order import in_order
 from rollout.generation.requests import requests
-from rollout.generation.rounds import Rounds, rows, scored_with, scorer
+from rollout.generation.rounds import Rounds, Scorer, rows, scored_with
 from rollout.records import Sample
+from rollout.scoring.workers import Background
 from rollout.store.journal import Journal, finished
 from rollout.store.journal_reader import Unscored
 from rollout.store.judged import judged
@@ -61,8 +62,10 @@ def sample_one_stream(stage: Stage, engine: Engine) -> None:
     generate(engine, feed, keep, stage.tick, order)
 
 
-def sample_in_rounds(stage: Stage, engine: Engine) -> None:
-    """Of each row as many samples as the rule asks for, which are scored meanwhile. Raises what `drain` does."""
+def sample_in_rounds(stage: Stage, engine: Engine, background: Background) -> None:
+    """Of each row as many samples as the rule asks for, which `background` scores meanwhile. Raises what `drain` does,
+    and UserError where the processes that score do not start.
+    """
     run, known = stage.run, judged(stage.run_dir, stage.counts, stage.run)
     before = Unscored(stage.run_dir, run.extra_columns, known)
 
@@ -83,6 +86,7 @@ def sample_in_rounds(stage: Stage, engine: Engine) -> None:
 
     prompts = read_prompts(stage.table, run.data, scored_with(run.postprocess.score))
     feed = rows(watch_roles(prompts, log.warning), engine, run, known, before, stage.failed)
-    with scorer(run, keep_scored) as scores, read_ahead(feed) as queued:
-        rounds = Rounds(queued, known, scores, engine.max_num_seqs, stage.settle)
+    with read_ahead(feed) as queued:
+        scorer = Scorer(background, run, keep_scored)
+        rounds = Rounds(queued, known, scorer, engine.max_num_seqs, stage.settle)
         drain(engine, in_order(run, engine, stage.run_dir, stage.counts)(rounds), keep, tick)

@@ -137,24 +137,27 @@ class Driver:
         Raises Interrupted and UserError; what has finished is durable then.
         """
         try:
-            run = self._session.run
-            with self._record.timed("load"), content_beside(run.model) as content:
-                with self._session.stop.deferred():
-                    self._load_first()
-                note_model(self._session.run_dir, run.model, content(), self._record)
-            with (
-                self._record.timed("generate"),
-                report_progress(self._session, self._progress, self._stats) as poll,
-                nullcontext() if self._rounds is None else self._rounds.scoring(),
-            ):
-                self._load_others()
-                while not self._is_done:
-                    poll()
-                    self._listen()
+            with nullcontext() if self._rounds is None else self._rounds.scoring():
+                self._load()
+                self._generate()
         finally:
             self._replicas.stop()
         self._await_parts()
         return self._progress.snapshot()
+
+    def _load(self) -> None:
+        session, model = self._session, self._session.run.model
+        with self._record.timed("load"), content_beside(model) as content:
+            with session.stop.deferred():
+                self._load_first()
+            note_model(session.run_dir, model, content(), self._record)
+
+    def _generate(self) -> None:
+        with self._record.timed("generate"), report_progress(self._session, self._progress, self._stats) as poll:
+            self._load_others()
+            while not self._is_done:
+                poll()
+                self._listen()
 
     @property
     def _is_done(self) -> bool:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 from rollout.data.prompts import read_prompts, watch_roles
-from rollout.generation.rounds import Scorer, scored_with, scorer
+from rollout.generation.rounds import Scorer, scored_with
 from rollout.generation.session import Session, log
 from rollout.records import Outcome, Prompt, Sample
 from rollout.replicas.dispatcher import Dispatcher, Task
 from rollout.replicas.longest import order_of
+from rollout.scoring.workers import scoring_beside
 from rollout.store.journal import Journal, writer_name
 from rollout.store.journal_reader import Unscored
 from rollout.store.judged import Asked, judged
@@ -37,7 +38,10 @@ class Rounds:
 
     @contextmanager
     def scoring(self) -> Iterator[None]:
-        """What an earlier session left without a score is scored in the body, where `listen` has to be called."""
+        """What an earlier session left without a score is scored in the body, where `listen` has to be called.
+
+        To be opened before the engines are loaded, as `scores_beside`.
+        """
         if not self._judged.has_unscored:
             yield
             return
@@ -48,7 +52,8 @@ class Rounds:
             journal.add(sample)
             self._follow(sample.row_id, self._judged.hear(self._judged.telling.outcome(sample)))
 
-        with scorer(run, keep) as self._scorer:
+        with scoring_beside(run.postprocess.score) as background:
+            self._scorer = Scorer(background, run, keep)
             try:
                 yield
             finally:

@@ -22,11 +22,12 @@ from rollout.files import DISK_FULL
 from rollout.generation.loop import Queued, Source, drain
 from rollout.generation.order import most_held
 from rollout.generation.requests import requests
-from rollout.generation.rounds import Scoring, scorer
+from rollout.generation.rounds import Scorer, Scoring, scores_beside
 from rollout.generation.session import every, load
 from rollout.records import Outcome, Request, Sample, outcome_of
 from rollout.replicas.dispatcher import Task
 from rollout.replicas.messages import Job, Ready, Report
+from rollout.scoring.workers import Background
 from rollout.store.journal import Journal
 from rollout.store.judged import Telling
 from rollout.store.layout import LOCK, LOGS
@@ -156,19 +157,22 @@ class _Work:
 
     def _sample(self, log_file: Path) -> None:
         run = self.job.run
-        loaded = load(run, log_file)
-        journal = Journal(self.job.run_dir, run.store, self.job.writer, run.extra_columns)
-        if run.adaptive.until is None:
+        with scores_beside(run) as background:
+            loaded = load(run, log_file)
+            journal = Journal(self.job.run_dir, run.store, self.job.writer, run.extra_columns)
+            if background is None:
+                self._sample_only(loaded, journal)
+            else:
+                self._score(loaded, journal, background)
 
-            def keep(sample: Sample) -> None:
-                self._tell(outcome_of(sample))
-                journal.add(sample)
+    def _sample_only(self, loaded: Loaded, journal: Journal) -> None:
+        def keep(sample: Sample) -> None:
+            self._tell(outcome_of(sample))
+            journal.add(sample)
 
-            self._drain(loaded, journal, self._source, keep, _nothing)
-        else:
-            self._score(loaded, journal)
+        self._drain(loaded, journal, self._source, keep, _nothing)
 
-    def _score(self, loaded: Loaded, journal: Journal) -> None:
+    def _score(self, loaded: Loaded, journal: Journal, background: Background) -> None:
         """Sample, and tell of a sample once it has its score."""
         telling = Telling.of(self.job.run)
 
@@ -182,9 +186,9 @@ class _Work:
             else:
                 keep_final(sample)
 
-        with scorer(self.job.run, keep_final) as scores:
-            self._scoring = Scoring(self._source, scores, loaded.engine.max_num_seqs)
-            self._drain(loaded, journal, self._scoring, keep, scores.listen)
+        scorer = Scorer(background, self.job.run, keep_final)
+        self._scoring = Scoring(self._source, scorer, loaded.engine.max_num_seqs)
+        self._drain(loaded, journal, self._scoring, keep, scorer.listen)
 
     def _tell(self, outcome: Outcome) -> None:
         """Of a sample, before it can be durable: a report never has more durable than finished."""

@@ -26,7 +26,8 @@ Item = tuple[str, Any, dict[str, Any]]
 """What a scorer is called with: response, ground truth, row."""
 
 _CHUNK = 64  # responses per task: one costs about as much to send as a cheap scorer takes
-_GRACE = 5.0  # seconds a worker gets beyond the limit, before it is killed
+_GRACE = 5.0  # seconds a worker gets beyond the limit, before it is killed; and all of them, to begin
+_LOOK_SECONDS = 0.1  # between two looks whether those that have not begun still may
 _CHUNK_SECONDS = 0.05  # that a chunk may take where scores are waited for
 _NEWEST = 0.25  # of what a response takes: how much the newest chunk says
 _SENT_PER_WORKER = 8  # chunks: one to work on, and the next
@@ -61,7 +62,11 @@ def scoring(score: ScoreConfig) -> Iterator[Callable[[Sequence[Item]], list[Scor
 
 @contextmanager
 def scoring_beside(score: ScoreConfig) -> Iterator["Background"]:
-    """Yield what scores responses while others are made; what is still to be scored at the end is dropped."""
+    """Yield what scores responses while others are made. Its processes start at once, and nobody waits for them.
+
+    Those that do not start are a UserError of the first call of `scored`. At an error what is still to be scored is
+    dropped.
+    """
     with _workers(score) as workers:
         background = Background(workers)
         yield background
@@ -81,7 +86,8 @@ class Background:
         self._queue: deque[tuple[Hashable, Item]] = deque()
         self._alone: deque[tuple[Hashable, Item]] = deque()
         """Of chunks whose worker had to be killed or died."""
-        self._sent: dict[ProcessFuture[_Chunk], list[tuple[Hashable, Item]]] = {}
+        self._sent: dict[ProcessFuture[_Chunk], list[tuple[Hashable, Item]]] = {workers.schedule([]): []}
+        """Chunks that the processes have. The first starts them and tells whether that went well."""
         self._seconds = _CHUNK_SECONDS
         """What a response takes, about."""
         self.num_waiting = 0
@@ -122,7 +128,8 @@ class Background:
     ) -> list[tuple[Hashable, Scored]]:
         names = [name for name, _ in chunk]
         if (done := _result(future)) is not None:
-            self._seconds += _NEWEST * (done.seconds / len(chunk) - self._seconds)
+            if chunk:
+                self._seconds += _NEWEST * (done.seconds / len(chunk) - self._seconds)
             return list(zip(names, done.results, strict=True))
         if len(chunk) == 1:
             return [(names[0], _single(future, self._workers.timeout))]
@@ -146,18 +153,24 @@ def _workers(score: ScoreConfig) -> Iterator["_Workers"]:
     count = score.workers or os.cpu_count() or 1
     begun = context.Semaphore(0)
     pool = ProcessPool(count, initializer=_begin, initargs=(score, begun), context=context)
-    workers = _Workers(pool, count, score.timeout)
+    workers, end = _Workers(pool, count, score.timeout), pool.stop
     try:
         yield workers
-        # one that is still starting when the pool is closed finds its locks gone, and says so on stderr
-        for _ in range(count if workers.is_used else 0):
-            begun.acquire(timeout=_GRACE)
-        pool.close()
-    except BaseException:
-        pool.stop()  # what is still waiting to be scored
-        raise
+        end = pool.close
     finally:
-        pool.join()
+        try:
+            if workers.is_used:
+                _await_begun(pool, begun, count)
+        finally:
+            end()
+            pool.join()
+
+
+def _await_begun(pool: "ProcessPool", begun: Semaphore, count: int) -> None:
+    """One that is still starting when the pool ends would find its locks gone, and say so on stderr."""
+    deadline = time.monotonic() + _GRACE
+    while count and pool.active and time.monotonic() < deadline:
+        count -= begun.acquire(timeout=_LOOK_SECONDS)
 
 
 @dataclass
@@ -173,11 +186,28 @@ class _Workers:
     def schedule(self, chunk: Sequence[Item]) -> "ProcessFuture[_Chunk]":
         """Have responses scored by one process.
 
-        Several slow responses in a chunk are no reason to kill it; one that ignores its own limit is.
+        Several slow responses in a chunk are no reason to kill it; one that ignores its own limit is. Raises UserError
+        where the processes are known not to start.
         """
-        self.is_used = True
+        was_used, self.is_used = self.is_used, True
         seconds = self.timeout if len(chunk) == 1 else 3 * self.timeout
-        return self.pool.schedule(_score_chunk, (chunk,), timeout=seconds + _GRACE)
+        try:
+            with _without_ctrl_c():
+                return self.pool.schedule(_score_chunk, (chunk,), timeout=seconds + _GRACE)
+        except RuntimeError as error:
+            if was_used:  # what pebble says of a pool that is broken
+                raise _do_not_start(error) from error
+            raise
+
+
+@contextmanager
+def _without_ctrl_c() -> Iterator[None]:
+    """Processes and threads that begin in the body do not hear of Ctrl-C: a process would, before it can ignore it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _result(future: "ProcessFuture[_Chunk]") -> _Chunk | None:
@@ -189,10 +219,14 @@ def _result(future: "ProcessFuture[_Chunk]") -> _Chunk | None:
     except (TimeoutError, ProcessExpired):
         return None
     except BrokenProcessPool as error:
-        raise UserError(
-            f"score.workers: the processes that score do not start ({error}); a script needs "
-            '`if __name__ == "__main__":` around its calls'
-        ) from error
+        raise _do_not_start(error) from error
+
+
+def _do_not_start(error: Exception) -> UserError:
+    return UserError(
+        f"score.workers: the processes that score do not start ({error}); a script needs "
+        '`if __name__ == "__main__":` around its calls'
+    )
 
 
 def _one_by_one(workers: _Workers, chunk: Sequence[Item]) -> list[Scored]:
@@ -221,9 +255,10 @@ def _begin(score: ScoreConfig, begun: Semaphore) -> None:
     """In a worker, once."""
     global _scorer, _timeout
     begun.release()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     _scorer, _timeout = scorer_of(score), score.timeout
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     signal.signal(signal.SIGALRM, _time_is_up)
 
 

@@ -1,11 +1,13 @@
 """One replica without Ray: whatever ends its thread, the driver hears of it; what it is given of a shared GPU."""
 
 import errno
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rollout.config import RunConfig
 from rollout.engine.vllm_worker import NAME
 from rollout.errors import UserError
 from rollout.replicas import worker
@@ -24,9 +26,13 @@ def report_of_one_that_raises(error: BaseException, folder: Path, monkeypatch: p
         raise error
 
     monkeypatch.setattr(worker, "load", load)
+    return report_of_one(composed(*ECHO), folder)
+
+
+def report_of_one(run: RunConfig, folder: Path) -> Report:
     (folder / LOCK).write_text("driver")
     one = Replica()
-    one.start(Job(composed(*ECHO), folder, 3, "writer", holder="driver"))
+    one.start(Job(run, folder, 3, "writer", holder="driver"))
     return one.exchange([], flush=False, seconds=10.0)
 
 
@@ -46,6 +52,22 @@ def test_what_the_user_can_cure_is_told_as_it_is(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert report_of_one_that_raises(error, tmp_path, monkeypatch).error is error
+
+
+def test_what_scores_starts_while_the_engine_is_loaded_and_ends_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, meanwhile = active_children(), list[int]()
+
+    def load(*_: Any) -> None:
+        meanwhile.append(len(active_children()) - len(before))
+        raise UserError("a=1: wrong; fix it")
+
+    monkeypatch.setattr(worker, "load", load)
+    rule = ("adaptive.until=agree", "postprocess.score.scorer=math", "postprocess.score.workers=2")
+    assert report_of_one(composed(*ECHO, *rule), tmp_path).error is not None
+    assert meanwhile == [2]
+    assert active_children() == before
 
 
 def test_engines_that_share_a_gpu_share_its_memory_and_only_the_first_measures_what_is_left() -> None:

@@ -1,0 +1,36 @@
+"""What scores samples while others are generated starts while the engine is loaded."""
+
+import json
+from multiprocessing import active_children
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout.config import RunConfig
+from rollout.engine.cache import Loaded
+from rollout.generation import session
+from tests.conftest import chat, run_in, write_input
+
+SCORED_BY = ("postprocess.score.scorer=tests.graders:by_rate", "postprocess.score.ground_truth=rate")
+DIES_ONCE = ("engine.echo.die_after=30", "sampling.n_samples=4", "hardware.max_num_seqs=4")
+
+
+@pytest.mark.parametrize(("rule", "processes"), [("adaptive=first_pass", 2), ("adaptive=default", 0)])
+def test_also_of_an_engine_that_is_started_again(
+    rule: str, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, meanwhile, load = len(active_children()), list[int](), session.load
+
+    def watched(run: RunConfig, log_file: Path) -> Loaded:
+        meanwhile.append(len(active_children()) - before)
+        return load(run, log_file)
+
+    monkeypatch.setattr(session, "load", watched)
+    rows: list[dict[str, Any]] = [{"prompt": chat(f"{row}"), "rate": 0.0} for row in range(10)]
+    path = write_input(tmp_path / "input.parquet", rows)
+    scored = (*SCORED_BY, "postprocess.score.workers=2", "postprocess.steps=[score]")
+    run_dir = run_in(tmp_path / "run", f"data.path={path}", *scored, *DIES_ONCE, rule)
+    assert meanwhile == [processes, processes]
+    assert len(active_children()) == before
+    assert json.loads((run_dir / "run.json").read_text())["totals"]["samples"] == 40

@@ -1,0 +1,67 @@
+"""Processes that score beside something else: when they start, and what becomes of those that cannot."""
+
+import multiprocessing
+import signal
+import time
+from concurrent.futures import wait
+from pathlib import Path
+
+import pytest
+
+from rollout.config import ScoreConfig
+from rollout.errors import UserError
+from rollout.scoring.scorers import Scored
+from rollout.scoring.workers import Background, scoring_beside
+
+CANNOT_START = ScoreConfig("tests.no_such_module:scorer", workers=1)
+DO_NOT_START = "score.workers: the processes that score do not start"
+
+
+def pids() -> set[int]:
+    return {process.pid for process in multiprocessing.active_children() if process.pid is not None}
+
+
+def hears_of_ctrl_c(pid: int) -> bool:
+    """Whether SIGINT would do something to a process: it is neither blocked nor ignored."""
+    lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    deaf = int(lines["SigBlk"], 16) | int(lines["SigIgn"], 16)
+    return not deaf & 1 << (signal.SIGINT - 1)
+
+
+def scored(background: Background) -> list[tuple[int, Scored]]:
+    deadline = time.monotonic() + 30
+    while not (found := background.scored(1.0)) and time.monotonic() < deadline:
+        pass
+    return found
+
+
+def test_they_start_at_once_whether_or_not_there_is_something_to_score_and_end_with_the_body() -> None:
+    before = pids()
+    with scoring_beside(ScoreConfig("regex", pattern="a", workers=2)) as background:
+        started = pids() - before
+        assert len(started) == 2
+        background.give("one", ("a", None, {}))
+        assert scored(background) == [("one", Scored(1.0, "a"))]
+        assert pids() - before == started
+    assert pids() == before
+
+
+def test_one_that_is_starting_does_not_hear_of_ctrl_c_and_is_ended_silently(capfd: pytest.CaptureFixture[str]) -> None:
+    before = pids()
+    with pytest.raises(ZeroDivisionError), scoring_beside(ScoreConfig("regex", pattern="a", workers=2)):  # noqa: PT012
+        assert not any(map(hears_of_ctrl_c, pids() - before))
+        raise ZeroDivisionError  # a model that cannot be loaded
+    assert pids() == before
+    assert capfd.readouterr() == ("", "")
+
+
+def test_those_that_cannot_start_are_one_line_once_somebody_looks() -> None:
+    with pytest.raises(UserError, match=DO_NOT_START), scoring_beside(CANNOT_START) as background:
+        scored(background)
+
+
+def test_those_that_could_not_start_a_while_ago_are_one_line_when_there_is_something_to_score() -> None:
+    with pytest.raises(UserError, match=DO_NOT_START), scoring_beside(CANNOT_START) as background:  # noqa: PT012
+        wait(background._sent)
+        background.give("one", ("a", None, {}))
+        background.scored()
