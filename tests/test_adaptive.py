@@ -305,7 +305,7 @@ def test_a_scorer_that_hangs_dies_or_raises_costs_its_own_sample(folder: Path) -
 def test_agreement_needs_no_ground_truth(folder: Path, full: list[dict[str, Any]]) -> None:
     without = ("postprocess.score.scorer=tests.graders:votes", "postprocess.score.ground_truth=null")
     limit = ("data.limit=40", "data.drop_columns=[]")
-    run_dir = done(folder, "agree", "adaptive.until=agree", "adaptive.rounds=[2]", *without, *limit)
+    run_dir = done(folder, "agree", "adaptive=agree", *without, *limit)
     rule = rule_of(run_dir)
     for row, whole in zip(rows(run_dir), full[:40], strict=True):
         if row["prompt"] is None or row["rate"] is None:
