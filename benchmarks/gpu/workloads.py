@@ -73,6 +73,7 @@ WORKLOADS = {
     "reload": Workload(prompts=64, tokens=64, prompt_words=60),
     "card": Workload(prompts=1000, tokens=1000),
     "replicas": Workload(prompts=512, tokens=512),
+    "shared": Workload(prompts=1536, tokens=256),
     "spread": Workload(prompts=1000, tokens=64, row_share=0.8),
     "waves": Workload(prompts=0, tokens=256),
     "warm_up": Workload(prompts=256, tokens=16, tail=8),
@@ -84,11 +85,13 @@ WORKLOADS = {
     "tiny_reload": Workload(prompts=12, tokens=8, prompt_words=60),
     "tiny_card": Workload(prompts=5, tokens=8, n_samples=2),
     "tiny_replicas": Workload(prompts=12, tokens=8, n_samples=2),
+    "tiny_shared": Workload(prompts=12, tokens=8, n_samples=2),
     "tiny_spread": Workload(prompts=80, tokens=6, n_samples=4, row_share=0.8),
     "tiny_waves": Workload(prompts=0, tokens=6, n_samples=2),
     "tiny_warm_up": Workload(prompts=4, tokens=2, n_samples=2, tail=2),
 }
-"""`waves` stands for as many prompts as fill the engine twice."""
+"""`waves` stands for as many prompts as fill the engine twice; `shared` fills 1, 2, 3, 4 or 6 engines of 1,024 at a time
+to the end."""
 
 
 def named(name: str, max_num_seqs: int) -> Workload:
