@@ -90,8 +90,8 @@ WORKLOADS = {
     "tiny_waves": Workload(prompts=0, tokens=6, n_samples=2),
     "tiny_warm_up": Workload(prompts=4, tokens=2, n_samples=2, tail=2),
 }
-"""`waves` stands for as many prompts as fill the engine twice; `shared` fills 1, 2, 3, 4 or 6 engines of 1,024 at a time
-to the end."""
+"""`waves` stands for as many prompts as fill the engine twice; `shared` fills 1, 2, 3, 4 or 6 engines, of 1,024 at a
+time, to the end."""
 
 
 def named(name: str, max_num_seqs: int) -> Workload:

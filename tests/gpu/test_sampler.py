@@ -46,7 +46,8 @@ def test_rows_of_a_mixed_batch_are_what_each_is_alone(tmp_path: Path) -> None:
         {"min_p": 0.05},
         {},
     ]
-    rows = [row | {"own": of_rows[number % len(of_rows)]} for number, row in enumerate(ROWS)]
+    own = [of_rows[number % len(of_rows)] for number in range(len(ROWS))]
+    rows = [row | {"own": parameters} for row, parameters in zip(ROWS, own, strict=True)]
     asked = (
         "hardware=debug",
         "hardware.batch_invariant=true",
@@ -61,7 +62,7 @@ def test_rows_of_a_mixed_batch_are_what_each_is_alone(tmp_path: Path) -> None:
     )
     engine = json.loads((tmp_path / "by-128" / "run.json").read_text())["engine"]
     assert engine["sampler"] == "rollout"
-    assert [len(row["responses"]) for row in many] == [row["own"].get("n_samples") or 3 for row in rows]
+    assert [len(row["responses"]) for row in many] == [parameters.get("n_samples", 3) for parameters in own]
     assert all(row["error"] is None for row in many)
     for name in ("responses", "response_logprobs"):
         assert [row[name] for row in many] == [row[name] for row in alone]
