@@ -11,12 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.compare.comparison import compare
+from rollout.compare.notes import notes_of
 from rollout.compare.sides import side_of_run
 from rollout.config import AdaptiveConfig
 from rollout.data.prompts import open_input
 from rollout.data.row_sampling import SampleCounts
 from rollout.data.stopping import DONE, FAILED, NO_TRUTH, PASSED, SCORED, judge, vote_of
 from rollout.postprocess.durable import Durable, durable_source
+from rollout.scoring.summary import PLAIN
 from tests.commands import ECHO, merge, resume, run_command, start_command, verify
 from tests.conftest import chat, composed, run_in, write_input
 from tests.graders import by_rate, number_of
@@ -177,6 +179,17 @@ def test_the_tables_show_what_is_right_on_average_and_not_the_share_of_the_passe
     }
     assert one.estimates["score"].value == pytest.approx(shown["mean"])
     assert same.estimates == one.estimates
+
+
+def test_numbers_by_other_scores_than_the_rules_say_what_they_are(folder: Path, passes: Path) -> None:
+    assert manifest(passes)["config"]["postprocess"]["score"]["pass_score"] == 1.0
+    shown = run_command("analyze", "passes", "pass_score=0.5", "output=other.json", cwd=folder)
+    assert PLAIN in shown.stdout
+    assert json.loads((folder / "other.json").read_text())["scores"]["note"] == PLAIN
+    assert json.loads((passes / "analysis.json").read_text())["scores"]["note"] is None
+    sides = [side_of_run("A", "one", passes), side_of_run("B", "same", passes)]
+    assert f"A: {PLAIN}" in notes_of(sides, compare(sides, pass_score=0.5))
+    assert not any(PLAIN in note for note in notes_of(sides, compare(sides)))
 
 
 def test_what_is_durable_can_be_looked_at_while_it_grows(folder: Path, passes: Path) -> None:

@@ -20,7 +20,6 @@ from rollout.postprocess.report import write_report
 from rollout.postprocess.score import with_scores
 from rollout.postprocess.source import Source, open_source
 from rollout.postprocess.step import Work
-from rollout.scoring.stopped_early import estimator_of
 from rollout.store.layout import CSV, HTML, OUTPUT, SCORES
 from rollout.store.lock import holder_of
 from rollout.store.outside import SILENT_SECONDS, look, seconds_since_written
@@ -153,8 +152,7 @@ class WatchedRun:
 
 def _write(path: Path, work: Work, title: str) -> None:
     with TemporaryDirectory() as folder:  # for analysis.json, which is in the page
-        early = None if work.record is None else estimator_of(work.record.config, work.config.score)
-        analysis = analyze(work.source, Path(folder), work.config.analyze, work.config.score, early)
+        analysis = analyze(work.source, Path(folder), work.config.analyze, work.config.score, work.early)
     write_report(path, work, dataclasses.asdict(analysis), title)
 
 

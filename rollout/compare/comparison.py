@@ -13,6 +13,7 @@ from rollout.errors import UserError
 from rollout.scoring.intervals import Estimate, Moments
 from rollout.scoring.paired import PairedDifference, holm, paired_difference
 from rollout.scoring.stopped_early import Estimator, estimator_of
+from rollout.scoring.summary import PLAIN
 
 PAIRS = ("all", "first")
 """Which sides are compared with which: every two, or the first with each other one."""
@@ -33,6 +34,8 @@ class SideSummary:
     scorer: str | None
     estimates: dict[str, Estimate]
     cost: Cost
+    note: str | None = None
+    """What a reader has to know of its estimates."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +164,7 @@ def _summary(side: Side, values: RowValues, with_truths: bool) -> SideSummary:
         scorer=side.scorer,
         estimates={metric: estimate for metric, estimate in found.items() if estimate is not None},
         cost=cost_of(side.record, tokens, int(values.passed.sum())),
+        note=PLAIN if values.is_plain else None,
     )
 
 

@@ -26,6 +26,8 @@ def notes_of(sides: Sequence[Side], comparison: Comparison) -> Iterator[str]:
             f"{_has(without)} right answers; ground_truth=COLUMN does"
         )
     for summary in comparison.sides:
+        if summary.note is not None:
+            yield f"{summary.name}: {summary.note}"
         if summary.unscored:
             yield f"{summary.unscored:,} responses of {summary.name} have no score and are left out"
     copies = {name: count for pair in comparison.pairs for name, count in pair.copies.items() if count}

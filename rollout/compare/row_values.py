@@ -20,7 +20,7 @@ from rollout.errors import PromptError
 from rollout.postprocess.source import Source
 from rollout.scoring.pass_at_k import pass_at_k, reported_ks
 from rollout.scoring.rows import row_scores
-from rollout.scoring.stopped_early import Estimator, early_rows
+from rollout.scoring.stopped_early import Estimator, early_rows, has_stopped
 
 Integers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -70,7 +70,9 @@ class RowValues:
     early_c: Integers
     early_mean: Floats
     early: Estimator | None = None
-    """What can be told of such rows; None where no rule has stopped them."""
+    """What can be told of such rows; None where no rule has stopped them, or by other scores."""
+    is_plain: bool = False
+    """Whether a rule has stopped some of them and `early` is None."""
 
     def __len__(self) -> int:
         return len(self.row_ids)
@@ -140,6 +142,7 @@ class _Parts:
     """k -> rows and their majority@k."""
     has_answers: bool = False
     is_binary: bool = True
+    is_plain: bool = False
     rows: int = 0
 
     def add(self, batch: pa.RecordBatch, columns: Columns, pass_score: float) -> None:
@@ -181,6 +184,7 @@ class _Parts:
                 majority = stopped.majority
             for k, values in majority.items():
                 self.majorities.setdefault(k, []).append((places + self.rows, values))
+            self.is_plain |= self.early is None and has_stopped(batch)
             self.has_answers |= of_rows.has_answers
             self.is_binary &= bool(np.isin(scored.column("score").to_numpy(), (0.0, 1.0)).all())
         return made
@@ -191,7 +195,7 @@ class _Parts:
         arrays = {name: np.concatenate(parts) for name, parts in self.arrays.items()}
         votes = {k: self._votes(of) for k, of in sorted(self.majorities.items())} if self.has_answers else {}
         every: dict[str, Any] = {"truths": None, "groups": None, **nothing, **arrays}
-        return RowValues(**every, majorities=votes, is_binary=self.is_binary, early=self.early)
+        return RowValues(**every, majorities=votes, is_binary=self.is_binary, early=self.early, is_plain=self.is_plain)
 
     def _votes(self, parts: list[tuple[Integers, Floats]]) -> Floats:
         values = np.full(self.rows, np.nan)

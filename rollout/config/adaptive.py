@@ -10,11 +10,14 @@ if TYPE_CHECKING:
     from rollout.config.schema import RunConfig
 
 
+RULES = ("passes", "mixed", "interval", "agree")
+
+
 @dataclass
 class AdaptiveConfig:
     """When a row has enough samples, before it has `sampling.n_samples`."""
 
-    until: str | None = _field(None, choices=("passes", "mixed", "interval", "agree"))
+    until: str | None = _field(None, choices=RULES)
     """When a row has enough samples: once `passes` of them pass; once one passes and one fails; once the interval of
     its pass rate is narrow enough or lies outside `low` to `high`; once no answer can overtake the leading one or tie
     with it. Samples are scored while others are generated. null: every row gets `sampling.n_samples`."""

@@ -27,7 +27,7 @@ class ReportPage(TypedDict):
     - `characters`, `tokens`, `distinct_responses` (of a row): {mean, std, min, p50, p90, p99, max, histogram}
     - `scores`: {scored, of those no_answer and cut_off (absent in older files), unscored, mean, pass_rate,
       pass_at_k: {"1": 0.4, ...}, majority_at_k: the same, histogram, row_pass_rates: histogram, pass_score: the score
-      from which a response passes, 1 where it is absent}
+      from which a response passes, 1 where it is absent, note: what to know of all of them, or null}
     - `by`: a column's name; `groups`: {value of that column: the same of its rows, without groups}
 
     A histogram is {edges: n + 1 ascending numbers, counts: n integers}.

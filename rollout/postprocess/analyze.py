@@ -23,7 +23,7 @@ from rollout.postprocess.step import Plan, Step, Work
 from rollout.records import has_thinking
 from rollout.scoring.distribution import Distribution, ValueCounts
 from rollout.scoring.intervals import Estimate
-from rollout.scoring.stopped_early import Estimator, estimator_of
+from rollout.scoring.stopped_early import Estimator
 from rollout.scoring.summary import ScoreCounts, ScoreSummary
 from rollout.store.layout import ANALYSIS
 
@@ -232,8 +232,7 @@ def _problems(plan: Plan) -> Iterator[str]:
 
 
 def _run(work: Work) -> Work:
-    early = None if work.record is None else estimator_of(work.record.config, work.config.score)
-    found = analyze(work.source, work.output_dir, work.config.analyze, work.config.score, early)
+    found = analyze(work.source, work.output_dir, work.config.analyze, work.config.score, work.early)
     return dataclasses.replace(work, analysis=found)
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from rollout.config import DataConfig, PostprocessConfig
 from rollout.data.column_path import path_problem
 from rollout.postprocess.source import Source
+from rollout.scoring.stopped_early import Estimator, estimator_of
 from rollout.store.run_record import RunRecord
 
 if TYPE_CHECKING:
@@ -70,6 +71,11 @@ class Work:
     """The scores that its responses have already, if it is a run that scores while it samples."""
     analysis: "Analysis | None" = None
     """What `analyze` has found, if it has been done."""
+
+    @property
+    def early(self) -> Estimator | None:
+        """What the scores of `config` can tell of rows that the run's rule has stopped, see `estimator_of`."""
+        return None if self.record is None else estimator_of(self.record.config, self.config.score)
 
 
 class JournalScores(Protocol):

@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rollout.config import AdaptiveConfig, RunConfig, ScoreConfig
+from rollout.config.adaptive import RULES
 from rollout.data.stopping import is_met, round_ends
 from rollout.scoring.pass_at_k import reported_ks
 from rollout.scoring.rows import RowScores, row_scores
@@ -82,6 +83,14 @@ def estimator_of(run: RunConfig, score: ScoreConfig) -> Estimator | None:
     asked = (getattr(run.postprocess.score, name) == getattr(score, name) for name in _DECIDING)
     is_told = run.adaptive.until is not None and all(asked)
     return Estimator(run.adaptive, run.sampling.n_samples) if is_told else None
+
+
+def has_stopped(batch: pa.RecordBatch) -> bool:
+    """Whether a rule has stopped some of the rows, as the column `stopped` of a run's responses says."""
+    at = batch.schema.get_field_index("stopped")
+    if at < 0 or not pa.types.is_string(batch.schema.field(at).type):
+        return False
+    return bool(pc.any(pc.is_in(batch.column(at), pa.array(RULES))).as_py())
 
 
 _DECIDING = ("scorer", "ground_truth", "pattern", "pass_score", "after")

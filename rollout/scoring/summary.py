@@ -13,7 +13,7 @@ from rollout.scoring.distribution import Histogram
 from rollout.scoring.intervals import Clusters, Estimate, SeedSums, clusters
 from rollout.scoring.pass_at_k import pass_at_k, reported_ks
 from rollout.scoring.rows import RowScores, row_scores
-from rollout.scoring.stopped_early import EarlyRows, Estimator, early_rows
+from rollout.scoring.stopped_early import EarlyRows, Estimator, early_rows, has_stopped
 
 _MAX_DISTINCT = 1000  # different scores that are counted one by one, for the histogram
 _BINS = 20
@@ -50,6 +50,15 @@ class ScoreSummary:
     """`mean`, `pass_rate`, `pass@1`, `majority@1`, ...: the numbers above, each with its error bar."""
     same_prompts_se: float | None = None
     """Standard error of the mean for the same prompts with new seeds; None where a row has one scored response only."""
+    note: str | None = None
+    """What a reader has to know of all these numbers."""
+
+
+PLAIN = (
+    "a rule has stopped some of these rows, by other scores as far as is known: the numbers are those of the samples "
+    "that are there, and may lean to one side"
+)
+"""The note where there is no estimate that is right on average."""
 
 
 class ScoreCounts:
@@ -64,7 +73,7 @@ class ScoreCounts:
         """(group, scored responses, those that pass) -> rows"""
         self._mean, self._seeds = clusters(grouped), SeedSums()
         self._majority: dict[int, Clusters] = {}
-        self._has_answers = False
+        self._has_answers = self._is_plain = False
 
     def add(self, batch: pa.RecordBatch, groups: Mapping[int, str] | None = None) -> None:
         """Count a batch that has the columns of SCORE_FIELDS and `finish_reason`; `groups` has the one of each row."""
@@ -78,6 +87,7 @@ class ScoreCounts:
         self._has_answers |= rows.has_answers
         of_rows = [groups[row] if groups else "" for row in rows.row_ids.tolist()]
         if self._early is None:
+            self._is_plain |= has_stopped(batch)
             self._add_rows(rows, of_rows)
         else:
             self._add_early(early_rows(batch, scored, rows, self._pass_score, self._early), of_rows)
@@ -130,6 +140,7 @@ class ScoreCounts:
             pass_score=self._pass_score,
             estimates=estimates,
             same_prompts_se=self._seeds.se,
+            note=PLAIN if self._is_plain else None,
         )
 
     def _estimates(self) -> dict[str, Estimate]:

@@ -145,6 +145,8 @@ def _show_scores(console: Console, scores: ScoreSummary, clusters: str) -> list[
         f"{scores.unscored:,} not scored",
         soft_wrap=True,
     )
+    if scores.note is not None:
+        console.print(Text(scores.note, style="yellow"), soft_wrap=True)
     console.print()
     return rows
 

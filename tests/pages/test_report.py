@@ -289,6 +289,12 @@ def test_without_scores_there_is_nothing_about_scores(opened: Open) -> None:
     expect(page.locator(".card .badge")).to_have_text(["stop"])
 
 
+def test_what_is_to_be_known_of_the_scores_stands_over_them(opened: Open) -> None:
+    page = opened(report(analysis=analysis(scores=scores(note="of the first round"))))
+    expect(page.locator("#scores > p")).to_have_text("of the first round")
+    expect(opened(report(analysis=analysis(scores=scores()))).locator("#scores > p")).to_have_count(0)
+
+
 def test_an_address_names_a_row(opened: Open) -> None:
     page = opened(report(), "#row=12")
     expect(page.locator(".row h3")).to_have_text("Row 12")

@@ -10,7 +10,7 @@ function report(content) {
     section("throughput", "Throughput", grid(throughputCharts(content))),
     section("replicas", "Replicas", replicaChart(content), run && replicaTable(run.replicas, analysis)),
     section("responses", "Responses", grid(responseCharts(analysis))),
-    section("scores", "Scores", analysis.scores?.scored > 0 && grid(scoreCharts(analysis.scores))),
+    section("scores", "Scores", ...(analysis.scores?.scored > 0 ? scoreParts(analysis.scores) : [])),
     section("groups", `By ${analysis.by}`, groupTable(analysis)),
     section("errors", "Errors", errorTable(analysis)),
     rowBrowser(content),
@@ -190,8 +190,9 @@ function repeats({ samples, failed, duplicates, looping, empty, thinking, estima
   return shares("Repeated and empty responses", samples - failed, bars);
 }
 
-function scoreCharts(scores) {
-  return [passAtK(scores), rowPassRates(scores), scoreHistogram(scores)];
+function scoreParts(scores) {
+  const note = scores.note && element("p", { class: "when" }, scores.note);
+  return [note, grid([passAtK(scores), rowPassRates(scores), scoreHistogram(scores)])];
 }
 
 function passAtK({ pass_at_k: pass, majority_at_k: majority, estimates = {} }) {
