@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rollout.config import RunConfig
+from rollout.config import AdaptiveConfig, RunConfig, ScoreConfig
 from rollout.data.prompts import open_input
 from rollout.data.row_sampling import sample_counts
 from rollout.data.tables import Table
@@ -18,8 +18,10 @@ from rollout.postprocess.analyze import analyze
 from rollout.postprocess.durable import Durable, durable_source
 from rollout.postprocess.report import write_report
 from rollout.postprocess.score import with_scores
+from rollout.postprocess.scores_so_far import ScoresSoFar
 from rollout.postprocess.source import Source, open_source
 from rollout.postprocess.step import Work
+from rollout.scoring.summary import ScoreSummary
 from rollout.store.layout import CSV, HTML, OUTPUT, SCORES
 from rollout.store.lock import holder_of
 from rollout.store.outside import SILENT_SECONDS, look, seconds_since_written
@@ -37,6 +39,9 @@ class WatchedRun:
         self.run_dir = run_dir
         self._durable = Durable(run_dir)
         self._totals: dict[str, int | None] = {}
+        self._judged_by: tuple[AdaptiveConfig, ScoreConfig] | None = None
+        self._scores: ScoresSoFar | None = None
+        """Of a run that a rule stops."""
         self.seen: Look
 
     def look(self) -> None:
@@ -45,7 +50,8 @@ class WatchedRun:
         self._durable.look()
         point = None if seen.record is None else _of_session(newest_point(self.run_dir), seen.record)
         total = None if seen.record is None else self._total(seen.record, point)
-        self.seen = Look(self.run_dir, seen, self._durable, point, total, time.time())
+        scores = None if seen.record is None or seen.status == "done" else self._scores_so_far(seen.record.config)
+        self.seen = Look(self.run_dir, seen, self._durable, point, total, time.time(), scores)
 
     @property
     def goes_on(self) -> bool:
@@ -95,7 +101,8 @@ class WatchedRun:
         if problem is not None:
             config = dataclasses.replace(config, analyze=dataclasses.replace(config.analyze, by=None))
         try:
-            _write(path, Work(source, self.run_dir, config, run.data, self._as_now(record)), self._title())
+            work = Work(source, self.run_dir, config, run.data, self._as_now(record))
+            _write(path, work, self._title(), self.seen.scores)
         except UserError as error:
             yield f"{error}; the page was not written"
 
@@ -131,6 +138,15 @@ class WatchedRun:
                 self._totals[record.started] = None
         return self._totals[record.started]
 
+    def _scores_so_far(self, run: RunConfig) -> ScoreSummary | None:
+        """What is known of the scores before all of them are there; None without a rule."""
+        if run.adaptive.until is None:
+            return None
+        if self._scores is None or self._judged_by != (run.adaptive, run.postprocess.score):  # a resume may change it
+            self._scores, self._judged_by = ScoresSoFar(run), (run.adaptive, run.postprocess.score)
+        self._scores.look(self._durable.parts)
+        return self._scores.summary
+
     def _as_now(self, record: RunRecord) -> RunRecord:
         """The record with what it would say if the session had ended now."""
         point = self.seen.point
@@ -150,9 +166,11 @@ class WatchedRun:
         return short(self.run_dir) + ("" if self.seen.seen.status == "done" else so_far)
 
 
-def _write(path: Path, work: Work, title: str) -> None:
+def _write(path: Path, work: Work, title: str, so_far: ScoreSummary | None) -> None:
     with TemporaryDirectory() as folder:  # for analysis.json, which is in the page
         analysis = analyze(work.source, Path(folder), work.config.analyze, work.config.score, work.early)
+    if so_far is not None:
+        analysis = dataclasses.replace(analysis, scores=so_far)
     write_report(path, work, dataclasses.asdict(analysis), title)
 
 

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from rollout.files import short
 from rollout.postprocess.durable import Durable
+from rollout.scoring.summary import ScoreSummary
 from rollout.store.layout import LOG, OUTPUT, REPORT
 from rollout.store.outside import Seen, seconds_since_written
 from rollout.store.run_record import RunRecord
+from rollout.terminal.estimates import interval_cell, number, percent
 from rollout.terminal.progress_line import rates
 from rollout.terminal.text import duration, resume_command
 from rollout.tracking.metrics import Point
@@ -37,6 +39,8 @@ class Look:
     """Samples that are asked for; None where that cannot be known here."""
     now: float
     """In seconds since 1970."""
+    scores: ScoreSummary | None = None
+    """What is known of them before all are there, in a run that a rule stops."""
 
     @property
     def num_done(self) -> int:
@@ -73,6 +77,7 @@ def describe(look: Look) -> Lines:
     if look.phase == "sampling" and look.point is not None:
         yield from _speed(look, look.point)
     yield from _analysis(look.durable)
+    yield from _scores(look.scores)
     for path, reason in look.durable.damaged.items():
         yield "damaged", reason.replace(str(path), short(path))
     yield from _what_next(look, record)
@@ -153,6 +158,14 @@ def _analysis(durable: Durable) -> Lines:
         yield "error", f"{count:,} samples: {error}"
     if len(errors) > _MOST_ERRORS:
         yield "error", f"and {len(errors) - _MOST_ERRORS:,} others"
+
+
+def _scores(scores: ScoreSummary | None) -> Lines:
+    if scores is None:
+        return
+    rate, mean = scores.estimates["pass_rate"], scores.estimates["mean"]
+    also = "" if mean.value == rate.value else f", mean {number(mean.value)} ({interval_cell(mean)})"
+    yield "scores", f"pass rate {percent(rate.value)} ({interval_cell(rate, percent)}){also}; {scores.note}"
 
 
 def _reasons(durable: Durable, but: str | None = None) -> str:

@@ -40,6 +40,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return here
 
 
+@pytest.fixture(scope="module")
+def ruled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run that a rule stops, of forty rows, a quarter of which pass."""
+    here = tmp_path_factory.mktemp("ruled")
+    rows = [{"prompt": chat(f"number {number}"), "rate": float(number % 4 == 0)} for number in range(40)]
+    write_input(here / "input.parquet", rows)
+    scored = ("postprocess.score.scorer=tests.graders:by_rate", "postprocess.score.ground_truth=rate")
+    rule = ("adaptive=first_pass", "sampling.n_samples=4", "postprocess.score.workers=1", "postprocess=none")
+    run_in(here / "run", f"data.path={here / 'input.parquet'}", *scored, *rule)
+    return here
+
+
 @pytest.fixture(autouse=True)
 def _nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     def wait(_: float) -> None:
@@ -198,6 +210,16 @@ def test_a_report_shows_what_is_durable_and_lies_outside_the_run(working: Path) 
     assert page["analysis"]["groups"].keys() == {"a"}
     assert [row["prompt"][0]["content"] for row in page["rows"]][1:] == ["number 2"]
     assert [len(row["responses"]) for row in page["rows"]] == [3, 3]
+
+
+def test_scores_of_a_run_that_a_rule_stops_are_shown_while_it_goes_on(ruled: Path) -> None:
+    assert "scores" not in said(watch(ruled, "run"))
+    (ruled / "run/rollouts.parquet").unlink()
+    say(ruled / "run", status="running", ended=None, totals=None)
+    result = watch(ruled, "run", "report=true", "output=page.html")
+    shown = "so far: of the first 2 samples of 40 rows, which no rule has stopped by then"
+    assert said(result)["scores"] == f"pass rate 25.0% (14.1% to 40.4%); {shown}"
+    assert shown in (ruled / "page.html").read_text()
 
 
 def test_a_report_of_a_run_whose_input_is_elsewhere_has_no_prompts(killed: Path) -> None:
