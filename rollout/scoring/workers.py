@@ -153,16 +153,16 @@ def _workers(score: ScoreConfig) -> Iterator["_Workers"]:
     count = score.workers or os.cpu_count() or 1
     begun = context.Semaphore(0)
     pool = ProcessPool(count, initializer=_begin, initargs=(score, begun), context=context)
-    workers, end = _Workers(pool, count, score.timeout), pool.stop
+    workers, is_well = _Workers(pool, count, score.timeout), False
     try:
         yield workers
-        end = pool.close
+        is_well = True
     finally:
         try:
             if workers.is_used:
                 _await_begun(pool, begun, count)
         finally:
-            end()
+            pool.close() if is_well else pool.stop()
             pool.join()
 
 

@@ -40,8 +40,8 @@ def test_they_start_at_once_whether_or_not_there_is_something_to_score_and_end_w
     with scoring_beside(ScoreConfig("regex", pattern="a", workers=2)) as background:
         started = pids() - before
         assert len(started) == 2
-        background.give("one", ("a", None, {}))
-        assert scored(background) == [("one", Scored(1.0, "a"))]
+        background.give(1, ("a", None, {}))
+        assert scored(background) == [(1, Scored(1.0, "a"))]
         assert pids() - before == started
     assert pids() == before
 
@@ -63,5 +63,5 @@ def test_those_that_cannot_start_are_one_line_once_somebody_looks() -> None:
 def test_those_that_could_not_start_a_while_ago_are_one_line_when_there_is_something_to_score() -> None:
     with pytest.raises(UserError, match=DO_NOT_START), scoring_beside(CANNOT_START) as background:  # noqa: PT012
         wait(background._sent)
-        background.give("one", ("a", None, {}))
+        background.give(1, ("a", None, {}))
         background.scored()
