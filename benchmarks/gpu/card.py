@@ -19,12 +19,12 @@ def main() -> None:
     """Run the command and write down what it took."""
     options = parse(__doc__)
     (task,) = options.do
-    place = Place(options.shape, options.tokenizer, options.output, options.overrides)
+    place = Place(options.shape, options.tokenizer, options.output, options.overrides, options.weights)
     run, run_dir = place.work(task.workload, max_num_seqs=1).run, options.output / "card"
     command = [
         *(sys.executable, "-m", "rollout"),
         f"model.path={run.model.path}",
-        "model.load_format=dummy",
+        f"model.load_format={run.model.load_format}",
         f"data.path={run.data.path}",
         f"sampling.n_samples={run.sampling.n_samples}",
         f"sampling.max_tokens={run.sampling.max_tokens}",

@@ -4,8 +4,8 @@
 
 Once without and once with `hardware.batch_invariant=true`: a whole run, then a few of its rows again on the same engine
 and in smaller batches, as `rollout.verify` does it. The prefix cache is emptied before each, so that prompts are
-computed again too. The weights are random, and saved: see `write_weights`. The override `sampling.top_p=1` belongs to
-it: below 1, vLLM cuts off the tail in another way when fewer than 8 samples run at a time.
+computed again too. The weights are random, and saved: see `write_checkpoint`. The override `sampling.top_p=1` belongs
+to it: below 1, vLLM cuts off the tail in another way when fewer than 8 samples run at a time.
 """
 
 from statistics import median

@@ -10,7 +10,7 @@ from tempfile import gettempdir
 from typing import Any
 
 from benchmarks.contenders import Work, work_of, write_questions
-from benchmarks.gpu.shapes import SHAPES, write_model, write_weights
+from benchmarks.gpu.shapes import SHAPES, write_checkpoint, write_model
 from benchmarks.gpu.workloads import named
 from rollout.cli.compose import compose_run
 from rollout.config import RunConfig
@@ -41,8 +41,8 @@ class Place:
         # always the same folder: its name is in the key of vLLM's cache of compiled code
         model = Path(gettempdir()) / f"model-{self.shape}{'-weights' if self.weights else ''}"
         write_model(model, SHAPES[self.shape], self.tokenizer)
-        if self.weights and not (model / "model.safetensors").exists():
-            write_weights(model)
+        if self.weights and not (model / "model.safetensors.index.json").exists():
+            write_checkpoint(model, SHAPES[self.shape], seed=0)
         return compose_run(
             f"model.path={model}",
             f"model.load_format={'auto' if self.weights else 'dummy'}",

@@ -70,7 +70,7 @@ PLAN = (
     _replicas("8b", 2, 290, "equal", 2, 1),
     _replicas("8b", 4, 320, "equal", 4),
     _engine("8b-order", 380, "--do", "spread:ours,longest_first:3", "hardware=single_gpu", "hardware.max_num_seqs=256"),
-    _throughput("8b-card", 540, "card:run:1", module="card"),
+    _throughput("8b_llama-card", 540, "card:run:1", tuned=("--weights",), module="card"),
     _tests("kill", 260, "killed"),
     _tests("sampler", 70, "test_sampler"),
     _tests("replicas", 200, "share_a_gpu"),

@@ -5,7 +5,7 @@
 
 All ways take turns on one engine, which changes its sampler in between, and the ratio of two ways is the geometric mean
 over the repeats, with its interval. The weights are vLLM's `dummy` ones with norms of 1, features that differ from
-token to token and an output head that leaves about two nats of choice (see `shapes.write_weights`); how many it does
+token to token and an output head that leaves about two nats of choice (see `shapes.write_checkpoint`); how many it does
 leave is measured first. With `--weights` they are written to the disk instead, for `benchmarks.gpu.replicas` as well.
 """
 

@@ -94,30 +94,13 @@ def _pad(path: Path, size: int) -> None:
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def write_weights(folder: Path) -> None:
-    """Random weights for the config in `folder`, whose output head leaves about two nats of choice for the next token.
-
-    vLLM's `dummy` weights are within 0.001 of zero: all tokens are as likely, whatever came before and however it was
-    rounded. Logits with a standard deviation of 6 leave 1.9 nats (mean of 40 draws); as features are normalised, theirs
-    is that of the head's numbers times the square root of the features.
-    """
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    config = LlamaConfig.from_pretrained(folder)
-    torch.manual_seed(0)
-    model = LlamaForCausalLM(config)
-    torch.nn.init.normal_(model.lm_head.weight, std=6 / math.sqrt(config.hidden_size))
-    partial = folder / "unfinished"
-    model.to(torch.bfloat16).save_pretrained(partial)
-    (partial / "model.safetensors").rename(folder / "model.safetensors")
-
-
 def write_checkpoint(folder: Path, shape: Shape, seed: int) -> None:
     """Random weights for the config in `folder` in the files of a real model, written about as fast as the disk is.
 
-    Few numbers are drawn: every tensor is a stretch of them, from another place on. The output head leaves the choice
-    that `write_weights` explains.
+    Few numbers are drawn: every tensor is a stretch of them, from another place on. The output head leaves about two
+    nats of choice for the next token: logits with a standard deviation of 6 leave 1.9 (mean of 40 draws), and as
+    features are normalised, theirs is that of the head's numbers times the square root of the features. vLLM's `dummy`
+    weights are within 0.001 of zero: all tokens are as likely, whatever came before and however it was rounded.
     """
     import torch
     from safetensors.torch import save_file
