@@ -106,8 +106,12 @@ def _jobs(sweep: Path, notes: list[str]) -> list[tuple[str, Path]]:
         notes.append(f"{short(sweep)}: jobs that are not done are left out: {', '.join(left_out)}")
     if not done:
         raise UserError(f"{short(sweep)}: no job of the sweep is done; give its command again")
+    alike = set.intersection(*(set(job.overrides) for job in done)) if len(done) > 1 else set[str]()
     return [
-        (f"job {job.num}: {' '.join(job.overrides)}".removesuffix(": "), _job_folder(sweep, Path(job.run_dir)))
+        (
+            f"job {job.num}: {' '.join(word for word in job.overrides if word not in alike)}".removesuffix(": "),
+            _job_folder(sweep, Path(job.run_dir)),
+        )
         for job in done
     ]
 

@@ -31,8 +31,12 @@ def notes_of(sides: Sequence[Side], comparison: Comparison) -> Iterator[str]:
         if summary.unscored:
             yield f"{summary.unscored:,} responses of {summary.name} have no score and are left out"
     copies = {name: count for pair in comparison.pairs for name, count in pair.copies.items() if count}
-    for name, count in copies.items():
-        yield f"{count:,} rows of {name} ask what an earlier one asks; they are matched in their order, as one group"
+    for count in dict.fromkeys(copies.values()):
+        names = [name for name, its in copies.items() if its == count]
+        yield (
+            f"{count:,} rows of {_names(names)} ask what an earlier one asks; they are matched in their order, "
+            f"as one group"
+        )
 
 
 def matched_line(pair: Pair, matched_by: str) -> str:

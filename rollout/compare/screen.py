@@ -7,7 +7,6 @@ from rich.text import Text
 
 from rollout.compare.comparison import Comparison, Pair, SideSummary
 from rollout.compare.notes import matched_line
-from rollout.scoring.intervals import Estimate
 from rollout.scoring.paired import PairedDifference
 from rollout.terminal.console import show_table
 from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
@@ -18,6 +17,8 @@ _ALPHA = 0.05
 _SMALLEST_P = 0.0001
 _NAMES = {"truncated": "cut off"}
 """Metrics that are called otherwise where people read."""
+_SHORT = {"prompt tokens": "prompt", "generated tokens": "generated", "tokens / s": "tok/s"}
+"""Costs in the headings of a table with a line per side, so that it fits."""
 
 
 def show_comparison(console: Console, comparison: Comparison, notes: list[str]) -> None:
@@ -106,7 +107,8 @@ def _signed_percent(value: float | None) -> str:
 
 def _show_sides(console: Console, sides: list[SideSummary]) -> None:
     """Each side by itself, over all of its rows: a line per metric for two of them, else a line per side."""
-    metrics = list(dict.fromkeys(name for side in sides for name in _without_twin(side.estimates)))
+    cells = [{name: _cells(side, name) for name in side.estimates} for side in sides]
+    metrics = list(dict.fromkeys(name for its in cells for name in _without_twin(its)))
     if len(sides) == 2:
         rows = [[shown_name(name), *(cell for side in sides for cell in _cells(side, name))] for name in metrics]
         columns = ["", *(heading for side in sides for heading in (side.name, INTERVAL))]
@@ -134,7 +136,8 @@ def show_pairs(console: Console, pairs: list[Pair]) -> None:
     """The differences: of two sides in every metric, of more in the first that each two have, a line for each two."""
     if len(pairs) == 1:
         (pair,) = pairs
-        lines = {shown_name(name): (pair, name) for name in _without_twin(pair.metrics)}
+        cells = {name: _difference_cells(pair, name) for name in pair.metrics}
+        lines = {shown_name(name): (pair, name) for name in _without_twin(cells)}
         title = f"Difference, {pair.later} - {pair.earlier}, row by row"
     else:
         lines = {f"{pair.later} - {pair.earlier}": (pair, name) for pair in pairs for name in list(pair.metrics)[:1]}
@@ -160,16 +163,9 @@ def _difference_cells(pair: Pair, metric: str) -> list[str]:
     ]
 
 
-def _without_twin(metrics: Mapping[str, object]) -> list[str]:
-    """Without pass@1 where it is the score over again, as with scores of 0 and 1."""
-    is_twin = "score" in metrics and _alike(metrics["score"], metrics.get("pass@1"))
-    return [name for name in metrics if name != "pass@1" or not is_twin]
-
-
-def _alike(one: object, other: object) -> bool:
-    if isinstance(one, Estimate) and isinstance(other, Estimate):
-        return (one.value, one.se) == (other.value, other.se)
-    return one == other
+def _without_twin(cells: Mapping[str, list[str]]) -> list[str]:
+    """The metrics; without pass@1 where it shows what the score does, as with scores of 0 and 1."""
+    return [name for name in cells if name != "pass@1" or cells[name] != cells.get("score")]
 
 
 def _show_costs(console: Console, sides: list[SideSummary]) -> None:
@@ -187,7 +183,7 @@ def _show_costs(console: Console, sides: list[SideSummary]) -> None:
     if len(sides) == 2:
         columns, rows = ["", *(side.name for side in sides)], [[name, *cells] for name, cells in there.items()]
     else:
-        columns = ["", *there]
+        columns = ["", *(_SHORT.get(name, name) for name in there)]
         rows = [[side.name, *(cells[at] for cells in there.values())] for at, side in enumerate(sides)]
     if there:
         show_table(console, "Cost, over all rows", columns, rows)

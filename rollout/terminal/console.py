@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import IO, TextIO, cast
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from rollout.terminal.streams import open_if_closed, process_streams
 
 log = logging.getLogger(__name__)
+
+_WIDEST = 10_000  # characters of a table's line
 
 
 @contextmanager
@@ -164,10 +167,15 @@ def _file_handler(sink: TextIO) -> logging.Handler:
 def show_table(
     console: Console, title: str, columns: list[str], rows: list[list[str]], left: Collection[str] = ()
 ) -> None:
-    """A small table; every column but the first, and those named in `left`, is aligned right."""
+    """A small table; every column but the first, and those named in `left`, is aligned right.
+
+    On a narrow screen its lines run over: a column that is cut would show another number.
+    """
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for position, name in enumerate(columns):
         table.add_column(name, justify="right" if position and name not in left else "left", no_wrap=True)
     for row in rows:
         table.add_row(*map(Text, row))
-    console.print(table)
+    needed = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
+    table.width = needed if needed > console.width else None
+    console.print(table, crop=False)

@@ -136,7 +136,7 @@ def _show_groups(console: Console, analysis: Analysis) -> None:
 def _show_scores(console: Console, scores: ScoreSummary, clusters: str) -> list[list[str]]:
     """A line for each number; the pass rate only where it is not pass@1, as with as many responses in every row."""
     cells = {name: [number(it.value), interval_cell(it), f"{it.n:,}"] for name, it in scores.estimates.items()}
-    if cells.get("pass_rate") == cells.get("pass@1"):  # as shown: the two are sums of other terms, and round differently
+    if cells.get("pass_rate") == cells.get("pass@1"):  # as shown: two sums round differently
         cells.pop("pass_rate", None)
     rows = [[name, *shown] for name, shown in cells.items()]
     show_table(console, "Scores", ["", "value", INTERVAL, clusters], rows, left=[INTERVAL])

@@ -2,17 +2,22 @@
 
 import json
 import re
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from rollout import open_run
+from rollout.compare.comparison import Comparison
 from rollout.compare.comparison import compare as compare_sides
+from rollout.compare.screen import show_comparison
 from rollout.compare.sides import side_of_run
 from tests.commands import Completed, run_command
+from tests.compare_content import pair, side
 from tests.conftest import chat, run_in, write_input
 
 pytestmark = pytest.mark.long
@@ -123,6 +128,20 @@ def test_several_are_compared_two_by_two_with_p_corrected(two: Path) -> None:
     assert read(two)["common"] == 8
 
 
+@pytest.mark.parametrize("names", ["AB", "ABC"])
+def test_what_sides_cost_stands_whole_on_a_screen_of_any_width(names: str) -> None:
+    sides = [side(name, name) for name in names]
+    found = Comparison("prompt", 1.0, None, "score", sides, [pair("A", "B")], 40)
+    for width in (20, 80):
+        screen = StringIO()
+        show_comparison(Console(file=screen, width=width), found, [])
+        table = screen.getvalue().partition("Cost, over all rows")[2].splitlines()
+        with_tokens = [line.split()[0] for line in table if "12,345,678" in line]
+        assert with_tokens == (["generated"] if names == "AB" else ["A", "B", "C"])
+        assert "…" not in screen.getvalue()
+        assert width == 20 or max(len(line.rstrip()) for line in table) <= 80
+
+
 def test_a_file_with_a_row_per_prompt_and_other_names_is_compared_with_a_flat_one(two: Path) -> None:
     rows = [
         {"question": chat(prompt), "label": int(answer), "responses": ["a", "b"], "reward": [1.0, float("nan")]}
@@ -153,13 +172,13 @@ def test_the_jobs_of_a_sweep_are_compared_two_by_two(tmp_path: Path) -> None:
         job = {
             "num": num,
             "run_dir": str(done.get(num, "gone")),
-            "overrides": [f"sampling.seed={num}"],
+            "overrides": ["data.limit=3", f"sampling.seed={num}"],
             "status": status,
         }
         (tmp_path / f"sweep/jobs/{num}.json").write_text(json.dumps({**job, "started": "2026-01-01T00:00:00"}))
     result = compare(tmp_path, "sweep")
     assert result.returncode == 0, result.stderr
-    assert "A  job 0: sampling.seed=0: 3 rows" in result.stdout
+    assert "A  job 0: sampling.seed=0: 3 rows" in result.stdout  # without what all jobs have
     assert "note: sweep: jobs that are not done are left out: 2\n" in result.stdout
     found = compare_sides([side_of_run(str(num), "", run_dir) for num, run_dir in done.items()])
     assert found.pairs[0].metrics["tokens"].later == read(tmp_path)["pairs"][0]["metrics"]["tokens"]["later"]
@@ -194,7 +213,7 @@ def test_copies_of_a_row_are_matched_in_their_order_and_said(two: Path) -> None:
         flat(two / f"{name}.jsonl", passes, [row for row in ROWS[:4] for _ in range(2)], sample_idx=0)
     result = compare(two, "base.jsonl", "tuned.jsonl")
     assert result.returncode == 0, result.stderr
-    assert "rows of A ask what an earlier one asks; they are matched in their order, as one group" in result.stdout
+    assert "rows of A and B ask what an earlier one asks; they are matched in their order" in result.stdout
 
 
 def test_equal_files_are_a_tie_and_say_so(two: Path) -> None:

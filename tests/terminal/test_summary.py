@@ -129,6 +129,7 @@ def test_scores_and_shares_stand_with_their_intervals_and_those_not_to_rely_on_a
 def test_the_pass_rate_stands_there_only_where_it_is_not_pass_at_1(tmp_path: Path, n_samples: int) -> None:
     path = scored(tmp_path, rows=30, n_samples=n_samples)
     assert not [line for line in shown(path) if line.startswith("pass_rate")]
+    last = path.read_text().splitlines()[-1]
     with path.open("a") as file:  # one row has more responses than the others
-        file.write(path.read_text().splitlines()[-1].replace(f'"sample_idx": {n_samples - 1}', '"sample_idx": 7') + "\n")
+        file.write(last.replace(f'"sample_idx": {n_samples - 1}', '"sample_idx": 7') + "\n")
     assert [line for line in shown(path) if line.startswith("pass_rate")]
