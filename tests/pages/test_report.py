@@ -102,6 +102,20 @@ def test_every_chart_is_drawn_inside_its_frame(opened: Open) -> None:
     assert "NaN" not in drawn(page)
 
 
+@pytest.mark.parametrize("width", [360, 1000, 1440])
+def test_the_names_of_bars_are_whole_beside_their_intervals(opened: Open, width: int) -> None:
+    stopped = {"value": 0.946, "se": 0.006, "interval": [0.932, 0.957], "n": 150, "trusted": False}
+    ended = {"samples": 1201, "finish_reasons": {"stop": 1135, "length": 65}, "estimates": {"stop_fraction": stopped}}
+    page = opened(report(analysis=analysis(**ended)), width=width)
+    heights = (
+        page.locator("figure", has_text="Finish reasons")
+        .locator(".bars :is(.name, .value)")
+        .evaluate_all("parts => parts.map((part) => part.getBoundingClientRect().height)")
+    )
+    assert len(heights) == 4
+    assert len(set(heights)) == 1
+
+
 def test_a_bar_is_as_high_as_its_count(opened: Open) -> None:
     page = opened(report(analysis=analysis()))
     figure = page.locator("figure", has=page.get_by_role("heading", name="Characters per response"))
