@@ -3,6 +3,9 @@
 import re
 import runpy
 import shlex
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from rollout.config import RunConfig
 from rollout.config.arguments import parse
 from rollout.config.check import check
 from rollout.postprocess.__main__ import split
+from rollout.store.run_record import EngineRecord, RunRecord
 from tests.documents import PAGES, README, ROOT, code_blocks, commands
 
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -115,8 +119,10 @@ def test_the_shorter_file_tree_fits_on_a_screen() -> None:
 
 def test_the_readme_leads_to_the_pages_for_beginners_on_its_first_screen() -> None:
     first_screen = "\n".join(README.splitlines()[:20])
-    for page in ("quickstart.md", "quick-reference.md", "zh/quick-reference.md", "troubleshooting.md"):
+    for page in ("quickstart.md", "quick-reference.md", "troubleshooting.md"):
         assert f"(docs/{page})" in first_screen
+    for page in CHINESE:
+        assert f"(docs/zh/{page.name})" in first_screen
 
 
 def test_the_table_of_presets_is_the_folder_conf() -> None:
@@ -136,10 +142,63 @@ def test_the_pages_of_keys_are_what_the_config_says(name: str, function: str) ->
     assert (ROOT / "docs" / name).read_text(encoding="utf-8") == generated, "run `make docs`"
 
 
+def anchors(page: Path) -> set[str]:
+    """What can stand behind the # of a link to this page: its headings, as GitHub writes them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
-    assert not [link for link in links if not (page.parent / link).exists()]
+    links = re.findall(r"\]\(([^)#:]*)(?:#([^)]+))?\)", page.read_text(encoding="utf-8"))
+    assert not [path for path, _ in links if not (page.parent / path).exists()]
+    places = [(page.parent / path if path else page, anchor) for path, anchor in links if anchor]
+    assert not [(target.name, anchor) for target, anchor in places if anchor not in anchors(target)]
+
+
+def as_written(text: str) -> Iterator[list[str]]:
+    """The words of every command of a page, with their quotes."""
+    blocks = [*code_blocks(text), *code_blocks(text, "bash")]
+    lines = [line.removeprefix("$ ") for block in blocks for line in block.replace("\\\n", "").splitlines()]
+    lines += re.findall(r"`([^`\n]+)`", text)
+    for line in lines:
+        if re.match(r"(python -m )?rollout[. ]", line):
+            yield shlex.split(line.partition("  #")[0], posix=False)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_square_brackets_of_a_command_are_quoted_as_zsh_needs_them(page: Path) -> None:
+    words = [word for words in as_written(page.read_text(encoding="utf-8")) for word in words]
+    assert not [word for word in words if "[" in word and not word.startswith(("'", '"'))]
+
+
+CHINESE = sorted((ROOT / "docs/zh").glob("*.md"))
+
+
+def prose(page: str) -> str:
+    """Sentences and tables."""
+    return re.sub(r"^```.*?^```$", "", page, flags=re.MULTILINE | re.DOTALL)
+
+
+def hard_facts(page: str) -> tuple[object, ...]:
+    """What a translation leaves as it is: commands, outputs, headings by their level, names in code, numbers."""
+    text = re.sub(r"\(http[^)]+\)", "", prose(page))
+    levels = re.findall(r"^#+ ", text, re.MULTILINE)
+    numbers = Counter(re.findall(r"\d[\d,.]*\d|\d", text))
+    return commands(page, "", "bash"), code_blocks(page), levels, set(re.findall(r"`[^`\n]+`", text)), numbers
+
+
+def test_there_are_chinese_pages_for_beginners_and_for_what_is_new() -> None:
+    assert {page.stem for page in CHINESE} >= {"quickstart", "quick-reference", "adaptive", "compare"}
+
+
+@pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.stem)
+def test_a_chinese_page_says_what_the_english_one_does(page: Path) -> None:
+    chinese, english = page.read_text(encoding="utf-8"), (ROOT / "docs" / page.name).read_text(encoding="utf-8")
+    for there, here in zip(hard_facts(english), hard_facts(chinese), strict=True):
+        assert here == there
+    assert f"[English](../{page.name})" in chinese
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
@@ -184,3 +243,11 @@ def test_every_message_of_the_page_of_troubles_is_one_that_we_write() -> None:
     assert len(quoted) > 30
     not_ours = {message for message in quoted if not all(part in source for part in re.split(r"\.{3}|[\d.]+", message))}
     assert not_ours == {"rollout: command not found"}
+
+
+def test_the_table_of_run_json_has_every_key() -> None:
+    table = (
+        (ROOT / "docs/run-directory.md").read_text(encoding="utf-8").partition("## run.json\n")[2].partition("\n## ")[0]
+    )
+    keys = [field.name for record in (RunRecord, EngineRecord) for field in fields(record)]
+    assert not [key for key in keys if f"`{key}`" not in table and f"`engine.{key}`" not in table]
