@@ -139,7 +139,8 @@ def _show_scores(console: Console, scores: ScoreSummary, clusters: str) -> list[
     if cells.get("pass_rate") == cells.get("pass@1"):  # as shown: two sums round differently
         cells.pop("pass_rate", None)
     rows = [[name, *shown] for name, shown in cells.items()]
-    show_table(console, "Scores", ["", "value", INTERVAL, clusters], rows, left=[INTERVAL])
+    if rows:
+        show_table(console, "Scores", ["", "value", INTERVAL, clusters], rows, left=[INTERVAL])
     console.print(
         f"{scores.scored:,} scored, {scores.no_answer:,} of them without an answer and {scores.cut_off:,} cut off; "
         f"{scores.unscored:,} not scored",
@@ -223,7 +224,8 @@ def _warnings(analysis: Analysis | None, record: RunRecord) -> list[str]:
             )
     if analysis is not None and analysis.errors:
         reason, count = next(iter(analysis.errors.items()))
-        warnings.append(f"{analysis.rows_with_errors} rows have errors; the most frequent ({count} samples): {reason}")
+        rows = f"{analysis.rows_with_errors:,} row{'s have' if analysis.rows_with_errors > 1 else ' has'} errors"
+        warnings.append(f"{rows}; the most frequent ({count:,} samples): {reason}")
     return warnings
 
 

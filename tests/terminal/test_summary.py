@@ -4,6 +4,9 @@ import json
 from io import StringIO
 from pathlib import Path
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
@@ -133,3 +136,14 @@ def test_the_pass_rate_stands_there_only_where_it_is_not_pass_at_1(tmp_path: Pat
     with path.open("a") as file:  # one row has more responses than the others
         file.write(last.replace(f'"sample_idx": {n_samples - 1}', '"sample_idx": 7') + "\n")
     assert [line for line in shown(path) if line.startswith("pass_rate")]
+
+
+def test_without_a_single_score_there_is_no_table_of_scores(tmp_path: Path) -> None:
+    path = scored(tmp_path, rows=5, n_samples=2)
+    responses = [json.loads(line) | {"score": None} for line in path.read_text().splitlines()]
+    pq.write_table(
+        pa.Table.from_pandas(pd.DataFrame(responses).astype({"score": float})), tmp_path / "unscored.parquet"
+    )
+    lines = shown(tmp_path / "unscored.parquet")
+    assert "Scores" not in lines
+    assert "0 scored, 0 of them without an answer and 0 cut off; 10 not scored" in lines
