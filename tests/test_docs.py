@@ -199,6 +199,7 @@ def test_a_chinese_page_says_what_the_english_one_does(page: Path) -> None:
     for there, here in zip(hard_facts(english), hard_facts(chinese), strict=True):
         assert here == there
     assert f"[English](../{page.name})" in chinese
+    assert f"[中文](zh/{page.name})" in english
 
 
 def test_every_make_target_of_the_readme_exists() -> None:
