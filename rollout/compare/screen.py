@@ -147,7 +147,8 @@ def show_pairs(console: Console, pairs: list[Pair]) -> None:
     rows = [[name, *_difference_cells(*line)] for name, line in lines.items()]
     p = "p" if len(pairs) == 1 else "p, Holm"
     show_table(console, title, ["", "mean", INTERVAL, p, "wins", "ties", "losses", ""], rows, left=[INTERVAL, ""])
-    console.print("wins: rows in which the first of the two has more", soft_wrap=True)
+    who = f"{pairs[0].later} has" if len(pairs) == 1 else "the side that is named first in the line has"
+    console.print(f"wins: rows in which {who} more", soft_wrap=True)
     console.print()
 
 

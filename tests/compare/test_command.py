@@ -68,6 +68,7 @@ def test_the_table_says_which_is_better_by_how_much_and_how_sure_that_is(two: Pa
     shown = result.stdout
     assert "A, B: 12 rows matched by prompt and ground truth\n" in shown
     assert "Difference, B - A, row by row" in shown
+    assert "wins: rows in which B has more\n" in shown
     assert re.search(r"score +\+0\.188 +\+0\.\d+ to \+0\.\d+ +0\.0039 +9 +3 +0\b", shown)
     assert "A, B in score: B has more (p=0.00" in shown
     assert shown.endswith("wrote compare.json\nwrote compare.html\n")
@@ -118,6 +119,7 @@ def test_several_are_compared_two_by_two_with_p_corrected(two: Path) -> None:
     assert "1 of 3 pairs: all rows matched by prompt" in result.stdout
     assert "A, C: 8 rows matched by prompt; 4 of A not: 4 not in C" in result.stdout
     assert "p, Holm" in result.stdout
+    assert "wins: rows in which the side that is named first in the line has more\n" in result.stdout
     scores = [pair["metrics"]["score"]["paired"] for pair in read(two)["pairs"]]
     assert [(pair["earlier"], pair["later"]) for pair in read(two)["pairs"]] == [("A", "B"), ("A", "C"), ("B", "C")]
     assert max(score["p_holm"] for score in scores) <= 1
