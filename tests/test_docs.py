@@ -1,5 +1,6 @@
 """What the documentation says is so: commands, file tree, tables of presets and keys, links."""
 
+import ast
 import re
 import runpy
 import shlex
@@ -186,7 +187,9 @@ def hard_facts(page: str) -> tuple[object, ...]:
     text = re.sub(r"\(http[^)]+\)", "", prose(page))
     levels = re.findall(r"^#+ ", text, re.MULTILINE)
     numbers = Counter(re.findall(r"\d[\d,.]*\d|\d", text))
-    return commands(page, "", "bash"), code_blocks(page), levels, set(re.findall(r"`[^`\n]+`", text)), numbers
+    code = [ast.dump(ast.parse(block)) for block in code_blocks(page, "python") if ">>>" not in block]
+    names = set(re.findall(r"`[^`\n]+`", text))
+    return commands(page, "", "bash"), code_blocks(page), code, levels, names, numbers
 
 
 def test_there_are_chinese_pages_for_beginners_and_for_what_is_new() -> None:
