@@ -11,8 +11,10 @@ from rollout.postprocess.report import flat
 
 _MOST_NAMED = 3
 _MOST_CHANGES = 8
-_GROUPS = ("model", "data", "sampling")
+_GROUPS = ("model", "data", "sampling", "adaptive")
 """Of a run's config, what its samples depend on."""
+_CONTENT = {"data.path": "data.path", "model.path": "model.content"}
+"""A path in the config -> the hash of what is there, in the digest."""
 
 
 def notes_of(sides: Sequence[Side], comparison: Comparison) -> Iterator[str]:
@@ -64,10 +66,18 @@ def _settings(sides: Sequence[Side]) -> Iterator[str]:
     if len(sides) != 2 or len(runs) != 2:
         return
     before, now = (flat({group: run[group] for group in _GROUPS}) for run in runs)
-    changes = [f"{key} {before.get(key)} -> {value}" for key, value in now.items() if before.get(key) != value]
+    differing = [key for key, value in now.items() if before.get(key) != value and not _is_same_content(key, sides)]
+    changes = [f"{key} {before.get(key)} -> {now[key]}" for key in differing]
     if changes:
         more = f" and {len(changes) - _MOST_CHANGES} more" if len(changes) > _MOST_CHANGES else ""
         yield f"set differently, {sides[0].name} -> {sides[1].name}: {', '.join(changes[:_MOST_CHANGES])}{more}"
+
+
+def _is_same_content(key: str, sides: Sequence[Side]) -> bool:
+    """Whether this is a path by which both runs found the same input or weights."""
+    name = _CONTENT.get(key)
+    found = [None if side.record is None else side.record.digest.get(name or "") for side in sides]
+    return found[0] is not None and found[0] == found[1]
 
 
 def _without_scores(sides: Sequence[Side], comparison: Comparison) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -95,9 +96,10 @@ def test_the_files_have_the_numbers_and_the_rows_that_differ_most(two: Path) -> 
 def test_runs_with_scores_are_compared_with_what_they_cost_and_what_was_set(tmp_path: Path) -> None:
     source = write_input(tmp_path / "in.parquet", [{"prompt": chat(q), "answer": a} for q, a in ROWS])
     scoring = ["postprocess=score", "postprocess.score.scorer=exact_match", "postprocess.score.ground_truth=answer"]
-    given = [f"data.path={source}", "sampling.n_samples=2", *scoring]
-    for name, seed in (("first", 1), ("second", 2)):
-        run_in(tmp_path / "outputs" / name, *given, f"sampling.seed={seed}")
+    copy = shutil.copy(source, tmp_path / "copy.parquet")
+    given = ["sampling.n_samples=2", *scoring]
+    for name, path, seed in (("first", source, 1), ("second", copy, 2)):
+        run_in(tmp_path / "outputs" / name, f"data.path={path}", *given, f"sampling.seed={seed}")
     result = compare(tmp_path, "outputs/first", "latest", "output=out")
     assert (result.returncode, result.stderr) == (0, "latest: outputs/second\n")
     assert "12 rows matched by prompt and ground truth" in result.stdout
