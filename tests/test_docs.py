@@ -120,8 +120,8 @@ def test_the_shorter_file_tree_fits_on_a_screen() -> None:
 
 def test_the_readme_leads_to_the_pages_for_beginners_on_its_first_screen() -> None:
     first_screen = "\n".join(README.splitlines()[:20])
-    for page in ("quickstart.md", "quick-reference.md", "troubleshooting.md"):
-        assert f"(docs/{page})" in first_screen
+    for name in ("quickstart.md", "quick-reference.md", "troubleshooting.md"):
+        assert f"(docs/{name})" in first_screen
     for page in CHINESE:
         assert f"(docs/zh/{page.name})" in first_screen
 
