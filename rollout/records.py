@@ -39,9 +39,9 @@ class Prompt:
     scored_with: tuple[Any, dict[str, Any]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: making a frozen one takes five times as long, for each sample of a run
 class Request:
-    """One sample to generate. The samples of a row share one list of `prompt_token_ids`.
+    """One sample to generate; never changed. The samples of a row share one list of `prompt_token_ids`.
 
     `truncated_prompt` is the text that was cut off the prompt to make it fit, if any was. `kept_prompt` is the prompt's
     tokens as its samples keep them; None where token ids are not kept, of the response neither. `parameters` is what
@@ -58,9 +58,9 @@ class Request:
     parameters: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # as Request
 class Sample:
-    """One finished sample. With an `error`, `response` is None and `finish_reason` is "error".
+    """One finished sample; never changed. With an `error`, `response` is None and `finish_reason` is "error".
 
     What only some runs keep is None in the others: the tokens that were read and generated, the end token among the
     latter if there was one, and a log-probability for each of those (two samples are compared without them); and what
