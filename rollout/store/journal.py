@@ -133,9 +133,11 @@ class Journal:
 
 def _size(sample: Sample) -> int:
     """What a sample adds to a part, in bytes of memory. A prompt's tokens are there for each, though written once."""
-    arrays = (sample.prompt_token_ids, sample.response_token_ids, sample.response_logprobs)
-    texts = len(sample.response or "") + len(sample.reasoning or "")
-    return texts + sum(array.nbytes for array in arrays if array is not None)
+    num_bytes = len(sample.response or "") + len(sample.reasoning or "")
+    for array in (sample.prompt_token_ids, sample.response_token_ids, sample.response_logprobs):
+        if array is not None:
+            num_bytes += array.nbytes
+    return num_bytes
 
 
 def _column(samples: list[Sample], column: pa.Field) -> pa.Array:
