@@ -23,9 +23,9 @@ TokenIds: TypeAlias = npt.NDArray[np.int32]
 Logprobs: TypeAlias = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: making a frozen one takes four times as long, and there is one for each row
 class Prompt:
-    """One input row: its position in the input (from 0) and its chat, or why it has none.
+    """One input row, never changed: its position in the input (from 0) and its chat, or why it has none.
 
     `sampling` holds the row's own values for it, see `rollout.data.row_sampling`; `tools` is for the chat template;
     `scored_with` is the ground truth and the row, in a run that scores while it samples.
@@ -39,7 +39,7 @@ class Prompt:
     scored_with: tuple[Any, dict[str, Any]] | None = None
 
 
-@dataclass(slots=True)  # not frozen: making a frozen one takes five times as long, for each sample of a run
+@dataclass(slots=True)  # as Prompt
 class Request:
     """One sample to generate; never changed. The samples of a row share one list of `prompt_token_ids`.
 
@@ -58,7 +58,7 @@ class Request:
     parameters: Any = None
 
 
-@dataclass(slots=True)  # as Request
+@dataclass(slots=True)  # as Prompt
 class Sample:
     """One finished sample; never changed. With an `error`, `response` is None and `finish_reason` is "error".
 

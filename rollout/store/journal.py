@@ -199,8 +199,9 @@ class Finished:
     def owed(self, row_id: int) -> list[int]:
         """The sample indices of one row still to be generated."""
         row = row_id - self.counts.first_row
-        first, end = self.counts.places[row : row + 2]
-        return [int(index) for index in np.flatnonzero(~self.mask[first:end])]
+        first, end = self.counts.places[row : row + 2].tolist()
+        indices: list[int] = np.flatnonzero(~self.mask[first:end]).tolist()
+        return indices
 
 
 def finished(run_dir: Path, counts: SampleCounts, failed_too: bool = False) -> Finished:
