@@ -20,6 +20,7 @@ LEFT_OUT = {
         "rollout.engine.nucleus",
         "rollout.engine.nucleus_kernel",
         "rollout.engine.nucleus_choice",
+        "rollout.engine.nucleus_last",
         "rollout.engine.nucleus_rows",
         "rollout.engine.vllm_sampler",
     ),

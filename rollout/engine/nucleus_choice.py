@@ -30,7 +30,13 @@ def _left(logits, counts, slots, whole, k, vocabulary, num_blocks, padded: tl.co
     left = tl.load(counts + blocks, mask=blocks < num_blocks, other=0)
     too_few = (k > num_blocks) & (k < vocabulary) & (tl.sum(left, axis=0) < k)
     all_of_it = (tl.load(whole) != 0) | too_few
-    chunks = (tl.max(left, axis=0) + _CHUNK - 1) // _CHUNK
+    return parts(all_of_it, tl.max(left, axis=0), logits, counts, slots, vocabulary, num_blocks)
+
+
+@triton.jit
+def parts(all_of_it, most, logits, counts, slots, vocabulary, num_blocks):
+    """The same, where the block that most is left of has `most`."""
+    chunks = (most + _CHUNK - 1) // _CHUNK
     tiles = tl.where(all_of_it, tl.cdiv(vocabulary, _GROUP * _CHUNK), tl.cdiv(num_blocks, _GROUP) * chunks)
     return tiles, all_of_it, chunks, logits, counts, slots, vocabulary, num_blocks
 
@@ -54,7 +60,7 @@ def _tile(number, left):
 
 
 @triton.jit
-def _is_before(logit, idx, value, token):
+def is_before(logit, idx, value, token):
     return (logit > value) | ((logit == value) & (idx < token))
 
 
@@ -65,7 +71,7 @@ def _before(value, token, base, left):
     count = tl.zeros((_GROUP, _CHUNK), tl.int32)
     for number in range(left[0]):
         logit, idx, live = _tile(number, left)
-        hit = live & _is_before(logit, idx, value, token)
+        hit = live & is_before(logit, idx, value, token)
         mass += tl.where(hit, tl.exp(logit - base), 0.0)
         count += hit.to(tl.int32)
     return tl.sum(tl.sum(mass, axis=1), axis=0), tl.sum(tl.sum(count, axis=1), axis=0)
@@ -99,7 +105,7 @@ def _winner(value, token, seed, noisy, left):
         score = logit
         if noisy:
             score = logit + noise(seed, idx)
-        better = live & _is_before(logit, idx, value, token) & ((score > best) | (winner == NOBODY))
+        better = live & is_before(logit, idx, value, token) & ((score > best) | (winner == NOBODY))
         best = tl.where(better, score, best)
         winner = tl.where(better, idx, winner)
     highest = tl.max(tl.max(best, axis=1), axis=0)
@@ -107,12 +113,13 @@ def _winner(value, token, seed, noisy, left):
 
 
 @triton.jit
-def _last_value(limit, k, base, low, left):
+def last_value(limit, k, base, high, low, left):
     """The lowest logit of a token that has less than `limit` of mass and fewer than `k` tokens above it.
 
-    `low`, an integer in the order of the logits, is below it. Each step leaves out what lies between two tokens.
+    It is not above the logit `high`; `low`, an integer in the order of the logits, is below it. Each step leaves out
+    what lies between two tokens.
     """
-    high = ordered_bits(base)
+    high = ordered_bits(high)
     while high - 1 > low:
         middle = (low >> 1) + (high >> 1) + (low & high & 1)
         mass, count, lowest, highest = _above(logit_of(middle), base, left)
@@ -123,7 +130,7 @@ def _last_value(limit, k, base, low, left):
 
 
 @triton.jit
-def _last_token(value, limit, k, base, left):
+def last_token(value, limit, k, base, left):
     """The largest id that a token of the last value can have to be kept."""
     low = -1
     high = left[6]
@@ -143,7 +150,7 @@ def _last_token(value, limit, k, base, left):
 @triton.jit
 def _of_first(k, base, low, left):
     """The mass of the first k tokens, and the logit of the k-th."""
-    value = _last_value(float("inf"), k, base, low, left)
+    value = last_value(float("inf"), k, base, base, low, left)
     mass, count = _before(value, -1, base, left)
     return mass + (k - count).to(tl.float32) * tl.exp(value - base), value
 
@@ -178,6 +185,12 @@ def _first_winner(value, seed, noisy, best, tokens, is_drawn, left, padded: tl.c
 
 
 @triton.jit
+def is_searched(p, k, total, whole, vocabulary):
+    """Whether `nucleus_last` finds the last token of a row."""
+    return (whole != 0) & (p < 1.0) & (k >= vocabulary) & (total > 0.0)
+
+
+@triton.jit
 def choose(
     logits,
     stride,
@@ -203,7 +216,7 @@ def choose(
     padded: tl.constexpr,
     with_last: tl.constexpr,
 ):
-    """The token of a row; `with_last` also the last token, by logit and id, that could have been it."""
+    """The token of a row; `with_last` also the last token, by logit and id, that could have been it, if not searched."""
     row = tl.program_id(0).to(tl.int64)
     place = row * num_blocks
     state = tl.load(states + row)
@@ -213,7 +226,8 @@ def choose(
     seed = tl.randint(tl.load(seeds + state, mask=state >= 0, other=0), tl.load(positions + row))
     base, limit, value = tl.load(row_max + row), float("inf"), float("-inf")
     low = tl.where(left[1], ordered_bits(value + 0.0 * base), ordered_bits(tl.load(threshold + row))) - 1
-    mass = tl.load(row_sum + row)
+    total = tl.load(row_sum + row)
+    mass = total
     if k < vocabulary:
         mass, value = _of_first(k, base, low, left)
     if p < 1.0:
@@ -224,13 +238,14 @@ def choose(
         token = _inside(token, limit, k, seed, base, left)
     tl.store(tokens + row, tl.where(token == NOBODY, 0, token).to(tl.int64))
     if with_last:
-        last = left[6]
-        value = float("-inf")
-        if (p < 1.0) | (k < vocabulary):
-            value = _last_value(limit, k, base, low, left)
-            last = _last_token(value, limit, k, base, left)
-        tl.store(last_values + row, value)
-        tl.store(last_tokens + row, last)
+        if ~is_searched(p, k, total, tl.load(whole + row), vocabulary):
+            last = left[6]
+            value = float("-inf")
+            if (p < 1.0) | (k < vocabulary):
+                value = last_value(limit, k, base, base, low, left)
+                last = last_token(value, limit, k, base, left)
+            tl.store(last_values + row, value)
+            tl.store(last_tokens + row, last)
 
 
 @triton.jit
@@ -241,5 +256,5 @@ def mask_rest(logits, stride, last_values, last_tokens, vocabulary):
     idx = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     place = logits + row * stride + idx
     logit = tl.load(place, mask=idx < vocabulary, other=float("-inf"))
-    kept = _is_before(logit.to(tl.float32), idx, value, tl.load(last_tokens + row) + 1)
+    kept = is_before(logit.to(tl.float32), idx, value, tl.load(last_tokens + row) + 1)
     tl.store(place, tl.full(logit.shape, float("-inf"), logit.dtype), mask=(idx < vocabulary) & ~kept)

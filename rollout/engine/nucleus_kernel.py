@@ -16,6 +16,7 @@ import torch
 import triton
 
 from rollout.engine.nucleus_choice import choose, mask_rest
+from rollout.engine.nucleus_last import BOUNDS, PASSES, PIVOTS, SPAN, collect, find_last, narrow
 from rollout.engine.nucleus_rows import BLOCK, SLOTS, block_sums, draw_whole, gather, thresholds
 
 _WARPS = 8
@@ -72,8 +73,23 @@ class NucleusSampler:
         chosen = (*requests, *drawn, *of_rows, *left, *best, tokens, *last)
         choose[(rows,)](logits, stride, *chosen, *sizes, padded, mask, num_warps=_WARPS)
         if mask:
+            self._find_last(logits, requests, tokens)
             mask_rest[grid](logits, stride, *last, self._vocabulary)
         return tokens
+
+    def _find_last(self, logits: torch.Tensor, requests: tuple[torch.Tensor, ...], tokens: torch.Tensor) -> None:
+        """Of the rows that are gone through as a whole, which `choose` has left out."""
+        rows, sizes = logits.shape[0], (self._vocabulary, self._blocks)
+        groups = triton.cdiv(self._blocks, SPAN.value)
+        grid, padded = (rows, groups), triton.next_power_of_2(groups)
+        row = (logits, logits.stride(0), *requests, self._row_max, self._row_sum)
+        searched = (self._threshold, self._whole, self._bounds, self._sums, self._ends)
+        left, last = (self._counts, self._slots), (self._last_values, self._last_tokens)
+        for number in range(PASSES.value):
+            narrow[grid](*row, *searched, number, *sizes, padded, num_warps=_WARPS)
+        collect[grid](*row, *searched, *left, *sizes, padded)
+        padded = triton.next_power_of_2(self._blocks)
+        find_last[(rows,)](*row, *searched[1:3], *left, tokens, *last, *sizes, padded, num_warps=_WARPS)
 
     def _make(self, rows: int) -> None:
         def empty(dtype: torch.dtype, *shape: int) -> torch.Tensor:
@@ -84,4 +100,8 @@ class NucleusSampler:
         self._row_max, self._row_sum, self._threshold = (empty(torch.float32, rows) for _ in range(3))
         self._counts, self._winners = (empty(torch.int32, rows, blocks) for _ in range(2))
         self._slots, self._whole = empty(torch.int16, rows, blocks, SLOTS.value), empty(torch.int32, rows)
+        groups = triton.cdiv(blocks, SPAN.value)
+        self._bounds = empty(torch.float32, rows, PASSES.value + 1, BOUNDS.value)
+        self._sums = empty(torch.float32, rows, PASSES.value, groups, PIVOTS.value)
+        self._ends = empty(torch.float32, rows, PASSES.value, groups, 2)
         self._last_values, self._last_tokens = empty(torch.float32, rows), empty(torch.int32, rows)

@@ -103,6 +103,16 @@ def thresholds(
 
 
 @triton.jit
+def keep(left, slots):
+    """How many tokens of a block are left; which, in its slots, if these are enough."""
+    count = tl.sum(left.to(tl.int32), axis=0)
+    if count <= SLOTS:
+        position = tl.cumsum(left.to(tl.int32), axis=0) - 1
+        tl.store(slots + position, tl.arange(0, BLOCK).to(tl.int16), mask=left)
+    return count
+
+
+@triton.jit
 def gather(logits, stride, block_max, threshold, counts, slots, whole, vocabulary, num_blocks):
     """How many tokens of a block reach the threshold, and which; a note that its row is `whole` where they are many."""
     row = tl.program_id(0).to(tl.int64)
@@ -111,15 +121,10 @@ def gather(logits, stride, block_max, threshold, counts, slots, whole, vocabular
     lowest = tl.load(threshold + row)
     count = 0
     if tl.load(block_max + place) >= lowest:
-        offset = tl.arange(0, BLOCK)
-        idx = block * BLOCK + offset
+        idx = block * BLOCK + tl.arange(0, BLOCK)
         logit = tl.load(logits + row * stride + idx, mask=idx < vocabulary, other=float("-inf")).to(tl.float32)
-        left = (logit >= lowest) & (idx < vocabulary)
-        count = tl.sum(left.to(tl.int32), axis=0)
-        if count <= SLOTS:
-            position = tl.cumsum(left.to(tl.int32), axis=0) - 1
-            tl.store(slots + place * SLOTS + position, offset.to(tl.int16), mask=left)
-        else:
+        count = keep((logit >= lowest) & (idx < vocabulary), slots + place * SLOTS)
+        if count > SLOTS:
             tl.store(whole + row, 1)
     tl.store(counts + place, count)
 

@@ -1,0 +1,219 @@
+"""The last token of the nucleus of rows that are gone through as a whole, for `nucleus_kernel`'s mask.
+
+A few passes over the logits, with a program for some blocks of a row, each sum the mass above a few logits between
+those which the pass before has found the last one to lie between. What then lies between them is so little that a
+program for each row finds the last one in it. A pass starts with what the one before has summed, so each is one kernel.
+"""
+
+import triton
+import triton.language as tl
+
+from rollout.engine.nucleus_choice import is_before, is_searched, last_token, last_value, ordered_bits, parts
+from rollout.engine.nucleus_rows import BLOCK, NOBODY, SLOTS, keep, parameters
+
+PASSES = tl.constexpr(4)
+PIVOTS = tl.constexpr(8)
+SPAN = tl.constexpr(8)
+"""Blocks of a program."""
+BOUNDS = tl.constexpr(5)
+"""What is known before a pass: the logit that the last one is above, one that it is not above, the mass above that
+one, and the lowest and highest logit that can lie between."""
+
+
+@triton.jit
+def _pivots(bottom, top):
+    return bottom + (top - bottom) * ((tl.arange(0, PIVOTS) + 1).to(tl.float32) / (PIVOTS + 1))
+
+
+@triton.jit
+def _bounds(number, limit, threshold, base, bounds, sums, ends, groups, padded: tl.constexpr):
+    """What is known before pass `number` of a row. Sums of one order, so more is never less: low stays below high."""
+    low, high, mass, bottom, top = threshold, base, 0.0 * base, threshold, base
+    if number > 0:
+        known = bounds + (number - 1) * BOUNDS
+        low, high, mass = tl.load(known), tl.load(known + 1), tl.load(known + 2)
+        pivots = _pivots(tl.load(known + 3), tl.load(known + 4))
+        group = tl.arange(0, padded)
+        place = (number - 1) * groups + group
+        each = place[:, None] * PIVOTS + tl.arange(0, PIVOTS)[None, :]
+        above = tl.sum(tl.load(sums + each, mask=group[:, None] < groups, other=0.0), axis=0)
+        inside = (above < limit) & (pivots > low)
+        lowest = tl.min(tl.load(ends + place * 2, mask=group < groups, other=float("inf")), axis=0)
+        highest = tl.max(tl.load(ends + place * 2 + 1, mask=group < groups, other=float("-inf")), axis=0)
+        mass = tl.max(tl.where(inside, above, mass), axis=0)
+        high = tl.min(tl.where(inside, pivots, high), axis=0)
+        low = tl.maximum(low, tl.max(tl.where(inside, low, pivots), axis=0))
+        bottom = tl.where(lowest <= highest, tl.maximum(low, lowest), low)
+        top = tl.where(lowest <= highest, tl.minimum(high, highest), high)
+    return low, high, mass, bottom, top
+
+
+@triton.jit
+def _known(number, row, group, limit, threshold, base, bounds, sums, ends, num_blocks, padded: tl.constexpr):
+    """The same, of any row, and kept for the next pass."""
+    groups = tl.cdiv(num_blocks, SPAN)
+    place = bounds + row * (PASSES + 1) * BOUNDS
+    passes = row * PASSES * groups
+    low, high, mass, bottom, top = _bounds(
+        number, limit, threshold, base, place, sums + passes * PIVOTS, ends + passes * 2, groups, padded
+    )
+    if group == 0:
+        now = place + number * BOUNDS
+        tl.store(now, low)
+        tl.store(now + 1, high)
+        tl.store(now + 2, mass)
+        tl.store(now + 3, bottom)
+        tl.store(now + 4, top)
+    return low, high, bottom, top
+
+
+@triton.jit(do_not_specialize=["number"])
+def narrow(
+    logits,
+    stride,
+    states,
+    temperature,
+    top_p,
+    top_k,
+    row_max,
+    row_sum,
+    threshold,
+    whole,
+    bounds,
+    sums,
+    ends,
+    number,
+    vocabulary,
+    num_blocks,
+    padded: tl.constexpr,
+):
+    """The mass of some blocks above each pivot, and the lowest and highest of their logits within the bounds."""
+    row = tl.program_id(0).to(tl.int64)
+    group = tl.program_id(1)
+    _t, p, k = parameters(tl.load(states + row), temperature, top_p, top_k)
+    total = tl.load(row_sum + row)
+    if is_searched(p, k, total, tl.load(whole + row), vocabulary):
+        base, least = tl.load(row_max + row), tl.load(threshold + row)
+        low, high, bottom, top = _known(
+            number, row, group, p * total, least, base, bounds, sums, ends, num_blocks, padded
+        )
+        pivots = _pivots(bottom, top)
+        mass = tl.zeros((PIVOTS, BLOCK), tl.float32)
+        lowest = tl.full((BLOCK,), float("inf"), tl.float32)
+        highest = tl.full((BLOCK,), float("-inf"), tl.float32)
+        for block in range(group * SPAN, tl.minimum(group * SPAN + SPAN, num_blocks)):
+            idx = block * BLOCK + tl.arange(0, BLOCK)
+            logit = tl.load(logits + row * stride + idx, mask=idx < vocabulary, other=float("-inf")).to(tl.float32)
+            mass += tl.where(logit[None, :] > pivots[:, None], tl.exp(logit - base)[None, :], 0.0)
+            within = (logit > low) & (logit <= high)
+            lowest = tl.minimum(lowest, tl.where(within, logit, float("inf")))
+            highest = tl.maximum(highest, tl.where(within, logit, float("-inf")))
+        place = (row * PASSES + number) * tl.cdiv(num_blocks, SPAN) + group
+        tl.store(sums + place * PIVOTS + tl.arange(0, PIVOTS), tl.sum(mass, axis=1))
+        tl.store(ends + place * 2, tl.min(lowest, axis=0))
+        tl.store(ends + place * 2 + 1, tl.max(highest, axis=0))
+
+
+@triton.jit
+def collect(
+    logits,
+    stride,
+    states,
+    temperature,
+    top_p,
+    top_k,
+    row_max,
+    row_sum,
+    threshold,
+    whole,
+    bounds,
+    sums,
+    ends,
+    counts,
+    slots,
+    vocabulary,
+    num_blocks,
+    padded: tl.constexpr,
+):
+    """How many tokens of each block are within the bounds after the last pass, and which."""
+    row = tl.program_id(0).to(tl.int64)
+    group = tl.program_id(1)
+    _t, p, k = parameters(tl.load(states + row), temperature, top_p, top_k)
+    total = tl.load(row_sum + row)
+    if is_searched(p, k, total, tl.load(whole + row), vocabulary):
+        base, least = tl.load(row_max + row), tl.load(threshold + row)
+        low, high, _bottom, _top = _known(
+            PASSES, row, group, p * total, least, base, bounds, sums, ends, num_blocks, padded
+        )
+        for block in range(group * SPAN, tl.minimum(group * SPAN + SPAN, num_blocks)):
+            idx = block * BLOCK + tl.arange(0, BLOCK)
+            logit = tl.load(logits + row * stride + idx, mask=idx < vocabulary, other=float("-inf")).to(tl.float32)
+            within = (logit > low) & (logit <= high)
+            place = row * num_blocks + block
+            tl.store(counts + place, keep(within, slots + place * SLOTS))
+
+
+@triton.jit
+def _of_equals(value, number, logits, counts, vocabulary, num_blocks, padded: tl.constexpr):
+    """The id of the first, second, third ... token of a logit, of which each block has `counts`."""
+    blocks = tl.arange(0, padded)
+    so_far = tl.cumsum(tl.load(counts + blocks, mask=blocks < num_blocks, other=0), axis=0)
+    number = tl.minimum(number, tl.max(so_far, axis=0))
+    block = tl.sum((so_far < number).to(tl.int32), axis=0)
+    before = tl.max(tl.where(so_far < number, so_far, 0), axis=0)
+    idx = block * BLOCK + tl.arange(0, BLOCK)
+    logit = tl.load(logits + idx, mask=idx < vocabulary, other=float("-inf")).to(tl.float32)
+    equal = (logit == value) & (idx < vocabulary)
+    is_it = equal & (tl.cumsum(equal.to(tl.int32), axis=0) == number - before)
+    return tl.sum(tl.where(is_it, idx, 0), axis=0)
+
+
+@triton.jit
+def find_last(
+    logits,
+    stride,
+    states,
+    temperature,
+    top_p,
+    top_k,
+    row_max,
+    row_sum,
+    whole,
+    bounds,
+    counts,
+    slots,
+    tokens,
+    last_values,
+    last_tokens,
+    vocabulary,
+    num_blocks,
+    padded: tl.constexpr,
+):
+    """The last token of the nucleus by logit and id, or the drawn one where sums put that just outside."""
+    row = tl.program_id(0).to(tl.int64)
+    _t, p, k = parameters(tl.load(states + row), temperature, top_p, top_k)
+    total = tl.load(row_sum + row)
+    if is_searched(p, k, total, tl.load(whole + row), vocabulary):
+        its_logits, its_counts = logits + row * stride, counts + row * num_blocks
+        known = bounds + (row * (PASSES + 1) + PASSES) * BOUNDS
+        bottom, top = tl.load(known + 3), tl.load(known + 4)
+        base = tl.load(row_max + row)
+        rest = p * total - tl.load(known + 2)
+        value, last = top, 0
+        if bottom == top:
+            number = tl.ceil(tl.minimum(rest / tl.exp(top - base), vocabulary)).to(tl.int32)
+            last = _of_equals(top, tl.maximum(number, 1), its_logits, its_counts, vocabulary, num_blocks, padded)
+        else:
+            blocks = tl.arange(0, padded)
+            most = tl.max(tl.load(its_counts + blocks, mask=blocks < num_blocks, other=0), axis=0)
+            its_slots = slots + row * num_blocks * SLOTS
+            left = parts(most > SLOTS, most, its_logits, its_counts, its_slots, vocabulary, num_blocks)
+            limit = tl.where(most > SLOTS, p * total, rest)
+            low = ordered_bits(tl.load(known))
+            value = last_value(limit, NOBODY, base, top, low, left)
+            last = last_token(value, limit, NOBODY, base, left)
+        token = tl.load(tokens + row).to(tl.int32)
+        drawn = tl.load(its_logits + token).to(tl.float32)
+        is_last = is_before(value, last, drawn, token)
+        tl.store(last_values + row, tl.where(is_last, drawn, value))
+        tl.store(last_tokens + row, tl.where(is_last, token, last))
