@@ -61,6 +61,7 @@ def _tile(number, left):
 
 @triton.jit
 def is_before(logit, idx, value, token):
+    """Whether a token stands before one of this logit and id."""
     return (logit > value) | ((logit == value) & (idx < token))
 
 
@@ -216,7 +217,7 @@ def choose(
     padded: tl.constexpr,
     with_last: tl.constexpr,
 ):
-    """The token of a row; `with_last` also the last token, by logit and id, that could have been it, if not searched."""
+    """The token of a row; `with_last` also the last one, by logit and id, that could have been it, unless searched."""
     row = tl.program_id(0).to(tl.int64)
     place = row * num_blocks
     state = tl.load(states + row)
@@ -237,7 +238,7 @@ def choose(
     if (t != 0.0) & ((p < 1.0) | (k < vocabulary)):
         token = _inside(token, limit, k, seed, base, left)
     tl.store(tokens + row, tl.where(token == NOBODY, 0, token).to(tl.int64))
-    if with_last:
+    if with_last:  # noqa: SIM102 - Triton leaves out what is in it
         if ~is_searched(p, k, total, tl.load(whole + row), vocabulary):
             last = left[6]
             value = float("-inf")

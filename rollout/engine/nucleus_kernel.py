@@ -87,9 +87,11 @@ class NucleusSampler:
         left, last = (self._counts, self._slots), (self._last_values, self._last_tokens)
         for number in range(PASSES.value):
             narrow[grid](*row, *searched, number, *sizes, padded, num_warps=_WARPS)
-        collect[grid](*row, *searched, *left, *sizes, padded)
+        collect[grid](*row, *searched, *left, *sizes, padded, num_warps=_WARPS)
         padded = triton.next_power_of_2(self._blocks)
-        find_last[(rows,)](*row, *searched[1:3], *left, tokens, *last, *sizes, padded, num_warps=_WARPS)
+        find_last[(rows,)](
+            *row, self._whole, self._bounds, self._ends, *left, tokens, *last, *sizes, padded, num_warps=_WARPS
+        )
 
     def _make(self, rows: int) -> None:
         def empty(dtype: torch.dtype, *shape: int) -> torch.Tensor:
@@ -102,6 +104,6 @@ class NucleusSampler:
         self._slots, self._whole = empty(torch.int16, rows, blocks, SLOTS.value), empty(torch.int32, rows)
         groups = triton.cdiv(blocks, SPAN.value)
         self._bounds = empty(torch.float32, rows, PASSES.value + 1, BOUNDS.value)
-        self._sums = empty(torch.float32, rows, PASSES.value, groups, PIVOTS.value)
-        self._ends = empty(torch.float32, rows, PASSES.value, groups, 2)
+        self._sums = empty(torch.float32, rows, PASSES.value + 1, groups, PIVOTS.value)
+        self._ends = empty(torch.float32, rows, PASSES.value + 1, groups, 2)
         self._last_values, self._last_tokens = empty(torch.float32, rows), empty(torch.int32, rows)

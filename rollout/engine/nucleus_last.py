@@ -11,13 +11,15 @@ import triton.language as tl
 from rollout.engine.nucleus_choice import is_before, is_searched, last_token, last_value, ordered_bits, parts
 from rollout.engine.nucleus_rows import BLOCK, NOBODY, SLOTS, keep, parameters
 
-PASSES = tl.constexpr(4)
+PASSES = tl.constexpr(6)
+"""At most; two or three where logits are spread as a model's are."""
 PIVOTS = tl.constexpr(8)
 SPAN = tl.constexpr(8)
 """Blocks of a program."""
-BOUNDS = tl.constexpr(5)
-"""What is known before a pass: the logit that the last one is above, one that it is not above, the mass above that
-one, and the lowest and highest logit that can lie between."""
+BOUNDS = tl.constexpr(7)
+"""What is known of a row before a pass, see `_bounds`."""
+_FEW = tl.constexpr(32)
+"""So many tokens between the bounds, for each block, need no further pass."""
 
 
 @triton.jit
@@ -26,45 +28,68 @@ def _pivots(bottom, top):
 
 
 @triton.jit
-def _bounds(number, limit, threshold, base, bounds, sums, ends, groups, padded: tl.constexpr):
-    """What is known before pass `number` of a row. Sums of one order, so more is never less: low stays below high."""
-    low, high, mass, bottom, top = threshold, base, 0.0 * base, threshold, base
-    if number > 0:
-        known = bounds + (number - 1) * BOUNDS
-        low, high, mass = tl.load(known), tl.load(known + 1), tl.load(known + 2)
-        pivots = _pivots(tl.load(known + 3), tl.load(known + 4))
-        group = tl.arange(0, padded)
-        place = (number - 1) * groups + group
-        each = place[:, None] * PIVOTS + tl.arange(0, PIVOTS)[None, :]
-        above = tl.sum(tl.load(sums + each, mask=group[:, None] < groups, other=0.0), axis=0)
-        inside = (above < limit) & (pivots > low)
-        lowest = tl.min(tl.load(ends + place * 2, mask=group < groups, other=float("inf")), axis=0)
-        highest = tl.max(tl.load(ends + place * 2 + 1, mask=group < groups, other=float("-inf")), axis=0)
-        mass = tl.max(tl.where(inside, above, mass), axis=0)
-        high = tl.min(tl.where(inside, pivots, high), axis=0)
-        low = tl.maximum(low, tl.max(tl.where(inside, low, pivots), axis=0))
-        bottom = tl.where(lowest <= highest, tl.maximum(low, lowest), low)
-        top = tl.where(lowest <= highest, tl.minimum(high, highest), high)
-    return low, high, mass, bottom, top
+def _narrowed(low, high, mass_low, mass_high, bottom, top, limit, sums, ends, groups, padded: tl.constexpr):
+    """Bounds after a pass. Each sum is made in one order, so more is never less, and low stays below high."""
+    pivots = _pivots(bottom, top)
+    group = tl.arange(0, padded)
+    each = group[:, None] * PIVOTS + tl.arange(0, PIVOTS)[None, :]
+    mass = tl.sum(tl.load(sums + each, mask=group[:, None] < groups, other=0.0), axis=0)
+    inside = (mass < limit) & (pivots > low)
+    lowest = tl.min(tl.load(ends + group * 2, mask=group < groups, other=float("inf")), axis=0)
+    highest = tl.max(tl.load(ends + group * 2 + 1, mask=group < groups, other=float("-inf")), axis=0)
+    mass_low = tl.min(tl.where(inside | (pivots <= low), mass_low, mass), axis=0)
+    mass_high = tl.max(tl.where(inside, mass, mass_high), axis=0)
+    low = tl.maximum(low, tl.max(tl.where(inside, low, pivots), axis=0))
+    high = tl.min(tl.where(inside, pivots, high), axis=0)
+    bottom = tl.where(lowest <= highest, tl.maximum(low, lowest), low)
+    top = tl.where(lowest <= highest, tl.minimum(high, highest), high)
+    return low, high, mass_low, mass_high, bottom, top
 
 
 @triton.jit
-def _known(number, row, group, limit, threshold, base, bounds, sums, ends, num_blocks, padded: tl.constexpr):
-    """The same, of any row, and kept for the next pass."""
+def _bounds(number, row, group, limit, total, threshold, base, bounds, sums, ends, num_blocks, padded: tl.constexpr):
+    """What is known before a pass: that the last one is above the logit `low` and not above `high`, and the mass above
+    these; between which logits those between them lie; and whether they are few or equal. It is kept for the
+    next pass.
+    """
+    low, high, mass_low, mass_high, bottom, top = threshold, base, total, 0.0 * base, threshold, base
     groups = tl.cdiv(num_blocks, SPAN)
-    place = bounds + row * (PASSES + 1) * BOUNDS
-    passes = row * PASSES * groups
-    low, high, mass, bottom, top = _bounds(
-        number, limit, threshold, base, place, sums + passes * PIVOTS, ends + passes * 2, groups, padded
-    )
+    now = bounds + (row * (PASSES + 1) + number) * BOUNDS
+    if number > 0:
+        before = now - BOUNDS
+        low, high, mass_low = tl.load(before), tl.load(before + 1), tl.load(before + 2)
+        mass_high, bottom, top = tl.load(before + 3), tl.load(before + 4), tl.load(before + 5)
+        if tl.load(before + 6) == 0.0:
+            place = (row * (PASSES + 1) + number - 1) * groups
+            low, high, mass_low, mass_high, bottom, top = _narrowed(
+                low,
+                high,
+                mass_low,
+                mass_high,
+                bottom,
+                top,
+                limit,
+                sums + place * PIVOTS,
+                ends + place * 2,
+                groups,
+                padded,
+            )
+    few = (mass_low - mass_high <= num_blocks * _FEW * tl.exp(low - base)) | (bottom == top)
     if group == 0:
-        now = place + number * BOUNDS
         tl.store(now, low)
         tl.store(now + 1, high)
-        tl.store(now + 2, mass)
-        tl.store(now + 3, bottom)
-        tl.store(now + 4, top)
-    return low, high, bottom, top
+        tl.store(now + 2, mass_low)
+        tl.store(now + 3, mass_high)
+        tl.store(now + 4, bottom)
+        tl.store(now + 5, top)
+        tl.store(now + 6, few.to(tl.float32))
+    return low, high, bottom, top, few
+
+
+@triton.jit
+def _store_ends(place, lowest, highest):
+    tl.store(place, tl.min(lowest, axis=0))
+    tl.store(place + 1, tl.max(highest, axis=0))
 
 
 @triton.jit(do_not_specialize=["number"])
@@ -94,24 +119,24 @@ def narrow(
     total = tl.load(row_sum + row)
     if is_searched(p, k, total, tl.load(whole + row), vocabulary):
         base, least = tl.load(row_max + row), tl.load(threshold + row)
-        low, high, bottom, top = _known(
-            number, row, group, p * total, least, base, bounds, sums, ends, num_blocks, padded
+        low, high, bottom, top, few = _bounds(
+            number, row, group, p * total, total, least, base, bounds, sums, ends, num_blocks, padded
         )
-        pivots = _pivots(bottom, top)
-        mass = tl.zeros((PIVOTS, BLOCK), tl.float32)
-        lowest = tl.full((BLOCK,), float("inf"), tl.float32)
-        highest = tl.full((BLOCK,), float("-inf"), tl.float32)
-        for block in range(group * SPAN, tl.minimum(group * SPAN + SPAN, num_blocks)):
-            idx = block * BLOCK + tl.arange(0, BLOCK)
-            logit = tl.load(logits + row * stride + idx, mask=idx < vocabulary, other=float("-inf")).to(tl.float32)
-            mass += tl.where(logit[None, :] > pivots[:, None], tl.exp(logit - base)[None, :], 0.0)
-            within = (logit > low) & (logit <= high)
-            lowest = tl.minimum(lowest, tl.where(within, logit, float("inf")))
-            highest = tl.maximum(highest, tl.where(within, logit, float("-inf")))
-        place = (row * PASSES + number) * tl.cdiv(num_blocks, SPAN) + group
-        tl.store(sums + place * PIVOTS + tl.arange(0, PIVOTS), tl.sum(mass, axis=1))
-        tl.store(ends + place * 2, tl.min(lowest, axis=0))
-        tl.store(ends + place * 2 + 1, tl.max(highest, axis=0))
+        if ~few:
+            pivots = _pivots(bottom, top)
+            mass = tl.zeros((PIVOTS, BLOCK), tl.float32)
+            lowest = tl.full((BLOCK,), float("inf"), tl.float32)
+            highest = tl.full((BLOCK,), float("-inf"), tl.float32)
+            for block in range(group * SPAN, tl.minimum(group * SPAN + SPAN, num_blocks)):
+                idx = block * BLOCK + tl.arange(0, BLOCK)
+                logit = tl.load(logits + row * stride + idx, mask=idx < vocabulary, other=float("-inf")).to(tl.float32)
+                mass += tl.where(logit[None, :] > pivots[:, None], tl.exp(logit - base)[None, :], 0.0)
+                within = (logit > low) & (logit <= high)
+                lowest = tl.minimum(lowest, tl.where(within, logit, float("inf")))
+                highest = tl.maximum(highest, tl.where(within, logit, float("-inf")))
+            place = (row * (PASSES + 1) + number) * tl.cdiv(num_blocks, SPAN) + group
+            tl.store(sums + place * PIVOTS + tl.arange(0, PIVOTS), tl.sum(mass, axis=1))
+            _store_ends(ends + place * 2, lowest, highest)
 
 
 @triton.jit
@@ -135,22 +160,28 @@ def collect(
     num_blocks,
     padded: tl.constexpr,
 ):
-    """How many tokens of each block are within the bounds after the last pass, and which."""
+    """How many tokens of each block are within the bounds after the last pass, and which; their ends."""
     row = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1)
     _t, p, k = parameters(tl.load(states + row), temperature, top_p, top_k)
     total = tl.load(row_sum + row)
     if is_searched(p, k, total, tl.load(whole + row), vocabulary):
         base, least = tl.load(row_max + row), tl.load(threshold + row)
-        low, high, _bottom, _top = _known(
-            PASSES, row, group, p * total, least, base, bounds, sums, ends, num_blocks, padded
+        low, high, _bottom, _top, _few = _bounds(
+            PASSES, row, group, p * total, total, least, base, bounds, sums, ends, num_blocks, padded
         )
+        lowest = tl.full((BLOCK,), float("inf"), tl.float32)
+        highest = tl.full((BLOCK,), float("-inf"), tl.float32)
         for block in range(group * SPAN, tl.minimum(group * SPAN + SPAN, num_blocks)):
             idx = block * BLOCK + tl.arange(0, BLOCK)
             logit = tl.load(logits + row * stride + idx, mask=idx < vocabulary, other=float("-inf")).to(tl.float32)
             within = (logit > low) & (logit <= high)
             place = row * num_blocks + block
             tl.store(counts + place, keep(within, slots + place * SLOTS))
+            lowest = tl.minimum(lowest, tl.where(within, logit, float("inf")))
+            highest = tl.maximum(highest, tl.where(within, logit, float("-inf")))
+        place = (row * (PASSES + 1) + PASSES) * tl.cdiv(num_blocks, SPAN) + group
+        _store_ends(ends + place * 2, lowest, highest)
 
 
 @triton.jit
@@ -180,6 +211,7 @@ def find_last(
     row_sum,
     whole,
     bounds,
+    ends,
     counts,
     slots,
     tokens,
@@ -196,21 +228,23 @@ def find_last(
     if is_searched(p, k, total, tl.load(whole + row), vocabulary):
         its_logits, its_counts = logits + row * stride, counts + row * num_blocks
         known = bounds + (row * (PASSES + 1) + PASSES) * BOUNDS
-        bottom, top = tl.load(known + 3), tl.load(known + 4)
+        groups, blocks = tl.cdiv(num_blocks, SPAN), tl.arange(0, padded)
+        end = ends + ((row * (PASSES + 1) + PASSES) * groups + blocks) * 2
+        lowest = tl.min(tl.load(end, mask=blocks < groups, other=float("inf")), axis=0)
+        highest = tl.max(tl.load(end + 1, mask=blocks < groups, other=float("-inf")), axis=0)
         base = tl.load(row_max + row)
-        rest = p * total - tl.load(known + 2)
-        value, last = top, 0
-        if bottom == top:
-            number = tl.ceil(tl.minimum(rest / tl.exp(top - base), vocabulary)).to(tl.int32)
-            last = _of_equals(top, tl.maximum(number, 1), its_logits, its_counts, vocabulary, num_blocks, padded)
+        rest = p * total - tl.load(known + 3)
+        value, last = highest, 0
+        if lowest == highest:
+            number = tl.ceil(tl.minimum(rest / tl.exp(value - base), vocabulary)).to(tl.int32)
+            last = _of_equals(value, tl.maximum(number, 1), its_logits, its_counts, vocabulary, num_blocks, padded)
         else:
-            blocks = tl.arange(0, padded)
             most = tl.max(tl.load(its_counts + blocks, mask=blocks < num_blocks, other=0), axis=0)
             its_slots = slots + row * num_blocks * SLOTS
             left = parts(most > SLOTS, most, its_logits, its_counts, its_slots, vocabulary, num_blocks)
             limit = tl.where(most > SLOTS, p * total, rest)
             low = ordered_bits(tl.load(known))
-            value = last_value(limit, NOBODY, base, top, low, left)
+            value = last_value(limit, NOBODY, base, tl.load(known + 1), low, left)
             last = last_token(value, limit, NOBODY, base, left)
         token = tl.load(tokens + row).to(tl.int32)
         drawn = tl.load(its_logits + token).to(tl.float32)
