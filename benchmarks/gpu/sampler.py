@@ -1,6 +1,6 @@
 """The seeded sampler by itself, beside vLLM's: the same tokens, the right frequencies, rows alone, and its time.
 
-    python -m benchmarks.gpu.sampler [--draws 1000000] [--only tokens,timing] [--flashinfer]
+    python -m benchmarks.gpu.sampler [--draws 1000000] [--only mask,alone,timing] [--flashinfer]
 
 Logits are normal with a standard deviation of 6 (`peaked`, about two nats of choice), of 3 (`broad`) or nearly equal
 (`flat`); `peaked+` has a flat row in every hundred. Where the tokens differ, the exact mass before both says whose was
@@ -13,9 +13,10 @@ On a CPU (TRITON_INTERPRET=1, `--tiny`) the definition in torch stands for vLLM'
 import argparse
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from statistics import median
 
 import torch
@@ -31,6 +32,8 @@ _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _LOOKED_INTO = 500
 _SHOWN = 8
 """Draws that differ: how many of a case are explained, and how many are printed."""
+_DEFINED = 96
+"""Rows whose mask is compared with the definition's, which takes memory."""
 _EDGE = 2e-6
 """Sums in float32 are off by so much of the whole."""
 
@@ -255,17 +258,26 @@ def _alone(options: argparse.Namespace, device: str) -> None:
     draw = _mixed(Case(rows, options.vocabulary, "peaked", "bf16").draw(device))
     sampler = NucleusSampler(rows, options.vocabulary, device)
     together, again = sampler.draw(logits, draw), sampler.draw(logits, draw)
-    masked = sampler.draw(logits.clone(), draw, mask=True)
-    defined_tokens = defined(cases[0])(logits, draw) if options.tiny else together
-    alone = 0
+    left = logits.clone()
+    masked = sampler.draw(left, draw, mask=True)
+    found = {"again": again != together, "with mask": masked != together}
+    if options.tiny:
+        found["defined"] = defined(cases[0])(logits, draw) != together
+    differ = {name: int(rows_that_differ.sum()) for name, rows_that_differ in found.items()}
+    half = rows // 2
+    differ["in half a batch"] = int((sampler.draw(logits[:half], _some(draw, 0, half)) != together[:half]).sum())
+    differ |= {"alone": 0, "alone with mask": 0}
     for row in range(0, rows, max(1, rows // 200)):
-        one = Draw(draw.states[row : row + 1], draw.positions[row : row + 1], *_parameters(draw))
-        alone += int(sampler.draw(logits[row : row + 1], one)[0] != together[row])
-    half = Draw(draw.states[: rows // 2], draw.positions[: rows // 2], *_parameters(draw))
-    split = int((sampler.draw(logits[: rows // 2], half) != together[: rows // 2]).sum())
-    others = {"again": again, "with mask": masked} | ({"defined": defined_tokens} if options.tiny else {})
-    differ = {name: int((tokens != together).sum()) for name, tokens in others.items()}
-    print(f"mixed batch of {rows}, rows that differ: {differ | {'alone': alone, 'in half a batch': split}}")
+        one, its_logits = _some(draw, row, row + 1), logits[row : row + 1].clone()
+        differ["alone"] += int(sampler.draw(its_logits, one)[0] != together[row])
+        same = sampler.draw(its_logits, one, mask=True)[0] == together[row] and torch.equal(its_logits[0], left[row])
+        differ["alone with mask"] += int(not same)
+    print(f"mixed batch of {rows}, rows that differ: {differ}")
+
+
+def _some(draw: Draw, start: int, end: int) -> Draw:
+    """Of these rows; copies, as Triton compiles anew for each alignment."""
+    return replace(draw, states=draw.states[start:end].clone(), positions=draw.positions[start:end].clone())
 
 
 def _mixed(draw: Draw) -> Draw:
@@ -279,25 +291,20 @@ def _mixed(draw: Draw) -> Draw:
     return draw
 
 
-def _parameters(draw: Draw) -> Iterator[torch.Tensor]:
-    yield from (draw.temperature, draw.top_p, draw.top_k, draw.seeds)
-
-
 def _masks(options: argparse.Namespace, device: str) -> None:
-    """What is kept for log-probabilities, against the definition."""
-    rows = min(options.rows, 48)
-    for kind, dtype in (("peaked", "bf16"), ("peaked", "fp32"), ("flat", "bf16")):
-        case = Case(rows, options.vocabulary, kind, dtype)
+    """What is kept for log-probabilities, in some rows against the definition; what was drawn is kept in all."""
+    for kind, dtype in product(_STD, _DTYPES):
+        case = Case(options.rows, options.vocabulary, kind, dtype)
         logits, draw = case.logits(device), _mixed(case.draw(device))
-        states = draw.states.long()
-        kept = nucleus.kept(logits, draw.top_p[states], draw.top_k[states])
-        tokens = NucleusSampler(rows, options.vocabulary, device).draw(logits, draw, mask=True)
+        some = draw.states[:_DEFINED].long()
+        kept = nucleus.kept(logits[:_DEFINED], draw.top_p[some], draw.top_k[some])
+        tokens = NucleusSampler(case.rows, case.vocabulary, device).draw(logits, draw, mask=True)
         left = logits > -torch.inf
         lost = int((~left.gather(1, tokens[:, None])).sum())
-        off = (left != kept).sum(dim=1)
+        off = (left[:_DEFINED] != kept).sum(dim=1)
         print(
-            f"{case}: kept otherwise than defined: {int((off > 0).sum())} of {rows} rows, {int(off.max())} tokens at "
-            f"most; tokens that were cut off {lost}"
+            f"{case}: kept otherwise than defined: {int((off > 0).sum())} of {len(off)} rows, {int(off.max())} tokens "
+            f"at most; tokens of all rows that were cut off {lost}"
         )
 
 
@@ -342,17 +349,14 @@ def _profile(options: argparse.Namespace, device: str) -> None:
     """Microseconds of each kernel."""
     if device == "cpu":
         return
-    for kind, k in (("peaked", None), ("flat", None), ("peaked", 20)):
+    for kind, k, mask in (("peaked", None, True), ("broad", None, True), ("flat", None, True), ("peaked", 20, False)):
         case = Case(options.rows, options.vocabulary, kind, "bf16", top_k=k)
-        sampler, draw, logits = (
-            NucleusSampler(case.rows, case.vocabulary, device),
-            case.draw(device),
-            case.logits(device),
-        )
-        sampler.draw(logits, draw)
+        sampler, draw = NucleusSampler(case.rows, case.vocabulary, device), case.draw(device)
+        batches = [case.logits(device) for _ in range(6)]
+        sampler.draw(batches.pop(), draw, mask)
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
-            for _ in range(5):
-                sampler.draw(logits, draw)
+            for logits in batches:
+                sampler.draw(logits, draw, mask)
             torch.cuda.synchronize()
         times = {event.key: event.device_time_total / 5 for event in profiler.key_averages() if event.device_time_total}
         print(f"{case} us: " + ", ".join(f"{name} {value:.0f}" for name, value in times.items()))

@@ -3,10 +3,12 @@
     TRITON_INTERPRET=1 python -m tests.engine.kernel_draws
 
 A process of its own, as Triton reads the variable when it is imported. Prints JSON: for each case of CASES how many
-tokens differ from the definition's, from those of a draw with a mask and of rows alone, and in how many rows the mask.
+tokens differ from the definition's, from those of a draw with a mask and of rows alone, in how many rows the mask, and
+how many tokens it cuts off though they were drawn.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,13 +31,26 @@ class Case:
     temperature: tuple[float, ...] = (1.0,)
     masked: bool = False
     """Whether to look at the mask too, which takes the interpreter long."""
+    change: Callable[[torch.Tensor], torch.Tensor] = torch.clone
+    """From normal logits to those of the case."""
+
+
+def _a_cluster(logits: torch.Tensor) -> torch.Tensor:
+    """A block of nearly equal ones, more than a block has slots for."""
+    logits[:, 2048:4096] = 5.0 + logits[:, 2048:4096] / 3000
+    return logits
+
+
+def _no_more_than_half(logits: torch.Tensor) -> torch.Tensor:
+    logits[:, ::2] = -torch.inf
+    return logits
 
 
 CASES = {
     "peaked": Case(5000, 6.0, masked=True),
-    "many equal logits": Case(4200, 1.0, torch.bfloat16, top_p=(0.3,)),
-    "all equal logits": Case(2100, 0.0, top_p=(0.2003, 0.9001)),
-    "flat, of which the whole row is gone through": Case(4100, 0.001, top_p=(0.8,)),
+    "many equal logits": Case(4200, 1.0, torch.bfloat16, top_p=(0.3,), masked=True),
+    "all equal logits": Case(2100, 0.0, top_p=(0.2003, 0.9001), masked=True),
+    "flat, of which the whole row is gone through": Case(4100, 0.001, top_p=(0.8,), masked=True),
     "next to no nucleus": Case(3000, 8.0, top_p=(0.001,)),
     "a block that is not full": Case(2049, 3.0, torch.float16),
     "top_k below the number of blocks": Case(5000, 4.0, torch.bfloat16, top_p=(1.0, 0.9), top_k=(1, 3)),
@@ -44,6 +59,16 @@ CASES = {
     "rows of all kinds": Case(
         2100, 6.0, torch.bfloat16, (1.0, 0.95, 0.5), top_k=(1 << 30, 2), temperature=(0.0, 0.7, 1.0), masked=True
     ),
+    "flat rows of all kinds": Case(
+        2100, 0.5, torch.bfloat16, (0.9, 0.7, 1.0), top_k=(1 << 30, 50), temperature=(0.0, 1.0, 1.0), masked=True
+    ),
+    "a few logits in more than nine blocks": Case(
+        19000, 1.0, top_p=(0.1, 0.5013, 0.9, 0.99), masked=True, change=lambda logits: (logits * 2).round() / 2
+    ),
+    "nearly equal logits of one block": Case(9000, 3.0, top_p=(0.9, 0.7, 0.5), masked=True, change=_a_cluster),
+    "logits of all sizes": Case(5000, 40.0, top_p=(0.5, 0.9), masked=True, change=lambda logits: 2.0 ** -logits.abs()),
+    "tokens that are not allowed": Case(5000, 0.5, top_p=(0.6, 0.999), masked=True, change=_no_more_than_half),
+    "nearly all of the mass": Case(4500, 0.5, top_p=(0.9999999, 0.99999), masked=True),
 }
 
 
@@ -55,7 +80,7 @@ def main() -> None:
 def differences(case: Case) -> dict[str, int]:
     """In how many rows something differs."""
     generator = torch.Generator().manual_seed(0)
-    logits = (torch.randn(ROWS, case.vocabulary, generator=generator) * case.std).to(case.dtype)
+    logits = case.change(torch.randn(ROWS, case.vocabulary, generator=generator) * case.std).to(case.dtype)
     states = torch.randperm(ROWS, generator=generator).to(torch.int32)
     t, p, k = (torch.tensor((values * ROWS)[:ROWS]) for values in (case.temperature, case.top_p, case.top_k))
     seeds = torch.randint(-(2**62), 2**62, (ROWS,), generator=generator)
@@ -64,14 +89,17 @@ def differences(case: Case) -> dict[str, int]:
     sampler, masked = NucleusSampler(ROWS, case.vocabulary, "cpu"), logits.clone()
     tokens = sampler.draw(logits, draw)
     again = sampler.draw(masked, draw, mask=True) if case.masked else tokens
-    alone = sampler.draw(logits[-1:], Draw(states[-1:], positions[-1:], t, p, k.to(torch.int32), seeds))
-    kept = nucleus.kept(logits, p[order], k[order])
+    one = logits[-1:].clone()
+    alone = sampler.draw(one, Draw(states[-1:], positions[-1:], t, p, k.to(torch.int32), seeds), mask=case.masked)
+    kept = nucleus.kept(logits, p[order], k[order]) & (logits > -torch.inf)
     defined = nucleus.draw(logits, t[order], p[order], k[order], seeds[order], positions)
+    left = masked > -torch.inf
     return {
         "defined": int((tokens != defined).sum()),
         "with mask": int((tokens != again).sum()),
-        "mask": int(((masked > -torch.inf) != kept).any(dim=1).sum()) if case.masked else 0,
-        "alone": int((alone != tokens[-1:]).sum()),
+        "mask": int((left != kept).any(dim=1).sum()) if case.masked else 0,
+        "cut off": int((~left.gather(1, again[:, None])).sum()),
+        "alone": int((alone != tokens[-1:]).sum()) + int(case.masked and not torch.equal(one, masked[-1:])),
     }
 
 
