@@ -11,7 +11,7 @@ import triton.language as tl
 from rollout.engine.nucleus_choice import is_before, is_searched, last_token, last_value, ordered_bits, parts
 from rollout.engine.nucleus_rows import BLOCK, NOBODY, SLOTS, keep, parameters
 
-PASSES = tl.constexpr(6)
+PASSES = tl.constexpr(5)
 """At most; two or three where logits are spread as a model's are."""
 PIVOTS = tl.constexpr(8)
 SPAN = tl.constexpr(8)
@@ -125,18 +125,18 @@ def narrow(
         if ~few:
             pivots = _pivots(bottom, top)
             mass = tl.zeros((PIVOTS, BLOCK), tl.float32)
-            lowest = tl.full((BLOCK,), float("inf"), tl.float32)
-            highest = tl.full((BLOCK,), float("-inf"), tl.float32)
+            lowest = tl.full((1, BLOCK), float("inf"), tl.float32)
+            highest = tl.full((1, BLOCK), float("-inf"), tl.float32)
             for block in range(group * SPAN, tl.minimum(group * SPAN + SPAN, num_blocks)):
-                idx = block * BLOCK + tl.arange(0, BLOCK)
+                idx = block * BLOCK + tl.arange(0, BLOCK)[None, :]
                 logit = tl.load(logits + row * stride + idx, mask=idx < vocabulary, other=float("-inf")).to(tl.float32)
-                mass += tl.where(logit[None, :] > pivots[:, None], tl.exp(logit - base)[None, :], 0.0)
+                mass += tl.where(logit > pivots[:, None], tl.exp(logit - base), 0.0)
                 within = (logit > low) & (logit <= high)
                 lowest = tl.minimum(lowest, tl.where(within, logit, float("inf")))
                 highest = tl.maximum(highest, tl.where(within, logit, float("-inf")))
             place = (row * (PASSES + 1) + number) * tl.cdiv(num_blocks, SPAN) + group
             tl.store(sums + place * PIVOTS + tl.arange(0, PIVOTS), tl.sum(mass, axis=1))
-            _store_ends(ends + place * 2, lowest, highest)
+            _store_ends(ends + place * 2, tl.min(lowest, axis=0), tl.max(highest, axis=0))
 
 
 @triton.jit
