@@ -4,7 +4,7 @@ Most tokens of a vocabulary can neither be in the nucleus nor win against its li
 two passes over the logits find what is left (`nucleus_rows`), usually a few thousand tokens of 150,000, and all that is
 dear is done for these only (`nucleus_choice`): noise, the sum of what is likelier than the winner, and, where that is
 too much for the winner to be in the nucleus, the same again among the likelier ones. A row of which too much is left
-(flat, or with top_p=1) is gone through as a whole.
+(flat, or with top_p=1) is gone through as a whole, where the nucleus is to be known by `nucleus_last`.
 
 Sizes of blocks are fixed and every sum has one order, so a row's token does not depend on the other rows of the batch.
 The noise is vLLM's: `tl.rand` of (`tl.randint` of the seed and the position) and the token's id.
@@ -73,25 +73,23 @@ class NucleusSampler:
         chosen = (*requests, *drawn, *of_rows, *left, *best, tokens, *last)
         choose[(rows,)](logits, stride, *chosen, *sizes, padded, mask, num_warps=_WARPS)
         if mask:
-            self._find_last(logits, requests, tokens)
-            mask_rest[grid](logits, stride, *last, self._vocabulary)
+            self.mask_after(logits, draw, tokens)
         return tokens
 
-    def _find_last(self, logits: torch.Tensor, requests: tuple[torch.Tensor, ...], tokens: torch.Tensor) -> None:
-        """Of the rows that are gone through as a whole, which `choose` has left out."""
+    def mask_after(self, logits: torch.Tensor, draw: Draw, tokens: torch.Tensor) -> None:
+        """-inf for what is in no row's nucleus, once `draw` has looked for the last token; never for those drawn."""
         rows, sizes = logits.shape[0], (self._vocabulary, self._blocks)
         groups = triton.cdiv(self._blocks, SPAN.value)
         grid, padded = (rows, groups), triton.next_power_of_2(groups)
-        row = (logits, logits.stride(0), *requests, self._row_max, self._row_sum)
-        searched = (self._threshold, self._whole, self._bounds, self._sums, self._ends)
+        row = (logits, logits.stride(0), draw.states.contiguous(), draw.temperature, draw.top_p, draw.top_k)
+        sums, bounds = (self._row_max, self._row_sum), (self._bounds, self._sums, self._ends)
         left, last = (self._counts, self._slots), (self._last_values, self._last_tokens)
         for number in range(PASSES.value):
-            narrow[grid](*row, *searched, number, *sizes, padded, num_warps=_WARPS)
-        collect[grid](*row, *searched, *left, *sizes, padded, num_warps=_WARPS)
-        padded = triton.next_power_of_2(self._blocks)
-        find_last[(rows,)](
-            *row, self._whole, self._bounds, self._ends, *left, tokens, *last, *sizes, padded, num_warps=_WARPS
-        )
+            narrow[grid](*row, *sums, self._threshold, self._whole, *bounds, number, *sizes, padded, num_warps=_WARPS)
+        collect[grid](*row, *sums, self._threshold, self._whole, *bounds, *left, *sizes, padded, num_warps=_WARPS)
+        found, padded = (self._whole, self._bounds, self._ends, *left, tokens), triton.next_power_of_2(self._blocks)
+        find_last[(rows,)](*row, *sums, *found, *last, *sizes, padded, num_warps=_WARPS)
+        mask_rest[(rows, self._blocks)](logits, logits.stride(0), *last, self._vocabulary)
 
     def _make(self, rows: int) -> None:
         def empty(dtype: torch.dtype, *shape: int) -> torch.Tensor:

@@ -74,7 +74,8 @@ CASES = {
 
 def main() -> None:
     """Do all cases."""
-    print(json.dumps({name: differences(case) for name, case in CASES.items()}))
+    found = {name: differences(case) for name, case in CASES.items()}
+    print(json.dumps(found | {"a draw that sums put just outside": {"cut off": cut_off_at_the_edge()}}))
 
 
 def differences(case: Case) -> dict[str, int]:
@@ -101,6 +102,20 @@ def differences(case: Case) -> dict[str, int]:
         "cut off": int((~left.gather(1, again[:, None])).sum()),
         "alone": int((alone != tokens[-1:]).sum()) + int(case.masked and not torch.equal(one, masked[-1:])),
     }
+
+
+def cut_off_at_the_edge() -> int:
+    """How many tokens are lost that were drawn and come right after the nucleus, as by the rounding of a sum."""
+    logits = torch.randn(ROWS, 5000, generator=torch.Generator().manual_seed(0)) * 0.3
+    logits[1] = 0.0
+    rows, p = torch.arange(ROWS, dtype=torch.int32), torch.full((ROWS,), 0.5)
+    draw = Draw(rows, rows.long(), torch.ones(ROWS), p, torch.full((ROWS,), 5000, dtype=torch.int32), rows.long())
+    sampler, masked = NucleusSampler(ROWS, 5000, "cpu"), logits.clone()
+    sampler.draw(masked, draw, mask=True)
+    order = logits.sort(dim=1, descending=True, stable=True).indices
+    outside = order.gather(1, (masked > -torch.inf).sum(dim=1, keepdim=True))
+    sampler.mask_after(logits, draw, outside[:, 0])
+    return int((logits.gather(1, outside) == -torch.inf).sum())
 
 
 if __name__ == "__main__":
