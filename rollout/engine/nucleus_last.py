@@ -28,6 +28,20 @@ def _pivots(bottom, top):
 
 
 @triton.jit
+def _store_ends(place, lowest, highest):
+    tl.store(place, tl.min(lowest, axis=0))
+    tl.store(place + 1, tl.max(highest, axis=0))
+
+
+@triton.jit
+def _load_ends(ends, groups, padded: tl.constexpr):
+    group = tl.arange(0, padded)
+    lowest = tl.load(ends + group * 2, mask=group < groups, other=float("inf"))
+    highest = tl.load(ends + group * 2 + 1, mask=group < groups, other=float("-inf"))
+    return tl.min(lowest, axis=0), tl.max(highest, axis=0)
+
+
+@triton.jit
 def _narrowed(low, high, mass_low, mass_high, bottom, top, limit, sums, ends, groups, padded: tl.constexpr):
     """Bounds after a pass. Each sum is made in one order, so more is never less, and low stays below high."""
     pivots = _pivots(bottom, top)
@@ -35,8 +49,7 @@ def _narrowed(low, high, mass_low, mass_high, bottom, top, limit, sums, ends, gr
     each = group[:, None] * PIVOTS + tl.arange(0, PIVOTS)[None, :]
     mass = tl.sum(tl.load(sums + each, mask=group[:, None] < groups, other=0.0), axis=0)
     inside = (mass < limit) & (pivots > low)
-    lowest = tl.min(tl.load(ends + group * 2, mask=group < groups, other=float("inf")), axis=0)
-    highest = tl.max(tl.load(ends + group * 2 + 1, mask=group < groups, other=float("-inf")), axis=0)
+    lowest, highest = _load_ends(ends, groups, padded)
     mass_low = tl.min(tl.where(inside | (pivots <= low), mass_low, mass), axis=0)
     mass_high = tl.max(tl.where(inside, mass, mass_high), axis=0)
     low = tl.maximum(low, tl.max(tl.where(inside, low, pivots), axis=0))
@@ -84,12 +97,6 @@ def _bounds(number, row, group, limit, total, threshold, base, bounds, sums, end
         tl.store(now + 5, top)
         tl.store(now + 6, few.to(tl.float32))
     return low, high, bottom, top, few
-
-
-@triton.jit
-def _store_ends(place, lowest, highest):
-    tl.store(place, tl.min(lowest, axis=0))
-    tl.store(place + 1, tl.max(highest, axis=0))
 
 
 @triton.jit(do_not_specialize=["number"])
@@ -229,9 +236,7 @@ def find_last(
         its_logits, its_counts = logits + row * stride, counts + row * num_blocks
         known = bounds + (row * (PASSES + 1) + PASSES) * BOUNDS
         groups, blocks = tl.cdiv(num_blocks, SPAN), tl.arange(0, padded)
-        end = ends + ((row * (PASSES + 1) + PASSES) * groups + blocks) * 2
-        lowest = tl.min(tl.load(end, mask=blocks < groups, other=float("inf")), axis=0)
-        highest = tl.max(tl.load(end + 1, mask=blocks < groups, other=float("-inf")), axis=0)
+        lowest, highest = _load_ends(ends + (row * (PASSES + 1) + PASSES) * groups * 2, groups, padded)
         base = tl.load(row_max + row)
         rest = p * total - tl.load(known + 3)
         value, last = highest, 0
