@@ -171,12 +171,16 @@ class ExportFile:
 
 @dataclass
 class ExportFormat:
-    format: str = _field("responses", choices=("responses", "messages", "preference", "prompts", "tokens", "slime"))
+    format: str = _field(
+        "responses", choices=("responses", "messages", "preference", "prompts", "answers", "tokens", "slime")
+    )
     """One line per response; the chat with the response as its last turn; the chat with its best and its worst
-    response by score (`chosen`, `rejected`); the chat of each row that has a response; token ids, log-probabilities
-    and the score as `reward` of each response; or these as the dump that slime loads."""
+    response by score (`chosen`, `rejected`); the chat of each row that has a response; the same with the answer that
+    most of the row's responses give; token ids, log-probabilities and the score as `reward` of each response; or these
+    as the dump that slime loads."""
     columns: list[str] | None = None
-    """Columns to write beside those of the format. null: all for `responses`, the input's for `prompts`, else none."""
+    """Columns to write beside those of the format. null: all for `responses`, the input's for `prompts` and
+    `answers`, else none."""
     reasoning: str = _field("drop", choices=("drop", "keep", "field"))
     """In chats, of responses whose thinking the run has split off: leave it out, put it back before the answer between
     `reasoning_marks`, or give the message a field `reasoning_content`, which templates of thinking models read."""

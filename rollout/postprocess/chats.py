@@ -1,7 +1,9 @@
 """Responses put back into their chats: for fine-tuning (`messages`) and for preference learning (`preference`); and the
-chats alone (`prompts`), for those who sample responses themselves.
+chats alone: for those who sample responses themselves (`prompts`), and with the answer that most responses give
+(`answers`).
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -37,6 +39,7 @@ class _Answer:
     sample_idx: int
     response: str
     score: float | None
+    extracted: str | None
     reasoning: str = ""
     closed: bool = True
 
@@ -121,6 +124,27 @@ def prompts(
     return _records(made, batch, extra, positions)
 
 
+def answers(
+    batch: pa.RecordBatch,
+    data: DataConfig,
+    extra: list[str],
+    _continued: bool = False,
+    _export: ExportFormat = _AS_IS,
+) -> Records:
+    """One record per row that has a response: the answer that most of its responses give, of equals the first one
+    given, with its votes and its score. A response in which the scorer found no answer does not vote.
+    """
+    made, positions = list[dict[str, Any]](), list[int]()
+    for chat, row in _chats(batch, data, continued=False):
+        votes = Counter(answer.extracted for answer in row if answer.extracted is not None)
+        elected, count = max(votes.items(), key=itemgetter(1), default=(None, 0))
+        score = next((answer.score for answer in row if answer.extracted == elected), None) if votes else None
+        record: dict[str, Any] = {"prompt": chat, "majority_answer": elected, "majority_votes": count}
+        made.append(record | {"num_responses": len(row), "majority_score": score, "row_id": row[0].row_id})
+        positions.append(row[0].position)
+    return _records(made, batch, extra, positions)
+
+
 def _records(made: list[dict[str, Any]], batch: pa.RecordBatch, extra: list[str], positions: list[int]) -> Records:
     return Records(made, batch.select(extra).take(pa.array(positions, pa.int64())))
 
@@ -166,12 +190,14 @@ def _chats(
 
 def _answers(batch: pa.RecordBatch) -> Iterator[_Answer]:
     """The responses in `batch` that are there."""
-    names = ["row_id", "sample_idx", "response", *(["score"] if "score" in batch.schema.names else [])]
+    names = ["row_id", "sample_idx", "response"]
+    names += [name for name in ("score", "extracted_answer") if name in batch.schema.names]
     names += THINKING if has_thinking(batch.schema) else ()
     for position, row in enumerate(batch.select(names).to_pylist()):
         if row["response"] is not None:
             thought = row.get("reasoning") or "", bool(row.get("reasoning_closed", True))
-            yield _Answer(position, row["row_id"], row["sample_idx"], row["response"], row.get("score"), *thought)
+            scored = row.get("score"), row.get("extracted_answer")
+            yield _Answer(position, row["row_id"], row["sample_idx"], row["response"], *scored, *thought)
 
 
 def _messages_fields(prompt: pa.Field, thinks: bool = False) -> list[pa.Field]:
@@ -187,6 +213,12 @@ def _preference_fields(prompt: pa.Field, thinks: bool = False) -> list[pa.Field]
 
 def _prompts_fields(prompt: pa.Field, _thinks: bool = False) -> list[pa.Field]:
     return [chat_field("prompt", prompt), pa.field("row_id", pa.int64())]
+
+
+def _answers_fields(prompt: pa.Field, _thinks: bool = False) -> list[pa.Field]:
+    counts = [pa.field("majority_votes", pa.int32()), pa.field("num_responses", pa.int32())]
+    found = [pa.field("majority_answer", pa.string()), *counts, pa.field("majority_score", pa.float64())]
+    return [chat_field("prompt", prompt), *found, pa.field("row_id", pa.int64())]
 
 
 @dataclass(frozen=True)
@@ -210,5 +242,6 @@ FORMATS = {
     "messages": Format(_messages_fields, messages),
     "preference": Format(_preference_fields, preferences, needs_scores=True),
     "prompts": Format(_prompts_fields, prompts, keeps_input=True),
+    "answers": Format(_answers_fields, answers, needs_scores=True, keeps_input=True),
 }
 """The words that `export.format` takes for records with chats."""

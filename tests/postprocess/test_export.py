@@ -93,6 +93,33 @@ def test_the_best_response_is_chosen_over_the_worst_and_rows_of_one_score_are_le
     ]
 
 
+def test_the_answer_of_each_row_is_the_one_that_most_of_its_responses_give(tmp_path: Path) -> None:
+    """Of equals the one that was given first. The right answer, a column of the input, stays beside it."""
+    rows = [
+        Row([("5", "stop", 1), ("it is 4", "stop", 3), None, ("4", "stop", 1), ("so 4.0", "stop", 2)], "5", "bad"),
+        Row([("7", "stop", 1), ("8", "stop", 1), ("8", "stop", 1), ("7", "stop", 1), ("?", "stop", 1)], "7"),
+        Row([("none", "stop", 1)] * 5, "4"),
+        Row([None] * 5, "4"),
+    ]
+    score_responses(source_of(tmp_path, rows), tmp_path, ScoreConfig("numeric_match", "answer"))
+    source = with_scores(source_of(tmp_path, rows), tmp_path / "scores.parquet")
+    assert export(source, tmp_path, ExportConfig("answers.jsonl", "answers", ["answer"]), DATA) == 3
+    assert lines(tmp_path / "answers.jsonl") == [
+        {
+            "prompt": chat(f"question {row_id}"),
+            "majority_answer": answer,
+            "majority_votes": votes,
+            "num_responses": responses,
+            "majority_score": score,
+            "row_id": row_id,
+            "answer": rows[row_id].answer,
+        }
+        for row_id, (answer, votes, responses, score) in enumerate(
+            [("4", 3, 4, 0.0), ("7", 2, 5, 1.0), (None, 0, 5, None)]
+        )
+    ]
+
+
 def test_a_response_that_continues_the_last_message_is_one_turn_with_it(tmp_path: Path) -> None:
     begun = [*chat("Colors?"), {"role": "assistant", "content": "Sure! Here"}]
     table = pa.table(
