@@ -33,8 +33,8 @@ MEASURED = (
     Measured("8B", 7.4, 1, "low_mem", HardwareConfig(max_num_seqs=64), 10_318),
     Measured("8B", 7.4, 1, "debug", HardwareConfig(enforce_eager=True), 15_781),
     Measured("8B", 7.4, 1, "fp8", HardwareConfig(max_num_seqs=1024, kv_cache_dtype="fp8"), 35_091),
-    Measured("8B", 7.4, 2, "multi_gpu", HardwareConfig(replicas=2), 42_558),
-    Measured("8B", 7.4, 2, "dual_gpu", HardwareConfig(tensor_parallel_size=2, max_num_seqs=512), 36_080),
+    Measured("8B", 7.4, 2, "multi_gpu", HardwareConfig(replicas=2), 41_939),
+    Measured("8B", 7.4, 2, "dual_gpu", HardwareConfig(tensor_parallel_size=2, max_num_seqs=512), 37_804),
     Measured("0.5B", 0.45, 1, "throughput", HardwareConfig(max_num_seqs=1024), 65_036),
 )
 
