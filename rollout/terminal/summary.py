@@ -141,11 +141,10 @@ def _show_scores(console: Console, scores: ScoreSummary, clusters: str) -> list[
     rows = [[name, *shown] for name, shown in cells.items()]
     if rows:
         show_table(console, "Scores", ["", "value", INTERVAL, clusters], rows, left=[INTERVAL])
-    console.print(
-        f"{scores.scored:,} scored, {scores.no_answer:,} of them without an answer and {scores.cut_off:,} cut off; "
-        f"{scores.unscored:,} not scored",
-        soft_wrap=True,
+    of_them = (
+        f", {scores.no_answer:,} of them without an answer and {scores.cut_off:,} cut off" if scores.scored else ""
     )
+    console.print(f"{scores.scored:,} scored{of_them}; {scores.unscored:,} not scored", soft_wrap=True)
     if scores.note is not None:
         console.print(Text(scores.note, style="yellow"), soft_wrap=True)
     console.print()

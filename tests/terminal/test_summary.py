@@ -146,4 +146,4 @@ def test_without_a_single_score_there_is_no_table_of_scores(tmp_path: Path) -> N
     )
     lines = shown(tmp_path / "unscored.parquet")
     assert "Scores" not in lines
-    assert "0 scored, 0 of them without an answer and 0 cut off; 10 not scored" in lines
+    assert "0 scored; 10 not scored" in lines
