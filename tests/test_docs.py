@@ -17,7 +17,7 @@ from rollout.config import RunConfig
 from rollout.config.arguments import parse
 from rollout.config.check import check
 from rollout.postprocess.__main__ import split
-from rollout.store.run_record import EngineRecord, RunRecord
+from rollout.store.run_record import EngineRecord, ReplicaRecord, RunRecord
 from tests.documents import PAGES, README, ROOT, code_blocks, commands
 
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -192,8 +192,9 @@ def hard_facts(page: str) -> tuple[object, ...]:
     return commands(page, "", "bash"), code_blocks(page), code, levels, names, numbers
 
 
-def test_there_are_chinese_pages_for_beginners_and_for_what_is_new() -> None:
-    assert {page.stem for page in CHINESE} >= {"quickstart", "quick-reference", "adaptive", "compare"}
+def test_there_are_chinese_pages_for_beginners_for_what_is_new_and_for_every_day() -> None:
+    beginners, new, every_day = {"quickstart", "quick-reference"}, {"adaptive", "compare"}, {"run-directory", "scaling"}
+    assert {page.stem for page in CHINESE} >= beginners | new | every_day
 
 
 @pytest.mark.parametrize("page", CHINESE, ids=lambda page: page.stem)
@@ -255,3 +256,5 @@ def test_the_table_of_run_json_has_every_key() -> None:
     )
     keys = [field.name for record in (RunRecord, EngineRecord) for field in fields(record)]
     assert not [key for key in keys if f"`{key}`" not in table and f"`engine.{key}`" not in table]
+    (of_replicas,) = [line for line in table.splitlines() if line.startswith("| `engine.replicas`")]
+    assert not [field.name for field in fields(ReplicaRecord) if f"`{field.name}`" not in of_replicas]
