@@ -64,7 +64,7 @@ class FilterCommand(FilterConfig, FileCommand):
 
 @dataclass(kw_only=True)
 class ExportCommand(ExportFormat, FileCommand):
-    """`rollout export`: responses, chats, preference pairs, prompts or tokens for others to read."""
+    """`rollout export`: responses, chats, preference pairs, prompts, answers or tokens for others to read."""
 
     output: str
     """The file to write: .parquet, .jsonl or .csv, the last two also with .gz or .zst, or .pt for slime. Never the
