@@ -105,7 +105,7 @@ def _kept_lines(keys: FilterCommand, counts: Counter[str]) -> Iterator[str]:
 
 
 def export(arguments: list[str]) -> None:
-    """`rollout export IN OUT`: responses, chats, preference pairs, prompts or tokens."""
+    """`rollout export IN OUT`: responses, chats, preference pairs, prompts, answers or tokens."""
     with ends_in_lines(), plain_screen():
         keys, opened = begin("export", arguments, _export_problems)
         of_template = {} if opened.run is None else opened.run.model.chat_template_kwargs
