@@ -176,7 +176,7 @@ class ExportFormat:
     )
     """One line per response; the chat with the response as its last turn; the chat with its best and its worst
     response by score (`chosen`, `rejected`); the chat of each row that has a response; the same with the answer that
-    most of the row's responses give; token ids, log-probabilities and the score as `reward` of each response; or these
+    has the most votes in the row; token ids, log-probabilities and the score as `reward` of each response; or these
     as the dump that slime loads."""
     columns: list[str] | None = None
     """Columns to write beside those of the format. null: all for `responses`, the input's for `prompts` and

@@ -1,5 +1,5 @@
 """Responses put back into their chats: for fine-tuning (`messages`) and for preference learning (`preference`); and the
-chats alone: for those who sample responses themselves (`prompts`), and with the answer that most responses give
+chats alone: for those who sample responses themselves (`prompts`), and with the answer that has the most votes
 (`answers`).
 """
 
@@ -131,8 +131,8 @@ def answers(
     _continued: bool = False,
     _export: ExportFormat = _AS_IS,
 ) -> Records:
-    """One record per row that has a response: the answer that most of its responses give, of equals the first one
-    given, with its votes and its score. A response in which the scorer found no answer does not vote.
+    """One record per row that has a response: the answer that has the most votes, of equals the first one given,
+    with its votes and its score. A response in which the scorer found no answer does not vote.
     """
     made, positions = list[dict[str, Any]](), list[int]()
     for chat, row in _chats(batch, data, continued=False):
