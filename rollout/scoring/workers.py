@@ -202,12 +202,34 @@ class _Workers:
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Processes and threads that begin in the body do not hear of Ctrl-C: a process would, before it can ignore it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Processes and threads that begin in the body do not hear of Ctrl-C: a process would, before it can ignore it.
+
+    Nor is the body cut short: a pool of which half has started cannot be ended.
+    """
+    with _signals_afterwards():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _signals_afterwards() -> Iterator[None]:
+    """What is done at a signal is done after the body. Python does it in the main thread, whichever hears of it."""
+    came, handlers = list[tuple[int, FrameType | None]](), dict[int, Callable[[int, FrameType | None], Any]]()
+    if threading.current_thread() is threading.main_thread():
+        found = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+        handlers |= {signum: handler for signum, handler in found.items() if callable(handler)}
     try:
+        for signum in handlers:
+            signal.signal(signum, lambda *what: came.append(what))
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    for what in came:
+        handlers[what[0]](*what)
 
 
 def _result(future: "ProcessFuture[_Chunk]") -> _Chunk | None:

@@ -1,12 +1,16 @@
 """Processes that score beside something else: when they start, and what becomes of those that cannot."""
 
+import _thread
 import multiprocessing
 import signal
+import threading
 import time
 from concurrent.futures import wait
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pebble.common.shared import launch_thread
 
 from rollout.config import ScoreConfig
 from rollout.errors import UserError
@@ -53,6 +57,23 @@ def test_one_that_is_starting_does_not_hear_of_ctrl_c_and_is_ended_silently(capf
         raise ZeroDivisionError  # a model that cannot be loaded
     assert pids() == before
     assert capfd.readouterr() == ("", "")
+
+
+def test_ctrl_c_while_they_start_ends_them_whichever_thread_hears_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, threads = pids(), threading.active_count()
+
+    def interrupted(*arguments: Any) -> threading.Thread:
+        thread = launch_thread(*arguments)
+        monkeypatch.setattr("pebble.pool.process.launch_thread", launch_thread)
+        _thread.interrupt_main()
+        return thread
+
+    monkeypatch.setattr("pebble.pool.process.launch_thread", interrupted)
+    with pytest.raises(KeyboardInterrupt), scoring_beside(ScoreConfig("regex", pattern="a", workers=1)):
+        pass
+    assert pids() == before
+    assert threading.active_count() == threads
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_those_that_cannot_start_are_one_line_once_somebody_looks() -> None:
