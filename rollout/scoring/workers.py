@@ -32,7 +32,7 @@ _CHUNK_SECONDS = 0.05  # that a chunk may take where scores are waited for
 _NEWEST = 0.25  # of what a response takes: how much the newest chunk says
 _SENT_PER_WORKER = 8  # chunks: one to work on, and the next
 
-_scorer: Scorer
+_scorer: Scorer | UserError
 _timeout: float
 
 
@@ -44,7 +44,8 @@ class _TimeUp(BaseException):
 def scoring(score: ScoreConfig) -> Iterator[Callable[[Sequence[Item]], list[Scored]]]:
     """Yield a function that scores many responses at once, results in the order of the items.
 
-    It never raises for a scorer's sake: such a response has no score but an error.
+    It never raises for a scorer's sake: such a response has no score but an error. A scorer that a process cannot
+    import, and processes that do not start, are a UserError.
     """
     with _workers(score) as workers:
 
@@ -64,8 +65,8 @@ def scoring(score: ScoreConfig) -> Iterator[Callable[[Sequence[Item]], list[Scor
 def scoring_beside(score: ScoreConfig) -> Iterator["Background"]:
     """Yield what scores responses while others are made. Its processes start at once, and nobody waits for them.
 
-    Those that do not start are a UserError of the first call of `scored`. At an error what is still to be scored is
-    dropped.
+    Those that do not start, or cannot import the scorer, are a UserError of the first call of `scored`. At an error
+    what is still to be scored is dropped.
     """
     with _workers(score) as workers:
         background = Background(workers)
@@ -280,7 +281,11 @@ def _begin(score: ScoreConfig, begun: Semaphore) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    _scorer, _timeout = scorer_of(score), score.timeout
+    try:
+        _scorer = scorer_of(score)
+    except UserError as error:  # as of a module that can be imported by the parent only; told with the first chunk
+        _scorer = error
+    _timeout = score.timeout
     signal.signal(signal.SIGALRM, _time_is_up)
 
 
@@ -304,16 +309,18 @@ def _storable(scored: Scored) -> Scored:
 
 
 def _score_chunk(chunk: Sequence[Item]) -> _Chunk:
+    if isinstance(_scorer, UserError):
+        raise _scorer
     start = time.monotonic()
-    results = [_score_one(*item) for item in chunk]
+    results = [_score_one(_scorer, *item) for item in chunk]
     return _Chunk(results, time.monotonic() - start)
 
 
-def _score_one(response: str, ground_truth: Any, row: dict[str, Any]) -> Scored:
+def _score_one(scorer: Scorer, response: str, ground_truth: Any, row: dict[str, Any]) -> Scored:
     try:
         try:
             signal.setitimer(signal.ITIMER_REAL, _timeout)
-            return _storable(_scorer(response, ground_truth, row))
+            return _storable(scorer(response, ground_truth, row))
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # by contract they belong to the response
             return _storable(Scored(None, error=f"{type(error).__name__}: {error}"))
         finally:

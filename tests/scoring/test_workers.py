@@ -17,8 +17,14 @@ from rollout.errors import UserError
 from rollout.scoring.scorers import Scored
 from rollout.scoring.workers import Background, scoring_beside
 
-CANNOT_START = ScoreConfig("tests.no_such_module:scorer", workers=1)
 DO_NOT_START = "score.workers: the processes that score do not start"
+
+
+@pytest.fixture
+def cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScoreConfig:
+    (tmp_path / "ends_its_process.py").write_text("import os\nos._exit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return ScoreConfig("ends_its_process:scorer", workers=1)
 
 
 def pids() -> set[int]:
@@ -76,13 +82,23 @@ def test_ctrl_c_while_they_start_ends_them_whichever_thread_hears_of_it(monkeypa
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_those_that_cannot_start_are_one_line_once_somebody_looks() -> None:
-    with pytest.raises(UserError, match=DO_NOT_START), scoring_beside(CANNOT_START) as background:
+def test_those_that_cannot_start_are_one_line_once_somebody_looks(cannot_start: ScoreConfig) -> None:
+    with pytest.raises(UserError, match=DO_NOT_START), scoring_beside(cannot_start) as background:
         scored(background)
 
 
-def test_those_that_could_not_start_a_while_ago_are_one_line_when_there_is_something_to_score() -> None:
-    with pytest.raises(UserError, match=DO_NOT_START), scoring_beside(CANNOT_START) as background:  # noqa: PT012
+def test_those_that_could_not_start_a_while_ago_are_one_line_when_there_is_something_to_score(
+    cannot_start: ScoreConfig,
+) -> None:
+    with pytest.raises(UserError, match=DO_NOT_START), scoring_beside(cannot_start) as background:  # noqa: PT012
         wait(background._sent)
         background.give(1, ("a", None, {}))
         background.scored()
+
+
+def test_a_scorer_that_only_they_cannot_import_is_one_line_with_the_reason(capfd: pytest.CaptureFixture[str]) -> None:
+    nowhere = ScoreConfig("tests.no_such_module:scorer", workers=1)
+    why = r"^postprocess.score.scorer=tests.no_such_module:scorer: No module named"
+    with pytest.raises(UserError, match=why), scoring_beside(nowhere) as background:
+        scored(background)
+    assert capfd.readouterr() == ("", "")
