@@ -297,7 +297,7 @@ MISTAKES = [
         "scorer=regex: no response could be scored, 4 of them because: nothing is null; fix that"
     ]),
     (["export", "theirs.parquet", "x.jsonl", "format=mesages"], [
-        "format=mesages: choose from responses, messages, preference, prompts, tokens, slime"
+        "format=mesages: choose from responses, messages, preference, prompts, answers, tokens, slime"
     ]),
     (["export", "theirs.parquet", "x.jsonl", "format=preference", "prompt_key=promt", "columns=[score,answer]"], [
         "columns=score: no such column, choose from answer, error, finish_reason, nothing, num_generated_tokens, "
