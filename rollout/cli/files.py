@@ -25,7 +25,7 @@ from rollout.config import (
 )
 from rollout.files import as_argument, disk_full_explained, replacing, user_path, write_json
 from rollout.postprocess.analyze import ANALYZE, analysis_of
-from rollout.postprocess.export import NO_PAIRS, NOUNS, format_problems, records
+from rollout.postprocess.export import NOUNS, Seen, format_problems, records
 from rollout.postprocess.filter import FILTER, contradictions, only_dropped, only_kept
 from rollout.postprocess.score import SCORE, ScoringCounts, newly_scored
 from rollout.postprocess.source import Source
@@ -111,11 +111,12 @@ def export(arguments: list[str]) -> None:
         of_template = {} if opened.run is None else opened.run.model.chat_template_kwargs
         continued = bool(of_template.get("continue_final_message"))
         label = None if opened.run is None else opened.run.postprocess.score.ground_truth
-        parts = records(opened.source, _export_config(keys), _data(keys, opened), continued, label)
-        rows = _write(keys.output, *parts)
+        schema, parts = records(opened.source, _export_config(keys), _data(keys, opened), continued, label)
+        seen = Seen(parts)
+        rows = _write(keys.output, schema, seen)
         print(f"wrote {rows:,} {NOUNS.get(keys.format, keys.format)}: {keys.output}")
-        if not rows and keys.format == "preference":
-            print(f"warning: {NO_PAIRS}", file=sys.stderr)
+        if warning := seen.warning(keys.format):
+            print(f"warning: {warning}", file=sys.stderr)
 
 
 def _export_config(keys: ExportCommand) -> ExportConfig:

@@ -1,7 +1,8 @@
 """The responses in the form that others read: as they are, as chats, as preference pairs, as tokens; or the prompts."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from rollout.config import DataConfig, ExportConfig, ExportFormat, PostprocessCo
 from rollout.errors import did_you_mean
 from rollout.files import at_home, replacing
 from rollout.postprocess import tokens
-from rollout.postprocess.chats import FORMATS
+from rollout.postprocess.chats import FORMATS, Records
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts
 from rollout.postprocess.writing import Part, suffixes, write
@@ -19,7 +20,12 @@ from rollout.records import SCORE_FIELDS, extras_of, flat_fields, has_thinking
 
 log = logging.getLogger(__name__)
 
-NO_PAIRS = "no row has two responses with different scores, so there are no pairs"
+_NO_PAIRS = "no row has two responses with different scores, so there are no pairs"
+
+_NO_ANSWERS = (
+    "the scorer has found no answer in any response, so no row has a majority_answer; score with one that does: "
+    "a built-in one, or a function that returns an `answer`"
+)
 
 NOUNS = {"preference": "pairs", "tokens": "samples", "slime": "samples"}
 """`export.format` -> what its records are; for any other its own name."""
@@ -40,8 +46,35 @@ def export(
     answers, for slime. Raises UserError for a chat that the format of the file cannot hold.
     """
     path = output_dir / at_home(config.file)
+    schema, parts = records(source, config, data, continued, label)
+    seen = Seen(parts)
     with replacing(path) as partial:
-        return write(partial, path.name, *records(source, config, data, continued, label))
+        count = write(partial, path.name, schema, seen)
+    if warning := seen.warning(config.format):
+        log.warning("export: %s", warning)
+    return count
+
+
+@dataclass
+class Seen:
+    """Parts on their way to a file, and what they have turned out to hold."""
+
+    parts: Iterable[Part]
+    has_records: bool = False
+    has_answers: bool = False
+
+    def __iter__(self) -> Iterator[Part]:
+        for part in self.parts:
+            if isinstance(part, Records):
+                self.has_records |= bool(part.made)
+                self.has_answers |= any(record.get("majority_answer") is not None for record in part.made)
+            yield part
+
+    def warning(self, export_format: str) -> str | None:
+        """What a person has to know of them, once all are written."""
+        if export_format == "preference" and not self.has_records:
+            return _NO_PAIRS
+        return _NO_ANSWERS if export_format == "answers" and self.has_records and not self.has_answers else None
 
 
 def records(
@@ -144,8 +177,6 @@ def _run(work: Work) -> Work:
     label = work.config.score.ground_truth
     count = export(work.source, work.output_dir, config, work.data, continued, label)
     log_counts("export", {NOUNS.get(config.format, config.format): count})
-    if not count and config.format == "preference":
-        log.warning("export: %s", NO_PAIRS)
     return work
 
 

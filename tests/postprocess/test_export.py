@@ -120,6 +120,20 @@ def test_the_answer_of_each_row_is_the_one_that_most_of_its_responses_give(tmp_p
     ]
 
 
+def test_where_the_scorer_finds_no_answers_it_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def exported(scorer: ScoreConfig) -> str:
+        caplog.clear()
+        score_responses(source_of(tmp_path, [Row([("5", "stop", 1)] * 5, "5")]), tmp_path, scorer)
+        source = with_scores(source_of(tmp_path, [Row([("5", "stop", 1)] * 5, "5")]), tmp_path / "scores.parquet")
+        assert export(source, tmp_path, ExportConfig("answers.jsonl", "answers"), DATA) == 1
+        return caplog.text
+
+    assert "no row has a majority_answer; score with one that does" in exported(
+        ScoreConfig("tests.postprocess.own_scorers:contains", "answer")
+    )
+    assert exported(ScoreConfig("numeric_match", "answer")) == ""
+
+
 def test_a_response_that_continues_the_last_message_is_one_turn_with_it(tmp_path: Path) -> None:
     begun = [*chat("Colors?"), {"role": "assistant", "content": "Sure! Here"}]
     table = pa.table(
