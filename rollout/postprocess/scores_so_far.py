@@ -76,7 +76,8 @@ class ScoresSoFar:
         if found is None or not found.estimates:
             return None
         samples = "sample" if self._size == 1 else f"{self._size} samples"
-        of_rows = f"{found.estimates['mean'].n:,} rows"
+        num_rows = found.estimates["mean"].n
+        of_rows = "1 row" if num_rows == 1 else f"{num_rows:,} rows"
         return replace(found, note=f"so far: of the first {samples} of {of_rows}, which no rule has stopped by then")
 
 

@@ -10,7 +10,7 @@ from rollout.scoring.summary import ScoreSummary
 from rollout.store.layout import LOG, OUTPUT, REPORT
 from rollout.store.outside import Seen, seconds_since_written
 from rollout.store.run_record import RunRecord
-from rollout.terminal.estimates import interval_cell, number, percent
+from rollout.terminal.estimates import interval_cell, legend, number, percent
 from rollout.terminal.progress_line import rates
 from rollout.terminal.text import duration, resume_command
 from rollout.tracking.metrics import Point
@@ -164,8 +164,10 @@ def _scores(scores: ScoreSummary | None) -> Lines:
     if scores is None:
         return
     rate, mean = scores.estimates["pass_rate"], scores.estimates["mean"]
-    also = "" if mean.value == rate.value else f", mean {number(mean.value)} ({interval_cell(mean)})"
-    yield "scores", f"pass rate {percent(rate.value)} ({interval_cell(rate, percent)}){also}; {scores.note}"
+    bars = [interval_cell(rate, percent), interval_cell(mean)]
+    also = "" if mean.value == rate.value else f", mean {number(mean.value)} ({bars[1]})"
+    yield "scores", f"pass rate {percent(rate.value)} ({bars[0]}){also}; {scores.note}"
+    yield from (("", line) for line in legend([bars]))
 
 
 def _reasons(durable: Durable, but: str | None = None) -> str:

@@ -9,6 +9,8 @@ from rollout.postprocess.scores_so_far import ScoresSoFar
 from rollout.records import Sample, failed_sample
 from rollout.scoring.summary import ScoreSummary
 from rollout.store.journal import Journal, parts
+from rollout.terminal.estimates import LEGEND
+from rollout.terminal.watch import _scores
 
 
 def run_of() -> RunConfig:
@@ -65,6 +67,13 @@ def test_parts_that_somebody_has_deleted_do_not_count(tmp_path: Path) -> None:
     seen.look(parts(tmp_path))
     assert seen.summary is not None
     assert seen.summary.estimates["mean"].n == 1
+    assert seen.summary.note == "so far: of the first 2 samples of 1 row, which no rule has stopped by then"
+
+
+def test_an_interval_that_is_marked_as_not_to_rely_on_says_what_the_mark_means(tmp_path: Path) -> None:
+    (name, shown), *more = _scores(looked_at(tmp_path, 1))
+    assert (name, shown.partition(";")[0].endswith(" *)")) == ("scores", True)
+    assert more == [("", LEGEND)]
 
 
 def test_before_the_first_score_there_is_nothing(tmp_path: Path) -> None:
