@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rollout.terminal.streams import open_if_closed, process_streams
+from rollout.terminal.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +176,7 @@ def show_table(
     for position, name in enumerate(columns):
         table.add_column(name, justify="right" if position and name not in left else "left", no_wrap=True)
     for row in rows:
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     needed = Measurement.get(console, console.options.update(width=_WIDEST), table).maximum
     table.width = needed if needed > console.width else None
     console.print(table, crop=False)

@@ -20,7 +20,7 @@ from rollout.store.run_record import EngineRecord, RunRecord, Saving, Throughput
 from rollout.store.samples import ShownSample
 from rollout.terminal.console import show_table
 from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
-from rollout.terminal.text import duration, postprocess_command, replay_command
+from rollout.terminal.text import duration, postprocess_command, printable, replay_command
 
 _LONGEST_NAME = 15  # of a group
 _MAX_RATES = 8  # that a line has room for
@@ -237,5 +237,5 @@ def _missing(run_dir: Path, record: RunRecord) -> list[str]:
 
 
 def _one_line(text: str, limit: int = 300) -> str:
-    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    line = " ".join(printable(text).split())
     return line if len(line) <= limit else line[: limit - 3] + "..."

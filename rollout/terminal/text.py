@@ -52,3 +52,10 @@ def _folder(run_dir: Path, run: RunConfig | None = None) -> str:
     where it is known.
     """
     return as_argument(run_dir) + (f" {trust.OVERRIDE}" if trust.needs_trust(run_dir, run) else "")
+
+
+def printable(text: str) -> str:
+    """`text` with a blank in the place of line breaks, escape codes and other control characters: data must not move
+    the cursor or colour the screen.
+    """
+    return "".join(character if character.isprintable() else " " for character in text)

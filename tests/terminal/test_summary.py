@@ -14,6 +14,7 @@ from rollout.config import AnalyzeConfig
 from rollout.postprocess.analyze import analysis_of
 from rollout.postprocess.source import open_source
 from rollout.store.run_record import EngineRecord, ReplicaRecord, read
+from rollout.terminal.console import show_table
 from rollout.terminal.estimates import LEGEND
 from rollout.terminal.summary import show_analysis, show_summary
 from tests.conftest import Rollout, chat
@@ -147,3 +148,9 @@ def test_without_a_single_score_there_is_no_table_of_scores(tmp_path: Path) -> N
     lines = shown(tmp_path / "unscored.parquet")
     assert "Scores" not in lines
     assert "0 scored; 10 not scored" in lines
+
+
+def test_data_in_a_table_cannot_move_the_cursor_or_colour_the_screen() -> None:
+    printed = StringIO()
+    show_table(Console(file=printed, width=80), "Groups", ["", "rows"], [["a\nb\x1b[31mc", "1"]])
+    assert "a b [31mc     1" in printed.getvalue()
