@@ -5,6 +5,7 @@ import multiprocessing
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,15 @@ def test_one_that_is_starting_does_not_hear_of_ctrl_c_and_is_ended_silently(capf
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """It interrupts this process, as of a command in a terminal: one in the background of a shell ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_while_they_start_ends_them_whichever_thread_hears_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     before, threads = pids(), threading.active_count()
 
