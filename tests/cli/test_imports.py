@@ -37,6 +37,8 @@ WORDS: dict[str, list[str]] = {
 CHILD = """
 import json, sys
 from rollout.cli.main import main
+
+pytestmark = pytest.mark.long
 found = {}
 for words in json.loads(sys.argv[1]):
     sys.argv[1:] = words

@@ -10,6 +10,8 @@ import pytest
 from rollout.postprocess.__main__ import postprocess
 from tests.postprocess.tables import read
 
+pytestmark = pytest.mark.long
+
 FLOAT32 = pa.float32()
 CASES = {
     "a float32 is the number that people write": (

@@ -23,6 +23,8 @@ from tests.commands import ECHO
 from tests.conftest import Rollout, chat, composed, run_in, write_input
 from tests.in_process import run_here
 
+pytestmark = pytest.mark.long
+
 DATA = DataConfig()
 ON = ("sampling.logprobs=raw", "sampling.n_samples=3", "postprocess.steps=[flatten]")
 ROWS = [{"prompt": chat(f"question {number}"), "number": number, "kind": "ab"[number % 2]} for number in range(6)]

@@ -10,6 +10,8 @@ from tests.commands import ECHO, run_command, run_fresh
 from tests.conftest import chat, write_input
 from tests.in_process import run_here
 
+pytestmark = pytest.mark.long
+
 QUICK = (*ECHO, "sampling.n_samples=1", "sampling.max_tokens=8")
 
 
