@@ -11,6 +11,8 @@ from rollout.cli.commands import COMMANDS
 from tests.commands import ECHO
 from tests.conftest import chat, run_in, write_input
 
+pytestmark = pytest.mark.long
+
 HEAVY = {"vllm", "torch", "transformers", "wandb", "pandas", "matplotlib", "ray"}
 RUN = (*ECHO, "data.path=input.parquet", "sampling.n_samples=2")
 SHARDS = ("data.num_shards=2", "data.shard_index=0,1", "hydra.sweep.dir=shards", "postprocess=none")
@@ -37,8 +39,6 @@ WORDS: dict[str, list[str]] = {
 CHILD = """
 import json, sys
 from rollout.cli.main import main
-
-pytestmark = pytest.mark.long
 found = {}
 for words in json.loads(sys.argv[1]):
     sys.argv[1:] = words
