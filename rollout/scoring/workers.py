@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.synchronize import Semaphore
 from types import FrameType
@@ -193,7 +193,7 @@ class _Workers:
         was_used, self.is_used = self.is_used, True
         seconds = self.timeout if len(chunk) == 1 else 3 * self.timeout
         try:
-            with _without_ctrl_c():
+            with nullcontext() if was_used else _without_ctrl_c():
                 return self.pool.schedule(_score_chunk, (chunk,), timeout=seconds + _GRACE)
         except RuntimeError as error:
             if was_used:  # what pebble says of a pool that is broken
