@@ -31,7 +31,7 @@ from rollout.postprocess.score import SCORE, ScoringCounts, newly_scored
 from rollout.postprocess.source import Source
 from rollout.postprocess.writing import Part, write
 from rollout.scoring.check import scorer_problems
-from rollout.scoring.stopped_early import estimator_of
+from rollout.scoring.stopped_early import estimator_at
 from rollout.terminal.console import plain_screen
 from rollout.terminal.summary import show_analysis
 
@@ -51,9 +51,7 @@ def analyze(arguments: list[str]) -> None:
         pass_score = keys.pass_score
         if pass_score is None:
             pass_score = (opened.run.postprocess.score if opened.run else ScoreConfig()).pass_score
-        early = None
-        if opened.run is not None:
-            early = estimator_of(opened.run, dataclasses.replace(opened.run.postprocess.score, pass_score=pass_score))
+        early = estimator_at(opened.run, pass_score)
         analysis = analysis_of(opened.source, _analyze_config(keys, opened), pass_score, early)
         show_analysis(console, analysis)
         if keys.output is not None:

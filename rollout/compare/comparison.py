@@ -12,7 +12,7 @@ from rollout.compare.sides import Cost, Side, cost_of
 from rollout.errors import UserError
 from rollout.scoring.intervals import Estimate, Moments
 from rollout.scoring.paired import PairedDifference, holm, paired_difference
-from rollout.scoring.stopped_early import Estimator, estimator_of
+from rollout.scoring.stopped_early import Estimator, estimator_at
 from rollout.scoring.summary import PLAIN
 
 PAIRS = ("all", "first")
@@ -126,9 +126,7 @@ def compare(
 
 
 def _early(side: Side, pass_score: float) -> Estimator | None:
-    if side.run is None or not side.is_scored:
-        return None
-    return estimator_of(side.run, replace(side.run.postprocess.score, pass_score=pass_score))
+    return estimator_at(side.run, pass_score) if side.is_scored else None
 
 
 def _refuse_strangers(sides: Sequence[Side], matchings: dict[tuple[int, int], Matching], with_truths: bool) -> None:

@@ -10,7 +10,7 @@ samples these are c / n and the pass@k of `rollout.scoring.pass_at_k`.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from typing import Any, TypeAlias, TypeVar
@@ -83,6 +83,11 @@ def estimator_of(run: RunConfig, score: ScoreConfig) -> Estimator | None:
     asked = (getattr(run.postprocess.score, name) == getattr(score, name) for name in _DECIDING)
     is_told = run.adaptive.until is not None and all(asked)
     return Estimator(run.adaptive, run.sampling.n_samples) if is_told else None
+
+
+def estimator_at(run: RunConfig | None, pass_score: float) -> Estimator | None:
+    """For the rows of `run`, scored as it did, where a response passes from `pass_score` on; None of no run."""
+    return None if run is None else estimator_of(run, replace(run.postprocess.score, pass_score=pass_score))
 
 
 def has_stopped(batch: pa.RecordBatch) -> bool:
