@@ -117,11 +117,7 @@ def prompts(
     _export: ExportFormat = _AS_IS,
 ) -> Records:
     """One record per row that has a response: `prompt` is its chat, with a last message of the assistant."""
-    made, positions = list[dict[str, Any]](), list[int]()
-    for chat, (first, *_) in _chats(batch, data, continued=False):
-        made.append({"prompt": chat, "row_id": first.row_id})
-        positions.append(first.position)
-    return _records(made, batch, extra, positions)
+    return _of_rows(batch, data, extra, lambda _row: {})
 
 
 def answers(
@@ -131,16 +127,28 @@ def answers(
     _continued: bool = False,
     _export: ExportFormat = _AS_IS,
 ) -> Records:
-    """One record per row that has a response: the answer that has the most votes, of equals the first one given,
-    with its votes and its score. A response in which the scorer found no answer does not vote.
+    """The same with the answer that has the most votes, of equals the first one given, with its votes and its score.
+
+    A response in which the scorer found no answer does not vote.
     """
+    return _of_rows(batch, data, extra, _majority)
+
+
+def _majority(row: list[_Answer]) -> dict[str, Any]:
+    votes = Counter(answer.extracted for answer in row if answer.extracted is not None)
+    elected, count = max(votes.items(), key=itemgetter(1), default=(None, 0))
+    score = next((answer.score for answer in row if answer.extracted == elected), None) if votes else None
+    found = {"majority_answer": elected, "majority_votes": count}
+    return found | {"num_responses": len(row), "majority_score": score}
+
+
+def _of_rows(
+    batch: pa.RecordBatch, data: DataConfig, extra: list[str], found: Callable[[list[_Answer]], dict[str, Any]]
+) -> Records:
+    """A record for each row that has a response: its chat, and what is `found` in its responses."""
     made, positions = list[dict[str, Any]](), list[int]()
     for chat, row in _chats(batch, data, continued=False):
-        votes = Counter(answer.extracted for answer in row if answer.extracted is not None)
-        elected, count = max(votes.items(), key=itemgetter(1), default=(None, 0))
-        score = next((answer.score for answer in row if answer.extracted == elected), None) if votes else None
-        record: dict[str, Any] = {"prompt": chat, "majority_answer": elected, "majority_votes": count}
-        made.append(record | {"num_responses": len(row), "majority_score": score, "row_id": row[0].row_id})
+        made.append({"prompt": chat, **found(row), "row_id": row[0].row_id})
         positions.append(row[0].position)
     return _records(made, batch, extra, positions)
 
