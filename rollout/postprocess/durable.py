@@ -104,7 +104,7 @@ class Durable:
         return np.fromiter(self._errors, np.int64, len(self._errors))
 
     def _add(self, samples: pa.Table) -> None:
-        keys = _keys(samples)
+        keys = sample_keys(samples)
         failed = samples.column("error").is_valid().to_numpy()
         new, first = np.unique(keys[~failed], return_index=True)  # of equals the oldest
         is_new = ~_is_in(new, self._done)
@@ -152,7 +152,8 @@ def _inputs(table: Table | None, counts: SampleCounts) -> Iterator[tuple[int, pa
         row_id += batch.num_rows
 
 
-def _keys(samples: pa.Table) -> Keys:
+def sample_keys(samples: pa.Table) -> Keys:
+    """Row and number of each sample, as one integer."""
     keys: Keys = (samples.column("row_id").to_numpy() << _INDEX_BITS) | samples.column("sample_idx").to_numpy()
     return keys
 
@@ -166,14 +167,20 @@ def _is_in(keys: Keys, ascending: Keys) -> npt.NDArray[np.bool_]:
 
 def _once(samples: pa.Table) -> pa.Table:
     """Each sample once, in order; `samples` are those of older parts first."""
-    keys = _keys(samples)
+    keys = sample_keys(samples)
     is_unscored = np.zeros(len(keys), np.bool_)
     if "is_scored" in samples.schema.names:
         is_unscored = ~samples.column("is_scored").fill_null(False).to_numpy()
-    # which keeps the order of equals
-    order = np.lexsort((is_unscored, samples.column("error").is_valid().to_numpy(), keys))
+    first = first_of_each(keys, samples.column("error").is_valid().to_numpy(), is_unscored)
+    return samples.cast(wide(samples.schema)).take(first).cast(samples.schema)
+
+
+def first_of_each(keys: Keys, *last: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:
+    """Where each key is, ascending: of equals the first one that none of `last` is true of, if there is any."""
+    order = np.lexsort((*reversed(last), keys))  # which keeps the order of equals
     _, first = np.unique(keys[order], return_index=True)
-    return samples.cast(wide(samples.schema)).take(order[first]).cast(samples.schema)
+    places: npt.NDArray[np.intp] = order[first]
+    return places
 
 
 def _beside(rows: pa.RecordBatch, first_row: int, samples: pa.Table, schema: pa.Schema) -> pa.RecordBatch:

@@ -15,6 +15,7 @@ import pyarrow as pa
 from rollout.config import RunConfig
 from rollout.data.stopping import round_ends
 from rollout.errors import UserError
+from rollout.postprocess.durable import first_of_each, sample_keys
 from rollout.scoring.stopped_early import Estimator
 from rollout.scoring.summary import ScoreCounts, ScoreSummary
 from rollout.store.journal import read_part
@@ -101,10 +102,4 @@ def _true_or_null(is_true: npt.NDArray[np.bool_]) -> pa.Array:
 
 def _once(samples: pa.Table) -> pa.Table:
     """Each sample once, in order: of equals the oldest, and one that failed only where no other is there."""
-    failed = samples.column("response").is_null().to_numpy()
-    row_ids, numbers = (samples.column(name).to_numpy() for name in ("row_id", "sample_idx"))
-    order = np.lexsort((failed, numbers, row_ids))
-    rows, idx = row_ids[order], numbers[order]
-    is_first = np.ones(len(order), np.bool_)
-    is_first[1:] = (rows[1:] != rows[:-1]) | (idx[1:] != idx[:-1])
-    return samples.take(pa.array(order[is_first]))
+    return samples.take(pa.array(first_of_each(sample_keys(samples), samples.column("response").is_null().to_numpy())))
