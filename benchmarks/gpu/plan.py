@@ -73,7 +73,7 @@ PLAN = (
     _engine("8b-order", 380, "--do", "spread:ours,longest_first:3", "hardware=single_gpu", "hardware.max_num_seqs=256"),
     _throughput("8b_llama-card", 540, "card:run:1", tuned=("--weights",), module="card"),
     _tests("kill", 260, "killed"),
-    _tests("sampler", 70, "test_sampler"),
+    _tests("sampler", 140, "test_sampler"),
     _tests("replicas", 200, "share_a_gpu"),
     _tests("memory", 300, "test_memory and not sweep"),
     _tests("sweep", 130, "sweep"),
@@ -98,7 +98,7 @@ PLAN = (
     _tuned("seqs_768", "equal", *_at_a_time(768)),
     _engine("8b-dual_gpu", 180, "--do", "equal:ours:2", "hardware=dual_gpu", gpus=2),
     _tests("start_up", 330, "test_loading", gpus=2),
-    _tests("two_gpus", 110, "two_gpus or every_gpu", gpus=2),
+    _tests("two_gpus", 260, "two_gpus or every_gpu", gpus=2),
 )
 """A step called after a shape alone, or its `one_engine`, is what the other engines of that shape are compared with."""
 
