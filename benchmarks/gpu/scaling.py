@@ -64,7 +64,10 @@ class Layout:
 
 
 _TP = ("hardware=dual_gpu",)
-_FUSED = ("hardware.env.VLLM_FLASHINFER_ALLREDUCE_BACKEND=trtllm",)
+_FUSED = (
+    "hardware.env.VLLM_FLASHINFER_ALLREDUCE_BACKEND=trtllm",
+    "hardware.engine_kwargs.compilation_config.pass_config.fuse_allreduce_rms=true",
+)
 _UNFUSED = ("hardware.engine_kwargs.compilation_config.pass_config.fuse_allreduce_rms=false",)
 _LARGE: dict[str, Any] = {"prompts_per_gpu": 16, "tokens": 256, "seeds": (1, 2), "weights": False}
 

@@ -98,7 +98,7 @@ class EngineCache:
         self._kept: Any = None
         self._checkpoint: Checkpoint | None = None
         self.level = 0
-        """The way of `communication.LADDER` in which what is kept was built."""
+        """Of `communication.LADDER`, with which what is kept was built."""
         self.environment = ExitStack()
         """Undoes what the engine's `hardware.env` changed."""
 

@@ -10,7 +10,7 @@ import pytest
 from rollout.cli.compose import compose_run
 from rollout.config import HardwareConfig
 from rollout.engine import cache, communication
-from rollout.engine.communication import TRTLLM, as_overrides, failure, levels, safer
+from rollout.engine.communication import as_overrides, failure, levels, safer
 from rollout.engine.echo_engine import EchoEngine
 from rollout.errors import UserError
 from tests.conftest import Rollout, chat
@@ -22,16 +22,9 @@ ILLEGAL = "RuntimeError: CUDA error: an illegal memory access was encountered"
 
 @pytest.fixture(autouse=True)
 def multicast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As far as this machine's variables say, there is NVLink multicast, and nothing of FlashInfer's is compiled."""
-    for name in (*SWITCHES, "VLLM_FLASHINFER_ALLREDUCE_BACKEND"):
+    """As far as this machine's variables say, there is NVLink multicast."""
+    for name in SWITCHES:
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(communication, "has_compiled_trtllm", lambda: False)
-
-
-@pytest.fixture
-def trtllm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FlashInfer's fused all-reduce that needs no multicast is compiled."""
-    monkeypatch.setattr(communication, "has_compiled_trtllm", lambda: True)
 
 
 @pytest.fixture(autouse=True)
@@ -41,46 +34,11 @@ def _no_engine_is_left(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_cheapest_way_is_left_out_first_and_all_of_them_last() -> None:
-    assert list(levels(TWO)) == [0, 2, 3]
+    assert list(levels(TWO)) == [0, 1, 2]
     assert safer(TWO, 0) == TWO
-    assert safer(TWO, 2).engine_kwargs == {"compilation_config": {"pass_config": {"fuse_allreduce_rms": False}}}
-    assert safer(TWO, 3).engine_kwargs["disable_custom_all_reduce"] is True
-    assert safer(TWO, 3).env == {"VLLM_ALLREDUCE_USE_SYMM_MEM": "0", "NCCL_P2P_DISABLE": "1"}
-
-
-@pytest.mark.usefixtures("trtllm")
-def test_flashinfers_way_without_multicast_is_the_next_best_where_it_is_compiled() -> None:
-    assert list(levels(TWO)) == [0, TRTLLM, 2, 3]
-    words = {"VLLM_ALLREDUCE_USE_SYMM_MEM": "0", "VLLM_FLASHINFER_ALLREDUCE_BACKEND": "trtllm"}
-    assert (safer(TWO, TRTLLM).env, safer(TWO, TRTLLM).engine_kwargs) == (words, {})
-
-
-@pytest.mark.parametrize("where", ["hardware.env", "the shell"])
-def test_whoever_asks_for_it_has_it_compiled(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(SWITCHES[0], "0")
-    word = {"VLLM_FLASHINFER_ALLREDUCE_BACKEND": "trtllm"}
-    if where == "the shell":
-        monkeypatch.setenv(*word.popitem())
-    assert list(levels(HardwareConfig(tensor_parallel_size=2, env=word))) == [TRTLLM, 2, 3]
-
-
-@pytest.mark.parametrize(
-    ("compiled", "expected"),
-    [("0.6.13/90a", True), ("0.6.12/90a", False), (None, False)],
-    ids=["by_this_version", "by_another_version", "nothing"],
-)
-def test_it_counts_as_compiled_where_flashinfer_will_look(
-    compiled: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.undo()
-    monkeypatch.setenv("FLASHINFER_WORKSPACE_BASE", str(tmp_path))
-    assert not communication.has_compiled_trtllm()  # there is no FlashInfer for the CPU
-    monkeypatch.setattr(communication, "version", {"flashinfer-python": "0.6.13"}.__getitem__)
-    if compiled:
-        library = tmp_path / ".cache/flashinfer" / compiled / "cached_ops/trtllm_comm/trtllm_comm.so"
-        library.parent.mkdir(parents=True)
-        library.touch()
-    assert communication.has_compiled_trtllm() == expected
+    assert safer(TWO, 1).engine_kwargs == {"compilation_config": {"pass_config": {"fuse_allreduce_rms": False}}}
+    assert safer(TWO, 2).engine_kwargs["disable_custom_all_reduce"] is True
+    assert safer(TWO, 2).env == {"VLLM_ALLREDUCE_USE_SYMM_MEM": "0", "NCCL_P2P_DISABLE": "1"}
 
 
 def test_one_gpu_has_nobody_to_exchange_data_with() -> None:
@@ -93,7 +51,7 @@ def test_where_multicast_is_switched_off_nothing_is_tried_with_it(
     switch: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(switch, value)
-    assert list(levels(TWO)) == [2, 3]
+    assert list(levels(TWO)) == [1, 2]
     assert list(levels(HardwareConfig())) == [0]
 
 
@@ -105,16 +63,16 @@ def test_what_the_user_has_set_stays_and_what_changes_nothing_is_passed_over() -
         },
         env={"VLLM_ALLREDUCE_USE_SYMM_MEM": "1"},
     )
-    assert safer(asked, 2) == asked
-    assert list(levels(asked)) == [0, 3]
+    assert safer(asked, 1) == asked
+    assert list(levels(asked)) == [0, 2]
     captured = HardwareConfig(tensor_parallel_size=2, engine_kwargs={"compilation_config": {"mode": 3}})
-    assert safer(captured, 2).engine_kwargs["compilation_config"] == {
+    assert safer(captured, 1).engine_kwargs["compilation_config"] == {
         "mode": 3,
         "pass_config": {"fuse_allreduce_rms": False},
     }
 
 
-@pytest.mark.parametrize("level", [1, 2, 3])
+@pytest.mark.parametrize("level", [1, 2])
 def test_the_overrides_that_are_named_make_it_permanent(level: int) -> None:
     words = as_overrides(TWO, level)
     again = compose_run("hardware=dual_gpu", *words).hardware
@@ -151,7 +109,7 @@ def test_other_failures_and_warnings_are_not(text: str) -> None:
 
 
 class Machine:
-    """Starts an echo engine at the rung `works_at` of the ladder, and fails before it."""
+    """Starts an echo engine at `works_at` rungs of the ladder, and fails below."""
 
     def __init__(self, works_at: int, reason: str = ILLEGAL) -> None:
         self.works_at, self.reason, self.started = works_at, reason, list[int]()
@@ -170,8 +128,7 @@ def run_on(machine: Machine, rollout: Rollout, monkeypatch: pytest.MonkeyPatch, 
     return rollout([{"prompt": chat("hello")}], *asked, name=name)
 
 
-@pytest.mark.parametrize("works_at", [0, 1, 2, 3])
-@pytest.mark.usefixtures("trtllm")
+@pytest.mark.parametrize("works_at", [0, 1, 2])
 def test_the_run_is_done_and_says_what_was_left_out(
     works_at: int, rollout: Rollout, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,24 +139,24 @@ def test_the_run_is_done_and_says_what_was_left_out(
     assert record["status"] == "done"
     assert record["engine"]["safer"] == as_overrides(TWO, works_at)
     log = (run_dir / "rollout.log").read_text()
-    assert log.count("starting again with") == works_at
+    assert log.count("starting again without") == works_at
     assert all(word in log for word in as_overrides(TWO, works_at))
 
 
 def test_the_next_job_takes_the_engine_as_it_was_started(rollout: Rollout, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = Machine(works_at=2)
+    machine = Machine(works_at=1)
     run_on(machine, rollout, monkeypatch)
     record = json.loads((run_on(machine, rollout, monkeypatch, "next") / "run.json").read_text())
-    assert machine.started == [0, 2]
+    assert machine.started == [0, 1]
     assert record["engine"]["reused"]
-    assert record["engine"]["safer"] == as_overrides(TWO, 2)
+    assert record["engine"]["safer"] == as_overrides(TWO, 1)
 
 
 def test_where_no_way_works_one_line_says_so(rollout: Rollout, monkeypatch: pytest.MonkeyPatch) -> None:
-    machine = Machine(works_at=4)
+    machine = Machine(works_at=3)
     with pytest.raises(UserError, match=r"^hardware.tensor_parallel_size=2: the GPUs cannot exchange data") as raised:
         run_on(machine, rollout, monkeypatch)
-    assert machine.started == [0, 2, 3]
+    assert machine.started == [0, 1, 2]
     assert "hardware=multi_gpu" in str(raised.value)
 
 
