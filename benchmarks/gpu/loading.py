@@ -5,6 +5,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -38,19 +39,24 @@ class Place:
 
     def run(self, *more: str) -> RunConfig:
         """The config of a run on this shape, with random weights and responses that end at their length only."""
-        # always the same folder: its name is in the key of vLLM's cache of compiled code
-        model = Path(gettempdir()) / f"model-{self.shape}{'-weights' if self.weights else ''}"
-        write_model(model, SHAPES[self.shape], self.tokenizer)
-        if self.weights and not (model / "model.safetensors.index.json").exists():
-            write_checkpoint(model, SHAPES[self.shape], seed=0)
         return compose_run(
-            f"model.path={model}",
+            f"model.path={self.model}",
             f"model.load_format={'auto' if self.weights else 'dummy'}",
             "sampling.extra={ignore_eos: true}",
             "tracking=disabled",
             *self.overrides,
             *more,
         )
+
+    @cached_property
+    def model(self) -> Path:
+        """Its folder; written once, for an engine would take weights whose files are newer for others."""
+        # always the same: its name is in the key of vLLM's cache of compiled code
+        folder = Path(gettempdir()) / f"model-{self.shape}{'-weights' if self.weights else ''}"
+        write_model(folder, SHAPES[self.shape], self.tokenizer)
+        if self.weights and not (folder / "model.safetensors.index.json").exists():
+            write_checkpoint(folder, SHAPES[self.shape], seed=0)
+        return folder
 
     def work(self, workload: str, max_num_seqs: int) -> Work:
         """The named workload as the input of a run."""

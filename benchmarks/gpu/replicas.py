@@ -125,6 +125,8 @@ def _load(place: Place, output: Path, console: Console) -> tuple[RayReplicas, di
                 "engine_load_seconds": [one["load_seconds"] for one in each],
             }
         number += 1
+        missing = [index for index, one in enumerate(each) if not one["samples"]]
+        console.print(f"after {time.monotonic() - start:.0f} s without a sample: replicas {missing}")
 
 
 def _sample(work: Work, replicas: Some, console: Console, scratch: Path) -> Measured:

@@ -45,14 +45,13 @@ class Replica:
 
     def __init__(self) -> None:
         self._work: _Work | None = None
-        self._last: threading.Thread | None = None
+        self._last: _Work | None = None
 
     def start(self, job: Job) -> None:
         """Begin with a job, in a thread; `exchange` tells how it goes."""
         self.stop()
-        self._work = _Work(job, after=self._last)
-        self._last = self._work.thread
-        self._last.start()
+        self._work = self._last = _Work(job, after=self._last)
+        self._work.thread.start()
 
     def exchange(self, tasks: list[Task], flush: bool, seconds: float) -> Report:
         """Take more tasks, wait at most `seconds` for news, and tell them. With `flush`, make all durable soon."""
@@ -81,8 +80,8 @@ class _Work:
     """A job, the thread that works on it, and what they share under `_changed`."""
 
     job: Job
-    after: threading.Thread | None
-    """Of the job before, which may still be loading the engine for that one and this."""
+    after: "_Work | None"
+    """That for the job before, which may still be loading the engine for that one and this."""
     thread: threading.Thread = field(init=False)
     _source: Queued[Request | Sample] = field(default_factory=Queued)
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -95,6 +94,7 @@ class _Work:
     _ready: Ready | None = None
     _stats: EngineStats = field(default_factory=lambda: EngineStats(0, 0, 0))
     _error: Exception | None = None
+    _is_error_told: bool = False
     _flush: bool = False
     _stopping: bool = False
 
@@ -119,6 +119,7 @@ class _Work:
             durable = self._journal.num_durable if self._journal else 0
             newly, self._told_durable = durable - self._told_durable, durable
             unscored = 0 if self._scoring is None else self._scoring.num_unscored
+            self._is_error_told = self._error is not None
             return Report(self._ready, outcomes, newly, self._stats, self._error, unscored)
 
     def end(self) -> None:
@@ -134,9 +135,9 @@ class _Work:
 
     def _run(self) -> None:
         logs = self.job.run_dir / LOGS
-        if self.after is not None:
-            self.after.join()
-            self.after = None
+        if (untold := self._error_of_the_job_before()) is not None:
+            self._fail(untold)
+            return
         if self._stopping:
             return
         try:
@@ -154,6 +155,17 @@ class _Work:
                 return
             where = f"replica {self.job.index} on {socket.gethostname()}"
             self._fail(RuntimeError(f"{where}:\n{traceback.format_exc()}"))
+
+    def _error_of_the_job_before(self) -> Exception | None:
+        """Waits for its thread. An engine that fails to load when its job is over fails the next one of that model,
+        which would otherwise try again, job after job, without a word.
+        """
+        before, self.after = self.after, None
+        if before is None:
+            return None
+        before.thread.join()
+        is_told = before._is_error_told or before.job.run.model != self.job.run.model
+        return None if is_told else before._error
 
     def _sample(self, log_file: Path) -> None:
         run = self.job.run

@@ -1,6 +1,7 @@
 """One replica without Ray: whatever ends its thread, the driver hears of it; what it is given of a shared GPU."""
 
 import errno
+import threading
 from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,27 @@ def test_what_the_user_can_cure_is_told_as_it_is(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert report_of_one_that_raises(error, tmp_path, monkeypatch).error is error
+
+
+@pytest.mark.parametrize(("model", "expected"), [("m", "m=1: wrong; fix it"), ("other", "other=2: wrong; fix it")])
+def test_an_engine_that_fails_after_its_job_fails_the_next_one_of_that_model(
+    model: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_over, tries = threading.Event(), list[str]()
+
+    def load(run: RunConfig, _: Path) -> None:
+        assert is_over.wait(10)
+        tries.append(run.model.path)
+        raise UserError(f"{run.model.path}={len(tries)}: wrong; fix it")
+
+    monkeypatch.setattr(worker, "load", load)
+    (tmp_path / LOCK).write_text("driver")
+    one = Replica()
+    for path in ("m", model):
+        one.start(Job(composed(*ECHO, f"model.path={path}"), tmp_path, 3, "writer", holder="driver"))
+    is_over.set()
+    assert str(one.exchange([], flush=False, seconds=10.0).error) == expected
+    assert len(tries) == len({"m", model})
 
 
 def test_what_scores_starts_while_the_engine_is_loaded_and_ends_with_it(
