@@ -277,14 +277,19 @@ def test_replicas_that_cannot_be_are_refused_before_anything_is_loaded(override:
 
 
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:9", "ray://127.0.0.1:9"])
-def test_a_cluster_that_is_not_there_ends_the_run_in_one_line_and_soon(address: str, folder: Path) -> None:
+def test_a_cluster_that_is_not_there_ends_the_run_in_one_line_and_soon(
+    address: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if address == "auto":  # without a name it would find the Ray of a test that runs beside this one
+        monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    name = f"alone_{address.partition(':')[0]}"
     begun = time.monotonic()
-    result = run_fresh(*RUN, f"hardware.ray_address='{address}'", "hydra.run.dir=alone", cwd=folder)
+    result = run_fresh(*RUN, f"hardware.ray_address='{address}'", f"hydra.run.dir={name}", cwd=folder)
     assert time.monotonic() - begun < 25  # Ray itself would wait for half a minute, or for minutes
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"error: hardware.ray_address={address}: no Ray cluster answers there (")
-    shutil.rmtree(folder / "alone")
+    shutil.rmtree(folder / name)
 
 
 def nodes(*gpus: int) -> list[dict[str, Any]]:
