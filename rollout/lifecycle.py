@@ -52,6 +52,9 @@ from rollout.tracking.wandb_run import identity
 
 log = logging.getLogger(__name__)
 
+_MANY_PREEMPTIONS = 1 / 20
+"""Of the samples: from here on the log names them."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -169,7 +172,16 @@ def _generate(session: Session) -> None:
         log.info("%s of %s samples exist already", f"{done.num_done:,}", f"{at_most}{session.counts.total:,}")
     if not done.is_complete:
         generation = generate_on_replicas if devices.is_distributed(session.run.hardware) else generate_owed
-        session.record.throughput = _throughput(generation(session, done))
+        final = generation(session, done)
+        session.record.throughput = _throughput(final)
+        if final.preemptions > final.samples_generated * _MANY_PREEMPTIONS:
+            log.warning(
+                "hardware.max_num_seqs=%d: the KV cache ran full: %s times a sample was put back and computed again "
+                "(preemptions), for %s samples; fewer at a time may be faster",
+                session.run.hardware.max_num_seqs,
+                f"{final.preemptions:,}",
+                f"{final.samples_generated:,}",
+            )
 
 
 def _postprocess(session: Session, selected: Selection | None) -> Analysis | None:
@@ -204,4 +216,5 @@ def _throughput(final: Snapshot) -> Throughput:
         generated_tokens=final.generated_tokens,
         output_tok_s=round(final.output_tok_s, 1),
         samples_s=round(final.samples_generated / final.elapsed_seconds, 3),
+        preemptions=final.preemptions,
     )

@@ -122,7 +122,8 @@ def _room(run: RunConfig, work: Work, kv_of_token: int, space: int | None) -> st
     asked = min(run.hardware.max_num_seqs, work.samples)
     if at_once >= asked:
         return f"room for {at_once:,} samples of {each}: more than the {asked:,} at once that are asked for"
-    return f"room for {at_once:,} samples of {each}, of the {asked:,} at once that are asked for: the others wait"
+    asked_for = f"of the {asked:,} at once that are asked for"
+    return f"room for {at_once:,} samples of {each}, {asked_for}: others wait, or are put back and computed again"
 
 
 def _tokens(size: ModelSize, space: int) -> str:

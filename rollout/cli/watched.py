@@ -157,6 +157,7 @@ class WatchedRun:
             generated_tokens=point.generated_tokens,
             output_tok_s=round(point.output_tok_s, 1),
             samples_s=round(point.samples_generated / point.elapsed_seconds, 3),
+            preemptions=point.preemptions,
         )
         return dataclasses.replace(record, status=self.seen.seen.status, throughput=speed)
 

@@ -24,8 +24,10 @@ class EngineStats:
     running: int
     waiting: int
     generated_tokens: int
+    preemptions: int = 0
+    """How often a sample was put back because the KV cache was full, to be computed again; counted like tokens."""
     tokens_of_replicas: tuple[int, ...] = ()
-    """The same for each of several engines, where there are several."""
+    """Tokens for each of several engines, where there are several."""
 
 
 class WeightsNotPut(Exception):

@@ -27,6 +27,13 @@ from rollout.records import Message, Request, Sample, failed_sample
 
 log = logging.getLogger(__name__)
 
+_METRICS = (
+    "vllm:num_requests_running",
+    "vllm:num_requests_waiting",
+    "vllm:generation_tokens",
+    "vllm:num_preemptions",
+)
+
 
 class VLLMEngine:
     """One vLLM engine with its own copy of the tokenizer for the feeder thread."""
@@ -132,12 +139,12 @@ class VLLMEngine:
         return [self._sample(output) for output in outputs if output.finished]
 
     def stats(self) -> EngineStats:
-        totals = {"vllm:num_requests_running": 0, "vllm:num_requests_waiting": 0, "vllm:generation_tokens": 0}
+        totals = dict.fromkeys(_METRICS, 0)
         for metric in self.llm.get_metrics():
             if metric.name in totals:
                 totals[metric.name] += int(metric.value)
-        running, waiting, generated = totals.values()
-        return EngineStats(running, waiting, generated)
+        running, waiting, generated, preemptions = totals.values()
+        return EngineStats(running, waiting, generated, preemptions)
 
     def abort(self) -> None:
         unfinished = list(self._unfinished)

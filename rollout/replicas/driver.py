@@ -83,12 +83,19 @@ class _Worker:
     """Samples that wait for their scores here, and not for the engine."""
     tokens_before: int = 0
     """`tokens` when the engine that is there now began."""
+    preemptions_before: int = 0
+    """Those of its engines before the one that is there now."""
     restarts: int = 0
 
     @property
     def generated_tokens(self) -> int:
         """Those of samples that have not finished included."""
         return max(self.tokens, self.tokens_before + self.stats.generated_tokens)
+
+    @property
+    def preemptions(self) -> int:
+        """Of all its engines."""
+        return self.preemptions_before + self.stats.preemptions
 
     def record(self, seconds: float) -> ReplicaRecord:
         """What run.json says of it after `seconds` of generating."""
@@ -280,7 +287,8 @@ class Driver:
             )
         log.warning("replica %d died (%s), starting it again; see %s", index, reason, where)
         worker.restarts += 1
-        worker.ready, worker.stats, worker.tokens_before = None, EngineStats(0, 0, 0), worker.tokens
+        worker.tokens_before, worker.preemptions_before = worker.tokens, worker.preemptions
+        worker.ready, worker.stats = None, EngineStats(0, 0, 0)
         worker.unscored = 0
         worker.job = self._job(index)
         self._start(index)
@@ -303,7 +311,8 @@ class Driver:
         held = map(self._dispatcher.held, range(self._replicas.count))  # known here at once, unlike what engines tell
         running = sum(min(worker.stats.running, most) for worker, most in zip(self._workers, held, strict=True))
         waiting = sum(worker.stats.waiting for worker in self._workers) if running else 0
-        return EngineStats(running, waiting, sum(tokens), tokens)
+        preemptions = sum(worker.preemptions for worker in self._workers)
+        return EngineStats(running, waiting, sum(tokens), preemptions, tokens)
 
     def _await_parts(self) -> None:
         """Until this machine sees every sample that the replicas have stored. Raises UserError when it does not."""

@@ -218,7 +218,7 @@ class _Work:
     ) -> None:
         """The loop, until the driver wants no more; `listen` is called between its steps."""
         engine = loaded.engine
-        due, tokens_before = every(_STATS_SECONDS), engine.stats().generated_tokens
+        due, before = every(_STATS_SECONDS), engine.stats()
 
         def tick() -> None:
             if self._stopping:
@@ -227,7 +227,11 @@ class _Work:
             journal.flush_if_old()
             if due() or self._flush:
                 stats = engine.stats()
-                self._stats = replace(stats, generated_tokens=stats.generated_tokens - tokens_before)
+                self._stats = replace(
+                    stats,
+                    generated_tokens=stats.generated_tokens - before.generated_tokens,
+                    preemptions=stats.preemptions - before.preemptions,
+                )
             if self._flush:
                 journal.flush()
                 with self._changed:

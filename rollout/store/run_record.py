@@ -71,6 +71,8 @@ class Throughput:
     generated_tokens: int
     output_tok_s: float
     samples_s: float
+    preemptions: int = 0
+    """How often a sample was put back because the KV cache was full, and computed again."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,8 @@ class Snapshot:
     eta_seconds: float | None
     running: int
     waiting: int
+    preemptions: int = 0
+    """How often a sample was put back because the KV cache was full, and computed again."""
     replica_tok_s_now: tuple[float, ...] = ()
     """Of each engine, where there are several."""
 
@@ -44,7 +46,7 @@ class Progress:
         self._stats: Callable[[], EngineStats] = lambda: EngineStats(0, 0, 0)
         self._start: float | None = None  # of the clock, while it runs
         self._elapsed_before = 0.0
-        self._tokens_before = 0
+        self._tokens_before = self._preemptions = self._preemptions_before = 0
         # (elapsed, generated tokens, the same of each replica), for "now"
         self._recent: deque[tuple[float, int, tuple[int, ...]]] = deque([(0.0, 0, ())])
         self._total, self._before = samples_owed, samples_before
@@ -57,7 +59,9 @@ class Progress:
     def watching(self, stats: Callable[[], EngineStats]) -> Iterator[None]:
         """The clock runs in the body, where `stats` tells what the engine has generated; once for each engine."""
         self._stats, self._start = stats, time.monotonic()
-        self._tokens_before = stats().generated_tokens - self._finished_tokens
+        begin = stats()
+        self._tokens_before = begin.generated_tokens - self._finished_tokens
+        self._preemptions_before = begin.preemptions - self._preemptions
         try:
             yield
         finally:
@@ -90,6 +94,7 @@ class Progress:
         """Ask the engine (about a millisecond) and add everything up."""
         stats, elapsed = self._stats(), self._elapsed()
         generated = max(stats.generated_tokens - self._tokens_before, self._finished_tokens)
+        self._preemptions = max(self._preemptions, stats.preemptions - self._preemptions_before)
         self._recent.append((elapsed, generated, stats.tokens_of_replicas))
         while len(self._recent) > 2 and elapsed - self._recent[1][0] >= _NOW_SECONDS:
             self._recent.popleft()
@@ -109,6 +114,7 @@ class Progress:
             eta_seconds=self._eta(generated - self._finished_tokens, stats.running, overall, now),
             running=stats.running,
             waiting=stats.waiting,
+            preemptions=self._preemptions,
             replica_tok_s_now=tuple(
                 max(0.0, (tokens - tokens_then) / (elapsed - then)) if elapsed > then else 0.0
                 for tokens, tokens_then in zip_longest(stats.tokens_of_replicas, of_replicas_then, fillvalue=0)

@@ -113,7 +113,7 @@ def _reason(error: Exception) -> str:
 def point(now: Snapshot) -> dict[str, float]:
     """A snapshot as one point of all series. Never log it with step=: W&B drops steps that do not grow."""
     rates = ("output_tok_s", "output_tok_s_now", "running", "waiting")
-    progress = ("samples_done", "samples_failed", "generated_tokens", "elapsed_seconds")
+    progress = ("samples_done", "samples_failed", "generated_tokens", "elapsed_seconds", "preemptions")
     return (
         {f"throughput/{name}": getattr(now, name) for name in rates}
         | {f"throughput/replica_{index:03d}": rate for index, rate in enumerate(now.replica_tok_s_now)}

@@ -188,7 +188,8 @@ def test_memory_and_time_of_a_known_size_on_a_known_gpu(tmp_path: Path) -> None:
     assert [*memory_lines(run, WORK)] == [
         "weights 13.8 GiB",
         "KV cache about 110.1 GiB on NVIDIA H200 (90% of 140 GiB): 902,031 tokens",
-        "room for 867 samples of 40 + 1,000 tokens, of the 1,024 at once that are asked for: the others wait",
+        "room for 867 samples of 40 + 1,000 tokens, of the 1,024 at once that are asked for: "
+        "others wait, or are put back and computed again",
     ]
     assert [*time_lines(run, WORK)] == [
         "at most 5m02s, loading not counted: an estimate from docs/performance.md,",

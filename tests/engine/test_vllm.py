@@ -31,7 +31,7 @@ from rollout.generation.prompt_tokens import NoTokenizer, load_renderer
 from rollout.lifecycle import Asked, start
 from rollout.preflight import preflight, to_continue
 from rollout.records import Request
-from rollout.store import lineage
+from rollout.store import lineage, run_record
 from rollout.verify.__main__ import verify
 from tests.api.state import state
 from tests.conftest import chat, write_input
@@ -44,6 +44,7 @@ from tests.tiny_model import THINK, write_tiny_model
 
 pytestmark = pytest.mark.slow
 
+UNEVEN = [{"prompt": chat(f"{number} " + "fox " * (30 * (number % 3)))} for number in range(24)]
 ROWS: list[dict[str, Any]] = [
     {"prompt": [*chat(f"question {number % 7}"), *chat("and " * (1 + number % 5))]} for number in range(24)
 ]
@@ -70,6 +71,12 @@ TINY = (
     "sampling.n_samples=3",
 )
 NARROW = ("hardware.max_num_seqs=3", "hardware.max_num_batched_tokens=256")
+CROWDED = (
+    "hardware.max_num_seqs=5",
+    "hardware.engine_kwargs.block_size=32",
+    "hardware.engine_kwargs.num_gpu_blocks_override=9",
+)
+"""A KV cache of so few tokens that samples are put back."""
 
 
 def tiny(folder: Path, *overrides: str) -> RunConfig:
@@ -394,10 +401,9 @@ def test_verify_finds_nothing_in_an_untouched_run(original: Path) -> None:
 
 def test_same_seed_same_bytes_whatever_the_limit_and_the_number_at_a_time(folder: Path) -> None:
     """Also where the prompts of a step do not fit into it: they must wait, because their samples are seeded."""
-    rows = [{"prompt": chat(f"{number} " + "fox " * (30 * (number % 3)))} for number in range(24)]
-    together = rows_of_run(folder, "wide", rows=rows)
-    assert rows_of_run(folder, "limited", "data.limit=10", rows=rows) == together[:10]
-    assert rows_of_run(folder, "narrow", *NARROW, rows=rows) == together
+    together = rows_of_run(folder, "wide", rows=UNEVEN)
+    assert rows_of_run(folder, "limited", "data.limit=10", rows=UNEVEN) == together[:10]
+    assert rows_of_run(folder, "narrow", *NARROW, rows=UNEVEN) == together
 
 
 @pytest.mark.usefixtures("_kept_engine")
@@ -421,6 +427,19 @@ def test_a_replay_repeats_every_byte_and_verify_finds_the_one_character_that_was
     (difference,) = found.differences
     assert (difference.row_id, difference.sample_idx, difference.offset) == (7, 1, 9)
     assert text[9:].startswith(difference.regenerated.removesuffix("..."))
+
+
+def test_samples_that_are_put_back_come_out_the_same_and_the_run_says_how_many_were(folder: Path) -> None:
+    crowded = rows_of_run(folder, "crowded", *CROWDED, rows=UNEVEN)
+    assert crowded == rows_of_run(folder, "roomy", rows=UNEVEN)
+    crowd, room = (run_record.read(folder / name).throughput for name in ("crowded", "roomy"))
+    assert crowd is not None
+    assert room is not None
+    assert crowd.preemptions > 10
+    assert room.preemptions == 0
+    (line,) = [line for line in (folder / "crowded/rollout.log").read_text().splitlines() if "ran full" in line]
+    assert f"hardware.max_num_seqs=5: the KV cache ran full: {crowd.preemptions} times a sample was put back" in line
+    assert "ran full" not in (folder / "roomy/rollout.log").read_text()
 
 
 WIDE, CUT = ("sampling.temperature=1", "sampling.top_p=1"), ("sampling.temperature=0.7", "sampling.top_p=0.9")

@@ -66,7 +66,7 @@ def test_lost_responses_are_forgotten_in_the_estimate_of_what_is_left(clock: Clo
 def test_each_replica_has_a_rate_of_its_own(clock: Clock) -> None:
     tokens = [0, 0]
     counted = Progress(10, 0)
-    with counted.watching(lambda: EngineStats(2, 0, sum(tokens), tuple(tokens))):
+    with counted.watching(lambda: EngineStats(2, 0, sum(tokens), 0, tuple(tokens))):
         clock.now += 4
         tokens[:] = [40, 200]
         now = counted.snapshot()
@@ -77,7 +77,7 @@ def test_each_replica_has_a_rate_of_its_own(clock: Clock) -> None:
 def test_now_is_the_last_ten_seconds_of_a_replica_too(clock: Clock) -> None:
     tokens = [0]
     counted = Progress(10, 0)
-    with counted.watching(lambda: EngineStats(1, 0, sum(tokens), tuple(tokens))):
+    with counted.watching(lambda: EngineStats(1, 0, sum(tokens), 0, tuple(tokens))):
         for added in (*[1000] * 20, *[10] * 11):  # a second each
             clock.now += 1
             tokens[0] += added
@@ -88,11 +88,23 @@ def test_now_is_the_last_ten_seconds_of_a_replica_too(clock: Clock) -> None:
 def test_a_replica_that_lost_tokens_has_no_negative_rate(clock: Clock) -> None:
     tokens = [0, 0]
     counted = Progress(10, 0)
-    with counted.watching(lambda: EngineStats(0, 0, sum(tokens), tuple(tokens))):
+    with counted.watching(lambda: EngineStats(0, 0, sum(tokens), 0, tuple(tokens))):
         for tokens[:] in ([100, 100], [200, 200], [40, 300]):
             clock.now += 10
             now = counted.snapshot()
     assert now.replica_tok_s_now == (0, 10)
+
+
+def test_preemptions_are_those_of_this_run_and_go_on_with_an_engine_that_was_started_again(clock: Clock) -> None:
+    counted, of_engine = Progress(10, 0), [7]
+    with counted.watching(lambda: EngineStats(0, 0, 0, of_engine[0])):
+        clock.now += 1
+        of_engine[0] = 9
+        assert counted.snapshot().preemptions == 2
+    of_engine[0] = 0
+    with counted.watching(lambda: EngineStats(0, 0, 0, of_engine[0])):
+        of_engine[0] = 3
+        assert counted.snapshot().preemptions == 5
 
 
 def test_one_engine_has_no_replica_rates(clock: Clock) -> None:
