@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from rollout.config import RunConfig
 from rollout.data.prompts import open_input, read_prompts
 from rollout.data.tables import Table
 from rollout.engine.vllm_engine import VLLMEngine
+from rollout.generation.loop import WINDOW
 from rollout.generation.session import Session, sample_all
 from rollout.process.signals import StopRequest
 from rollout.records import Request
@@ -64,6 +66,8 @@ class Measured:
 
     tokens: int
     seconds: float
+    preemptions: int | None = None
+    """Samples put back because the KV cache was full, where the way tells."""
 
     @property
     def tok_s(self) -> float:
@@ -163,13 +167,22 @@ def ours(work: Work, engine: VLLMEngine, scratch: Path) -> Measured:
         start = time.monotonic()
         record = begun(run, {})
         session = Session(record, table, scratch, Console(file=sink), Tracker(scratch, record), StopRequest())
-        sample_all(session, engine, Progress(table.num_rows * run.sampling.n_samples, 0), set())
+        final = sample_all(session, engine, Progress(table.num_rows * run.sampling.n_samples, 0), set())
         totals = finalize(scratch, table, session.counts, {}, run.extra_columns)
         seconds = time.monotonic() - start
     written = pq.read_table(scratch / "rollouts.parquet", columns=["num_generated_tokens"]).column(0)
     tokens = sum(sum(counts) for counts in written.to_pylist())
     assert totals.generated_tokens == tokens
-    return Measured(tokens, seconds)
+    return Measured(tokens, seconds, final.preemptions)
+
+
+def at_most(count: int, work: Work, engine: VLLMEngine, scratch: Path) -> Measured:
+    """The same with at most `count` samples at a time on an engine that may have more."""
+    asked, engine.max_num_seqs = engine.max_num_seqs, count // WINDOW
+    try:
+        return ours(work, engine, scratch)
+    finally:
+        engine.max_num_seqs = asked
 
 
 def ours_by_vllm(work: Work, engine: VLLMEngine, scratch: Path) -> Measured:
@@ -212,10 +225,11 @@ def _lengths_of(work: Work, engine: VLLMEngine) -> Iterator[None]:
         del vars(engine)["add"]
 
 
-WAYS = {
+WAYS: dict[str, Callable[[Work, VLLMEngine, Path], Measured]] = {
     "ours": ours,
     "ours_by_vllm": ours_by_vllm,
     "longest_first": longest_first,
+    **{f"at_most_{count}": partial(at_most, count) for count in (4, 384, 512, 768)},
     "typed": typed,
     "one_call": one_call,
     "chunked": chunked,

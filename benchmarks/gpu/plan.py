@@ -71,6 +71,7 @@ PLAN = (
     _replicas("8b", 2, 290, "equal", 2, 1),
     _replicas("8b", 4, 320, "equal", 4),
     _engine("8b-order", 380, "--do", "spread:ours,longest_first:3", "hardware=single_gpu", "hardware.max_num_seqs=256"),
+    _throughput("8b_llama-crowded", 480, "crowded:ours,at_most_768,at_most_512,at_most_384:1"),
     _throughput("8b_llama-card", 540, "card:run:1", tuned=("--weights",), module="card"),
     _tests("kill", 260, "killed"),
     _tests("sampler", 140, "test_sampler"),

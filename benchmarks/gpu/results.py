@@ -85,9 +85,10 @@ def take_turns(
                 raise RuntimeError(f"{stem}: {result.tokens} tokens came out, {expected_tokens} were asked for")
             found = {"way": name, "repeat": repeat, "tokens": result.tokens, "seconds": round(result.seconds, 3)}
             found |= {"tok_s": round(result.tok_s, 1), "busy": by_process(threads), "busy_threads": threads}
-            found |= {"gpu_busy": share_of(shares)}
+            found |= {"gpu_busy": share_of(shares), "preemptions": result.preemptions}
             write(output / f"{stem}.json", about | found)
-            console.print(f"{stem}: {result.tok_s:,.0f} tok/s in {result.seconds:.1f} s, cores busy {found['busy']}")
+            speed = f"{result.tok_s:,.0f} tok/s in {result.seconds:.1f} s, cores busy {found['busy']}"
+            console.print(f"{stem}: {speed}, {result.preemptions} preemptions")
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
