@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rollout.config import EchoConfig, HardwareConfig, ModelConfig, SamplingConfig
-from rollout.engine.protocol import EngineStats, Rendered
+from rollout.engine.protocol import EngineStats, GpuShare, Rendered
 from rollout.errors import EngineDied, PromptError
 from rollout.records import Logprobs, Message, Request, Sample, TokenIds
 
@@ -36,7 +36,7 @@ class EchoEngine:
         self.max_num_seqs = hardware.max_num_seqs
         self.max_model_len = echo.max_model_len
         self.bos_token_id: int | None = None
-        self.kv_cache_bytes: int | None = None
+        self.share_of_next: GpuShare | None = None
         self.sampler = "echo"
         self._echo = echo
         self._waiting = deque[Request]()

@@ -16,6 +16,16 @@ class Rendered:
 
 
 @dataclass(frozen=True)
+class GpuShare:
+    """What of a GPU another engine like the one that is there may have beside it, so that all fit."""
+
+    utilization: float
+    """Part of the GPU's memory."""
+    kv_cache_bytes: int
+    """Of it for the KV cache."""
+
+
+@dataclass(frozen=True)
 class EngineStats:
     """What is going on inside: samples being generated, samples waiting for a place, tokens generated so far (finished
     or not; counted from any starting point, so only differences mean something).
@@ -60,8 +70,8 @@ class Engine(Renderer, Protocol):
     """Most samples generated at the same time."""
     steps: int
     """How often it has done a `step`, in which a running sample usually becomes a token longer."""
-    kv_cache_bytes: int | None
-    """Size of the KV cache, where `vllm_worker.WorkerExtension` was asked to tell it."""
+    share_of_next: GpuShare | None
+    """Where `vllm_worker.WorkerExtension` was asked to tell it."""
     sampler: str
     """What draws the tokens: `rollout` (see `nucleus_kernel`), `vllm`, or `echo`."""
 

@@ -16,7 +16,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
 from rollout.engine import models, vllm_arguments, vllm_weights, vllm_worker
-from rollout.engine.protocol import EngineStats, Rendered, WeightsNotPut
+from rollout.engine.protocol import EngineStats, GpuShare, Rendered, WeightsNotPut
 from rollout.engine.vllm_arguments import refusal
 from rollout.engine.vllm_logprobs import keep_sampled_only, sampled
 from rollout.engine.vllm_lora import LoadedAdapters
@@ -50,7 +50,7 @@ class VLLMEngine:
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
         self.max_model_len: int = config.model_config.max_model_len
         tells = hardware.engine_kwargs.get("worker_extension_cls") == vllm_worker.NAME
-        self.kv_cache_bytes: int | None = self.llm.collective_rpc("kv_cache_bytes_found")[0] if tells else None
+        self.share_of_next: GpuShare | None = self.llm.collective_rpc("share_of_next")[0] if tells else None
         self.sampler = self._take_sampler(hardware)
         self.steps = 0
         self._params: dict[str, Any] = {}

@@ -4,18 +4,38 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from rollout.engine.protocol import GpuShare
+
+_MOST_OF_CUDA = 1 << 30
+"""What is taken beyond this before the engine begins is another program's: on an H100 CUDA takes 0.52 GiB a process."""
+
 
 class WorkerExtension:
     """What `LLM.collective_rpc` can ask of the workers beside vLLM's own."""
 
     available_kv_cache_memory_bytes: int
     """Set by vLLM's own worker when it has measured."""
+    requested_memory: int
+    """The engine's part of the GPU, in bytes."""
+    init_snapshot: Any
+    """The GPU's memory when the worker had CUDA and nothing else."""
     model_runner: Any
     """Of vLLM's own worker."""
 
-    def kv_cache_bytes_found(self) -> int:
-        """What the worker found to be left for its KV cache, in bytes."""
-        return int(self.available_kv_cache_memory_bytes)
+    def share_of_next(self) -> GpuShare:
+        """What another engine like this one may have, less than this one had by what this one takes beyond its part.
+
+        That is CUDA's own memory and CUDA graphs: vLLM counts neither, and leaves room for those of one engine.
+        """
+        import torch
+
+        start, (free, total) = self.init_snapshot, torch.cuda.mem_get_info()
+        of_cuda = min(start.total_memory - start.free_memory, _MOST_OF_CUDA)
+        beyond = max(0, start.free_memory - free + of_cuda - self.requested_memory)
+        return GpuShare(
+            utilization=(self.requested_memory - beyond) / total,
+            kv_cache_bytes=int(self.available_kv_cache_memory_bytes) - beyond,
+        )
 
     def put_weights(self, folder: str) -> dict[str, Any]:
         """Take the weights in `folder`; see `vllm_weights.put`."""

@@ -4,7 +4,6 @@ What `generation/session.py` is for one engine in this process. Replicas are ask
 more with the same call; nothing is sent to them otherwise, and no response passes through here.
 """
 
-import dataclasses
 import logging
 import time
 from contextlib import nullcontext
@@ -15,7 +14,7 @@ from rollout.data.prompts import read_prompts, watch_roles
 from rollout.engine import models
 from rollout.engine.cache import EngineSpec, acquire_replicas
 from rollout.engine.content import content_beside
-from rollout.engine.protocol import EngineStats
+from rollout.engine.protocol import EngineStats, GpuShare
 from rollout.errors import EngineDied, UserError
 from rollout.files import short
 from rollout.generation.session import (
@@ -134,7 +133,7 @@ class Driver:
             self._dispatcher = self._rounds.dispatcher
         self._check_errors = error_limit(run, table.num_rows)
         self._wait = max(_WAIT_SECONDS, replicas.count / _MAX_ASKED)
-        self._kv_cache_bytes: int | None = None
+        self._share_of_next: GpuShare | None = None
         self._holder = (session.run_dir / LOCK).read_text(encoding="utf-8")
         self._workers = [_Worker(self._job(index)) for index in range(replicas.count)]
 
@@ -184,19 +183,16 @@ class Driver:
             self._listen()
 
     def _load_others(self) -> None:
-        """Where engines share a GPU, give the others as much KV cache as the first one has found to be left.
+        """Where engines share a GPU, give the others what the first one has found to be left for each.
 
         vLLM measures that by watching the GPU's memory; engines that load at the same time would see each other.
         """
         if not self._shares_gpus():
             return
         ready = self._workers[0].ready
-        self._kv_cache_bytes = ready.kv_cache_bytes if ready else None
+        self._share_of_next = ready.share_of_next if ready else None
         for index in range(1, self._replicas.count):
-            worker = self._workers[index]
-            worker.job = dataclasses.replace(
-                worker.job, run=one_engine(self._session.run, self._kv_cache_bytes, self._replicas.count)
-            )
+            self._workers[index].job = self._job(index)
             self._start(index)
 
     def _shares_gpus(self) -> bool:
@@ -205,7 +201,7 @@ class Driver:
     def _job(self, index: int) -> Job:
         session = self._session
         return Job(
-            run=one_engine(session.run, self._kv_cache_bytes, self._replicas.count),
+            run=one_engine(session.run, self._share_of_next, self._replicas.count),
             run_dir=session.run_dir.absolute(),
             index=index,
             writer=writer_name(index),

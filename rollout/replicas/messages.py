@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rollout.config import RunConfig
-from rollout.engine.protocol import EngineStats
+from rollout.engine.protocol import EngineStats, GpuShare
 from rollout.records import Outcome, Prompt
 from rollout.replicas.dispatcher import Task
 
@@ -41,8 +41,8 @@ class Ready:
     host: str
     gpus: str
     """Of this process, as CUDA numbers them; empty without one."""
-    kv_cache_bytes: int | None
-    """What vLLM took for the KV cache, where that is known."""
+    share_of_next: GpuShare | None
+    """Of the GPU that it is on, for the engines that come after it."""
     safer: tuple[str, ...] = ()
     """What was left out so that its GPUs can exchange data, as overrides."""
     sampler: str | None = None

@@ -276,7 +276,7 @@ def _ready(loaded: Loaded, job: Job) -> Ready:
         rendered=rendered,
         host=socket.gethostname(),
         gpus=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
-        kv_cache_bytes=engine.kv_cache_bytes,
+        share_of_next=engine.share_of_next,
         safer=loaded.safer,
         sampler=engine.sampler,
     )

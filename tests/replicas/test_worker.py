@@ -4,12 +4,15 @@ import errno
 import threading
 from multiprocessing import active_children
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rollout.config import RunConfig
-from rollout.engine.vllm_worker import NAME
+from rollout.engine.memory import GIB
+from rollout.engine.protocol import GpuShare
+from rollout.engine.vllm_worker import NAME, WorkerExtension
 from rollout.errors import UserError
 from rollout.replicas import worker
 from rollout.replicas.messages import Job, Report
@@ -94,11 +97,27 @@ def test_what_scores_starts_while_the_engine_is_loaded_and_ends_with_it(
 
 def test_engines_that_share_a_gpu_share_its_memory_and_only_the_first_measures_what_is_left() -> None:
     run = composed("hardware=single_gpu", "hardware.replicas_per_gpu=4")
-    first, other = one_engine(run).hardware, one_engine(run, kv_cache_bytes=123).hardware
-    assert first.gpu_memory_utilization == other.gpu_memory_utilization == 0.95 / 4
+    first, other = one_engine(run).hardware, one_engine(run, GpuShare(0.2, kv_cache_bytes=123)).hardware
+    assert (first.gpu_memory_utilization, other.gpu_memory_utilization) == (0.95 / 4, 0.2)
     assert first.engine_kwargs == {"worker_extension_cls": NAME}
     assert other.engine_kwargs == {"kv_cache_memory_bytes": 123}
     assert first.replicas_per_gpu == first.replicas == 1
+
+
+@pytest.mark.parametrize("taken_by_others", [0, 9 * GIB])
+def test_what_an_engine_takes_beyond_its_part_is_left_out_of_what_the_next_one_gets(
+    taken_by_others: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part of 12 GiB of 80, of which 8 for the KV cache; CUDA takes half a GiB, and CUDA graphs another one."""
+    import torch
+
+    begin = 80 * GIB - taken_by_others - GIB // 2
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (begin - 13 * GIB, 80 * GIB))
+    one = WorkerExtension()
+    one.available_kv_cache_memory_bytes, one.requested_memory = 8 * GIB, 12 * GIB
+    one.init_snapshot = SimpleNamespace(free_memory=begin, total_memory=80 * GIB)
+    of_cuda = 1 if taken_by_others else 0.5  # at most: the rest is of other programs
+    assert one.share_of_next() == GpuShare((12 - 1 - of_cuda) / 80, int((8 - 1 - of_cuda) * GIB))
 
 
 def test_a_size_of_the_cache_that_the_user_has_set_is_not_measured() -> None:
