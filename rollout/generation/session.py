@@ -108,18 +108,28 @@ def load(run: RunConfig, log_file: Path) -> Loaded:
 
     Where GPUs cannot exchange data as they were to, it is started again in a safer way.
     """
+    loaded = load_engine(run, log_file)
+    prepare(loaded.engine, run)
+    return loaded
+
+
+def load_engine(run: RunConfig, log_file: Path) -> Loaded:
+    """The same; `prepare` is to be called before it samples."""
     log.info("loading %s ...", model_name(run))
     loaded = _started(run, log_file)
     log.info("engine %s", how_loaded(loaded.seconds, loaded.reused, loaded.reloaded))
     if loaded.safer and not loaded.reused:
         log.info("its GPUs exchange data in a safer way than vLLM's fastest: %s", " ".join(loaded.safer))
-    engine = loaded.engine
+    return loaded
+
+
+def prepare(engine: Engine, run: RunConfig) -> None:
+    """Let an engine that is there sample as `run` asks. Raises UserError where it cannot."""
     if problem := context_problem(run, engine.max_model_len):
         raise UserError(problem)
     engine.use(run.model)
     engine.configure(run.sampling)
     log.info("%s", sampling_in_words(run, engine.describe()))
-    return loaded
 
 
 def how_loaded(seconds: float, reused: bool, reloaded: bool) -> str:

@@ -23,7 +23,7 @@ from rollout.generation.loop import Queued, Source, drain
 from rollout.generation.order import most_held
 from rollout.generation.requests import requests
 from rollout.generation.rounds import Scorer, Scoring, scores_beside
-from rollout.generation.session import every, load
+from rollout.generation.session import every, load_engine, prepare
 from rollout.records import Outcome, Request, Sample, outcome_of
 from rollout.replicas.dispatcher import Task
 from rollout.replicas.messages import Job, Ready, Report
@@ -95,6 +95,8 @@ class _Work:
     _stats: EngineStats = field(default_factory=lambda: EngineStats(0, 0, 0))
     _error: Exception | None = None
     _is_error_told: bool = False
+    _is_loading: bool = False
+    """Whether the engine is being loaded, or has failed to."""
     _flush: bool = False
     _stopping: bool = False
 
@@ -158,19 +160,25 @@ class _Work:
 
     def _error_of_the_job_before(self) -> Exception | None:
         """Waits for its thread. An engine that fails to load when its job is over fails the next one of that model,
-        which would otherwise try again, job after job, without a word.
+        which would otherwise try again, job after job, without a word. What was wrong with that job only is no affair
+        of this one, but an engine that has died is dead for both.
         """
         before, self.after = self.after, None
         if before is None:
             return None
         before.thread.join()
-        is_told = before._is_error_told or before.job.run.model != self.job.run.model
-        return None if is_told else before._error
+        if isinstance(before._error, EngineDied):
+            return before._error
+        is_same = before._is_loading and before.job.run.model == self.job.run.model
+        return before._error if is_same and not before._is_error_told else None
 
     def _sample(self, log_file: Path) -> None:
         run = self.job.run
         with scores_beside(run) as background:
-            loaded = load(run, log_file)
+            self._is_loading = True
+            loaded = load_engine(run, log_file)
+            self._is_loading = False
+            prepare(loaded.engine, run)
             journal = Journal(self.job.run_dir, run.store, self.job.writer, run.extra_columns)
             if background is None:
                 self._sample_only(loaded, journal)

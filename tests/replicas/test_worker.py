@@ -2,6 +2,7 @@
 
 import errno
 import threading
+import time
 from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,8 @@ from rollout.config import RunConfig
 from rollout.engine.memory import GIB
 from rollout.engine.protocol import GpuShare
 from rollout.engine.vllm_worker import NAME, WorkerExtension
-from rollout.errors import UserError
+from rollout.errors import EngineDied, UserError
+from rollout.generation.session import load_engine
 from rollout.replicas import worker
 from rollout.replicas.messages import Job, Report
 from rollout.replicas.one_engine import one_engine
@@ -29,7 +31,7 @@ def report_of_one_that_raises(error: BaseException, folder: Path, monkeypatch: p
     def load(*_: Any) -> None:
         raise error
 
-    monkeypatch.setattr(worker, "load", load)
+    monkeypatch.setattr(worker, "load_engine", load)
     return report_of_one(composed(*ECHO), folder)
 
 
@@ -69,7 +71,7 @@ def test_an_engine_that_fails_after_its_job_fails_the_next_one_of_that_model(
         tries.append(run.model.path)
         raise UserError(f"{run.model.path}={len(tries)}: wrong; fix it")
 
-    monkeypatch.setattr(worker, "load", load)
+    monkeypatch.setattr(worker, "load_engine", load)
     (tmp_path / LOCK).write_text("driver")
     one = Replica()
     for path in ("m", model):
@@ -77,6 +79,59 @@ def test_an_engine_that_fails_after_its_job_fails_the_next_one_of_that_model(
     is_over.set()
     assert str(one.exchange([], flush=False, seconds=10.0).error) == expected
     assert len(tries) == len({"m", model})
+
+
+def test_what_was_wrong_with_one_job_only_does_not_fail_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another replica has told of it; this one found it out after the job was over."""
+    is_over = threading.Event()
+
+    def load_slowly(*asked: Any) -> Any:
+        assert is_over.wait(10)
+        return load_engine(*asked)
+
+    monkeypatch.setattr(worker, "load_engine", load_slowly)
+    (tmp_path / LOCK).write_text("driver")
+    one = Replica()
+    for max_tokens in (100_000, 100):
+        run = composed(*ECHO, f"sampling.max_tokens={max_tokens}")
+        one.start(Job(run, tmp_path, 3, "writer", holder="driver"))
+    is_over.set()
+    report = report_once_ready(one)
+    one.shutdown()
+    assert report.error is None
+    assert report.ready is not None
+
+
+def test_an_engine_that_dies_while_its_job_is_stopped_is_told_as_dead_to_the_next_one_of_whatever_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_over, deaths = threading.Event(), list[EngineDied]()
+
+    def die(*_: Any) -> None:
+        assert is_over.wait(10)
+        deaths.append(EngineDied("at the end"))
+        raise deaths[-1]
+
+    monkeypatch.setattr(worker, "drain", die)
+    (tmp_path / LOCK).write_text("driver")
+    one = Replica()
+    one.start(Job(composed(*ECHO), tmp_path, 3, "writer", holder="driver"))
+    report_once_ready(one)
+    threading.Timer(0.1, is_over.set).start()
+    one.start(Job(composed(*ECHO, "model.path=other"), tmp_path, 3, "writer", holder="driver"))
+    report = one.exchange([], flush=False, seconds=10.0)
+    one.shutdown()
+    assert [report.error] == deaths
+
+
+def report_once_ready(one: Replica) -> Report:
+    """What a replica tells once it is ready or has failed."""
+    deadline = time.monotonic() + 10
+    while (report := one.exchange([], False, 0.01)).ready is None and report.error is None:
+        assert time.monotonic() < deadline
+    return report
 
 
 def test_what_scores_starts_while_the_engine_is_loaded_and_ends_with_it(
@@ -88,7 +143,7 @@ def test_what_scores_starts_while_the_engine_is_loaded_and_ends_with_it(
         meanwhile.append(len(active_children()) - len(before))
         raise UserError("a=1: wrong; fix it")
 
-    monkeypatch.setattr(worker, "load", load)
+    monkeypatch.setattr(worker, "load_engine", load)
     rule = ("adaptive.until=agree", "postprocess.score.scorer=math", "postprocess.score.workers=2")
     assert report_of_one(composed(*ECHO, *rule), tmp_path).error is not None
     assert meanwhile == [2]
