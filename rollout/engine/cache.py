@@ -143,9 +143,11 @@ class EngineCache:
     def release(self) -> None:
         """Shut down what is kept, if there is something."""
         kept, self._kept = self._kept, None
-        if kept is not None:
-            kept.shutdown()
-        self.environment.close()
+        try:
+            if kept is not None:
+                kept.shutdown()
+        finally:
+            self.environment.close()
 
 
 _cache = EngineCache()

@@ -7,7 +7,6 @@ more with the same call; nothing is sent to them otherwise, and no response pass
 import logging
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 
 from rollout.data.prompts import read_prompts, watch_roles
@@ -28,6 +27,7 @@ from rollout.generation.session import (
 )
 from rollout.records import Outcome, Prompt
 from rollout.replicas.dispatcher import Dispatcher
+from rollout.replicas.known import Known
 from rollout.replicas.longest import order_of
 from rollout.replicas.messages import Job, Ready, ReplicaLost, Replicas, Report
 from rollout.replicas.one_engine import one_engine
@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 _WAIT_SECONDS = 0.1  # for a replica's news; between two looks for signals
 _MAX_ASKED = 200  # times per second, all replicas together, while nothing finishes
+_PLACE_SECONDS = 60.0  # for Ray to begin a process for each replica, before somebody is told that it has no room
 _SHARED_SECONDS = 120.0  # for a file that another machine wrote to be seen here; NFS may take 60
 
 
@@ -64,57 +65,9 @@ def generate_on_replicas(session: Session, done: Finished | Survey) -> Snapshot:
         return driver.run()
     finally:
         about_engine.replicas = driver.about()
+        about_engine.reused = driver.reused(reused)
         about_engine.reloaded = any(replica.reloaded for replica in about_engine.replicas)
         about_engine.restarts = sum(replica.restarts for replica in about_engine.replicas)
-
-
-@dataclass
-class _Worker:
-    """What the driver knows of one replica."""
-
-    job: Job
-    ready: Ready | None = None
-    stats: EngineStats = field(default_factory=lambda: EngineStats(0, 0, 0))
-    samples: int = 0
-    tokens: int = 0
-    """Of the samples that have finished here and are not lost."""
-    unscored: int = 0
-    """Samples that wait for their scores here, and not for the engine."""
-    tokens_before: int = 0
-    """`tokens` when the engine that is there now began."""
-    preemptions_before: int = 0
-    """Those of its engines before the one that is there now."""
-    restarts: int = 0
-
-    @property
-    def generated_tokens(self) -> int:
-        """Those of samples that have not finished included."""
-        return max(self.tokens, self.tokens_before + self.stats.generated_tokens)
-
-    @property
-    def preemptions(self) -> int:
-        """Of all its engines."""
-        return self.preemptions_before + self.stats.preemptions
-
-    def record(self, seconds: float) -> ReplicaRecord:
-        """What run.json says of it after `seconds` of generating."""
-        about = ReplicaRecord(
-            restarts=self.restarts,
-            samples=self.samples,
-            generated_tokens=self.generated_tokens,
-            output_tok_s=round(self.generated_tokens / seconds, 1) if seconds else None,
-        )
-        if self.ready is not None:
-            about.host, about.gpus = self.ready.host, self.ready.gpus
-            about.safer, about.reloaded = list(self.ready.safer), self.ready.reloaded
-            about.sampler = self.ready.sampler
-            about.load_seconds = round(self.ready.seconds, 3)
-        return about
-
-    def count(self, outcome: Outcome, times: int) -> None:
-        """One more sample has finished here, or (-1) is lost."""
-        self.samples += times
-        self.tokens += times * outcome.num_generated_tokens
 
 
 class Driver:
@@ -135,7 +88,9 @@ class Driver:
         self._wait = max(_WAIT_SECONDS, replicas.count / _MAX_ASKED)
         self._share_of_next: GpuShare | None = None
         self._holder = (session.run_dir / LOCK).read_text(encoding="utf-8")
-        self._workers = [_Worker(self._job(index)) for index in range(replicas.count)]
+        self._first, self._is_sampling_logged = _first_prompt(session), False
+        self._place_due: float | None = time.monotonic() + _PLACE_SECONDS
+        self._workers = [Known(self._job(index)) for index in range(replicas.count)]
 
     def run(self) -> Snapshot:
         """Generate everything that is owed. Returns the final numbers.
@@ -146,10 +101,24 @@ class Driver:
             with nullcontext() if self._rounds is None else self._rounds.scoring():
                 self._load()
                 self._generate()
-        finally:
-            self._replicas.stop()
+        except BaseException as error:
+            self._stop(said=str(error))
+            raise
+        self._stop()
+        self._log_idle()
         self._await_parts()
         return self._progress.snapshot()
+
+    def _stop(self, said: str = "") -> None:
+        """End the job everywhere, and tell what nobody has told; `said` is why it ends, if it fails."""
+        for index, error in self._replicas.stop():
+            if str(error) not in said:
+                log.warning("replica %d has failed: %s", index, error)
+
+    def _log_idle(self) -> None:
+        for index, worker in enumerate(self._workers):
+            if worker.ready is None:
+                log.info("replica %d was not ready when all was done", index)
 
     def _load(self) -> None:
         session, model = self._session, self._session.run.model
@@ -173,6 +142,11 @@ class Driver:
         """What run.json says of each engine."""
         seconds = self._progress.snapshot().elapsed_seconds
         return [worker.record(seconds) for worker in self._workers]
+
+    def reused(self, otherwise: bool) -> bool:
+        """Whether an engine was there already; `otherwise` as long as none is ready."""
+        known = [worker.newest.reused for worker in self._workers if worker.newest is not None]
+        return any(known) if known else otherwise
 
     def _load_first(self) -> None:
         """Until one engine is ready: it begins, and the others join when they are."""
@@ -206,7 +180,7 @@ class Driver:
             index=index,
             writer=writer_name(index),
             holder=self._holder,
-            first=_first_prompt(session) if index == 0 else None,
+            first=self._first,
         )
 
     def _start(self, index: int) -> None:
@@ -222,16 +196,28 @@ class Driver:
     def _listen(self) -> None:
         if self._rounds is not None:
             self._rounds.listen()
+        if self._place_due is not None and time.monotonic() > self._place_due:
+            self._place_due = None
+            self._log_places()
         for index, answer in self._replicas.answers(_WAIT_SECONDS):
             if isinstance(answer, ReplicaLost):
                 self._replace(index, answer.reason)
             else:
                 self._take_in(index, answer)
 
+    def _log_places(self) -> None:
+        there, count = self._replicas.num_connected, self._replicas.count
+        if there < count:
+            log.warning(
+                "Ray has found a place for %d of %d replicas; the others wait for CPUs or GPUs that others hold",
+                there,
+                count,
+            )
+
     def _take_in(self, index: int, report: Report) -> None:
         worker = self._workers[index]
         if report.ready is not None and worker.ready is None:
-            worker.ready = report.ready
+            worker.ready = worker.newest = report.ready
             self._dispatcher.join(index, report.ready.slots)
             self._log_ready(index, report.ready)
         worker.stats, worker.unscored = report.stats, report.unscored
@@ -257,7 +243,7 @@ class Driver:
         part = f"{key}: each engine has that part of the memory; lower it, or: "
         return UserError(*(part + line if "gpu_memory_utilization" in line else line for line in error.problems))
 
-    def _count(self, worker: _Worker, outcome: Outcome, times: int = 1) -> None:
+    def _count(self, worker: Known, outcome: Outcome, times: int = 1) -> None:
         worker.count(outcome, times)
         self._progress.count(outcome, times)
 
@@ -292,15 +278,15 @@ class Driver:
             self._check_errors(outcome)
 
     def _log_ready(self, index: int, ready: Ready) -> None:
-        worker = self._workers[index]
         took = how_loaded(ready.seconds, ready.reused, ready.reloaded)
         log.info("replica %d on %s%s: %s", index, ready.host, f", GPU {ready.gpus}" if ready.gpus else "", took)
         if ready.safer and not ready.reused:
             log.info("its GPUs exchange data in a safer way than vLLM's fastest: %s", " ".join(ready.safer))
-        if index == 0 and not worker.restarts:
+        if not self._is_sampling_logged:  # by whichever is ready first: number 0 may never be
+            self._is_sampling_logged = True
             log.info("%s", sampling_in_words(self._session.run, ready.sampling))
-            if worker.job.first is not None and ready.rendered is not None:
-                log.info(FIRST_PROMPT, worker.job.first.row_id, ready.rendered)
+            if self._first is not None and ready.rendered is not None:
+                log.info(FIRST_PROMPT, self._first.row_id, ready.rendered)
 
     def _stats(self) -> EngineStats:
         tokens = tuple(worker.generated_tokens for worker in self._workers)

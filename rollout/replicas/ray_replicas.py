@@ -42,6 +42,7 @@ class RayReplicas:
         except BaseException:
             ray.shutdown()
             raise
+        self._started: dict[int, Any] = {}  # replica -> reference to what its newest `start` returns
         self._asked: dict[Any, int] = {}  # reference to an answer that is to come -> replica
         self._answered: set[int] = set()  # replicas that are there; others may still wait for a place
 
@@ -57,7 +58,7 @@ class RayReplicas:
 
     def start(self, index: int, job: Job) -> None:
         """Let a replica begin with a job."""
-        self._actors[index].start.remote(job)
+        self._started[index] = self._actors[index].start.remote(job)
 
     def ask(self, index: int, tasks: list[Task], flush: bool, seconds: float) -> None:
         """Give a replica tasks and ask what is new, see `Replica.exchange`; it answers within about `seconds`."""
@@ -73,8 +74,9 @@ class RayReplicas:
             self._answered.add(index)
             try:
                 yield index, ray.get(answer)
-            except RayTaskError:
-                raise  # a bug of ours
+            except RayTaskError:  # a bug of ours
+                ray.get(self._started[index])  # raises that of a job that it could not begin with, which is the cause
+                raise
             except RayError as error:  # its process, its node, or Ray's memory monitor has ended it
                 log.info("what Ray says of replica %d: %s", index, error)
                 yield index, ReplicaLost(str(error).strip().splitlines()[-1].strip())
@@ -85,29 +87,41 @@ class RayReplicas:
         self._actors[index] = self._new_actor()
         self._answered.discard(index)
 
-    def stop(self) -> None:
-        """End the job everywhere; what has finished is durable then, on every replica that is alive."""
+    def stop(self) -> list[tuple[int, Exception]]:
+        """End the job everywhere; what has finished is durable then, on every replica that is alive.
+
+        Returns what has failed in which replica and was in no report.
+        """
         self._asked.clear()
-        self._wait_for([actor.stop.remote() for actor in self._actors])
+        return self._untold([actor.stop.remote() for actor in self._actors])
 
     def shutdown(self) -> None:
         """End the engines and what was started of Ray."""
-        self._wait_for([actor.shutdown.remote() for actor in self._actors])
-        for actor in self._actors:
-            ray.kill(actor)
-        ray.shutdown()
+        try:
+            for index, error in self._untold([actor.shutdown.remote() for actor in self._actors]):
+                log.warning("replica %d has failed: %s", index, error)
+        finally:  # else the next job of a sweep would find this Ray
+            for actor in self._actors:
+                ray.kill(actor)
+            ray.shutdown()
 
-    def _wait_for(self, calls: list[Any]) -> None:
-        """Until the replicas that are there have done what they were all called for, or died."""
-        waited_for = [call for index, call in enumerate(calls) if index in self._answered]
-        done, _ = ray.wait(waited_for, num_returns=len(waited_for), timeout=_STOP_SECONDS) if waited_for else ([], [])
+    def _untold(self, calls: list[Any]) -> list[tuple[int, Exception]]:
+        """What the replicas that are there return of what they were all called for; waits until they have or died."""
+        waited_for = {call: index for index, call in enumerate(calls) if index in self._answered}
+        if not waited_for:
+            return []
+        done, late = ray.wait(list(waited_for), num_returns=len(waited_for), timeout=_STOP_SECONDS)
+        for call in late:
+            log.warning("replica %d has not stopped within %.0f s", waited_for[call], _STOP_SECONDS)
+        found = list[tuple[int, Exception]]()
         for call in done:
             try:
-                ray.get(call)
+                found += [(waited_for[call], error) for error in ray.get(call)]
             except RayTaskError:
                 raise
             except RayError:  # it has ended by itself
                 continue
+        return found
 
     def _new_actor(self) -> Any:
         return ray.remote(Replica).options(**self._options).remote()

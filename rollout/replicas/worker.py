@@ -59,16 +59,21 @@ class Replica:
         self._work.give(tasks, flush)
         return self._work.report(seconds)
 
-    def stop(self) -> None:
-        """End the job: what has finished is made durable, what has not is dropped. The engine stays."""
+    def stop(self) -> list[Exception]:
+        """End the job: what has finished is made durable, what has not is dropped. The engine stays.
+
+        Returns what has failed by now and no report has told, also of a job before.
+        """
         if self._work is not None:
             self._work.end()
             self._work = None
+        return [] if self._last is None else self._last.untold()
 
-    def shutdown(self) -> None:
-        """End the engine."""
-        self.stop()
+    def shutdown(self) -> list[Exception]:
+        """The same, and end the engine."""
+        untold = self.stop()
         release()
+        return untold
 
 
 class _Stopped(Exception):
@@ -95,6 +100,7 @@ class _Work:
     _stats: EngineStats = field(default_factory=lambda: EngineStats(0, 0, 0))
     _error: Exception | None = None
     _is_error_told: bool = False
+    _untold: list[Exception] = field(default_factory=list)
     _is_loading: bool = False
     """Whether the engine is being loaded, or has failed to."""
     _flush: bool = False
@@ -121,7 +127,9 @@ class _Work:
             durable = self._journal.num_durable if self._journal else 0
             newly, self._told_durable = durable - self._told_durable, durable
             unscored = 0 if self._scoring is None else self._scoring.num_unscored
-            self._is_error_told = self._error is not None
+            if self._error is not None:
+                self._is_error_told = True
+                self._untold = [error for error in self._untold if error is not self._error]
             return Report(self._ready, outcomes, newly, self._stats, self._error, unscored)
 
     def end(self) -> None:
@@ -129,6 +137,14 @@ class _Work:
         self._stopping = True
         if self._ready is not None or self._error is not None:
             self.thread.join()
+
+    def untold(self) -> list[Exception]:
+        """What has failed and is in no report, here or in a job before; each once. Of an engine that has died the next
+        job hears.
+        """
+        with self._changed:
+            untold, self._untold = self._untold, []
+        return [error for error in untold if not isinstance(error, EngineDied)]
 
     def _has_news(self) -> bool:
         enough = max(1, self._ready.slots // _NEWS) if self._ready else 1
@@ -167,6 +183,8 @@ class _Work:
         if before is None:
             return None
         before.thread.join()
+        with self._changed:
+            self._untold += before.untold()
         if isinstance(before._error, EngineDied):
             return before._error
         is_same = before._is_loading and before.job.run.model == self.job.run.model
@@ -257,6 +275,8 @@ class _Work:
     def _fail(self, error: Exception) -> None:
         with self._changed:
             self._error = error
+            if error not in self._untold:
+                self._untold.append(error)
             self._changed.notify()
 
 

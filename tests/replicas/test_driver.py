@@ -25,8 +25,10 @@ from rollout.tracking.tracker import tracked
 from tests.commands import ECHO
 from tests.conftest import chat, composed, write_input
 
-READY = Ready(4, 8, 0.0, False, "", None, "here", "", None)
+READY = Ready(4, 8, 0.0, False, "", "user: 0", "here", "", None)
 NOTHING = EngineStats(0, 0, 0)
+DEATHS = ("stored, not told", "told, not stored")
+FAILS_TOO = "replica 1 fails at the end"
 
 
 class Scripted:
@@ -35,7 +37,9 @@ class Scripted:
     count = num_connected = 2
 
     def __init__(self, run: RunConfig, death: str) -> None:
+        """`late: N` is of a replica that is never ready."""
         self._run, self._death = run, death
+        self._late = int(death.removeprefix("late: ")) if death.startswith("late: ") else None
         self._jobs: dict[int, Job] = {}
         self._asked: list[tuple[int, list[Task]]] = []
         self._journals: dict[int, Journal] = {}
@@ -53,26 +57,29 @@ class Scripted:
             if self._death.startswith("refused: "):
                 yield index, Report(None, [], 0, NOTHING, UserError(self._death.removeprefix("refused: ")))
                 continue
+            if index == self._late:
+                yield index, Report(None, [], 0, NOTHING, None)
+                continue
             samples = [done(task.prompt.row_id, sample) for task in tasks for sample in task.sample_indices]
             outcomes = [Outcome(each.row_id, each.sample_idx, 3, 5, None) for each in samples]
-            dies = bool(samples) and index == 0 and self.replaced == 0
-            if self._death == "stored elsewhere":
-                dies = False
-            elif not dies or self._death == "stored, not told":
+            dies = bool(samples) and index == 0 and self.replaced == 0 and self._death in DEATHS
+            if self._death != "stored elsewhere" and (not dies or self._death == DEATHS[0]):
                 for sample in samples:
                     self._journals[index].add(sample)
                 self._journals[index].flush()
             durable = 0 if dies else len(samples)
-            if dies and self._death == "stored, not told":
+            if dies and self._death == DEATHS[0]:
                 yield index, ReplicaLost("its process ended")
             else:
                 error = EngineDied("its engine died") if dies else None
+                self._late = 0 if dies else self._late  # its next engine takes long
                 yield index, Report(READY, outcomes, durable, NOTHING, error)
 
     def replace(self, index: int) -> None:
         self.replaced += 1
 
-    def stop(self) -> None: ...
+    def stop(self) -> list[tuple[int, Exception]]:
+        return [(1, OSError("no space left"))] if self._death == FAILS_TOO else []
 
     def shutdown(self) -> None: ...
 
@@ -93,11 +100,12 @@ def driven(folder: Path, death: str, *overrides: str) -> tuple[Scripted, list[Re
         driver = Driver(session, replicas, finished(run_dir, session.counts))
         final = driver.run()
     assert (final.samples_done, final.generated_tokens) == (60, 300)
+    assert not driver.reused(otherwise=True)  # the replicas were there, and loaded their engines anew
     journal = pd.concat(pd.read_parquet(path) for path in run_dir.glob("samples/*.parquet"))
     return replicas, driver.about(), journal
 
 
-@pytest.mark.parametrize("death", ["stored, not told", "told, not stored"])
+@pytest.mark.parametrize("death", DEATHS)
 def test_what_a_replica_takes_with_it_is_generated_again_and_what_it_left_is_not(death: str, tmp_path: Path) -> None:
     replicas, about, journal = driven(tmp_path, death)
     assert replicas.replaced == sum(replica.restarts for replica in about) == 1
@@ -105,6 +113,43 @@ def test_what_a_replica_takes_with_it_is_generated_again_and_what_it_left_is_not
     assert not journal.duplicated(["row_id", "sample_idx"]).any()
     assert sum(replica.samples for replica in about) == 60
     assert sum(replica.generated_tokens for replica in about) == 300
+
+
+def test_a_replica_that_died_and_was_not_ready_again_still_has_what_it_did_in_the_record(tmp_path: Path) -> None:
+    _, about, _ = driven(tmp_path, "told, not stored")
+    assert [replica.host for replica in about] == ["here", "here"]
+    assert about[0].samples == 0
+
+
+def test_what_fails_in_a_replica_at_the_end_and_was_in_no_report_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    driven(tmp_path, FAILS_TOO)
+    assert "replica 1 has failed: no space left" in caplog.messages
+
+
+@pytest.mark.parametrize("late", [0, 1])
+def test_the_others_do_the_work_of_a_replica_that_is_never_ready_and_the_log_says_so(
+    late: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also what the model reads, which the first that is ready tells."""
+    caplog.set_level("INFO", "rollout")
+    _, about, _ = driven(tmp_path, f"late: {late}")
+    assert [replica.samples for replica in about] == [60 * late, 60 * (1 - late)]
+    assert about[late].host is None
+    assert f"replica {late} was not ready when all was done" in caplog.messages
+    assert "first prompt, rendered (row 0): 'user: 0'" in caplog.messages
+    assert sum(message.startswith("sampling: ") for message in caplog.messages) == 1
+
+
+def test_replicas_that_ray_has_no_room_for_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rollout.replicas.driver._PLACE_SECONDS", -1.0)
+    monkeypatch.setattr(Scripted, "num_connected", 1)
+    driven(tmp_path, "late: 1")
+    told = "Ray has found a place for 1 of 2 replicas; the others wait for CPUs or GPUs that others hold"
+    assert caplog.messages.count(told) == 1
 
 
 def test_a_run_does_not_end_well_before_what_other_machines_wrote_is_seen_here(

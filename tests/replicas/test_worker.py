@@ -126,6 +126,50 @@ def test_an_engine_that_dies_while_its_job_is_stopped_is_told_as_dead_to_the_nex
     assert [report.error] == deaths
 
 
+@pytest.mark.parametrize("is_told", [True, False])
+def test_what_fails_at_the_end_of_a_job_is_returned_once_unless_a_report_has_told_it(
+    is_told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk_full, is_over = OSError(errno.ENOSPC, "No space left on device"), threading.Event()
+
+    def fail(*_: Any) -> None:
+        assert is_over.wait(10)
+        raise disk_full
+
+    monkeypatch.setattr(worker, "drain", fail)
+    (tmp_path / LOCK).write_text("driver")
+    one = Replica()
+    one.start(Job(composed(*ECHO), tmp_path, 3, "writer", holder="driver"))
+    report_once_ready(one)
+    if is_told:
+        is_over.set()
+        assert one.exchange([], flush=False, seconds=10.0).error is disk_full
+    threading.Timer(0.1, is_over.set).start()
+    assert one.stop() == ([] if is_told else [disk_full])
+    assert one.shutdown() == []
+
+
+def test_an_engine_that_fails_after_its_job_is_told_at_the_end_of_one_of_another_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_over, refusal = threading.Event(), UserError("m=1: wrong; fix it")
+
+    def load(run: RunConfig, log_file: Path) -> Any:
+        assert is_over.wait(10)
+        if run.model.path == "m":
+            raise refusal
+        return load_engine(run, log_file)
+
+    monkeypatch.setattr(worker, "load_engine", load)
+    (tmp_path / LOCK).write_text("driver")
+    one = Replica()
+    for path in ("m", "other"):
+        one.start(Job(composed(*ECHO, f"model.path={path}"), tmp_path, 3, "writer", holder="driver"))
+    is_over.set()
+    assert report_once_ready(one).error is None
+    assert one.shutdown() == [refusal]
+
+
 def report_once_ready(one: Replica) -> Report:
     """What a replica tells once it is ready or has failed."""
     deadline = time.monotonic() + 10
