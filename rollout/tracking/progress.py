@@ -100,7 +100,13 @@ class Progress:
             self._recent.popleft()
         then, generated_then, of_replicas_then = self._recent[0]
         overall = generated / elapsed if elapsed else 0.0
+        of_replicas = tuple(
+            max(0.0, (tokens - tokens_then) / (elapsed - then)) if elapsed > then else 0.0
+            for tokens, tokens_then in zip_longest(stats.tokens_of_replicas, of_replicas_then, fillvalue=0)
+        )
         now = (generated - generated_then) / (elapsed - then) if elapsed > then else overall
+        if of_replicas and elapsed > then:  # one that died has taken with it what others have not generated since
+            now = sum(of_replicas)
         return Snapshot(
             elapsed_seconds=elapsed,
             samples_done=self._before + self._done,
@@ -115,10 +121,7 @@ class Progress:
             running=stats.running,
             waiting=stats.waiting,
             preemptions=self._preemptions,
-            replica_tok_s_now=tuple(
-                max(0.0, (tokens - tokens_then) / (elapsed - then)) if elapsed > then else 0.0
-                for tokens, tokens_then in zip_longest(stats.tokens_of_replicas, of_replicas_then, fillvalue=0)
-            ),
+            replica_tok_s_now=of_replicas,
         )
 
     def _elapsed(self) -> float:

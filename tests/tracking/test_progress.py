@@ -93,6 +93,7 @@ def test_a_replica_that_lost_tokens_has_no_negative_rate(clock: Clock) -> None:
             clock.now += 10
             now = counted.snapshot()
     assert now.replica_tok_s_now == (0, 10)
+    assert now.output_tok_s_now == 10
 
 
 def test_preemptions_are_those_of_this_run_and_go_on_with_an_engine_that_was_started_again(clock: Clock) -> None:
