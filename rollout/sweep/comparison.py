@@ -41,6 +41,12 @@ class _Done:
     def run_dir(self) -> Path:
         return Path(self.job.run_dir)
 
+    @property
+    def error(self) -> str | None:
+        """Why the job has no result, or not all of it."""
+        missing = None if self.run is None or self.job.status != "done" else self.run.missing
+        return self.job.error if missing is None else missing.reason
+
     @classmethod
     def of(cls, job: JobRecord) -> "_Done":
         run_dir = Path(job.run_dir)
@@ -152,7 +158,7 @@ def _job(one: _Done, sweep_dir: Path) -> JobRow:
         "run_dir": str(shown),
         "report": f"{shown}/report.html" if (run_dir / "report.html").exists() and inside else None,
         "status": job.status,
-        "error": job.error,
+        "error": one.error,
         "overrides": overrides,
         "steps": _steps(overrides),
         "engine": None if one.run is None else _engine(one.run.engine),

@@ -8,6 +8,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from rollout.process.signals import Interrupted
 from rollout.store.layout import CSV, HTML, JOBS
 from rollout.sweep import objective
 from rollout.sweep.notes import JobRecord, jobs_in, read_note
+from rollout.terminal.text import postprocess_command
 
 
 class Sweep(Callback):
@@ -59,6 +61,7 @@ class Sweep(Callback):
         failed = [job for job in here if job.status != "done" or job.refused is not None]
         _show_table(self._folder, config.sweep.objective)
         print(f"sweep: {len(here) - len(failed)} of {len(here)} jobs done: {short(self._folder / HTML)}, {CSV}")
+        _warn_of_missing(here)
         for job in failed:
             how, why = (job.status, job.error) if job.refused is None else ("refused", job.refused)
             print(f"error: job {job.title()}: {how}: {why}", file=sys.stderr)
@@ -153,6 +156,18 @@ def _write_comparison(sweep_dir: Path, num_rows: int, command: list[str]) -> Non
         write_comparison(sweep_dir, jobs_in(sweep_dir), num_rows, command)
     except Exception as error:
         print(f"warning: sweep.csv and sweep.html are not up to date: {_explained(error)}", file=sys.stderr)
+
+
+def _warn_of_missing(jobs: list[JobRecord]) -> None:
+    """A job is done once its samples are there, whatever could not be made of them: that was told long ago by now."""
+    from rollout.store import run_record
+
+    for job in (job for job in jobs if job.status == "done"):
+        with suppress(UserError):  # the run is gone
+            run_dir = Path(job.run_dir)
+            if (missing := run_record.read(run_dir).missing) is not None:
+                cure = f"then do what is missing with `{postprocess_command(run_dir)}`"
+                print(f"warning: job {job.title()}: {missing.reason}; {cure}", file=sys.stderr)
 
 
 def _show_table(sweep_dir: Path, path: str | None) -> None:

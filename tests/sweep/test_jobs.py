@@ -109,6 +109,21 @@ def test_a_job_that_fails_stops_no_other_and_is_all_that_is_done_when_the_comman
     assert before == {job: (tmp_path / "s" / job / "run.json").stat().st_mtime_ns for job in "01345"}
 
 
+def test_a_job_of_which_nothing_could_be_scored_is_named_at_the_end_and_has_its_reason_in_the_table(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "raises.py").write_text("def score(response, ground_truth, row):\n    raise ValueError('a bug')\n")
+    scored = ("postprocess=score", "postprocess.score.ground_truth=null", "postprocess.score.pattern=a")
+    jobs = (*ECHO, "data.limit=3", "sampling.n_samples=1", *scored, "postprocess.score.scorer=raises:score,regex")
+    result = run_command("-m", *jobs, "hydra.sweep.dir=s", cwd=tmp_path)
+    assert result.returncode == 0  # as that of a run whose samples are there
+    assert result.stdout.splitlines()[-1] == "sweep: 2 of 2 jobs done: s/sweep.html, sweep.csv"
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("warning: job 0 (")
+    assert "no response could be scored, 3 of them because: ValueError: a bug; fix that; then do what" in line
+    assert [bool(row["error"]) for row in table(tmp_path / "s")] == [True, False]
+
+
 def test_a_sweep_over_checkpoints_keeps_the_engine_and_a_broken_one_costs_only_itself(tmp_path: Path) -> None:
     folders = [write_checkpoint(tmp_path / f"ckpt-{step}", step).name for step in (100, 200, 300, 400)]
     shutil.copy(tmp_path / "ckpt-300/model-1.safetensors", tmp_path / "ckpt-300/model-2.safetensors")
