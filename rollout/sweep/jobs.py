@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 from rollout.config import RunConfig, SweepConfig
 from rollout.config.overrides import hydra_word
 from rollout.errors import UserError
-from rollout.files import same_file, short, write_json
+from rollout.files import disk_full_explained, same_file, short, write_json
 from rollout.process.signals import Interrupted
 from rollout.store.layout import CSV, HTML, JOBS
 from rollout.sweep import objective
@@ -89,10 +89,9 @@ def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: 
     sweep_dir = Path(hydra_cfg.sweep.dir).absolute()
     overrides = list(hydra_cfg.overrides.task)
     job = JobRecord(hydra_cfg.job.num, str(run_dir.absolute()), overrides, "running", _now())
-    (sweep_dir / JOBS).mkdir(parents=True, exist_ok=True)
     path = sweep_dir / JOBS / f"{job.num}.json"
     before = read_note(path) if path.exists() else None
-    write_json(path, asdict(job))
+    _note(sweep_dir, job)
     try:
         do()
         job.status = "done"
@@ -110,9 +109,23 @@ def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: 
         if config.objective is not None:
             raise
     finally:
-        write_json(path, asdict(job))
+        _note(sweep_dir, job)
         _write_comparison(sweep_dir, config.rows, command)
     return None if config.objective is None else objective.value(run_dir, config.objective)
+
+
+def _note(sweep_dir: Path, job: JobRecord) -> None:
+    """Write what is known of a job. Ends the whole sweep, in one line, where there is no space: no job could have a
+    result, and nobody would know which have been tried.
+    """
+    folder = shlex.quote(hydra_word("hydra.sweep.dir", str(sweep_dir)))
+    try:
+        with disk_full_explained(short(sweep_dir), f"free some space, then give the sweep's own command and {folder}"):
+            (sweep_dir / JOBS).mkdir(parents=True, exist_ok=True)
+            write_json(sweep_dir / JOBS / f"{job.num}.json", asdict(job))
+    except UserError as error:  # Hydra would go on with the next job
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def sampled_once_if_greedy(run: RunConfig) -> RunConfig:

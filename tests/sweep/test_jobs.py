@@ -1,20 +1,26 @@
 """Sweeps through the real command line: one engine, jobs that fail, the same command again, Hydra's own plugins."""
 
 import csv
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from rollout.config import SweepConfig
 from rollout.errors import UserError
+from rollout.sweep import jobs as sweep_jobs
 from rollout.sweep import objective as sweep_objective
 from rollout.sweep.comparison import write_comparison
+from rollout.sweep.jobs import do_job
 from rollout.sweep.notes import jobs_in
 from tests.commands import ECHO, resume, run_command, run_fresh
 from tests.engine.test_checkpoints import write_checkpoint
@@ -122,6 +128,32 @@ def test_a_job_of_which_nothing_could_be_scored_is_named_at_the_end_and_has_its_
     assert line.startswith("warning: job 0 (")
     assert "no response could be scored, 3 of them because: ValueError: a bug; fix that; then do what" in line
     assert [bool(row["error"]) for row in table(tmp_path / "s")] == [True, False]
+
+
+@pytest.mark.parametrize("notes_before_it_is_full", [0, 1])
+def test_a_disk_that_is_full_ends_a_sweep_in_one_line_that_says_how_it_goes_on(
+    notes_before_it_is_full: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = SimpleNamespace(
+        sweep=SimpleNamespace(dir=str(tmp_path)),
+        overrides=SimpleNamespace(task=["a=1"]),
+        job=SimpleNamespace(num=0),
+    )
+    done, written = list[int](), list[Path]()
+
+    def write(path: Path, _: object) -> None:
+        if len(written) == notes_before_it_is_full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(path)
+
+    monkeypatch.setattr(sweep_jobs, "HydraConfig", SimpleNamespace(get=lambda: about))
+    monkeypatch.setattr(sweep_jobs, "write_json", write)
+    with pytest.raises(SystemExit) as end:
+        do_job(tmp_path / "0", SweepConfig(), lambda: done.append(1), [])
+    assert end.value.code == 1
+    assert len(done) == notes_before_it_is_full
+    line = f"error: {tmp_path}: the disk is full (No space left on device); free some space, then give the sweep's own"
+    assert capsys.readouterr().err == f"{line} command and hydra.sweep.dir={tmp_path}\n"
 
 
 def test_a_sweep_over_checkpoints_keeps_the_engine_and_a_broken_one_costs_only_itself(tmp_path: Path) -> None:
