@@ -48,21 +48,25 @@ class Loading:
     """Whether it took longer than it may."""
     is_tried_again: bool = False
     """Set by the caller where the failure of this start is not the end of the command."""
+    ends_process: bool = False
+    """Whether this process is ended where vLLM does not come back from a failure."""
     _failed_at: float | None = None
     _ended: threading.Event = field(default_factory=threading.Event)
 
 
 @contextmanager
-def supervised(log_file: Path, limit: float | None) -> Iterator[Loading]:
+def supervised(log_file: Path, limit: float | None, ends_process: bool | None = None) -> Iterator[Loading]:
     """Load an engine in the body, which raises soon after one of the engine's processes has failed.
 
     `log_file` is where they write to; `limit` is how many seconds loading may take, None for any number. When the body
-    raises, whatever it is, no process that it has started is left.
+    raises, whatever it is, no process that it has started is left. `ends_process` says whether this process is ended
+    where the body does not come back from a failure; None: if it is one of our commands.
     """
     _adopt_orphans(True)
     before = Family(os.getpid())
     before.look()
     family, loading = Family(os.getpid(), before.members), Loading()
+    loading.ends_process = is_our_command() if ends_process is None else ends_process
     thread = threading.Thread(target=_watch, args=(loading, family, log_file, limit), name="loading", daemon=True)
     thread.start()
     try:
@@ -123,7 +127,7 @@ def _watch(loading: Loading, family: Family, log_file: Path, limit: float | None
         elif now - loading._failed_at > _END_SECONDS:
             log.error("the engine failed to start and does not end; see %s", log_file)
             family.kill()
-            if is_our_command():
+            if loading.ends_process:
                 os._exit(1)
             return  # whoever calls us can be interrupted, and has more to lose
         elif now - loading._failed_at > _GRACE_SECONDS:

@@ -113,10 +113,10 @@ def load(run: RunConfig, log_file: Path) -> Loaded:
     return loaded
 
 
-def load_engine(run: RunConfig, log_file: Path) -> Loaded:
-    """The same; `prepare` is to be called before it samples."""
+def load_engine(run: RunConfig, log_file: Path, ends_process: bool | None = None) -> Loaded:
+    """The same; `prepare` is to be called before it samples. `ends_process`: see `supervised`."""
     log.info("loading %s ...", model_name(run))
-    loaded = _started(run, log_file)
+    loaded = _started(run, log_file, ends_process)
     log.info("engine %s", how_loaded(loaded.seconds, loaded.reused, loaded.reloaded))
     if loaded.safer and not loaded.reused:
         log.info("its GPUs exchange data in a safer way than vLLM's fastest: %s", " ".join(loaded.safer))
@@ -139,12 +139,12 @@ def how_loaded(seconds: float, reused: bool, reloaded: bool) -> str:
     return "reused" if reused else f"ready after {duration(seconds)}"
 
 
-def _started(run: RunConfig, log_file: Path) -> Loaded:
+def _started(run: RunConfig, log_file: Path, ends_process: bool | None) -> Loaded:
     for level, next_level in pairwise([*communication.levels(run.hardware), None]):
         assert level is not None
         log_begin = log_file.stat().st_size
         try:
-            with supervised(log_file, run.engine.load_timeout) as loading:
+            with supervised(log_file, run.engine.load_timeout, ends_process) as loading:
                 return acquire(EngineSpec.of(run), level)
         except UserError:
             raise

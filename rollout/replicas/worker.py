@@ -194,7 +194,7 @@ class _Work:
         run = self.job.run
         with scores_beside(run) as background:
             self._is_loading = True
-            loaded = load_engine(run, log_file)
+            loaded = load_engine(run, log_file, ends_process=True)  # which the driver notices
             self._is_loading = False
             prepare(loaded.engine, run)
             journal = Journal(self.job.run_dir, run.store, self.job.writer, run.extra_columns)

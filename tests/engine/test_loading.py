@@ -18,6 +18,15 @@ from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.long
 
+HANGS = """
+import sys, time
+from pathlib import Path
+from rollout.engine import loading
+loading._GRACE_SECONDS = loading._END_SECONDS = 0.0
+with loading.supervised(Path(sys.argv[1]), 0.1, ends_process=True):
+    time.sleep(60)
+"""
+
 NAMED = (  # as vLLM's processes are, a moment after they began; see prctl(2)
     "import ctypes, os, subprocess, sys, time\ntime.sleep(0.3)\nctypes.CDLL(None).prctl(15, b'VLLM::Worker', 0, 0, 0)\n"
 )
@@ -30,6 +39,13 @@ def log_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(loading, "_LEAVE_SECONDS", 0.5)
     (tmp_path / "rollout.log").write_text("EngineCore failed to start\n")  # of an earlier session, which does not count
     return tmp_path / "rollout.log"
+
+
+def test_a_start_that_does_not_come_back_from_its_failure_ends_the_process_that_may_be_ended(log_file: Path) -> None:
+    """As that of a replica, whose driver would wait for ever and start another now."""
+    ended = subprocess.run([sys.executable, "-c", HANGS, str(log_file)], timeout=30, check=False, capture_output=True)
+    assert ended.returncode == 1
+    assert b"the engine failed to start and does not end" in ended.stderr
 
 
 def start(code: str) -> "subprocess.Popen[bytes]":

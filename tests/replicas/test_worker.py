@@ -28,7 +28,7 @@ from tests.conftest import composed
 def report_of_one_that_raises(error: BaseException, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Report:
     """What a replica tells when loading its engine raises `error`."""
 
-    def load(*_: Any) -> None:
+    def load(*_: Any, **__: Any) -> None:
         raise error
 
     monkeypatch.setattr(worker, "load_engine", load)
@@ -66,7 +66,7 @@ def test_an_engine_that_fails_after_its_job_fails_the_next_one_of_that_model(
 ) -> None:
     is_over, tries = threading.Event(), list[str]()
 
-    def load(run: RunConfig, _: Path) -> None:
+    def load(run: RunConfig, *_: Any, **__: Any) -> None:
         assert is_over.wait(10)
         tries.append(run.model.path)
         raise UserError(f"{run.model.path}={len(tries)}: wrong; fix it")
@@ -87,9 +87,9 @@ def test_what_was_wrong_with_one_job_only_does_not_fail_the_next_one(
     """Another replica has told of it; this one found it out after the job was over."""
     is_over = threading.Event()
 
-    def load_slowly(*asked: Any) -> Any:
+    def load_slowly(*asked: Any, **how: Any) -> Any:
         assert is_over.wait(10)
-        return load_engine(*asked)
+        return load_engine(*asked, **how)
 
     monkeypatch.setattr(worker, "load_engine", load_slowly)
     (tmp_path / LOCK).write_text("driver")
@@ -154,7 +154,7 @@ def test_an_engine_that_fails_after_its_job_is_told_at_the_end_of_one_of_another
 ) -> None:
     is_over, refusal = threading.Event(), UserError("m=1: wrong; fix it")
 
-    def load(run: RunConfig, log_file: Path) -> Any:
+    def load(run: RunConfig, log_file: Path, **_: Any) -> Any:
         assert is_over.wait(10)
         if run.model.path == "m":
             raise refusal
@@ -183,7 +183,7 @@ def test_what_scores_starts_while_the_engine_is_loaded_and_ends_with_it(
 ) -> None:
     before, meanwhile = active_children(), list[int]()
 
-    def load(*_: Any) -> None:
+    def load(*_: Any, **__: Any) -> None:
         meanwhile.append(len(active_children()) - len(before))
         raise UserError("a=1: wrong; fix it")
 
