@@ -63,9 +63,9 @@ class Some:
         """See RayReplicas."""
         self._all.replace(index)
 
-    def stop(self) -> None:
+    def stop(self) -> list[tuple[int, Exception]]:
         """See RayReplicas."""
-        self._all.stop()
+        return self._all.stop()
 
     def shutdown(self) -> None:
         """See RayReplicas."""

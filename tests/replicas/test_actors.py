@@ -9,7 +9,6 @@ import pytest
 
 from rollout.config import HardwareConfig
 from rollout.engine.cache import EngineCache, EngineSpec, _set_environment
-from rollout.replicas import ray_replicas
 from rollout.replicas.messages import Job
 from rollout.replicas.ray_replicas import RayReplicas
 from tests.commands import ECHO
@@ -54,7 +53,7 @@ def actor(**results: Any) -> Any:
 def replicas(monkeypatch: pytest.MonkeyPatch, *actors: Any) -> tuple[RayReplicas, Ray]:
     ray = Ray()
     for name in ("wait", "get", "kill", "shutdown"):
-        monkeypatch.setattr(ray_replicas.ray, name, getattr(ray, name))
+        monkeypatch.setattr(f"ray.{name}", getattr(ray, name))
     made = RayReplicas.__new__(RayReplicas)
     made._actors, made._asked, made._started, made._answered = list(actors), {}, {}, set(range(len(actors)))
     return made, ray
