@@ -89,7 +89,7 @@ class Driver:
         self._share_of_next: GpuShare | None = None
         self._holder = (session.run_dir / LOCK).read_text(encoding="utf-8")
         self._first, self._is_sampling_logged = _first_prompt(session), False
-        self._place_due: float | None = time.monotonic() + _PLACE_SECONDS
+        self._place_due: float | None = None
         self._workers = [Known(self._job(index)) for index in range(replicas.count)]
 
     def run(self) -> Snapshot:
@@ -152,6 +152,7 @@ class Driver:
         """Until one engine is ready: it begins, and the others join when they are."""
         for index in range(1 if self._shares_gpus() else self._replicas.count):
             self._start(index)
+        self._place_due = None if self._shares_gpus() else time.monotonic() + _PLACE_SECONDS
         while not any(worker.ready for worker in self._workers):
             self._session.stop.raise_if_requested()
             self._listen()
@@ -168,6 +169,7 @@ class Driver:
         for index in range(1, self._replicas.count):
             self._workers[index].job = self._job(index)
             self._start(index)
+        self._place_due = time.monotonic() + _PLACE_SECONDS
 
     def _shares_gpus(self) -> bool:
         return self._session.run.hardware.replicas_per_gpu > 1
