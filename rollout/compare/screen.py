@@ -69,6 +69,8 @@ def in_words(paired: PairedDifference, pair: Pair) -> str:
     difference = paired.difference
     if difference is None or paired.rows < 2:
         return "one row says nothing"
+    if paired.p is None:
+        return "one group of rows says nothing"
     if not paired.wins and not paired.losses:
         return "no row differs"
     if not is_decided(paired):
@@ -78,11 +80,11 @@ def in_words(paired: PairedDifference, pair: Pair) -> str:
 
 
 def is_decided(paired: PairedDifference) -> bool:
-    """Whether the difference is more than chance: by its interval, and by the corrected test."""
+    """Whether the difference is more than chance: by its interval, if it has one, and by the corrected test."""
     difference, p = paired.difference, paired.p if paired.p_holm is None else paired.p_holm
-    if difference is None or difference.interval is None or p is None:
+    if difference is None or p is None:
         return False
-    low, high = difference.interval
+    low, high = difference.interval or (difference.value, difference.value)
     return (low > 0 or high < 0) and p < _ALPHA
 
 

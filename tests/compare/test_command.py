@@ -228,6 +228,21 @@ def test_equal_files_are_a_tie_and_say_so(two: Path) -> None:
     assert (paired["ties"], paired["p"], paired["difference"]["interval"]) == (12, 1.0, None)
 
 
+def test_rows_that_all_differ_alike_have_no_interval_and_are_no_tie(two: Path) -> None:
+    for name, score in (("never", 0), ("always", 1)):
+        flat(two / f"{name}.jsonl", 2, score=score)
+    result = compare(two, "never.jsonl", "always.jsonl")
+    assert "A, B in score: B has more (p=0.0005, sign-flip, exact)\n" in result.stdout
+    assert re.search(r"^score +\+1\.000 +- +0\.0005 +12 +0 +0 *$", result.stdout, re.MULTILINE)
+
+
+def test_a_single_group_of_rows_says_nothing(two: Path) -> None:
+    for name, passes in PASSES.items():
+        flat(two / f"{name}.jsonl", passes, topic="sums")
+    result = compare(two, "base.jsonl", "tuned.jsonl", "clusters=topic")
+    assert "A, B in score: one group of rows says nothing\n" in result.stdout
+
+
 def test_what_was_written_before_is_replaced_and_what_others_wrote_is_not(two: Path) -> None:
     words = ["base.jsonl", "tuned.jsonl", "output=out"]
     assert compare(two, *words).returncode == 0

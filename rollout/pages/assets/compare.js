@@ -110,7 +110,7 @@ function pCell(key) {
 
 function pText({ p, p_holm: corrected }) {
   const shown = corrected ?? p;
-  if (!isPresent(shown)) return "one row says nothing";
+  if (!isPresent(shown)) return "one row, or one group of rows, says nothing";
   return shown < SMALLEST_P ? `p < ${SMALLEST_P}` : `p = ${shown.toFixed(4)}`;
 }
 
@@ -118,9 +118,10 @@ function rangeText({ difference, metric }) {
   return intervalText(difference, signed(metric));
 }
 
-/** Whether the difference is more than chance: by its interval, and by the corrected test. */
+/** Whether the difference is more than chance: by its interval, if it has one, and by the corrected test. */
 function isDecided({ difference, p, p_holm: corrected }) {
-  const [low, high] = difference?.interval ?? [0, 0];
+  const value = difference?.value ?? 0;
+  const [low, high] = difference?.interval ?? [value, value];
   return (low > 0 || high < 0) && (corrected ?? p ?? 1) < LEVEL;
 }
 
