@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -190,6 +191,16 @@ def test_numbers_by_other_scores_than_the_rules_say_what_they_are(folder: Path, 
     sides = [side_of_run("A", "one", passes), side_of_run("B", "same", passes)]
     assert f"A: {PLAIN}" in notes_of(sides, compare(sides, pass_score=0.5))
     assert not any(PLAIN in note for note in notes_of(sides, compare(sides)))
+
+
+def test_numbers_of_what_a_filter_has_left_say_what_they_are(folder: Path, passes: Path) -> None:
+    filtered = shutil.copytree(passes, folder / "filtered")
+    steps = ("steps=[filter,analyze]", "filter.finish_reasons=[stop]", "analyze.by=rate")
+    result = run_command(f"run_dir={filtered}", *steps, cwd=folder, module="rollout.postprocess")
+    assert result.returncode == 0, result.stderr
+    kept = pq.read_table(filtered / "filtered.parquet").column("score").drop_null().to_pylist()
+    shown = json.loads((filtered / "analysis.json").read_text())["scores"]
+    assert (shown["note"], shown["pass_rate"]) == (PLAIN, pytest.approx(sum(kept) / len(kept)))
 
 
 def test_what_is_durable_can_be_looked_at_while_it_grows(folder: Path, passes: Path) -> None:

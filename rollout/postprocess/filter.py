@@ -152,7 +152,7 @@ def _needs_scores(config: PostprocessConfig) -> bool:
 
 def _run(work: Work) -> Work:
     log_counts("filter", filter_responses(work.source, work.output_dir, work.config.filter))
-    return replace(work, source=only_kept(work.source, work.config.filter))
+    return replace(work, source=only_kept(work.source, work.config.filter), is_whole=False)
 
 
 FILTER = Step("filter", _run, outputs=lambda _: [KEPT, DROPPED], problems=_problems, needs_scores=_needs_scores)

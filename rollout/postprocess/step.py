@@ -71,11 +71,18 @@ class Work:
     """The scores that its responses have already, if it is a run that scores while it samples."""
     analysis: "Analysis | None" = None
     """What `analyze` has found, if it has been done."""
+    is_whole: bool = True
+    """Whether no step has dropped responses of `source`."""
 
     @property
     def early(self) -> Estimator | None:
-        """What the scores of `config` can tell of rows that the run's rule has stopped, see `estimator_of`."""
-        return None if self.record is None else estimator_of(self.record.config, self.config.score)
+        """What the scores of `config` can tell of rows that the run's rule has stopped, see `estimator_of`.
+
+        None where responses were dropped: how many of a row's samples pass says nothing then of when the row stopped.
+        """
+        if self.record is None or not self.is_whole:
+            return None
+        return estimator_of(self.record.config, self.config.score)
 
 
 class JournalScores(Protocol):

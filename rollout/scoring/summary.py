@@ -40,7 +40,8 @@ class ScoreSummary:
     average, see `rollout.scoring.stopped_early`, as are `mean` and `pass_rate` there.
     """
     majority_at_k: dict[str, float]
-    """Mean over the same rows, of those whose first k responses have an answer; empty for a scorer that names none."""
+    """Mean over the same rows, over the first k scored responses of each, by which a row without an answer is wrong; of
+    rows that a rule has stopped, over those of which it is known. Empty for a scorer that names no answers."""
     histogram: Histogram
     row_pass_rates: Histogram
     """How many rows have which pass rate."""
@@ -55,8 +56,8 @@ class ScoreSummary:
 
 
 PLAIN = (
-    "a rule has stopped some of these rows, by other scores as far as is known: the numbers are those of the samples "
-    "that are there, and may lean to one side"
+    "a rule has stopped some of these rows, by other scores or with more samples as far as is known: the numbers are "
+    "those of the samples that are there, and may lean to one side"
 )
 """The note where there is no estimate that is right on average."""
 
@@ -114,6 +115,8 @@ class ScoreCounts:
     def _add_majority(self, majority: Mapping[int, npt.NDArray[np.float64]], groups: list[str]) -> None:
         for k, values in majority.items():
             there = ~np.isnan(values)
+            if not there.any():  # no row has a first round that is scored as a whole
+                continue
             voted = self._majority.setdefault(k, clusters(self._grouped))
             voted.add(values[there], groups=[group for group, is_there in zip(groups, there, strict=True) if is_there])
 

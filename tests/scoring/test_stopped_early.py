@@ -8,6 +8,7 @@ from math import factorial, prod
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from rollout.config import AdaptiveConfig
 from rollout.data.stopping import is_met
 from rollout.scoring.pass_at_k import pass_at_k
 from rollout.scoring.stopped_early import Estimator, Stops, expected_samples, pass_at_ks, sample_weights
+from rollout.scoring.summary import ScoreCounts
 
 EXACT = 1e-12
 RATES = (Fraction(1, 10), Fraction(1, 2), Fraction(7, 9))
@@ -207,6 +209,22 @@ def test_a_row_that_could_not_have_come_so_far_has_no_estimate() -> None:
     assert found[0] == pytest.approx([1.0])
     assert np.isnan(pass_at_ks(np.array([3, 3, 3]), np.array([1, 0, 3]), [1, 2], range(1, 9), mixed)[1:]).sum() == 0
     assert np.isnan(pass_at_ks(np.array([5]), np.array([3]), [1, 2], range(1, 9), mixed)).all()
+
+
+def test_without_a_row_whose_first_round_is_scored_there_is_no_majority() -> None:
+    samples = pa.RecordBatch.from_pylist(
+        [
+            {"row_id": 0, "sample_idx": 0, "score": None, "extracted_answer": None, "score_error": "timed out"},
+            {"row_id": 0, "sample_idx": 1, "score": 1.0, "extracted_answer": "4", "score_error": None},
+        ]
+    )
+    for name, value in (("response", "4"), ("finish_reason", "stop")):
+        samples = samples.append_column(name, pa.array([value] * 2))
+    counts = ScoreCounts(1.0, early=Estimator(AdaptiveConfig(until="passes", rounds=[2]), 4))
+    counts.add(samples)
+    found = counts.summary()
+    assert found is not None
+    assert (found.pass_at_k["1"], found.majority_at_k) == (0.5, {})
 
 
 def test_no_rows_have_no_estimates() -> None:
