@@ -193,6 +193,19 @@ def test_numbers_by_other_scores_than_the_rules_say_what_they_are(folder: Path, 
     assert not any(PLAIN in note for note in notes_of(sides, compare(sides)))
 
 
+def test_a_run_that_was_scored_anew_is_no_longer_taken_for_scored_as_its_rule_went(folder: Path, passes: Path) -> None:
+    anew = shutil.copytree(passes, folder / "anew")
+    words = (f"run_dir={anew}", "steps=[score,analyze]", "score.scorer=exact_match")
+    assert run_command(*words, cwd=folder, module="rollout.postprocess").returncode == 0
+    assert run_command("analyze", "anew", "output=anew.json", cwd=folder).returncode == 0
+    shown = json.loads((folder / "anew.json").read_text())["scores"]
+    assert (shown["note"], shown) == (PLAIN, json.loads((anew / "analysis.json").read_text())["scores"])
+    sides = [side_of_run("A", "as the rule", passes), side_of_run("B", "anew", anew)]
+    notes = [*notes_of(sides, compare(sides))]
+    assert f"B: {PLAIN}" in notes
+    assert any("(A by tests.graders:by_rate, B by exact_match)" in note for note in notes)
+
+
 def test_numbers_of_what_a_filter_has_left_say_what_they_are(folder: Path, passes: Path) -> None:
     filtered = shutil.copytree(passes, folder / "filtered")
     steps = ("steps=[filter,analyze]", "filter.finish_reasons=[stop]", "analyze.by=rate")

@@ -51,7 +51,7 @@ def analyze(arguments: list[str]) -> None:
         pass_score = keys.pass_score
         if pass_score is None:
             pass_score = (opened.run.postprocess.score if opened.run else ScoreConfig()).pass_score
-        early = estimator_at(opened.run, pass_score)
+        early = estimator_at(opened.run, pass_score, opened.source.scored_by)
         analysis = analysis_of(opened.source, _analyze_config(keys, opened), pass_score, early)
         show_analysis(console, analysis)
         if keys.output is not None:

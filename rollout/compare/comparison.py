@@ -126,7 +126,7 @@ def compare(
 
 
 def _early(side: Side, pass_score: float) -> Estimator | None:
-    return estimator_at(side.run, pass_score) if side.is_scored else None
+    return estimator_at(side.run, pass_score, side.source.scored_by) if side.is_scored else None
 
 
 def _refuse_strangers(sides: Sequence[Side], matchings: dict[tuple[int, int], Matching], with_truths: bool) -> None:

@@ -8,6 +8,7 @@ from rollout.config import DataConfig, RunConfig, ScoreConfig
 from rollout.data.column_path import find
 from rollout.postprocess.score import with_scores
 from rollout.postprocess.source import Source, open_source
+from rollout.scoring.stopped_early import made_by
 from rollout.store import run_record
 from rollout.store.layout import OUTPUT, SCORES
 from rollout.store.run_record import RunRecord
@@ -40,9 +41,11 @@ class Side:
 
     @property
     def scoring(self) -> ScoreConfig | None:
-        """How its run scored; None where nothing tells."""
-        is_told = self.run is not None and self.is_scored and self.run.postprocess.score.scorer is not None
-        return self.run.postprocess.score if self.run is not None and is_told else None
+        """How its run, or who scored it anew, has scored; None where nothing tells."""
+        if self.run is None or not self.is_scored:
+            return None
+        score = made_by(self.source.scored_by, self.run.postprocess.score)
+        return None if score.scorer is None else score
 
     @property
     def scorer(self) -> str | None:

@@ -1,5 +1,6 @@
 """Score every response against the ground truth: `scores.parquet`, which the later steps read beside the responses."""
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +24,7 @@ from rollout.records import SCORE_FIELDS
 from rollout.scoring.check import NAMES, scorer_problems
 from rollout.scoring.inputs import inputs_of, truths_of
 from rollout.scoring.scorers import BUILT_IN, Scored
+from rollout.scoring.stopped_early import MADE_WITH
 from rollout.scoring.workers import Item, scoring
 from rollout.store.layout import SCORES
 
@@ -31,6 +33,9 @@ log = logging.getLogger(__name__)
 _KEY = (pa.field("row_id", pa.int64(), nullable=False), pa.field("sample_idx", pa.int32(), nullable=False))
 _CHECKSUM = pa.field("response_crc32", pa.int64())
 SCHEMA = pa.schema([*_KEY, *SCORE_FIELDS, _CHECKSUM])
+
+_SCORED_BY = b"rollout.scored_by"
+"""In the footer: what the scores were made with, as JSON. Files of earlier versions lack it."""
 
 _SHOWN = 3
 """Reasons why responses have no score, on screen; `score_error` has all."""
@@ -59,7 +64,9 @@ def score_responses(
     """
     counts = ScoringCounts()
     scored = _scored(source, score, counts) if known is None else _known(source, score, counts, known)
-    write_parquet(output_dir / SCORES, SCHEMA, (scores for _, scores in scored))
+    made_with = json.dumps({name: getattr(score, name) for name in MADE_WITH})
+    schema = SCHEMA.with_metadata({_SCORED_BY: made_with})
+    write_parquet(output_dir / SCORES, schema, (scores for _, scores in scored))
     counts.warn()
     return counts.values
 
@@ -144,6 +151,8 @@ def _known(
 
 def with_scores(source: Source, scores: Path) -> Source:
     """`source` with the columns of SCORE_FIELDS. Reading raises UserError when `scores` belong to other responses."""
+    made_with = (pq.read_schema(scores).metadata or {}).get(_SCORED_BY)
+    scored_by = None if made_with is None else ScoreConfig(**json.loads(made_with))
     schema = pa.schema([*source.schema, *SCORE_FIELDS])
 
     def add(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -159,7 +168,7 @@ def with_scores(source: Source, scores: Path) -> Source:
                 columns = [here.column(column.name).combine_chunks() for column in SCORE_FIELDS]
                 yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=schema)
 
-    return source.then(schema, add)
+    return replace(source.then(schema, add), scored_by=scored_by)
 
 
 def _equal(left: pa.Array, right: pa.ChunkedArray) -> bool:

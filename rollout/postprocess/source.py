@@ -1,7 +1,7 @@
 """Responses as a stream, one per row: what every step reads, whoever wrote the file."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rollout.config import ScoreConfig
 from rollout.data.arrow import cast, is_list, is_text, joined, stored, valid_text, values
 from rollout.data.json_text import load_json
 from rollout.data.tables import BATCH_BYTES, Table, open_table
@@ -40,10 +41,12 @@ class Source:
     path: Path
     schema: pa.Schema
     batches: Callable[[], Batches]
+    scored_by: ScoreConfig | None = None
+    """What its scores were made with: the fields in `rollout.scoring.stopped_early.MADE_WITH`. None: not known."""
 
     def then(self, schema: pa.Schema, change: Callable[[Batches], Batches]) -> "Source":
         """The source after a step that turns batches into batches of `schema`, whole rows into whole rows."""
-        return Source(self.path, schema, lambda: change(self.batches()))
+        return replace(self, schema=schema, batches=lambda: change(self.batches()))
 
 
 def flat_schema(inputs: Iterable[pa.Field], extras: Collection[str] = ()) -> pa.Schema:

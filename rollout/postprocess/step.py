@@ -11,7 +11,7 @@ import pyarrow as pa
 from rollout.config import DataConfig, PostprocessConfig
 from rollout.data.column_path import path_problem
 from rollout.postprocess.source import Source
-from rollout.scoring.stopped_early import Estimator, estimator_of
+from rollout.scoring.stopped_early import Estimator, estimator_of, made_by
 from rollout.store.run_record import RunRecord
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Work:
         """
         if self.record is None or not self.is_whole:
             return None
-        return estimator_of(self.record.config, self.config.score)
+        return estimator_of(self.record.config, made_by(self.source.scored_by, self.config.score))
 
 
 class JournalScores(Protocol):

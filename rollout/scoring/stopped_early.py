@@ -80,14 +80,24 @@ class Estimator:
 
 def estimator_of(run: RunConfig, score: ScoreConfig) -> Estimator | None:
     """For the rows of `run`, scored by `score`; None where no rule stops them, and where it went by other scores."""
-    asked = (getattr(run.postprocess.score, name) == getattr(score, name) for name in _DECIDING)
+    asked = (getattr(run.postprocess.score, name) == getattr(score, name) for name in (*MADE_WITH, "pass_score"))
     is_told = run.adaptive.until is not None and all(asked)
     return Estimator(run.adaptive, run.sampling.n_samples) if is_told else None
 
 
-def estimator_at(run: RunConfig | None, pass_score: float) -> Estimator | None:
-    """For the rows of `run`, scored as it did, where a response passes from `pass_score` on; None of no run."""
-    return None if run is None else estimator_of(run, replace(run.postprocess.score, pass_score=pass_score))
+def estimator_at(run: RunConfig | None, pass_score: float, scored_by: ScoreConfig | None) -> Estimator | None:
+    """For the rows of `run`, where a response passes from `pass_score` on; None of no run.
+
+    `scored_by` is what the scores that are there were made with; None: as the run did, as far as is known.
+    """
+    if run is None:
+        return None
+    return estimator_of(run, replace(made_by(scored_by, run.postprocess.score), pass_score=pass_score))
+
+
+def made_by(scored_by: ScoreConfig | None, score: ScoreConfig) -> ScoreConfig:
+    """`score` with that of `scored_by` which scores are made with, where it is known."""
+    return score if scored_by is None else replace(score, **{name: getattr(scored_by, name) for name in MADE_WITH})
 
 
 def has_stopped(batch: pa.RecordBatch) -> bool:
@@ -98,7 +108,8 @@ def has_stopped(batch: pa.RecordBatch) -> bool:
     return bool(pc.any(pc.is_in(batch.column(at), pa.array(RULES))).as_py())
 
 
-_DECIDING = ("scorer", "ground_truth", "pattern", "pass_score", "after")
+MADE_WITH = ("scorer", "ground_truth", "pattern", "after")
+"""The fields of a ScoreConfig that decide which score a response has."""
 
 
 @dataclass(frozen=True)
