@@ -21,7 +21,8 @@ class ReportPage(TypedDict):
     analysis: dict[str, Any]
     """The content of analysis.json. The page reads:
 
-    - `rows`, `rows_with_errors`, `samples`, `failed`, `truncated_fraction`, `empty`, `duplicates`, `looping`
+    - `rows`, `rows_with_errors`, `samples`, `failed`, `truncated_fraction` (null where no finish reason is
+      known), `empty`, `duplicates`, `looping`
     - `finish_reasons`: {name: responses}; `errors`: {text: samples}
     - `thinking`: {unclosed: responses, tokens: as below}, or null where thinking was not told from answers
     - `characters`, `tokens`, `distinct_responses` (of a row): {mean, std, min, p50, p90, p99, max, histogram}

@@ -52,8 +52,9 @@ class Analysis:
     samples: int
     failed: int
     finish_reasons: dict[str, int]
-    truncated_fraction: float
-    """Share of the responses cut off by max_tokens (finish reason `length`)."""
+    truncated_fraction: float | None
+    """Share of the responses cut off by max_tokens (finish reason `length`), of those whose finish reason is known; None where
+    there are responses and no reason is known."""
     empty: int
     """Responses of nothing but white space."""
     duplicates: int
@@ -72,7 +73,7 @@ class Analysis:
     estimates: dict[str, Estimate] = field(default_factory=dict)
     """Shares of the responses with their error bars, `truncated_fraction`, `stop_fraction` (and so on for each finish
     reason), `empty_fraction`, `duplicate_fraction`, `looping_fraction`, `unclosed_fraction`, and of the samples
-    `failed_fraction`.
+    `failed_fraction`. Those of finish reasons are of the responses whose reason is known.
     """
     clusters: str = "rows"
     """What error bars take for independent: `rows`, or `groups`, those of `by`."""
@@ -143,7 +144,7 @@ class _Counts:
         self._reasons, self._errors = Counter[str](), Counter[str]()
         self._characters, self._tokens, self._distinct = ValueCounts(), ValueCounts(), ValueCounts()
         self._grouped, self._scores = grouped, ScoreCounts(pass_score, grouped, early)
-        self._of_samples, self._of_responses = Shares(grouped), Shares(grouped)
+        self._of_samples, self._of_responses, self._of_ended = Shares(grouped), Shares(grouped), Shares(grouped)
         self._thinks, self._unclosed, self._thinking_tokens = False, 0, ValueCounts()
 
     def add(self, batch: pa.RecordBatch, groups: Mapping[int, str] | None = None) -> None:
@@ -158,7 +159,10 @@ class _Counts:
         self._errors.update(_counts(batch.column("error").drop_null()))
         self._reasons.update(_counts(answered.column("finish_reason").drop_null()))
         self._tokens.add(answered.column("num_generated_tokens").drop_null().to_numpy())
-        flags = {**reason_flags(answered), **self._add_texts(answered)}
+        ended = answered.filter(answered.column("finish_reason").is_valid())
+        if ended.num_rows:
+            self._of_ended.add(ended, reason_flags(ended), groups)
+        flags = self._add_texts(answered)
         if "score" in batch.schema.names:
             self._scores.add(batch, groups)
         if has_thinking(batch.schema):
@@ -194,7 +198,7 @@ class _Counts:
             samples=self._samples,
             failed=self._failed,
             finish_reasons=dict(self._reasons.most_common()),
-            truncated_fraction=self._reasons["length"] / responses if responses else 0.0,
+            truncated_fraction=self._truncated(responses),
             empty=self._empty,
             duplicates=self._duplicates,
             looping=self._looping,
@@ -205,11 +209,17 @@ class _Counts:
             errors=dict(self._errors.most_common(10)),
             thinking=Thinking(self._unclosed, self._thinking_tokens.distribution()) if self._thinks else None,
             estimates={
+                **self._of_ended.estimates(),
                 **(self._of_responses.estimates() if responses else {}),
                 **(self._of_samples.estimates() if self._samples else {}),
             },
             clusters="groups" if self._grouped else "rows",
         )
+
+    def _truncated(self, responses: int) -> float | None:
+        if known := self._reasons.total():
+            return self._reasons["length"] / known
+        return None if responses else 0.0
 
 
 def _ends(responses: pa.RecordBatch) -> Iterator[str]:

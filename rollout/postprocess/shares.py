@@ -42,10 +42,10 @@ class Shares:
 
 
 def reason_flags(responses: pa.RecordBatch) -> dict[str, Flags]:
-    """How each response ended, by the name of the share that it is part of."""
+    """How each response ended, by the name of the share that it is part of. Every one has a finish reason."""
     reasons = responses.column("finish_reason")
-    names = {"length", *reasons.drop_null().unique().to_pylist()}
-    return {share_of_reason(name): as_flags(pc.equal(reasons, name).fill_null(False)) for name in sorted(names)}
+    names = {"length", *reasons.unique().to_pylist()}
+    return {share_of_reason(name): as_flags(pc.equal(reasons, name)) for name in sorted(names)}
 
 
 def share_of_reason(reason: str) -> str:

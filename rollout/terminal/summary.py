@@ -93,7 +93,7 @@ def show_analysis(console: Console, analysis: Analysis) -> None:
     if analysis.groups:
         _show_groups(console, analysis)
     if analysis.scores is not None:
-        shown += _show_scores(console, analysis.scores, analysis.clusters)
+        shown += _show_scores(console, analysis.scores, analysis)
         shown += _show_scores_of_groups(console, analysis)
     for line in legend(shown):
         console.print(line, soft_wrap=True)
@@ -123,7 +123,7 @@ def _show_groups(console: Console, analysis: Analysis) -> None:
             f"{part.rows:,}",
             f"{part.samples - part.failed:,}",
             *("-" if values is None else f"{values.mean:,.0f}" for values in (part.characters, part.tokens)),
-            f"{part.truncated_fraction:.1%}",
+            percent(part.truncated_fraction),
             f"{part.failed:,}",
         ]
         for name, part in analysis.groups.items()
@@ -133,17 +133,16 @@ def _show_groups(console: Console, analysis: Analysis) -> None:
     console.print()
 
 
-def _show_scores(console: Console, scores: ScoreSummary, clusters: str) -> list[list[str]]:
+def _show_scores(console: Console, scores: ScoreSummary, analysis: Analysis) -> list[list[str]]:
     """A line for each number; the pass rate only where it is not pass@1, as with as many responses in every row."""
     cells = {name: [number(it.value), interval_cell(it), f"{it.n:,}"] for name, it in scores.estimates.items()}
     if cells.get("pass_rate") == cells.get("pass@1"):  # as shown: two sums round differently
         cells.pop("pass_rate", None)
     rows = [[name, *shown] for name, shown in cells.items()]
     if rows:
-        show_table(console, "Scores", ["", "value", INTERVAL, clusters], rows, left=[INTERVAL])
-    of_them = (
-        f", {scores.no_answer:,} of them without an answer and {scores.cut_off:,} cut off" if scores.scored else ""
-    )
+        show_table(console, "Scores", ["", "value", INTERVAL, analysis.clusters], rows, left=[INTERVAL])
+    cut_off = "" if analysis.truncated_fraction is None else f" and {scores.cut_off:,} cut off"
+    of_them = f", {scores.no_answer:,} of them without an answer{cut_off}" if scores.scored else ""
     console.print(f"{scores.scored:,} scored{of_them}; {scores.unscored:,} not scored", soft_wrap=True)
     if scores.note is not None:
         console.print(Text(scores.note, style="yellow"), soft_wrap=True)
@@ -208,12 +207,12 @@ def _distribution_row(name: str, values: Distribution | None) -> list[str]:
 
 def _warnings(analysis: Analysis | None, record: RunRecord) -> list[str]:
     warnings = []
-    if analysis is not None and analysis.truncated_fraction > _TRUNCATION_WARNING:
+    cut_off = None if analysis is None else analysis.truncated_fraction
+    if cut_off is not None and cut_off > _TRUNCATION_WARNING:
         run = record.config
         own = "" if run.data.sampling_key is None else f", or by what column {run.data.sampling_key} says instead"
         warnings.append(
-            f"{analysis.truncated_fraction:.0%} of the responses were cut off by "
-            f"sampling.max_tokens={run.sampling.max_tokens}{own}"
+            f"{cut_off:.0%} of the responses were cut off by sampling.max_tokens={run.sampling.max_tokens}{own}"
         )
     if analysis is not None and analysis.thinking is not None:
         unclosed, answered = analysis.thinking.unclosed, analysis.samples - analysis.failed

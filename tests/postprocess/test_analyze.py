@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,8 +18,11 @@ from rollout.config import AnalyzeConfig, ScoreConfig
 from rollout.postprocess.analyze import MOST_GROUPS, OTHERS, Analysis, read_analysis
 from rollout.postprocess.analyze import analyze as analyze_source
 from rollout.postprocess.repetition import is_looping
+from rollout.postprocess.source import open_source
 from rollout.scoring.distribution import Distribution, Histogram, ValueCounts
 from tests.postprocess.tables import Row, answered, source_of, tables
+
+_OF_OTHERS = pa.schema([(name, pa.string()) for name in ("prompt", "response", "finish_reason")])
 
 
 def analyze(folder: Path, rows: list[Row], by: str | None = None, clusters: bool = False) -> Analysis:
@@ -191,6 +196,23 @@ def test_a_finish_reason_that_comes_late_was_in_no_row_before(tmp_path: Path) ->
     rows = [Row([("a", "stop", 1)])] * 6 + [Row([("a", "abort", 1)])] * 2
     found = analyze(tmp_path, rows).estimates["abort_fraction"]
     assert (found.value, found.n) == (0.25, 8)
+
+
+def test_how_responses_ended_is_told_of_those_of_which_it_is_known(tmp_path: Path) -> None:
+    lines = [{"prompt": f"question {row}", "response": "yes", "finish_reason": None} for row in range(4)]
+    for name, known in (("none", []), ("some", ["length", "stop", "stop"])):
+        told = [{**line, "finish_reason": reason} for line, reason in zip(lines, [*known, *[None] * 4], strict=False)]
+        pq.write_table(pa.Table.from_pylist(told, schema=_OF_OTHERS), tmp_path / f"{name}.parquet")
+    none, some = (
+        analyze_source(open_source(tmp_path / f"{name}.parquet"), tmp_path, AnalyzeConfig(), ScoreConfig())
+        for name in ("none", "some")
+    )
+    assert (none.truncated_fraction, none.finish_reasons) == (None, {})
+    assert none.estimates.keys() == {f"{name}_fraction" for name in ("empty", "duplicate", "looping", "failed")}
+    assert (some.truncated_fraction, some.estimates["truncated_fraction"].n) == (about(1 / 3), 3)
+    assert some.estimates["stop_fraction"].value == about(2 / 3)
+    assert some.estimates["empty_fraction"].n == 4
+    assert read_analysis(tmp_path) == some
 
 
 def test_groups_as_clusters_count_once_each(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ function scoreTiles(scores) {
 function lengthTiles({ samples, failed, truncated_fraction: cut, tokens, estimates }) {
   const note = noteWith("by max_tokens", estimates?.truncated_fraction, percent);
   return [
-    samples > failed && tile("cut off", percent(cut), note, cut >= WARN_TRUNCATED ? "warn" : ""),
+    samples > failed && isNumber(cut) && tile("cut off", percent(cut), note, cut >= WARN_TRUNCATED ? "warn" : ""),
     tokens && tile("tokens / response", number(tokens.p50), `median, mean ${number(tokens.mean)}`),
   ];
 }
@@ -171,11 +171,13 @@ function shares(title, responses, counts) {
   return responses > 0 && bars.length > 0 && barChart({ title, note, bars, full: responses });
 }
 
-function finishReasons({ samples, failed, finish_reasons: reasons, estimates = {} }) {
+/** Of the responses whose finish reason is known. */
+function finishReasons({ finish_reasons: reasons, estimates = {} }) {
   const tone = (name) => (name === "stop" ? "series-0" : "warn");
   const bar = (name) => estimates[name === "length" ? "truncated_fraction" : `${name}_fraction`];
   const counts = Object.entries(reasons ?? {}).map(([name, count]) => [name, count, tone(name), bar(name)]);
-  return shares("Finish reasons", samples - failed, counts);
+  const known = counts.reduce((sum, [, count]) => sum + count, 0);
+  return shares("Finish reasons", known, counts);
 }
 
 function repeats({ samples, failed, duplicates, looping, empty, thinking, estimates = {} }) {
