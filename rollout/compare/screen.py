@@ -17,6 +17,7 @@ _ALPHA = 0.05
 _SMALLEST_P = 0.0001
 _NAMES = {"truncated": "cut off"}
 """Metrics that are called otherwise where people read."""
+_FIRST = ("score", "pass", "majority")
 _SHORT = {"prompt tokens": "prompt", "generated tokens": "generated", "tokens / s": "tok/s"}
 """Costs in the headings of a table with a line per side, so that it fits."""
 
@@ -110,12 +111,13 @@ def _signed_percent(value: float | None) -> str:
 def _show_sides(console: Console, sides: list[SideSummary]) -> None:
     """Each side by itself, over all of its rows: a line per metric for two of them, else a line per side."""
     cells = [{name: _cells(side, name) for name in side.estimates} for side in sides]
-    metrics = list(dict.fromkeys(name for its in cells for name in _without_twin(its)))
+    metrics = sorted(dict.fromkeys(name for its in cells for name in _without_twin(its)), key=_place)
     if len(sides) == 2:
         rows = [[shown_name(name), *(cell for side in sides for cell in _cells(side, name))] for name in metrics]
         columns = ["", *(heading for side in sides for heading in (side.name, INTERVAL))]
     else:
-        shown = [name for name in metrics if name == "score"] + [name for name in metrics if "@" in name][-1:]
+        of_all = [name for name in metrics if "@" in name and all(name in its for its in cells)]
+        shown = [name for name in metrics if name == "score"] + of_all[-1:]
         lengths = [name for name in ("tokens", "truncated") if name in metrics]
         rows = [
             [side.name, *(cell for name in shown for cell in _cells(side, name))]
@@ -127,6 +129,12 @@ def _show_sides(console: Console, sides: list[SideSummary]) -> None:
     for line in legend(rows):
         console.print(line, soft_wrap=True)
     console.print()
+
+
+def _place(metric: str) -> tuple[int, int]:
+    """Where it stands: scores first, by their k, which not all sides have; the others as they come."""
+    name, _, k = metric.partition("@")
+    return _FIRST.index(name) if name in _FIRST else len(_FIRST), int(k or 0)
 
 
 def _cells(side: SideSummary, metric: str) -> list[str]:

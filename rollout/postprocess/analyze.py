@@ -53,8 +53,8 @@ class Analysis:
     failed: int
     finish_reasons: dict[str, int]
     truncated_fraction: float | None
-    """Share of the responses cut off by max_tokens (finish reason `length`), of those whose finish reason is known. None
-    where there are responses and no reason is known.
+    """Share of the responses cut off by max_tokens (finish reason `length`), of those whose finish reason is known.
+    None where there are responses and no reason is known.
     """
     empty: int
     """Responses of nothing but white space."""

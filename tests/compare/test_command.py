@@ -132,6 +132,15 @@ def test_several_are_compared_two_by_two_with_p_corrected(two: Path) -> None:
     assert read(two)["common"] == 8
 
 
+def test_sides_stand_beside_each_other_with_numbers_that_all_of_them_have(two: Path) -> None:
+    lines = flat(two / "third.jsonl", 1).read_text().splitlines(keepends=True)
+    (two / "third.jsonl").write_text("".join(lines[at] for at in range(len(lines)) if at % 4 < 3))
+    three = compare(two, "base.jsonl", "tuned.jsonl", "third.jsonl").stdout
+    assert re.search(r"Each by itself *\n +score +95% interval +pass@2 ", three)
+    alone = compare(two, "base.jsonl", "third.jsonl").stdout.partition("Difference")[0]
+    assert re.findall(r"^pass@\d|^characters", alone, re.MULTILINE) == ["pass@2", "pass@3", "pass@4", "characters"]
+
+
 @pytest.mark.parametrize("names", ["AB", "ABC"])
 def test_what_sides_cost_stands_whole_on_a_screen_of_any_width(names: str) -> None:
     sides = [side(name, name) for name in names]
