@@ -41,6 +41,8 @@ class Estimator:
 
     rule: AdaptiveConfig
     budget: int
+    has_own_budgets: bool = False
+    """Whether a row may have a budget of its own (`data.sampling_key`), which these numbers do not tell."""
 
     @property
     def ends(self) -> tuple[int, ...]:
@@ -56,21 +58,34 @@ class Estimator:
 
     @property
     def largest_k(self) -> int:
-        """The largest k for which there is a pass@k. Rows that wait for a pass have one if they stop before k."""
-        return self.budget if self.rule.until in ("passes", "mixed") else self.ends[0]
+        """The largest k for which there is a pass@k. Rows that wait for a pass have one if they stop before k, and had
+        no smaller budget.
+        """
+        waits = self.rule.until in ("passes", "mixed") and not self.has_own_budgets
+        return self.budget if waits else self.ends[0]
+
+    def is_told(self, n: int, k: int) -> bool:
+        """Whether a row of `n` samples has a pass@k: not where its own budget was smaller than k."""
+        return n >= k or not self.has_own_budgets
 
     def has_majority(self, k: int) -> bool:
         """Whether majority@k can be told: in the first round, and under `agree` that of the whole budget."""
-        return k <= self.ends[0] or (self.rule.until == "agree" and k == self.budget)
+        is_of_all = self.rule.until == "agree" and k == self.budget and not self.has_own_budgets
+        return k <= self.ends[0] or is_of_all
 
     def pass_at_ks(self, n: Counts, c: Counts, ks: Sequence[int]) -> Floats:
         """pass@k of rows with `n` samples, of which `c` pass: shape (rows, ks), see `pass_at_ks`.
 
-        A sample that failed or has no score is one that does not pass.
+        A sample that failed or has no score is one that does not pass. NaN where it is not told, see `is_told`.
         """
         if self.rule.until == "agree":
-            return pass_at_ks(n, c, ks, (), lambda _n, _c: False)
-        return pass_at_ks(n, c, ks, self.ends, partial(is_met, self.rule))
+            found = pass_at_ks(n, c, ks, (), lambda _n, _c: False)
+        else:
+            ends = round_ends(tuple(self.rule.rounds), max(self.budget, int(n.max(initial=0))))
+            found = pass_at_ks(n, c, ks, ends, partial(is_met, self.rule))
+        if self.has_own_budgets:
+            found[n[:, None] < np.array(ks)] = np.nan
+        return found
 
     @property
     def ks(self) -> list[int]:
@@ -81,8 +96,9 @@ class Estimator:
 def estimator_of(run: RunConfig, score: ScoreConfig) -> Estimator | None:
     """For the rows of `run`, scored by `score`; None where no rule stops them, and where it went by other scores."""
     asked = (getattr(run.postprocess.score, name) == getattr(score, name) for name in (*MADE_WITH, "pass_score"))
-    is_told = run.adaptive.until is not None and all(asked)
-    return Estimator(run.adaptive, run.sampling.n_samples) if is_told else None
+    if run.adaptive.until is None or not all(asked):
+        return None
+    return Estimator(run.adaptive, run.sampling.n_samples, run.data.sampling_key is not None)
 
 
 def estimator_at(run: RunConfig | None, pass_score: float, scored_by: ScoreConfig | None) -> Estimator | None:

@@ -148,7 +148,7 @@ class ScoreCounts:
 
     def _estimates(self) -> dict[str, Estimate]:
         """All numbers of all rows. A mean of nothing but zeros and ones is a share."""
-        ks = reported_ks(n for _, n, _ in self._rows) if self._early is None else self._early.ks
+        ks = [k for k in self._ks() if any(self._is_told(n, k) for _, n, _ in self._rows)]
         majority = self._majority if self._has_answers else {}  # not every scorer gives answers
         return {
             "mean": self._mean.as_share() if self._values.keys() <= {0.0, 1.0} else self._mean.as_mean(),
@@ -156,6 +156,13 @@ class ScoreCounts:
             **{f"pass@{k}": self._pass_at(k) for k in ks},
             **{f"majority@{k}": majority[k].as_share() for k in sorted(majority) if self._early or k in ks},
         }
+
+    def _ks(self) -> list[int]:
+        return reported_ks(n for _, n, _ in self._rows) if self._early is None else self._early.ks
+
+    def _is_told(self, n: int, k: int) -> bool:
+        """Whether a row of `n` scored samples has a pass@k."""
+        return n >= k if self._early is None else self._early.is_told(n, k)
 
     def _pass_rate(self) -> Estimate:
         if self._early is not None:
@@ -166,7 +173,7 @@ class ScoreCounts:
         return counted.as_share()
 
     def _pass_at(self, k: int) -> Estimate:
-        enough = {row: times for row, times in self._rows.items() if self._early or row[1] >= k}
+        enough = {row: times for row, times in self._rows.items() if self._is_told(row[1], k)}
         groups, n, c = zip(*enough, strict=True)
         counted = clusters(self._grouped)
         counted.add(self._pass_at_k(n, c, k), times=[*enough.values()], groups=groups)

@@ -39,6 +39,12 @@ RULES = {f"passes={wanted}": rule(until="passes", passes=wanted) for wanted in (
 RULES |= {"mixed": mixed, "interval": narrow}
 ROUNDS = {"one by one": range(1, 9), "2, 2, 4": (2, 4, 8), "3, 3, 1": (3, 6, 7), "5, 3": (5, 8), "all": (6,)}
 
+_SCORED = {"response": "4", "finish_reason": "stop", "extracted_answer": "4"}
+_SAMPLES = pa.schema(
+    [("row_id", pa.int64()), ("sample_idx", pa.int32()), ("score", pa.float64())]
+    + [(name, pa.string()) for name in ("response", "finish_reason", "extracted_answer", "score_error")]
+)
+
 every_rule = pytest.mark.parametrize("stops", RULES.values(), ids=RULES)
 every_rounds = pytest.mark.parametrize("ends", ROUNDS.values(), ids=ROUNDS)
 
@@ -186,6 +192,30 @@ def test_each_rule_has_its_limits(until: str, counted: int, largest_k: int, majo
     assert {k for k in range(1, 13) if estimator.has_majority(k)} == majorities
 
 
+def test_rows_with_budgets_of_their_own_count_where_their_budget_is_not_below_k() -> None:
+    one, two = (
+        Estimator(AdaptiveConfig(until="passes", passes=k, rounds=[2]), 8, has_own_budgets=True) for k in (1, 2)
+    )
+    assert (one.largest_k, one.ks) == (2, [1, 2])
+    found = one.pass_at_ks(np.array([1, 1, 2, 3]), np.array([0, 1, 0, 0]), [1, 2])
+    assert found == pytest.approx(np.array([[0, np.nan], [1, np.nan], [0, 0], [0, 0]]), nan_ok=True)
+    n, c = np.array([12]), np.array([2])  # more than the budget of the others
+    assert two.pass_at_ks(n, c, [1]) == pytest.approx(pass_at_ks(n, c, [1], range(2, 12, 2), RULES["passes=2"]))
+    agreed = Estimator(AdaptiveConfig(until="agree", rounds=[3]), 8, has_own_budgets=True)
+    assert [k for k in range(1, 9) if agreed.has_majority(k)] == [1, 2, 3]
+
+    rows = [(0, 0, 0.0), (1, 0, 1.0), (1, 1, 0.0), (2, 0, 0.0), (2, 1, 0.0)]
+    samples = [{"row_id": row, "sample_idx": sample, "score": score, **_SCORED} for row, sample, score in rows]
+    counts = ScoreCounts(1.0, early=one)
+    counts.add(pa.RecordBatch.from_pylist(samples, schema=_SAMPLES))
+    summary = counts.summary()
+    assert summary is not None
+    assert {k: (of, summary.estimates[f"pass@{k}"].n) for k, of in summary.pass_at_k.items()} == {
+        "1": (pytest.approx(1 / 6), 3),
+        "2": (0.5, 2),
+    }
+
+
 def test_under_agree_the_first_round_is_a_sample_like_any_other() -> None:
     estimator = Estimator(AdaptiveConfig(until="agree", rounds=[4]), 16)
     found = estimator.pass_at_ks(np.array([4, 4, 4]), np.array([0, 1, 3]), [1, 2, 4])
@@ -212,16 +242,11 @@ def test_a_row_that_could_not_have_come_so_far_has_no_estimate() -> None:
 
 
 def test_without_a_row_whose_first_round_is_scored_there_is_no_majority() -> None:
-    samples = pa.RecordBatch.from_pylist(
-        [
-            {"row_id": 0, "sample_idx": 0, "score": None, "extracted_answer": None, "score_error": "timed out"},
-            {"row_id": 0, "sample_idx": 1, "score": 1.0, "extracted_answer": "4", "score_error": None},
-        ]
-    )
-    for name, value in (("response", "4"), ("finish_reason", "stop")):
-        samples = samples.append_column(name, pa.array([value] * 2))
+    scores = [(None, None, "timed out"), (1.0, "4", None)]
+    found_of = [dict(zip(("score", "extracted_answer", "score_error"), told, strict=True)) for told in scores]
+    samples = [{**_SCORED, "row_id": 0, "sample_idx": at, **told} for at, told in enumerate(found_of)]
     counts = ScoreCounts(1.0, early=Estimator(AdaptiveConfig(until="passes", rounds=[2]), 4))
-    counts.add(samples)
+    counts.add(pa.RecordBatch.from_pylist(samples, schema=_SAMPLES))
     found = counts.summary()
     assert found is not None
     assert (found.pass_at_k["1"], found.majority_at_k) == (0.5, {})
