@@ -1,5 +1,6 @@
 """What a response is scored with, beside itself: the ground truth and the row of the input."""
 
+from math import isnan
 from typing import Any
 
 import pyarrow as pa
@@ -14,8 +15,15 @@ _OURS = {column.name for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
 
 
 def truths_of(batch: pa.RecordBatch, score: ScoreConfig) -> list[Any]:
-    """The ground truth for every row of `batch`, of which each may be a response."""
-    return [None] * batch.num_rows if score.ground_truth is None else values_at(batch, score.ground_truth)
+    """The ground truth for every row of `batch`, of which each may be a response; None for null, and for NaN."""
+    if score.ground_truth is None:
+        return [None] * batch.num_rows
+    return [None if _is_nan(value) else value for value in values_at(batch, score.ground_truth)]
+
+
+def _is_nan(value: Any) -> bool:
+    """Whether it is what pandas has for none."""
+    return isinstance(value, float) and isnan(value)
 
 
 def inputs_of(batch: pa.RecordBatch, score: ScoreConfig) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ from rollout.errors import UserError
 from rollout.postprocess.analyze import analyze
 from rollout.postprocess.score import SCHEMA, score_responses, with_scores
 from rollout.postprocess.source import open_source
+from rollout.scoring.inputs import truths_of
 from rollout.scoring.intervals import share_of
 from rollout.scoring.pass_at_k import majority_at_k, pass_at_k, reported_ks
 from rollout.scoring.scorers import scorer_of
@@ -105,6 +106,11 @@ def test_scores_stand_beside_the_responses_for_the_steps_that_follow(tmp_path: P
     assert [row["score_error"] for row in found] == [None, None, None, *["answer is null"] * 3]
     source = with_scores(source_of(tmp_path, rows), tmp_path / "scores.parquet")
     assert [row["score"] for batch in source.batches() for row in batch.to_pylist()] == [row["score"] for row in found]
+
+
+def test_a_ground_truth_that_is_nan_is_none() -> None:
+    batch = pa.record_batch({"answer": pa.array([0.5, float("nan"), None], pa.float32())})
+    assert truths_of(batch, ScoreConfig("exact_match", "answer")) == [0.5, None, None]
 
 
 def test_a_scorer_that_never_works_is_an_error_with_its_reason_and_replaces_no_scores(tmp_path: Path) -> None:
