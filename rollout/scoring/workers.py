@@ -32,6 +32,10 @@ _CHUNK_SECONDS = 0.05  # that a chunk may take where scores are waited for
 _NEWEST = 0.25  # of what a response takes: how much the newest chunk says
 _SENT_PER_WORKER = 8  # chunks: one to work on, and the next
 
+_ENDED = "the scorer ended its process"
+_BY_ITSELF = Scored(None, error=_ENDED)
+"""Of a response that was out alone when the processes were given up."""
+
 _scorer: Scorer | UserError
 _timeout: float
 
@@ -54,7 +58,7 @@ def scoring(score: ScoreConfig) -> Iterator[Callable[[Sequence[Item]], list[Scor
             futures = [workers.schedule(chunk) for chunk in chunks]
             results: list[Scored] = []
             for chunk, future in zip(chunks, futures, strict=True):
-                done = _result(future)
+                done = workers.result(future)
                 results += _one_by_one(workers, chunk) if done is None else done.results
             return results
 
@@ -87,10 +91,14 @@ class Background:
         self._queue: deque[tuple[Hashable, Item]] = deque()
         self._alone: deque[tuple[Hashable, Item]] = deque()
         """Of chunks whose worker had to be killed or died."""
+        self._suspects: deque[tuple[Hashable, Item]] = deque()
+        """Of those, the ones that were out with others when the processes were given up: scored with no other out."""
         self._sent: dict[ProcessFuture[_Chunk], list[tuple[Hashable, Item]]] = {workers.schedule([]): []}
         """Chunks that the processes have. The first starts them and tells whether that went well."""
         self._seconds = _CHUNK_SECONDS
         """What a response takes, about."""
+        self._on_trial = False
+        """Whether what is out is a suspect."""
         self.num_waiting = 0
         """Responses that were given, and whose scores were not returned."""
 
@@ -110,14 +118,18 @@ class Background:
         found = list[tuple[Any, Scored]]()
         for future in [future for future in self._sent if future.done()]:
             found += self._results(future, self._sent.pop(future))
+        self._on_trial = self._on_trial and bool(self._sent)
         if found:
             self._send()
         self.num_waiting -= len(found)
         return found
 
     def _send(self) -> None:
-        while (self._alone or self._queue) and len(self._sent) < _SENT_PER_WORKER * self._workers.count:
-            chunk = [self._alone.popleft()] if self._alone else self._next_chunk()
+        most = 1 if self._suspects or self._on_trial else _SENT_PER_WORKER * self._workers.count
+        while (self._suspects or self._alone or self._queue) and len(self._sent) < most:
+            self._on_trial = bool(self._suspects)
+            suspects = self._suspects or self._alone
+            chunk = [suspects.popleft()] if suspects else self._next_chunk()
             self._sent[self._workers.schedule([item for _, item in chunk])] = chunk
 
     def _next_chunk(self) -> list[tuple[Hashable, Item]]:
@@ -128,14 +140,17 @@ class Background:
         self, future: "ProcessFuture[_Chunk]", chunk: list[tuple[Hashable, Item]]
     ) -> list[tuple[Hashable, Scored]]:
         names = [name for name, _ in chunk]
-        if (done := _result(future)) is not None:
+        if (done := self._workers.result(future)) is not None:
             if chunk:
                 self._seconds += _NEWEST * (done.seconds / len(chunk) - self._seconds)
             return list(zip(names, done.results, strict=True))
-        if len(chunk) == 1:
-            return [(names[0], _single(future, self._workers.timeout))]
-        self._alone.extend(chunk)  # to find the one that is to blame
-        return []
+        if len(chunk) > 1:
+            self._alone.extend(chunk)  # to find the one that is to blame
+            return []
+        if (scored := _single(future, self._workers.timeout)) is None and not self._on_trial:
+            self._suspects.extend(chunk)
+            return []
+        return [(names[0], scored or _BY_ITSELF)]
 
 
 class _Chunk(NamedTuple):
@@ -152,37 +167,54 @@ def _workers(score: ScoreConfig) -> Iterator["_Workers"]:
 
     context = multiprocessing.get_context("spawn")  # a fork would copy the engine's threads and locks
     count = score.workers or os.cpu_count() or 1
-    begun = context.Semaphore(0)
-    pool = ProcessPool(count, initializer=_begin, initargs=(score, begun), context=context)
-    workers, is_well = _Workers(pool, count, score.timeout), False
+
+    def start() -> _Processes:
+        begun, ready = context.Semaphore(0), context.Semaphore(0)
+        pool = ProcessPool(count, initializer=_begin, initargs=(score, begun, ready), context=context)
+        return _Processes(pool, begun, ready)
+
+    workers, is_well = _Workers(start, count, score.timeout), False
     try:
         yield workers
         is_well = True
     finally:
-        try:
-            if workers.is_used:
-                _await_begun(pool, begun, count)
-        finally:
-            pool.close() if is_well else pool.stop()
-            pool.join()
-
-
-def _await_begun(pool: "ProcessPool", begun: Semaphore, count: int) -> None:
-    """One that is still starting when the pool ends would find its locks gone, and say so on stderr."""
-    deadline = time.monotonic() + _GRACE
-    while count and pool.active and time.monotonic() < deadline:
-        count -= begun.acquire(timeout=_LOOK_SECONDS)
+        workers.end(is_well)
 
 
 @dataclass
-class _Workers:
-    """Processes that score; they are started with the first task."""
+class _Processes:
+    """Those of one pool; they are started with the first task."""
 
     pool: "ProcessPool"
-    count: int
-    timeout: float
-    """Seconds that one response may take."""
+    begun: Semaphore
+    """Released by each of them, as soon as it can."""
+    ready: Semaphore
+    """Released by each of them that has the scorer."""
     is_used: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether one of them is, or has been."""
+        return self.ready.get_value() > 0
+
+    def await_begun(self, count: int) -> None:
+        """One that is still starting when the pool ends would find its locks gone, and say so on stderr."""
+        deadline = time.monotonic() + _GRACE
+        while self.is_used and count and self.pool.active and time.monotonic() < deadline:
+            count -= self.begun.acquire(timeout=_LOOK_SECONDS)
+
+
+class _Workers:
+    """Processes that score, and others in their place where pebble gives up.
+
+    It does when a process has ended and no task is known to be with it: where none starts, and where a scorer ends its
+    process before the pool has read that the task has begun.
+    """
+
+    def __init__(self, start: Callable[[], _Processes], count: int, timeout: float) -> None:
+        """`timeout` is in seconds, for one response."""
+        self._start, self.count, self.timeout = start, count, timeout
+        self._now, self._was_ready = start(), False
 
     def schedule(self, chunk: Sequence[Item]) -> "ProcessFuture[_Chunk]":
         """Have responses scored by one process.
@@ -190,15 +222,47 @@ class _Workers:
         Several slow responses in a chunk are no reason to kill it; one that ignores its own limit is. Raises UserError
         where the processes are known not to start.
         """
-        was_used, self.is_used = self.is_used, True
+        was_used, self._now.is_used = self._now.is_used, True
         seconds = self.timeout if len(chunk) == 1 else 3 * self.timeout
         try:
             with nullcontext() if was_used else _without_ctrl_c():
-                return self.pool.schedule(_score_chunk, (chunk,), timeout=seconds + _GRACE)
+                return self._now.pool.schedule(_score_chunk, (chunk,), timeout=seconds + _GRACE)
         except RuntimeError as error:
-            if was_used:  # what pebble says of a pool that is broken
+            if not was_used:
+                raise
+            self._renew(error)  # what pebble says of a pool that is broken
+            return self.schedule(chunk)
+
+    def result(self, future: "ProcessFuture[_Chunk]") -> _Chunk | None:
+        """The scores of a chunk, or None when its worker had to be killed or died. Raises UserError as `schedule`."""
+        from pebble import ProcessExpired
+
+        try:
+            return future.result()
+        except (TimeoutError, ProcessExpired):
+            return None
+        except BrokenProcessPool as error:
+            self._was_ready = self._was_ready or self._now.is_ready
+            if not self._was_ready:
                 raise _do_not_start(error) from error
-            raise
+            return None
+
+    def end(self, is_well: bool) -> None:
+        """When what was scheduled is done; where not all is well, what waits is dropped."""
+        pool = self._now.pool
+        try:
+            self._now.await_begun(self.count)
+        finally:
+            pool.close() if is_well else pool.stop()
+            pool.join()
+
+    def _renew(self, error: RuntimeError) -> None:
+        """Raises UserError where none of those that are there was ever ready."""
+        if not self._now.is_ready:
+            raise _do_not_start(error) from error
+        self._was_ready = True
+        self.end(is_well=False)
+        self._now = self._start()
 
 
 @contextmanager
@@ -233,18 +297,6 @@ def _signals_afterwards() -> Iterator[None]:
         handlers[what[0]](*what)
 
 
-def _result(future: "ProcessFuture[_Chunk]") -> _Chunk | None:
-    """The scores of a chunk, or None when its worker had to be killed or died."""
-    from pebble import ProcessExpired
-
-    try:
-        return future.result()
-    except (TimeoutError, ProcessExpired):
-        return None
-    except BrokenProcessPool as error:
-        raise _do_not_start(error) from error
-
-
 def _do_not_start(error: Exception) -> UserError:
     return UserError(
         f"score.workers: the processes that score do not start ({error}); a script needs "
@@ -255,10 +307,18 @@ def _do_not_start(error: Exception) -> UserError:
 def _one_by_one(workers: _Workers, chunk: Sequence[Item]) -> list[Scored]:
     """The same chunk again, to find the response that is to blame and to score the others."""
     futures = [workers.schedule([item]) for item in chunk]
-    return [_single(future, workers.timeout) for future in futures]
+    return [
+        _single(future, workers.timeout) or _alone(workers, item) for item, future in zip(chunk, futures, strict=True)
+    ]
 
 
-def _single(future: "ProcessFuture[_Chunk]", timeout: float) -> Scored:
+def _alone(workers: _Workers, item: Item) -> Scored:
+    """Of a response whose process died with others that may be to blame."""
+    return _single(workers.schedule([item]), workers.timeout) or _BY_ITSELF
+
+
+def _single(future: "ProcessFuture[_Chunk]", timeout: float) -> Scored | None:
+    """The score of a response that was sent alone; None where it is not known which one has ended a process."""
     from pebble import ProcessExpired
 
     try:
@@ -266,7 +326,9 @@ def _single(future: "ProcessFuture[_Chunk]", timeout: float) -> Scored:
     except TimeoutError:
         return Scored(None, error=_late(timeout))
     except ProcessExpired as error:
-        return Scored(None, error=f"the scorer ended its process (exit code {error.exitcode})")
+        return Scored(None, error=f"{_ENDED} (exit code {error.exitcode})")
+    except BrokenProcessPool:
+        return None
     return scored
 
 
@@ -274,7 +336,7 @@ def _late(timeout: float) -> str:
     return f"timed out after {timeout:g} s"
 
 
-def _begin(score: ScoreConfig, begun: Semaphore) -> None:
+def _begin(score: ScoreConfig, begun: Semaphore, ready: Semaphore) -> None:
     """In a worker, once."""
     global _scorer, _timeout
     begun.release()
@@ -287,6 +349,7 @@ def _begin(score: ScoreConfig, begun: Semaphore) -> None:
         _scorer = error
     _timeout = score.timeout
     signal.signal(signal.SIGALRM, _time_is_up)
+    ready.release()
 
 
 def _end_with(parent: int) -> None:

@@ -7,16 +7,18 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import wait
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pebble.common.shared import launch_thread
+from pebble.pool.process import PoolManager
 
 from rollout.config import ScoreConfig
 from rollout.errors import UserError
 from rollout.scoring.scorers import Scored
-from rollout.scoring.workers import Background, scoring_beside
+from rollout.scoring.workers import Background, scoring, scoring_beside
 
 DO_NOT_START = "score.workers: the processes that score do not start"
 
@@ -104,6 +106,61 @@ def test_those_that_could_not_start_a_while_ago_are_one_line_when_there_is_somet
         wait(background._sent)
         background.give(1, ("a", None, {}))
         background.scored()
+
+
+@pytest.fixture
+def pebble_gives_up(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Pebble sees a process dead before it has read which task that had begun, the first two times; what it does then.
+
+    The ids of the processes.
+    """
+    found, known = list[int](), PoolManager.find_expired_task
+
+    def not_read_yet(self: Any, worker_id: int) -> Any:
+        found.append(worker_id)
+        if len(found) <= 2:
+            raise BrokenProcessPool("All workers expired")
+        return known(self, worker_id)
+
+    monkeypatch.setattr(PoolManager, "find_expired_task", not_read_yet)
+    return found
+
+
+@pytest.fixture
+def ends_at_some(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ScoreConfig:
+    source = (
+        "import os\ndef score(response, ground_truth, row):\n    return len(response) if response else os._exit(3)\n"
+    )
+    (tmp_path / "ends_at_some.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    return ScoreConfig("ends_at_some:score", workers=2)
+
+
+ENDED = "the scorer ended its process"
+
+
+def test_a_scorer_that_ends_its_process_costs_its_score_where_pebble_gives_the_processes_up(
+    ends_at_some: ScoreConfig, pebble_gives_up: list[int]
+) -> None:
+    before, found = pids(), dict[int, Scored]()
+    responses = ["a", "", "abc", "ab"]
+    with scoring_beside(ends_at_some) as background:
+        for name, response in enumerate(responses):
+            background.give(name, (response, None, {}))
+        while background.num_waiting:
+            found |= scored(background)
+    assert pids() == before
+    assert [found[name].score for name in range(4)] == [1, None, 3, 2]
+    assert str(found[1].error).startswith(ENDED)
+    assert len(pebble_gives_up) >= 2
+
+
+@pytest.mark.usefixtures("pebble_gives_up")
+def test_the_same_where_all_are_there_before_the_first_is_scored(ends_at_some: ScoreConfig) -> None:
+    with scoring(ends_at_some) as score_all:
+        found = score_all([(response, None, {}) for response in ("a", "", "abc", "ab")])
+    assert [one.score for one in found] == [1, None, 3, 2]
+    assert str(found[1].error).startswith(ENDED)
 
 
 def test_a_scorer_that_only_they_cannot_import_is_one_line_with_the_reason(capfd: pytest.CaptureFixture[str]) -> None:
