@@ -23,9 +23,10 @@ from rollout.postprocess.step import JournalScores, Plan, Step, Work, log_counts
 from rollout.records import SCORE_FIELDS
 from rollout.scoring.check import NAMES, scorer_problems
 from rollout.scoring.inputs import inputs_of, truths_of
+from rollout.scoring.processes import Item
 from rollout.scoring.scorers import BUILT_IN, Scored
 from rollout.scoring.stopped_early import MADE_WITH
-from rollout.scoring.workers import Item, scoring
+from rollout.scoring.workers import scoring
 from rollout.store.layout import SCORES
 
 log = logging.getLogger(__name__)

@@ -110,7 +110,7 @@ def _library(text: str) -> tuple[Any, ...]:
     with _quiet():
         from math_verify import parse
 
-        # the library's own limit would take the alarm clock that rollout.scoring.workers uses for every scorer
+        # the library's own limit would take the alarm clock that rollout.scoring.processes uses for every scorer
         return tuple(parse(text, parsing_timeout=None))
 
 

@@ -32,7 +32,7 @@ class Scored(NamedTuple):
 
 Row = Mapping[str, Any]
 Scorer = Callable[[str, Any, Row], Scored]
-"""What `scorer_of` returns. It raises what it likes; `rollout.scoring.workers` deals with that."""
+"""What `scorer_of` returns. It raises what it likes; `rollout.scoring.processes` deals with that."""
 
 _THINKING = re.compile(r"<(/?)think(?:ing)?>|\[(/?)THINK\]")
 _LARGEST = 1e100  # far from where sums of scores overflow; NaN and infinity are not below it

@@ -26,8 +26,8 @@ from rollout.config import ScoreConfig
 from rollout.postprocess import score
 from rollout.postprocess.source import open_source
 from rollout.postprocess.writing import write
+from rollout.scoring.processes import Item
 from rollout.scoring.scorers import Scored, scorer_of
-from rollout.scoring.workers import Item
 from tests.conftest import chat, run_in, write_input
 from tests.in_process import run_here
 
