@@ -124,7 +124,7 @@ class Background:
             if chunk:
                 self._seconds += _NEWEST * (done.seconds / len(chunk) - self._seconds)
             return list(zip(names, done.results, strict=True))
-        if len(chunk) > 1:
+        if len(chunk) != 1:
             self._alone.extend(chunk)  # to find the one that is to blame
             return []
         if (scored := _single(future, self._workers.timeout)) is None and not self._on_trial:

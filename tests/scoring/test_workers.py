@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pebble import ProcessExpired, ProcessFuture
 from pebble.common.shared import launch_thread
 from pebble.pool.process import PoolManager
 
@@ -153,6 +154,13 @@ def test_a_scorer_that_ends_its_process_costs_its_score_where_pebble_gives_the_p
     assert [found[name].score for name in range(4)] == [1, None, 3, 2]
     assert str(found[1].error).startswith(ENDED)
     assert len(pebble_gives_up) >= 2
+
+
+def test_a_process_that_ends_with_the_first_task_which_scores_nothing_costs_no_score() -> None:
+    ended: ProcessFuture[Any] = ProcessFuture()
+    ended.set_exception(ProcessExpired("Abnormal termination", code=3))
+    with scoring_beside(ScoreConfig("regex", pattern="a", workers=1)) as background:
+        assert background._results(ended, []) == []
 
 
 @pytest.mark.usefixtures("pebble_gives_up")
