@@ -39,14 +39,14 @@ from rollout.store.judged import Selection, how_far, judged
 from rollout.store.layout import CONFIG, CONFIG_FILES, LOG, MANIFEST, OUTPUT, RESULTS, WRITTEN
 from rollout.store.lineage import note_differences
 from rollout.store.lock import locked
-from rollout.store.run_record import Missing, ReplayOf, RunRecord, Throughput
+from rollout.store.run_record import Missing, ReplayOf, RunRecord
 from rollout.store.samples import samples_of
 from rollout.store.saved_config import save
 from rollout.store.saving import saving
 from rollout.terminal.console import screen
 from rollout.terminal.summary import show_summary, show_totals
 from rollout.terminal.text import resume_command
-from rollout.tracking.progress import Snapshot
+from rollout.tracking.progress import Snapshot, throughput_of
 from rollout.tracking.tracker import tracked
 from rollout.tracking.wandb_run import identity
 
@@ -173,15 +173,19 @@ def _generate(session: Session) -> None:
     if not done.is_complete:
         generation = generate_on_replicas if devices.is_distributed(session.run.hardware) else generate_owed
         final = generation(session, done)
-        session.record.throughput = _throughput(final)
-        if final.preemptions > final.samples_generated * _MANY_PREEMPTIONS:
-            log.warning(
-                "hardware.max_num_seqs=%d: the KV cache ran full: %s times a sample was put back and computed again "
-                "(preemptions), for %s samples; fewer at a time may be faster",
-                session.run.hardware.max_num_seqs,
-                f"{final.preemptions:,}",
-                f"{final.samples_generated:,}",
-            )
+        session.record.throughput = throughput_of(final)
+        _warn_of_preemptions(session.run, final)
+
+
+def _warn_of_preemptions(run: RunConfig, final: Snapshot) -> None:
+    if final.preemptions > final.samples_generated * _MANY_PREEMPTIONS:
+        log.warning(
+            "hardware.max_num_seqs=%d: the KV cache ran full: %s times a sample was put back and computed again "
+            "(preemptions), for %s samples; fewer at a time may be faster",
+            run.hardware.max_num_seqs,
+            f"{final.preemptions:,}",
+            f"{final.samples_generated:,}",
+        )
 
 
 def _postprocess(session: Session, selected: Selection | None) -> Analysis | None:
@@ -208,13 +212,3 @@ def _interruption_explained(run_dir: Path, console: Console) -> Iterator[None]:
         )
         console.print(Text(f"{error}: stopped cleanly. {cure}"), soft_wrap=True)
         raise
-
-
-def _throughput(final: Snapshot) -> Throughput:
-    return Throughput(
-        samples=final.samples_generated,
-        generated_tokens=final.generated_tokens,
-        output_tok_s=round(final.output_tok_s, 1),
-        samples_s=round(final.samples_generated / final.elapsed_seconds, 3),
-        preemptions=final.preemptions,
-    )

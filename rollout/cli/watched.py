@@ -25,11 +25,12 @@ from rollout.scoring.summary import ScoreSummary
 from rollout.store.layout import CSV, HTML, OUTPUT, SCORES
 from rollout.store.lock import holder_of
 from rollout.store.outside import SILENT_SECONDS, look, seconds_since_written
-from rollout.store.run_record import RunRecord, Throughput
+from rollout.store.run_record import RunRecord
 from rollout.sweep.notes import JobRecord, is_sweep, jobs_in, num_jobs, run_dir_of
 from rollout.terminal.text import watch_command
 from rollout.terminal.watch import Lines, Look, describe, progress_line
 from rollout.tracking.metrics import Point, newest_point
+from rollout.tracking.progress import throughput_of
 
 
 class WatchedRun:
@@ -152,14 +153,7 @@ class WatchedRun:
         point = self.seen.point
         if point is None or record.throughput is not None or not point.elapsed_seconds:
             return dataclasses.replace(record, status=self.seen.seen.status)
-        speed = Throughput(
-            samples=point.samples_generated,
-            generated_tokens=point.generated_tokens,
-            output_tok_s=round(point.output_tok_s, 1),
-            samples_s=round(point.samples_generated / point.elapsed_seconds, 3),
-            preemptions=point.preemptions,
-        )
-        return dataclasses.replace(record, status=self.seen.seen.status, throughput=speed)
+        return dataclasses.replace(record, status=self.seen.seen.status, throughput=throughput_of(point))
 
     def _title(self) -> str:
         total = "?" if self.seen.total is None else f"{self.seen.total:,}"

@@ -48,8 +48,6 @@ class Loading:
     """Whether it took longer than it may."""
     is_tried_again: bool = False
     """Set by the caller where the failure of this start is not the end of the command."""
-    ends_process: bool = False
-    """Whether this process is ended where vLLM does not come back from a failure."""
     _failed_at: float | None = None
     _ended: threading.Event = field(default_factory=threading.Event)
 
@@ -66,8 +64,10 @@ def supervised(log_file: Path, limit: float | None, ends_process: bool | None = 
     before = Family(os.getpid())
     before.look()
     family, loading = Family(os.getpid(), before.members), Loading()
-    loading.ends_process = is_our_command() if ends_process is None else ends_process
-    thread = threading.Thread(target=_watch, args=(loading, family, log_file, limit), name="loading", daemon=True)
+    if ends_process is None:
+        ends_process = is_our_command()
+    watched = (loading, family, log_file, limit, ends_process)
+    thread = threading.Thread(target=_watch, args=watched, name="loading", daemon=True)
     thread.start()
     try:
         yield loading
@@ -114,7 +114,7 @@ def _end(family: Family) -> None:
     family.kill()
 
 
-def _watch(loading: Loading, family: Family, log_file: Path, limit: float | None) -> None:
+def _watch(loading: Loading, family: Family, log_file: Path, limit: float | None, ends_process: bool) -> None:
     began, position = time.monotonic(), log_file.stat().st_size
     while not loading._ended.wait(_LOOK_SECONDS):
         now = time.monotonic()
@@ -127,7 +127,7 @@ def _watch(loading: Loading, family: Family, log_file: Path, limit: float | None
         elif now - loading._failed_at > _END_SECONDS:
             log.error("the engine failed to start and does not end; see %s", log_file)
             family.kill()
-            if loading.ends_process:
+            if ends_process:
                 os._exit(1)
             return  # whoever calls us can be interrupted, and has more to lose
         elif now - loading._failed_at > _GRACE_SECONDS:

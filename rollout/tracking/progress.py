@@ -9,6 +9,7 @@ from itertools import zip_longest
 
 from rollout.engine.protocol import EngineStats
 from rollout.records import Outcome, Sample
+from rollout.store.run_record import Throughput
 
 _NOW_SECONDS = 10.0  # "now" is the average over this long
 
@@ -33,6 +34,17 @@ class Snapshot:
     """How often a sample was put back because the KV cache was full, and computed again."""
     replica_tok_s_now: tuple[float, ...] = ()
     """Of each engine, where there are several."""
+
+
+def throughput_of(now: Snapshot) -> Throughput:
+    """What run.json says of a session that has got so far; some time must have passed."""
+    return Throughput(
+        samples=now.samples_generated,
+        generated_tokens=now.generated_tokens,
+        output_tok_s=round(now.output_tok_s, 1),
+        samples_s=round(now.samples_generated / now.elapsed_seconds, 3),
+        preemptions=now.preemptions,
+    )
 
 
 class Progress:
