@@ -58,7 +58,7 @@ PLAN = (
     _throughput("8b_llama-seeded", 400, "seeded:typed,ours,ours_by_vllm:5", module="seeded"),
     _throughput("0.5b_qwen-seeded", 330, "replicas:typed,ours:3", tuned=("--weights",), module="seeded"),
     _replicas("0.5b_qwen", 4, 320, "shared", 1, 3, 4, tuned=("--weights",)),
-    _replicas("0.5b_qwen", 6, 380, "shared", 1, 4, 6, tuned=("--weights",)),
+    _replicas("0.5b_qwen", 6, 400, "shared", 1, 4, 5, 6, tuned=("--weights",)),
     _throughput("8b-async", 210, "equal:async_llm:2", module="asynchronous"),
     _throughput("8b-async_graphs_512", 220, _ASYNC, tuned=_DEFAULT_GRAPHS, module="asynchronous"),
     _engine("8b-single_gpu", 160, "--do", "equal:ours:1", "hardware=single_gpu"),

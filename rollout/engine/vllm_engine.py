@@ -50,7 +50,7 @@ class VLLMEngine:
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
         self.max_model_len: int = config.model_config.max_model_len
         tells = hardware.engine_kwargs.get("worker_extension_cls") == vllm_worker.NAME
-        self.share_of_next: GpuShare | None = self.llm.collective_rpc("share_of_next")[0] if tells else None
+        self.share_of_next: GpuShare | None = vllm_worker.share_of_next(self.llm.collective_rpc) if tells else None
         self.sampler = self._take_sampler(hardware)
         self.steps = 0
         self._params: dict[str, Any] = {}

@@ -22,8 +22,9 @@ class WorkerExtension:
     model_runner: Any
     """Of vLLM's own worker."""
 
-    def share_of_next(self) -> GpuShare:
-        """What another engine like this one may have, less than this one had by what this one takes beyond its part.
+    def share_of_next(self) -> tuple[float, int]:
+        """The fields of a GpuShare: what another engine like this one may have, less than this one had by what this one
+        takes beyond its part.
 
         That is CUDA's own memory and CUDA graphs: vLLM counts neither, and leaves room for those of one engine.
         """
@@ -32,10 +33,7 @@ class WorkerExtension:
         start, (free, total) = self.init_snapshot, torch.cuda.mem_get_info()
         of_cuda = min(start.total_memory - start.free_memory, _MOST_OF_CUDA)
         beyond = max(0, start.free_memory - free + of_cuda - self.requested_memory)
-        return GpuShare(
-            utilization=(self.requested_memory - beyond) / total,
-            kv_cache_bytes=int(self.available_kv_cache_memory_bytes) - beyond,
-        )
+        return (self.requested_memory - beyond) / total, int(self.available_kv_cache_memory_bytes) - beyond
 
     def put_weights(self, folder: str) -> dict[str, Any]:
         """Take the weights in `folder`; see `vllm_weights.put`."""
@@ -56,11 +54,20 @@ class WorkerExtension:
         (vllm_sampler.put if wanted else vllm_sampler.take_back)(self.model_runner)
 
 
-def take_fast_sampler(workers: Callable[..., list[Any]]) -> str | None:
-    """Let all workers draw with our sampler, or none where one refuses it; why it does.
+Workers = Callable[..., list[Any]]
+"""Calls a method of each worker, as `LLM.collective_rpc` does. Answers come as msgpack has them: tuples as lists,
+dataclasses as dictionaries.
+"""
 
-    `workers` calls a method of each of them, as `LLM.collective_rpc` does.
-    """
+
+def share_of_next(workers: Workers) -> GpuShare:
+    """What another engine like this one may have beside it."""
+    utilization, kv_cache_bytes = workers("share_of_next")[0]
+    return GpuShare(utilization, kv_cache_bytes)
+
+
+def take_fast_sampler(workers: Workers) -> str | None:
+    """Let all workers draw with our sampler, or none where one refuses it; why it does."""
     for reason in workers("fast_sampler_refusal"):
         if reason is not None:
             return str(reason)

@@ -13,7 +13,7 @@ import pytest
 from rollout.config import RunConfig
 from rollout.engine.memory import GIB
 from rollout.engine.protocol import GpuShare
-from rollout.engine.vllm_worker import NAME, WorkerExtension
+from rollout.engine.vllm_worker import NAME, WorkerExtension, share_of_next
 from rollout.errors import EngineDied, UserError
 from rollout.generation.session import load_engine
 from rollout.replicas import worker
@@ -207,8 +207,11 @@ def test_engines_that_share_a_gpu_share_its_memory_and_only_the_first_measures_w
 def test_what_an_engine_takes_beyond_its_part_is_left_out_of_what_the_next_one_gets(
     taken_by_others: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A part of 12 GiB of 80, of which 8 for the KV cache; CUDA takes half a GiB, and CUDA graphs another one."""
+    """A part of 12 GiB of 80, of which 8 for the KV cache; CUDA takes half a GiB, and CUDA graphs another one. What a
+    worker says comes by msgpack, which makes a dictionary of a dataclass: on a GPU no second engine could be begun.
+    """
     import torch
+    from msgspec import msgpack
 
     begin = 80 * GIB - taken_by_others - GIB // 2
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (begin - 13 * GIB, 80 * GIB))
@@ -216,7 +219,8 @@ def test_what_an_engine_takes_beyond_its_part_is_left_out_of_what_the_next_one_g
     one.available_kv_cache_memory_bytes, one.requested_memory = 8 * GIB, 12 * GIB
     one.init_snapshot = SimpleNamespace(free_memory=begin, total_memory=80 * GIB)
     of_cuda = 1 if taken_by_others else 0.5  # at most: the rest is of other programs
-    assert one.share_of_next() == GpuShare((12 - 1 - of_cuda) / 80, int((8 - 1 - of_cuda) * GIB))
+    workers = lambda method: msgpack.decode(msgpack.encode([getattr(one, method)()]))  # noqa: E731
+    assert share_of_next(workers) == GpuShare((12 - 1 - of_cuda) / 80, int((8 - 1 - of_cuda) * GIB))
 
 
 def test_a_size_of_the_cache_that_the_user_has_set_is_not_measured() -> None:
