@@ -174,18 +174,22 @@ def _generate(session: Session) -> None:
         generation = generate_on_replicas if devices.is_distributed(session.run.hardware) else generate_owed
         final = generation(session, done)
         session.record.throughput = throughput_of(final)
-        _warn_of_preemptions(session.run, final)
+        _warn_of_preemptions(session, final)
 
 
-def _warn_of_preemptions(run: RunConfig, final: Snapshot) -> None:
-    if final.preemptions > final.samples_generated * _MANY_PREEMPTIONS:
-        log.warning(
-            "hardware.max_num_seqs=%d: the KV cache ran full: %s times a sample was put back and computed again "
-            "(preemptions), for %s samples; fewer at a time may be faster",
-            run.hardware.max_num_seqs,
-            f"{final.preemptions:,}",
-            f"{final.samples_generated:,}",
-        )
+def _warn_of_preemptions(session: Session, final: Snapshot) -> None:
+    if final.preemptions <= final.samples_generated * _MANY_PREEMPTIONS:
+        return
+    room = None if session.record.engine is None else session.record.engine.least_kv_cache_tokens()
+    tokens = final.prompt_tokens + final.generated_tokens
+    log.warning(
+        "hardware.max_num_seqs=%d: the KV cache ran full: %s times a sample was put back and computed again "
+        "(preemptions), for %s samples; %sfewer at a time may be faster",
+        session.run.hardware.max_num_seqs,
+        f"{final.preemptions:,}",
+        f"{final.samples_generated:,}",
+        "" if room is None else f"it holds {room * final.samples_generated // tokens:,} of their mean length, and ",
+    )
 
 
 def _postprocess(session: Session, selected: Selection | None) -> Analysis | None:

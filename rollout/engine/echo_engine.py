@@ -37,6 +37,7 @@ class EchoEngine:
         self.max_model_len = echo.max_model_len
         self.bos_token_id: int | None = None
         self.share_of_next: GpuShare | None = None
+        self.kv_cache_tokens: int | None = None
         self.sampler = "echo"
         self._echo = echo
         self._waiting = deque[Request]()

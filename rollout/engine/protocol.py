@@ -68,6 +68,8 @@ class Engine(Renderer, Protocol):
 
     max_num_seqs: int
     """Most samples generated at the same time."""
+    kv_cache_tokens: int | None
+    """Tokens of prompts and responses that its KV cache has room for; None where it does not say."""
     steps: int
     """How often it has done a `step`, in which a running sample usually becomes a token longer."""
     share_of_next: GpuShare | None

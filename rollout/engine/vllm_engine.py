@@ -49,6 +49,7 @@ class VLLMEngine:
         config = self._engine.vllm_config
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
         self.max_model_len: int = config.model_config.max_model_len
+        self.kv_cache_tokens: int | None = config.cache_config.kv_cache_size_tokens
         tells = hardware.engine_kwargs.get("worker_extension_cls") == vllm_worker.NAME
         self.share_of_next: GpuShare | None = vllm_worker.share_of_next(self.llm.collective_rpc) if tells else None
         self.sampler = self._take_sampler(hardware)

@@ -99,6 +99,7 @@ def _load_and_note(session: Session, about_engine: EngineRecord) -> Engine:
         loaded = load(run, run_dir / LOG)
         about_engine.reused, about_engine.reloaded = loaded.reused, loaded.reloaded
         about_engine.safer, about_engine.sampler = list(loaded.safer), loaded.engine.sampler
+        about_engine.kv_cache_tokens = loaded.engine.kv_cache_tokens
         note_model(run_dir, run.model, content(), record)
     return loaded.engine
 

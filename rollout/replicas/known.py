@@ -49,7 +49,7 @@ class Known:
         if (ready := self.newest) is not None:
             about.host, about.gpus = ready.host, ready.gpus
             about.safer, about.reloaded = list(ready.safer), ready.reloaded
-            about.sampler = ready.sampler
+            about.sampler, about.kv_cache_tokens = ready.sampler, ready.kv_cache_tokens
             about.load_seconds = round(ready.seconds, 3)
         return about
 

@@ -47,6 +47,8 @@ class Ready:
     """What was left out so that its GPUs can exchange data, as overrides."""
     sampler: str | None = None
     """What draws its tokens."""
+    kv_cache_tokens: int | None = None
+    """Those that its KV cache has room for."""
     reloaded: bool = False
     """Whether it is that of an earlier job, with other weights."""
 

@@ -307,6 +307,7 @@ def _ready(loaded: Loaded, job: Job) -> Ready:
         share_of_next=engine.share_of_next,
         safer=loaded.safer,
         sampler=engine.sampler,
+        kv_cache_tokens=engine.kv_cache_tokens,
     )
 
 

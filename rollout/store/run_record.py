@@ -36,8 +36,9 @@ class ReplicaRecord:
     """As CUDA numbers them on the host; empty without one."""
     reloaded: bool = False
     safer: list[str] = field(default_factory=list)
-    """As of EngineRecord, as are `reloaded` and `sampler`."""
+    """As of EngineRecord, as are `reloaded`, `sampler` and `kv_cache_tokens`."""
     sampler: str | None = None
+    kv_cache_tokens: int | None = None
     load_seconds: float | None = None
     restarts: int = 0
     samples: int = 0
@@ -59,8 +60,15 @@ class EngineRecord:
     """What was left out so that GPUs which share the model can exchange data, as overrides."""
     sampler: str | None = None
     """What drew the tokens: `rollout` or `vllm`; None where several engines did (see there), or none."""
+    kv_cache_tokens: int | None = None
+    """Tokens of prompts and responses that its KV cache has room for; None as `sampler` is."""
     replicas: list[ReplicaRecord] = field(default_factory=list)
     """In the order of their numbers; empty where the run's own process had the engine."""
+
+    def least_kv_cache_tokens(self) -> int | None:
+        """Of the engines that say it."""
+        told = (self.kv_cache_tokens, *(replica.kv_cache_tokens for replica in self.replicas))
+        return min((tokens for tokens in told if tokens is not None), default=None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -439,6 +439,10 @@ def test_samples_that_are_put_back_come_out_the_same_and_the_run_says_how_many_w
     assert room.preemptions == 0
     (line,) = [line for line in (folder / "crowded/rollout.log").read_text().splitlines() if "ran full" in line]
     assert f"hardware.max_num_seqs=5: the KV cache ran full: {crowd.preemptions} times a sample was put back" in line
+    assert "it holds 3 of their mean length, and fewer at a time may be faster" in line
+    engine = run_record.read(folder / "crowded").engine
+    assert engine is not None
+    assert engine.kv_cache_tokens == 9 * 32
     assert "ran full" not in (folder / "roomy/rollout.log").read_text()
 
 
