@@ -206,6 +206,16 @@ class Driver:
                 self._replace(index, answer.reason)
             else:
                 self._take_in(index, answer)
+        self._log_quiet()
+
+    def _log_quiet(self) -> None:
+        for index, worker in enumerate(self._workers):
+            owed = self._dispatcher.held(index) - worker.unscored
+            if worker.falls_quiet(owed) and (ready := worker.ready) is not None:
+                cure = f"if it hangs, `kill -9 {ready.pid}` on {ready.host} ends it, and it is started again"
+                log.warning(
+                    "replica %d has made no token for two minutes, with %d samples to make; %s", index, owed, cure
+                )
 
     def _log_places(self) -> None:
         there, count = self._replicas.num_connected, self._replicas.count
@@ -219,10 +229,9 @@ class Driver:
     def _take_in(self, index: int, report: Report) -> None:
         worker = self._workers[index]
         if report.ready is not None and worker.ready is None:
-            worker.ready = worker.newest = report.ready
             self._dispatcher.join(index, report.ready.slots)
             self._log_ready(index, report.ready)
-        worker.stats, worker.unscored = report.stats, report.unscored
+        worker.hear(report)
         self._dispatcher.finished(index, report.outcomes)
         if self._rounds is not None:
             self._rounds.hear(report.outcomes, partial(self._dispatcher.prompts_of, index))

@@ -1,11 +1,15 @@
 """What the driver knows of one replica, and what run.json says of it."""
 
+import time
 from dataclasses import dataclass, field
 
 from rollout.engine.protocol import EngineStats
 from rollout.records import Outcome
-from rollout.replicas.messages import Job, Ready
+from rollout.replicas.messages import Job, Ready, Report
 from rollout.store.run_record import ReplicaRecord
+
+_QUIET_SECONDS = 120.0
+"""Without a token, while it has samples to work on: from then on it may be one that hangs."""
 
 
 @dataclass
@@ -27,6 +31,10 @@ class Known:
     preemptions_before: int = 0
     """Those of its engines before the one that is there now."""
     restarts: int = 0
+    moved: float = field(default_factory=time.monotonic)
+    """When it was last seen to get on, on the monotonic clock."""
+    is_quiet: bool = False
+    """Whether that is long ago."""
 
     @property
     def generated_tokens(self) -> int:
@@ -37,6 +45,25 @@ class Known:
     def preemptions(self) -> int:
         """Of all its engines."""
         return self.preemptions_before + self.stats.preemptions
+
+    def hear(self, report: Report) -> None:
+        """Take in what it says of its engine."""
+        if report.ready is not None and self.ready is None:
+            self.ready = self.newest = report.ready
+            self._gets_on()
+        if report.stats.generated_tokens != self.stats.generated_tokens:
+            self._gets_on()
+        self.stats, self.unscored = report.stats, report.unscored
+
+    def falls_quiet(self, num_owed: int) -> bool:
+        """Whether it has just become one that may hang, with `num_owed` samples to make: true once until it gets on."""
+        if self.ready is None or not num_owed:
+            self._gets_on()
+        was_quiet, self.is_quiet = self.is_quiet, time.monotonic() - self.moved > _QUIET_SECONDS
+        return self.is_quiet and not was_quiet
+
+    def _gets_on(self) -> None:
+        self.moved, self.is_quiet = time.monotonic(), False
 
     def record(self, seconds: float) -> ReplicaRecord:
         """What run.json says of it after `seconds` of generating."""

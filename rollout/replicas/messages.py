@@ -49,6 +49,8 @@ class Ready:
     """What draws its tokens."""
     kv_cache_tokens: int | None = None
     """Those that its KV cache has room for."""
+    pid: int = 0
+    """Its process on `host`."""
     reloaded: bool = False
     """Whether it is that of an earlier job, with other weights."""
 

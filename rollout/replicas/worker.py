@@ -303,6 +303,7 @@ def _ready(loaded: Loaded, job: Job) -> Ready:
         sampling=engine.describe(),
         rendered=rendered,
         host=socket.gethostname(),
+        pid=os.getpid(),
         gpus=os.environ.get("CUDA_VISIBLE_DEVICES", ""),
         share_of_next=engine.share_of_next,
         safer=loaded.safer,

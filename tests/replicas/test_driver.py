@@ -1,6 +1,7 @@
 """The driver of several engines, on engines that die at the worst moments and whose process this one is."""
 
 import io
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class Scripted:
         self._late = int(death.removeprefix("late: ")) if death.startswith("late: ") else None
         self._jobs: dict[int, Job] = {}
         self._asked: list[tuple[int, list[Task]]] = []
+        self._begun, self._hung = time.monotonic(), False
         self._journals: dict[int, Journal] = {}
         self.replaced = 0
 
@@ -59,6 +61,11 @@ class Scripted:
                 continue
             if index == self._late:
                 yield index, Report(None, [], 0, NOTHING, None)
+                continue
+            if self._death == "hangs a while" and index == 0 and tasks and not self._hung:
+                self._asked.append((index, tasks))
+                self._hung = time.monotonic() > self._begun + 0.3
+                yield index, Report(READY, [], 0, NOTHING, None)
                 continue
             samples = [done(task.prompt.row_id, sample) for task in tasks for sample in task.sample_indices]
             outcomes = [Outcome(each.row_id, each.sample_idx, 3, 5, None) for each in samples]
@@ -140,6 +147,18 @@ def test_the_others_do_the_work_of_a_replica_that_is_never_ready_and_the_log_say
     assert f"replica {late} was not ready when all was done" in caplog.messages
     assert "first prompt, rendered (row 0): 'user: 0'" in caplog.messages
     assert sum(message.startswith("sampling: ") for message in caplog.messages) == 1
+
+
+def test_a_replica_that_has_samples_to_make_and_makes_no_token_is_named_with_the_process_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rollout.replicas.known._QUIET_SECONDS", 0.1)
+    driven(tmp_path, "hangs a while")
+    (told,) = [message for message in caplog.messages if "no token" in message]
+    assert told.startswith(
+        "replica 0 has made no token for two minutes, with 8 samples to make; if it hangs, `kill -9 "
+    )
+    assert told.endswith(" on here ends it, and it is started again")
 
 
 def test_replicas_that_ray_has_no_room_for_are_told(
