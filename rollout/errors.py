@@ -38,10 +38,21 @@ class EngineDied(Exception):
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """The end of an error line about an unknown `name`: the nearest known names, or all of them."""
     names = sorted(known)
-    near = nearest(name, names) or get_close_matches(name, names, n=3)
+    near = nearest(name, names) or _close(name, names, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(names)}"
 
 
 def nearest(name: str, known: Iterable[str]) -> list[str]:
     """The one or two of `known` that `name` is most likely a slip for."""
-    return get_close_matches(name, sorted(known), n=2, cutoff=0.8)
+    return _close(name, sorted(known), n=2, cutoff=0.8)
+
+
+def _close(name: str, names: list[str], n: int, cutoff: float) -> list[str]:
+    """As `get_close_matches`; the group that a key shares with all of `names` makes none of them closer."""
+    group = name[: name.rfind(".") + 1]
+    while not all(known.startswith(group) for known in names):
+        group = group[: group.rstrip(".").rfind(".") + 1]
+    word, words = name.removeprefix(group), [known.removeprefix(group) for known in names]
+    longer = [known for known in words if len(word) > 2 and known.startswith(word)]
+    close = [*longer * (len(longer) <= n), *get_close_matches(word, words, n, cutoff)]
+    return [group + known for known in dict.fromkeys(close)][:n]

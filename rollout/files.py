@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -36,6 +37,12 @@ def replacing(path: Path) -> Iterator[Path]:
 def partial_of(path: Path) -> Path:
     """The temporary name of a file that is being written."""
     return path.with_name(f".{path.name}.partial")
+
+
+def named_in(partial: Path) -> Path:
+    """The file whose temporary name `partial` is; any other path as it is."""
+    match = re.fullmatch(r"\.(.+)\.partial", partial.name)
+    return partial if match is None else partial.with_name(match[1])
 
 
 @contextmanager

@@ -162,7 +162,7 @@ def test_failed_samples_are_owed_again(folder: Path) -> None:
         ("model.quantization=fp8", "model.quantization=fp8: this run was made with None"),
         ("data.system_prompt=hi", "data.system_prompt=hi: this run was made with None"),
         ("data.prompt_key=other", "data.prompt_key=other: this run was made with prompt"),
-        ("data.path=other.parquet", "data.path=blake2b:"),
+        ("data.path=other.parquet", "data.path: the content is not what this run was made with (blake2b:"),
         ("hardware.dtype=bfloat16", "hardware.dtype=bfloat16: this run was made with float32"),
         ("data.too_long=truncate_left", "data.too_long=truncate_left: this run was made with error"),
         ("sampling.n_samples=2", "sampling.n_samples=2: this run has 8; give that many or more"),

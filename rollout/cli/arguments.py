@@ -50,6 +50,8 @@ def output_problems(
         yield f"{key}={output}: is a folder; choose another name"
     elif not folder.is_dir():
         yield f"{key}={output}: there is no folder {short(folder)}; make it, or choose another"
+    elif not os.access(folder, os.W_OK):
+        yield f"{key}={output}: nothing can be written to {short(folder)}; change its permissions, or choose another"
     elif is_read(output):
         yield f"{key}={output}: is the input, or inside it; choose another name"
     elif is_kept_by_a_run(output):

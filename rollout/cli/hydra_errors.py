@@ -39,6 +39,11 @@ def explain(error: Exception) -> str:
         package = _PLUGINS.get((group, preset))
         where = f" (or `pip install {package}`, which brings it)" if package else ""
         return f"{group}={preset}: no such preset; choose from {', '.join(sorted(error.options))}{where}"
+    if isinstance(error, MissingConfigException) and str(error).startswith("Cannot find primary config"):
+        return (
+            f"--config-name {error.missing_cfg_file}: no such config; leave it out (presets of your own: --config-dir "
+            "FOLDER experiment=NAME)"
+        )
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
@@ -55,6 +60,10 @@ _FORMS = {
     list: 'write a list as \'["a","b"]\', in both kinds of quotes',
     dict: "write it as '{name: \"text\"}', in both kinds of quotes",
 }
+
+
+_GROUP = "is a group of keys; write {}.KEY=VALUE, see --help"
+_COLLECTIONS = {list: "must be a list; write '{}=[a,b]'", dict: "must hold names with values; write {}.NAME=VALUE"}
 
 
 def _unreadable(error: OverrideParseException) -> str:
@@ -83,4 +92,6 @@ def _wrong_value(error: OmegaConfBaseException) -> str:
             return f"{error.full_key}={match[1]}: must be {_KINDS.get(match[2], match[2])}"
     if message.endswith("is not Optional"):
         return f"{error.full_key}=null: must have a value"
-    return f"{error.full_key}: {message}"
+    kind = type_of(str(error.full_key))
+    form = _GROUP if dataclasses.is_dataclass(kind) else _COLLECTIONS.get(get_origin(kind))
+    return f"{error.full_key}: {message if form is None else form.format(error.full_key)}"

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rollout.cli import hydra_options, mistakes, saved_config
 from rollout.cli.compose import compose_run, register
 from rollout.cli.hydra_errors import EXPLAINED, explain
-from rollout.cli.one_line_errors import exit_with
+from rollout.cli.one_line_errors import exit_with, line_of
 from rollout.config import RunConfig, trust
 from rollout.config.check import check as check_config
 from rollout.config.fields import build
@@ -142,6 +142,10 @@ def _job(cfg: DictConfig, command: Invocation) -> float | None:
             _run(cfg, run_dir, command)
         except UserError as error:
             exit_with(*error.problems)  # here, because Hydra would print every override before letting it through
+        except OSError as error:
+            if (line := line_of(error)) is None:
+                raise
+            exit_with(line)
         return None
     return jobs.do_job(run_dir, cfg.sweep, lambda: _run_of_sweep(cfg, run_dir, command), command.typed)
 

@@ -3,8 +3,10 @@
 import argparse
 import re
 import shlex
+import unicodedata
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -24,8 +26,15 @@ from rollout.config.keys import config_fields, type_of
 from rollout.config.overrides import as_typed, key_of, quoted
 from rollout.config.presets import conf_dir
 from rollout.errors import UserError, nearest
+from rollout.files import user_path
 
 _INPUTS = (".parquet", ".jsonl", ".json", ".csv", ".txt")
+NEITHER = "neither a command nor key=value; see --help, and put quotes around a value with spaces"
+"""What is wrong with a word without a key."""
+
+_NARROW = str.maketrans("。、“”‘’", ".,\"\"''")
+"""Of the characters that a Chinese keyboard gives, those that Unicode does not take for forms of ASCII ones."""
+
 _ELSEWHERE = {
     "resume": "to continue a run: python -m rollout resume {value}",
     "resume_from": "to continue a run: python -m rollout resume {value}",
@@ -54,8 +63,13 @@ def find(words: list[str], is_sweep: bool, presets: Collection[str] = ()) -> tup
     """
     mistakes, left = list[Mistake](), list[str]()
     known = {group: names.union(presets) for group, names in _presets(words).items()}
-    for unit in _units(words):
-        mistake = _of_unit(unit, is_sweep, known)
+    units = list(_units(words))
+    while units:
+        unit = units.pop(0)
+        apart = _of_value_apart(unit[0], [item for [item, *_] in takewhile(_is_bare, units)])
+        mistake = apart or _of_unit(unit, is_sweep, known)
+        if apart is not None:
+            units = list(dropwhile(_is_bare, units))
         if mistake is None:
             left += unit
         else:
@@ -123,8 +137,12 @@ def _of_unit(unit: list[str], is_sweep: bool, presets: dict[str, set[str]]) -> M
     word, key = unit[0], key_of(unit[0])
     if word.startswith("-"):
         return _of_option(unit)
+    if (wide := _of_wide(word)) is not None:
+        return wide
     if word.startswith("~"):
-        return None
+        return _of_deletion(word, key)
+    if word.startswith("+") and not word.startswith("++") and _is_leaf(key):
+        return Mistake(f"{word}: the key is there already; write {_shown(word[1:])}", key.split(".")[0], (word[1:],))
     if "=" not in word:
         return _of_bare(word)
     if braces := re.fullmatch(r"([\w.]+\.)\{(.*)\}", word):
@@ -142,6 +160,44 @@ def _of_unit(unit: list[str], is_sweep: bool, presets: dict[str, set[str]]) -> M
     return _several(word, key, is_sweep) or _of_value(word)
 
 
+def _is_bare(unit: list[str]) -> bool:
+    return "=" not in unit[0] and not unit[0].startswith("-")
+
+
+def _of_value_apart(word: str, behind: list[str]) -> Mistake | None:
+    """A text with spaces that the shell has taken apart: `word`, and those without a key that stand behind it."""
+    key, _, value = " ".join([word, *behind]).partition("=")
+    if not behind or type_of(key) is not str or not (key == "data.system_prompt" or user_path(value).exists()):
+        return None
+    cure = f"{key}={quoted(value) if ',' in value else value}"
+    return Mistake(f"{key}={value}: spaces need quotes; write {_shown(cure)}", key.split(".")[0], (cure,))
+
+
+def _of_wide(word: str) -> Mistake | None:
+    """Characters of a Chinese or Japanese keyboard where ASCII ones are meant: `key＝1`, `a。b=1`, `key=０.７`."""
+    narrow = unicodedata.normalize("NFKC", word).translate(_NARROW)
+    key = key_of(narrow)
+    kind = type_of(key)
+    is_in_key = not word.lstrip("+~").startswith(f"{key}=") and (kind is not None or key in _presets([]))
+    is_in_value = kind in (int, float, bool)
+    if word == narrow or "=" not in narrow or not (is_in_key or is_in_value):
+        return None
+    cured = narrow if is_in_value else f"{narrow.partition('=')[0]}={re.split('[=＝]', word, maxsplit=1)[1]}"
+    line = f"{word}: has full-width characters; write {_shown(cured)}"
+    return Mistake(line, key.split(".")[0], () if _several(cured, key, is_sweep=False) else (cured,))
+
+
+def _of_deletion(word: str, key: str) -> Mistake | None:
+    """`~key`, which Hydra has for what may be left out of its config. No key of ours may be."""
+    if not _is_leaf(key):
+        return None
+    return Mistake(f"{word}: a key cannot be taken away; leave it out, or give it another value", key.split(".")[0])
+
+
+def _is_leaf(key: str) -> bool:
+    return any(name == key for name, _ in config_fields())
+
+
 def _of_braces(word: str, group: str, inside: str) -> Mistake:
     """`sampling.{seed=1,top_p=1}` as bash and zsh expand it, and as sh and an editor's run button do not."""
     cured = tuple(group + part for part in inside.split(","))
@@ -150,9 +206,11 @@ def _of_braces(word: str, group: str, inside: str) -> Mistake:
 
 def _of_option(unit: list[str]) -> Mistake | None:
     name, equals, value = unit[0].partition("=")
+    given = value if equals else unit[1] if len(unit) > 1 else None
+    if name in ("--config-dir", "-cd") and given is not None and not Path(given).is_dir():
+        return Mistake(f"{' '.join(unit)}: no such folder; give the one that holds your presets", "")
     if name in get_args_parser()._option_string_actions:
         return None
-    given = value if equals else unit[1] if len(unit) > 1 else None
     key, shown = name.lstrip("-"), " ".join(unit)
     if key in _ELSEWHERE:
         return Mistake(f"{shown}: no such option; {_ELSEWHERE[key].format(value=shlex.quote(given or 'RUN_DIR'))}", "")
@@ -171,7 +229,7 @@ def _of_bare(word: str) -> Mistake:
     elif cure is None and (Path(word).is_dir() or re.fullmatch(r"[\w.-]+/[\w.-]+", word)):
         cure = f"model.path={word}"
     if cure is None:
-        return Mistake(f"{word}: cannot be read; write key=value, see --help", "")
+        return Mistake(f"{word}: {NEITHER}", "")
     return Mistake(f"{word}: has no key; write {_shown(cure)}", key_of(cure).split(".")[0], (cure,))
 
 
@@ -182,7 +240,8 @@ def _of_unknown(word: str, key: str) -> Mistake:
     cure = meant(key, value)
     near = nearest(key, (name for name, _ in config_fields() if name.split(".")[0] == group))
     if cure is None and near:
-        return Mistake(unknown_key(key), group, (f"{near[0]}={value}",) if len(near) == 1 else ())
+        cured = f"{near[0]}={value}"
+        return Mistake(unknown_key(key), group, (cured,) if len(near) == 1 and _of_value(cured) is None else ())
     cure = cure or nearly_meant(key, value)
     if cure is None or cure.partition("=")[0] == key:
         return Mistake(unknown_key(key), group)

@@ -8,9 +8,11 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 from rollout.errors import UserError
+from rollout.files import named_in
 from rollout.process.signals import Interrupted
 from rollout.terminal.streams import forgive_output
 
@@ -67,9 +69,10 @@ def _of_path(error: Exception) -> str | None:
     """The line about a path that its owner can make usable; None for any other error."""
     if not isinstance(error, OSError) or error.filename is None:
         return None
-    if error.errno not in _PATH_ERRNOS and not _is_of_new_folder(error):
+    given = Path(str(error.filename))
+    if error.errno not in _PATH_ERRNOS and not _is_of_something_new(error, given):
         return None
-    path = _named(str(error.filename))
+    path = _named(str(named_in(given)))
     return f"{path}: {error.strerror}; choose another path, or change its permissions or free space"
 
 
@@ -83,9 +86,10 @@ def _named(path: str) -> str:
     return typed if typed.endswith(path) else f"{typed}: {path}"
 
 
-def _is_of_new_folder(error: OSError) -> bool:
-    """Whether it is about a folder that could not be made: some places, such as /proc, have no error of their own."""
-    return traceback.extract_tb(error.__traceback__)[-1].name == "mkdir"
+def _is_of_something_new(error: OSError, path: Path) -> bool:
+    """Whether a folder or a file could not be made: some places, such as /proc, have no error of their own."""
+    is_folder = traceback.extract_tb(error.__traceback__)[-1].name == "mkdir"
+    return is_folder or (error.errno == errno.ENOENT and named_in(path) != path)
 
 
 def exit_with(*problems: str) -> NoReturn:

@@ -41,6 +41,8 @@ KNOWN_ROLES = ("system", "user", "assistant", "tool", "developer")
 
 def open_input(data: DataConfig) -> Table:
     """The rows and columns a run works on. Raises UserError when the file or its columns cannot be used."""
+    if data.path == "":
+        raise UserError("data.path=: names no file; give one, or leave it out for the built-in prompts")
     path = Path(str(files("rollout.data") / _BUILT_IN)) if data.path is None else user_path(data.path)
     table = open_table(path, "data.path")
     try:

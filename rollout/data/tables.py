@@ -38,6 +38,9 @@ _LOOK_AHEAD = 1 << 20  # characters behind the first line of a .jsonl file
 _INT96_UNIT = "us"  # of Spark's timestamps: in nanoseconds the year 9999 would silently be another
 
 
+_JOINED = "python -m rollout prepare FOLDER input.parquet"
+
+
 class NotALineEach(ValueError):
     """What a .jsonl file holds instead of a JSON object a line, and the cure."""
 
@@ -66,8 +69,10 @@ def open_table(path: Path, key: str, may_be_empty: bool = False) -> Table:
     compressed = [*openers][1:]
     kind = Path(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
     if not path.exists():
-        raise UserError(f"{key}={path}: no such file; check the path (it is relative to {Path.cwd()})")
-    if kind not in (openers if kind == path.suffix else compressed) or path.is_dir():
+        raise no_such_file(path, key)
+    if path.is_dir():
+        raise UserError(f"{key}={path}: is a folder; give a file, or make one of its files: {_JOINED}")
+    if kind not in (openers if kind == path.suffix else compressed):
         raise UserError(
             f"{key}={path}: give a file that ends in {', '.join(openers)} ({' or '.join(_COMPRESSED)} behind the last "
             "three)"
@@ -83,6 +88,9 @@ def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:
     except NotALineEach as error:
         raise UserError(f"{key}={path}: {error}") from error
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        if path.suffix != ".parquet" and not _is_utf8(path):
+            hint = " (in Excel: CSV UTF-8)" if ".csv" in path.suffixes else ""
+            raise UserError(f"{key}={path}: the text is not UTF-8; save it as UTF-8{hint}") from error
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{key}={path}: not a readable {path.suffix} file ({reason}); write it again") from error
     except UnicodeEncodeError as error:  # of the path, by Arrow
@@ -93,6 +101,25 @@ def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:
     if doubled:
         raise UserError(f"{key}={path}: more than one column is called {', '.join(doubled)}; rename one")
     return table
+
+
+def no_such_file(path: Path, key: str) -> UserError:
+    """What to raise where the config `key` names a file that is not there."""
+    cure = "check the path" if path.is_absolute() else f"check the path (it is relative to {Path.cwd()})"
+    return UserError(f"{key}={path}: no such file; {cure}")
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether all of the text in a file is. Read again only where something is wrong with it."""
+    try:
+        with _text(path) as file:
+            while file.read(_LOOK_AHEAD):
+                pass
+    except UnicodeDecodeError:
+        return False
+    except OSError:  # of a compressed file that is none: another mistake
+        return True
+    return True
 
 
 def not_empty(table: Table, key: str) -> Table:
@@ -218,6 +245,9 @@ def _parquet_batches(path: Path, schema: pa.Schema, batch_rows: int, first_group
 
 def _open_csv(path: Path) -> Table:
     """Every column is text: CSV has no types, and guessing them would change what the file says."""
+    with _text(path) as file:
+        if not file.read(1):  # which Arrow calls unreadable
+            return Table(path, pa.schema([]), 0, partial(iter, ()))
     with _csv_reader(path, {}) as reader:
         schema = pa.schema([(name, pa.string()) for name in reader.schema.names])
     num_rows = sum(batch.num_rows for batch in _csv_batches(path, schema))

@@ -34,8 +34,17 @@ def check(model: ModelConfig) -> Iterator[str]:
         yield f"model.path={model.path}: neither a folder here nor a hub id (OWNER/NAME)"
     if model.tokenizer is not None and not user_path(model.tokenizer).exists() and not _is_hub_id(model.tokenizer):
         yield f"model.tokenizer={model.tokenizer}: neither a folder here nor a hub id (OWNER/NAME)"
-    if model.chat_template is not None and not user_path(model.chat_template).is_file():
-        yield f"model.chat_template={model.chat_template}: no such file; give the path of a jinja template"
+    if model.chat_template is not None:
+        yield from _template_problems(model.chat_template)
+
+
+def _template_problems(path: str) -> Iterator[str]:
+    try:
+        user_path(path).read_text("utf-8")
+    except UnicodeDecodeError:
+        yield f"model.chat_template={path}: the text is not UTF-8; give a jinja template that is"
+    except OSError:
+        yield f"model.chat_template={path}: no such file; give the path of a jinja template"
 
 
 def resolve(path: str) -> str:

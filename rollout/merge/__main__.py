@@ -101,7 +101,8 @@ def _parse(arguments: list[str]) -> tuple[list[Path], Path]:
     keys = [word.partition("=")[0] for word in slips]
     wrong = [f"{key}: no such key, {did_you_mean(key, ['output'])}" for key in keys]
     if len(outputs) != 1 or not outputs[0]:
-        wrong.append(f"output={','.join(outputs)}: must be given once; write output=FOLDER")
+        given = f"={','.join(outputs)}: must be given once" if any(outputs) else ": must be given"
+        wrong.append(f"output{given}; give it as the last path, or write output=FOLDER")
     if not folders:
         wrong.append("RUN_DIR: no runs to merge; give their folders, or the folder that holds them")
     if wrong:

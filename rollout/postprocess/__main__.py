@@ -110,7 +110,7 @@ def _without_key(word: str) -> str:
     path = user_path(word)
     key = "run_dir" if path.is_dir() else "input" if path.is_file() else None
     if key is None:
-        return f"{word}: cannot be read; write key=value, see --help"
+        return f"{word}: cannot be read; write key=value, see --help, and put quotes around a value with spaces"
     return f"{word}: has no key; write {shlex.quote(f'{key}={word}')}"
 
 

@@ -1,6 +1,7 @@
 """The responses in the form that others read: as they are, as chats, as preference pairs, as tokens; or the prompts."""
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -166,6 +167,8 @@ def _file_problems(config: ExportConfig) -> Iterator[str]:
     folder, is_absolute = path.parent, path.is_absolute()
     if is_absolute and not folder.is_dir():
         yield f"postprocess.export.file={file}: there is no folder {folder}; make it first"
+    elif is_absolute and not os.access(folder, os.W_OK):
+        yield f"postprocess.export.file={file}: nothing can be written to {folder}; change its permissions"
     elif not is_absolute and folder != Path():
         yield f"postprocess.export.file={file}: give a plain file name, or an absolute path"
 

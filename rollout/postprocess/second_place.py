@@ -71,6 +71,8 @@ def is_current(run: RunConfig, run_dir: Path) -> bool:
 
 def _of_name(typed: str | None, path: Path) -> str | None:
     """What is wrong with the name, wherever the file lies."""
+    if not typed:
+        return "names no file; give one that ends in .parquet, or leave it out"
     if path.is_dir():
         return "is a folder; give a file in it that ends in .parquet (the run's own folder is hydra.run.dir)"
     if path.suffix != ".parquet":

@@ -184,7 +184,9 @@ def _listed(table: Table, key: str) -> Source:
                 yield part
             row += batch.num_rows
         if row and unreadable == row:
-            raise UserError(f"{table.path}: {_NO_LIST} in any of {row:,} rows; write them with json.dumps, or as lists")
+            raise UserError(
+                f"{key}={table.path}: {_NO_LIST} in any of {row:,} rows; write them with json.dumps, or as lists"
+            )
 
     return Source(table.path, schema, batches)
 

@@ -14,7 +14,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from rollout.data.tables import BATCH_ROWS, Table, conform, not_empty, open_parquet, open_table, opened, plain_schema
+from rollout.data.tables import (
+    BATCH_ROWS,
+    Table,
+    conform,
+    no_such_file,
+    not_empty,
+    open_parquet,
+    open_table,
+    opened,
+    plain_schema,
+)
 from rollout.errors import UserError
 
 
@@ -70,7 +80,7 @@ def _parquet_files(folder: Path, key: str) -> list[Path]:
 def _together(path: Path, files: list[Path], opener: Callable[[Path], Table], key: str) -> Table:
     """The rows of all `files`, one file after the other, as a table called `path`."""
     if not files:
-        raise UserError(f"{key}={path}: no such file; check the path (it is relative to {Path.cwd()})")
+        raise no_such_file(path, key)
     tables = [opened(file, opener, key) for file in files]
     schema = _common_schema(tables, key)
     return not_empty(Table(path, schema, sum(t.num_rows for t in tables), partial(_all_batches, tables, schema)), key)

@@ -53,6 +53,10 @@ _SUPERSEDED = {content.MODEL: ("model.path", "model.revision"), content.TOKENIZE
 """What need not be compared where contents are known: names and sizes, and the name of a commit."""
 
 
+_HASH = "blake2b:"
+_SAME_CONTENT = "give what it was made with, wherever it lies, or start a new run for it"
+
+
 class Unknown:
     """Stands for the value of a key in a digest that was made before there was such a key."""
 
@@ -113,6 +117,8 @@ def differences(before: Digest, now: Digest) -> Iterator[str]:
                 f"{config_key(key)}={now.get(config_key(key))}: its source is not what this run was made with; restore "
                 "it, or start a new run for it"
             )
+        elif str(here).startswith(_HASH) and str(then).startswith(_HASH):
+            yield f"{key}: the content is not what this run was made with ({here}, not {then}); {_SAME_CONTENT}"
         else:
             yield f"{key}={here}: this run was made with {then}; leave it as it was, or start a new run for it"
 

@@ -24,6 +24,11 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_input(folder / "number.parquet", [{"prompt": 7}])
     (folder / "broken.parquet").write_text("PAR1 but not really")
     (folder / "empty.jsonl").write_text("")
+    (folder / "empty.csv").write_text("")
+    (folder / "gbk.csv").write_text("prompt\n你好\n", encoding="gbk")
+    (folder / "gbk.jsonl").write_text('{"prompt": "你好"}\n', encoding="gbk")
+    (folder / "utf16.csv").write_text("prompt,answer\n你好,1\n", encoding="utf-16")
+    write_input(folder / "two words.parquet", [{"prompt": chat("hello")}])
     (folder / "input.xlsx").write_text("a")
     (folder / "model").mkdir()
     (folder / "weights").mkdir()
@@ -39,7 +44,11 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     ),
     ("experiment=none_such", "experiment=none_such: no such preset; choose from demo, quick_test", "experiment=demo"),
     ("sampling.temprature=1", "sampling.temprature: no such key, did you mean sampling.temperature?", None),
-    ("+sampling.top=1", "sampling.top: no such key, did you mean sampling.stop or sampling.top_p?", "sampling.top_p=1"),
+    (
+        "+sampling.top=1",
+        "sampling.top: no such key, did you mean sampling.top_k or sampling.top_p?",
+        "sampling.top_p=1",
+    ),
     ("samplin.top_p=1", "samplin.top_p=1: no such key; write sampling.top_p=1", None),
     ("hydra.run.dirr=x", "hydra.run.dirr: Hydra has no such key", None),
     ("sampling.temperature=hot", "sampling.temperature=hot: must be a number", None),
@@ -58,7 +67,62 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
         "sampling.temperature=0 sampling.n_samples=1",
     ),
     ("'postprocess.steps=[flaten]'", "postprocess.steps=flaten: choose from flatten, score, filter, analyze", None),
-    ("nonsense", "nonsense: cannot be read", None),
+    ("nonsense", "nonsense: neither a command nor key=value", None),
+    ("+sampling.foo=1", "sampling.foo: no such key, choose from sampling.extra, ", None),
+    ("sampling.stp=1", "sampling.stp: no such key, did you mean sampling.stop?", None),
+    (
+        "+sampling.top_p=1",
+        "+sampling.top_p=1: the key is there already; write sampling.top_p=1",
+        "sampling.top_p=1",
+    ),
+    (
+        "hardware.engine_kwargs=1",
+        "hardware.engine_kwargs: must hold names with values; write hardware.engine",
+        "--cfg job",
+    ),
+    ("sampling.extra=[1]", "sampling.extra: must hold names with values; write sampling.extra.NAME=VALUE", "--cfg job"),
+    ("'sampling.stop={a: 1}'", "sampling.stop: must be a list; write 'sampling.stop=[a,b]'", "'sampling.stop=[a,b]'"),
+    ("~sampling.top_p", "~sampling.top_p: a key cannot be taken away; leave it out", None),
+    (
+        "sampling。temperature=1",
+        "sampling。temperature=1: has full-width characters; write sampling.temperature=1",
+        "sampling.temperature=1",
+    ),
+    (
+        "sampling.temperature＝0.7",
+        "sampling.temperature＝0.7: has full-width characters; write sampling.temperature=0.7",
+        "sampling.temperature=0.7",
+    ),
+    (
+        "sampling.temperature=０．７",
+        "sampling.temperature=０．７: has full-width characters; write sampling.temperature=0.7",
+        "sampling.temperature=0.7",
+    ),
+    (
+        "sampling.temperature=0.3，0.7",
+        "sampling.temperature=0.3，0.7: has full-width characters; write sampling.temperature=0.3,0.7",
+        "-m sampling.temperature=0.3,0.7",
+    ),
+    (
+        "data.system_prompt=Be kind, be brief",
+        "data.system_prompt=Be kind, be brief: spaces need quotes; write 'data.system_prompt=\"Be kind, be brief\"'",
+        "'data.system_prompt=\"Be kind, be brief\"'",
+    ),
+    (
+        "data.path=two words.parquet",
+        "data.path=two words.parquet: spaces need quotes; write 'data.path=two words.parquet'",
+        "'data.path=two words.parquet'",
+    ),
+    ("--config-dir nowhere", "--config-dir nowhere: no such folder; give the one that holds your presets", None),
+    ("--config-name other", "--config-name other: no such config; leave it out", None),
+    ("data.path=", "data.path=: names no file; give one", None),
+    ("output=", "output=: names no file; give one that ends in .parquet", None),
+    ("data.path=gbk.csv", "data.path=gbk.csv: the text is not UTF-8; save it as UTF-8", None),
+    ("data.path=utf16.csv", "data.path=utf16.csv: the text is not UTF-8; save it as UTF-8", None),
+    ("data.path=gbk.jsonl", "data.path=gbk.jsonl: the text is not UTF-8; save it as UTF-8", None),
+    ("data.path=empty.csv", "data.path=empty.csv: has no rows", None),
+    ("data.path=model", "data.path=model: is a folder; give a file, or make one of its files: ", None),
+    ("engine.kind=vllm model.chat_template=gbk.csv", "model.chat_template=gbk.csv: the text is not UTF-8", None),
     ("data.path=a=1.parquet", "data.path=a=1.parquet: no such file", None),
     ("data.path=none.parquet", "data.path=none.parquet: no such file", None),
     (
@@ -111,7 +175,6 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
         "data.max_error_fraction=nan: must be at least 0.0 and at most 1.0",
         "data.max_error_fraction=1.0",
     ),
-    ("data.path=model", "data.path=model: give a file that ends in", None),
     (
         "sampling.min_tokens=3000",
         "sampling.min_tokens=3000: more than max_tokens=2048; lower it",

@@ -5,6 +5,7 @@ import csv
 import gzip
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -323,6 +324,14 @@ def test_every_mistake_is_one_line_with_its_cure_and_nothing_is_written(
     (here / "folder").mkdir()
     (here / "folder.csv").mkdir()
     assert refused(here, *arguments) == [line.replace("{cwd}", str(here)) for line in problems]
+
+
+@pytest.mark.parametrize("place", ["/sys", "/proc"])
+@pytest.mark.parametrize("command", ["flatten theirs.parquet {}/x.csv", "analyze theirs.parquet output={}/x.json"])
+def test_a_place_that_cannot_be_written_to_is_named_as_the_user_knows_it(place: str, command: str, here: Path) -> None:
+    result = run_here(*command.format(place).split(), cwd=here)
+    (line,) = result.stderr.splitlines()
+    assert re.match(rf"error: (output=)?{place}/x\.(csv|json): .*; .*permissions", line)
 
 
 @pytest.mark.parametrize("command", ["flatten", "filter", "export", "score", "analyze", "prepare", "merge"])

@@ -25,7 +25,10 @@ pytestmark = pytest.mark.long
     [
         (["flaten", "run", "flat.csv"], "flaten: no such command, did you mean flatten?"),
         (["resum", "latest"], "resum: no such command, did you mean resume?"),
-        (["nonsense"], "nonsense: cannot be read; write key=value, see --help"),
+        (
+            ["nonsense"],
+            "nonsense: neither a command nor key=value; see --help, and put quotes around a value with spaces",
+        ),
     ],
 )
 def test_a_slip_in_the_name_of_a_command_is_one_line(words: list[str], line: str, tmp_path: Path) -> None:

@@ -297,7 +297,10 @@ MISTAKES = [
     ("input=scored.parquet", "input=scored.parquet: column score is a reserved output column; rename it"),
     ("run_dir=.", "not a run folder (no readable run.json in it); give the folder of a run"),
     ("run_dir=. output_dir=x", "output_dir=x: the results of a run go to its folder; leave it out"),
-    ("input=rollouts.parquet flatten", "flatten: cannot be read; write key=value, see --help"),
+    (
+        "input=rollouts.parquet flatten",
+        "flatten: cannot be read; write key=value, see --help, and put quotes around a value with spaces",
+    ),
 ]
 
 
