@@ -3,6 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 import hydra
+import yaml
 from hydra._internal.core_plugins import file_config_source
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigStore
@@ -17,6 +18,8 @@ from rollout.config.keys import type_of
 from rollout.config.overrides import as_typed
 from rollout.config.presets import conf_dir
 from rollout.engine.devices import default_hardware
+from rollout.errors import UserError
+from rollout.files import short
 
 
 def register() -> None:
@@ -55,12 +58,25 @@ class FileConfigSource(file_config_source.FileConfigSource):
         path = Path(self.path) / self._normalize_file_name(config_path)
         if not path.exists():
             return super().load_config(config_path)  # which says so
-        text = path.read_text(encoding="utf-8")
+        text = _text_of(path)
         header = self._get_header_dict(text)
         group = str(PurePosixPath(config_path).parent).replace("/", ".").strip(".")
         package = header["package"] or group
         kind = type_of({"_global_": "", "_group_": group}.get(package, package))
-        values = yaml_texts.load(text, kind, get_yaml_loader())
+        try:
+            values = yaml_texts.load(text, kind, get_yaml_loader())
+        except yaml.MarkedYAMLError as error:
+            line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
+            raise UserError(
+                f"{short(path)}: {line}not YAML ({error.problem}); indent with spaces, close brackets and quotes"
+            ) from error
         if not isinstance(values, dict | None):
-            return super().load_config(config_path)  # which refuses it
+            raise UserError(f"{short(path)}: holds no keys with values; write it like `rollout help config` does")
         return ConfigResult(self.provider, f"{self.scheme()}://{self.path}", OmegaConf.create(values or {}), header)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{short(path)}: the text is not UTF-8; save it as UTF-8") from error

@@ -46,11 +46,24 @@ def explain(error: Exception) -> str:
         )
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
-    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    cause = next(
+        (one for one in (error.__cause__, error.__context__) if isinstance(one, OmegaConfBaseException)), error
+    )
     if isinstance(cause, OmegaConfBaseException):
         is_unknown = re.match(r"Key .* (is )?not in ", str(cause))
-        return unknown_key(str(cause.full_key)) if is_unknown else _wrong_value(cause)
+        line = unknown_key(str(cause.full_key)) if is_unknown else _wrong_value(cause)
+        return _of_preset(str(error), str(cause.full_key), line)
     return " ".join(str(error).split())
+
+
+def _of_preset(message: str, key: str, line: str) -> str:
+    """`line` about a `key`, with the file that has it where Hydra's `message` names one."""
+    match = re.match(r"In '((.+)/.+?)': ", message)
+    if match is None:
+        return line
+    if match[2] == key:  # its values were looked for under the group's name
+        return f"{match[1]}.yaml: its values are found only with the first line `# @package _global_`; write it there"
+    return f"{match[1]}.yaml: {line}"
 
 
 _FORMS = {

@@ -3,9 +3,7 @@
 import argparse
 import re
 import shlex
-import unicodedata
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, get_origin
@@ -19,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rollout.cli.commands import RUN_WORDS
 from rollout.cli.hydra_errors import explain, unknown_key
+from rollout.cli.slips import Mistake, is_bare, of_mark, of_value_apart, of_wide, shown
 from rollout.cli.synonyms import meant, nearly_meant
 from rollout.config import STEPS
 from rollout.config.fields import schema
@@ -26,14 +25,10 @@ from rollout.config.keys import config_fields, type_of
 from rollout.config.overrides import as_typed, key_of, quoted
 from rollout.config.presets import conf_dir
 from rollout.errors import UserError, nearest
-from rollout.files import user_path
 
 _INPUTS = (".parquet", ".jsonl", ".json", ".csv", ".txt")
 NEITHER = "neither a command nor key=value; see --help, and put quotes around a value with spaces"
 """What is wrong with a word without a key."""
-
-_NARROW = str.maketrans("。、“”‘’", ".,\"\"''")
-"""Of the characters that a Chinese keyboard gives, those that Unicode does not take for forms of ASCII ones."""
 
 _ELSEWHERE = {
     "resume": "to continue a run: python -m rollout resume {value}",
@@ -42,18 +37,6 @@ _ELSEWHERE = {
     "config": "a file of values is a preset: --config-dir FOLDER experiment=NAME takes FOLDER/experiment/NAME.yaml",
 }
 """What is done otherwise than with a key."""
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """Words that cannot be used."""
-
-    line: str
-    """What is wrong, and the cure."""
-    group: str
-    """The group of the config that they are about, as far as one can tell."""
-    cured: tuple[str, ...] = ()
-    """The words to give instead; none where nobody knows."""
 
 
 def find(words: list[str], is_sweep: bool, presets: Collection[str] = ()) -> tuple[list[Mistake], list[str]]:
@@ -66,10 +49,10 @@ def find(words: list[str], is_sweep: bool, presets: Collection[str] = ()) -> tup
     units = list(_units(words))
     while units:
         unit = units.pop(0)
-        apart = _of_value_apart(unit[0], [item for [item, *_] in takewhile(_is_bare, units)])
+        apart = of_value_apart(unit[0], [item for [item, *_] in takewhile(is_bare, units)])
         mistake = apart or _of_unit(unit, is_sweep, known)
         if apart is not None:
-            units = list(dropwhile(_is_bare, units))
+            units = list(dropwhile(is_bare, units))
         if mistake is None:
             left += unit
         else:
@@ -137,12 +120,10 @@ def _of_unit(unit: list[str], is_sweep: bool, presets: dict[str, set[str]]) -> M
     word, key = unit[0], key_of(unit[0])
     if word.startswith("-"):
         return _of_option(unit)
-    if (wide := _of_wide(word)) is not None:
-        return wide
+    if (slip := of_wide(word, presets) or of_mark(word)) is not None:
+        return slip
     if word.startswith("~"):
-        return _of_deletion(word, key)
-    if word.startswith("+") and not word.startswith("++") and _is_leaf(key):
-        return Mistake(f"{word}: the key is there already; write {_shown(word[1:])}", key.split(".")[0], (word[1:],))
+        return None
     if "=" not in word:
         return _of_bare(word)
     if braces := re.fullmatch(r"([\w.]+\.)\{(.*)\}", word):
@@ -158,44 +139,6 @@ def _of_unit(unit: list[str], is_sweep: bool, presets: dict[str, set[str]]) -> M
     if type_of(key) is None:
         return _of_unknown(word, key)
     return _several(word, key, is_sweep) or _of_value(word)
-
-
-def _is_bare(unit: list[str]) -> bool:
-    return "=" not in unit[0] and not unit[0].startswith("-")
-
-
-def _of_value_apart(word: str, behind: list[str]) -> Mistake | None:
-    """A text with spaces that the shell has taken apart: `word`, and those without a key that stand behind it."""
-    key, _, value = " ".join([word, *behind]).partition("=")
-    if not behind or type_of(key) is not str or not (key == "data.system_prompt" or user_path(value).exists()):
-        return None
-    cure = f"{key}={quoted(value) if ',' in value else value}"
-    return Mistake(f"{key}={value}: spaces need quotes; write {_shown(cure)}", key.split(".")[0], (cure,))
-
-
-def _of_wide(word: str) -> Mistake | None:
-    """Characters of a Chinese or Japanese keyboard where ASCII ones are meant: `key＝1`, `a。b=1`, `key=０.７`."""
-    narrow = unicodedata.normalize("NFKC", word).translate(_NARROW)
-    key = key_of(narrow)
-    kind = type_of(key)
-    is_in_key = not word.lstrip("+~").startswith(f"{key}=") and (kind is not None or key in _presets([]))
-    is_in_value = kind in (int, float, bool)
-    if word == narrow or "=" not in narrow or not (is_in_key or is_in_value):
-        return None
-    cured = narrow if is_in_value else f"{narrow.partition('=')[0]}={re.split('[=＝]', word, maxsplit=1)[1]}"
-    line = f"{word}: has full-width characters; write {_shown(cured)}"
-    return Mistake(line, key.split(".")[0], () if _several(cured, key, is_sweep=False) else (cured,))
-
-
-def _of_deletion(word: str, key: str) -> Mistake | None:
-    """`~key`, which Hydra has for what may be left out of its config. No key of ours may be."""
-    if not _is_leaf(key):
-        return None
-    return Mistake(f"{word}: a key cannot be taken away; leave it out, or give it another value", key.split(".")[0])
-
-
-def _is_leaf(key: str) -> bool:
-    return any(name == key for name, _ in config_fields())
 
 
 def _of_braces(word: str, group: str, inside: str) -> Mistake:
@@ -217,7 +160,7 @@ def _of_option(unit: list[str]) -> Mistake | None:
     cure = meant(key, given) or nearly_meant(key, given)
     if cure is None:
         return Mistake(f"{shown}: no such option; keys are given as key=value, see --help", "")
-    return Mistake(f"{shown}: no such option; write {_shown(cure)}", key_of(cure).split(".")[0], (cure,))
+    return Mistake(f"{shown}: no such option; write {shown(cure)}", key_of(cure).split(".")[0], (cure,))
 
 
 def _of_bare(word: str) -> Mistake:
@@ -230,7 +173,7 @@ def _of_bare(word: str) -> Mistake:
         cure = f"model.path={word}"
     if cure is None:
         return Mistake(f"{word}: {NEITHER}", "")
-    return Mistake(f"{word}: has no key; write {_shown(cure)}", key_of(cure).split(".")[0], (cure,))
+    return Mistake(f"{word}: has no key; write {shown(cure)}", key_of(cure).split(".")[0], (cure,))
 
 
 def _of_unknown(word: str, key: str) -> Mistake:
@@ -246,7 +189,7 @@ def _of_unknown(word: str, key: str) -> Mistake:
     if cure is None or cure.partition("=")[0] == key:
         return Mistake(unknown_key(key), group)
     more = " (or hardware=multi_gpu: a copy of the model on each)" if re.search("gpus", key) else ""
-    return Mistake(f"{word}: no such key; write {_shown(cure)}{more}", key_of(cure).split(".")[0], (cure,))
+    return Mistake(f"{word}: no such key; write {shown(cure)}{more}", key_of(cure).split(".")[0], (cure,))
 
 
 def _of_group(word: str, group: str, is_sweep: bool, known: set[str]) -> Mistake | None:
@@ -281,7 +224,7 @@ def _no_preset(group: str, value: str, known: set[str]) -> Mistake:
     line = f"{group}={value}: no such preset; choose from {', '.join(sorted(known))}"
     if cure is None:
         return Mistake(line, group)
-    return Mistake(f"{group}={value}: no such preset; write {_shown(cure)}", group, (cure,))
+    return Mistake(f"{group}={value}: no such preset; write {shown(cure)}", group, (cure,))
 
 
 def _several(word: str, key: str, is_sweep: bool) -> Mistake | None:
@@ -301,7 +244,7 @@ def _several(word: str, key: str, is_sweep: bool) -> Mistake | None:
         cure = f"{typed}={quoted(raw)}"
     else:
         return Mistake(f"{word}: several values make a sweep; add -m", key.split(".")[0])
-    line = f"{word}: a comma makes several values, which need -m (a sweep); for one value write {_shown(cure)}"
+    line = f"{word}: a comma makes several values, which need -m (a sweep); for one value write {shown(cure)}"
     return Mistake(line, key.split(".")[0], (cure,))
 
 
@@ -324,7 +267,7 @@ def _wrong_type(error: OmegaConfBaseException, key: str, value: Any) -> tuple[st
     group = key.split(".")[0]
     if get_origin(type_of(key)) is list and isinstance(value, str | int | float):
         cure = f"{key}=[{value}]"
-        return f"{key}={value}: must be a list; write {_shown(cure)}", group, (cure,)
+        return f"{key}={value}: must be a list; write {shown(cure)}", group, (cure,)
     return explain(error), group, ()
 
 
@@ -362,8 +305,3 @@ def _presets(words: list[str]) -> dict[str, set[str]]:
 def config_dirs(words: list[str]) -> list[str]:
     """The values of `--config-dir`."""
     return [unit[-1].rpartition("=")[2] for unit in _units(words) if re.match(r"(--config-dir|-cd)\b", unit[0])]
-
-
-def _shown(word: str) -> str:
-    """`word` as one types it in a shell."""
-    return shlex.quote(word)

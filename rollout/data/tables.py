@@ -9,11 +9,9 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from io import TextIOWrapper
-from itertools import accumulate, islice
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
-from typing import cast as cast_type
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -22,11 +20,10 @@ import pyarrow.parquet as pq
 from rollout.data.arrow import cast, plain_field
 from rollout.data.json_text import load_json
 from rollout.data.jsonl_types import ColumnType, column_array
+from rollout.data.text_files import COMPRESSED, is_utf8, line_blocks, open_text
 from rollout.errors import UserError
 from rollout.files import replacing
 from rollout.records import EXTRAS
-
-_COMPRESSED = (".gz", ".zst")
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 256 << 20
@@ -67,14 +64,14 @@ def open_table(path: Path, key: str, may_be_empty: bool = False) -> Table:
     """
     openers = {".parquet": open_parquet, ".jsonl": _open_jsonl, ".csv": _open_csv, ".txt": _open_text}
     compressed = [*openers][1:]
-    kind = Path(path.stem).suffix if path.suffix in _COMPRESSED else path.suffix
+    kind = Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
     if not path.exists():
         raise no_such_file(path, key)
     if path.is_dir():
         raise UserError(f"{key}={path}: is a folder; give a file, or make one of its files: {_JOINED}")
     if kind not in (openers if kind == path.suffix else compressed):
         raise UserError(
-            f"{key}={path}: give a file that ends in {', '.join(openers)} ({' or '.join(_COMPRESSED)} behind the last "
+            f"{key}={path}: give a file that ends in {', '.join(openers)} ({' or '.join(COMPRESSED)} behind the last "
             "three)"
         )
     table = opened(path, openers[kind], key)
@@ -88,7 +85,7 @@ def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:
     except NotALineEach as error:
         raise UserError(f"{key}={path}: {error}") from error
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
-        if path.suffix != ".parquet" and not _is_utf8(path):
+        if path.suffix != ".parquet" and not is_utf8(path):
             hint = " (in Excel: CSV UTF-8)" if ".csv" in path.suffixes else ""
             raise UserError(f"{key}={path}: the text is not UTF-8; save it as UTF-8{hint}") from error
         reason = str(error).splitlines()[0].rstrip(".")
@@ -105,21 +102,8 @@ def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:
 
 def no_such_file(path: Path, key: str) -> UserError:
     """What to raise where the config `key` names a file that is not there."""
-    cure = "check the path" if path.is_absolute() else f"check the path (it is relative to {Path.cwd()})"
-    return UserError(f"{key}={path}: no such file; {cure}")
-
-
-def _is_utf8(path: Path) -> bool:
-    """Whether all of the text in a file is. Read again only where something is wrong with it."""
-    try:
-        with _text(path) as file:
-            while file.read(_LOOK_AHEAD):
-                pass
-    except UnicodeDecodeError:
-        return False
-    except OSError:  # of a compressed file that is none: another mistake
-        return True
-    return True
+    where = "" if path.is_absolute() else f" (it is relative to {Path.cwd()})"
+    return UserError(f"{key}={path}: no such file; check the path{where}")
 
 
 def not_empty(table: Table, key: str) -> Table:
@@ -245,7 +229,7 @@ def _parquet_batches(path: Path, schema: pa.Schema, batch_rows: int, first_group
 
 def _open_csv(path: Path) -> Table:
     """Every column is text: CSV has no types, and guessing them would change what the file says."""
-    with _text(path) as file:
+    with open_text(path) as file:
         if not file.read(1):  # which Arrow calls unreadable
             return Table(path, pa.schema([]), 0, partial(iter, ()))
     with _csv_reader(path, {}) as reader:
@@ -274,13 +258,13 @@ def _csv_reader(path: Path, types: dict[str, pa.DataType]) -> pa_csv.CSVStreamin
 
 def _open_text(path: Path) -> Table:
     """One prompt a line, in a column `prompt`."""
-    schema, num_rows = pa.schema([("prompt", pa.string())]), sum(map(len, _line_blocks(path)))
+    schema, num_rows = pa.schema([("prompt", pa.string())]), sum(map(len, line_blocks(path)))
     batches = partial(_text_batches, path, schema)
     return Table(path, schema, num_rows, batches, from_row=batches)
 
 
 def _text_batches(path: Path, schema: pa.Schema, first_row: int = 0) -> Iterator[pa.RecordBatch]:
-    for lines in _line_blocks(path, first_row):
+    for lines in line_blocks(path, first_row):
         texts = [line.removesuffix("\n").removesuffix("\r") for _, line in lines]
         yield pa.RecordBatch.from_arrays([pa.array(texts, pa.string())], schema=schema)
 
@@ -292,7 +276,7 @@ def _open_jsonl(path: Path) -> Table:
     """
     _refuse_other_json(path)
     columns, num_rows, bad_rows = dict[str, ColumnType](), 0, dict[int, str]()
-    for lines in _line_blocks(path):
+    for lines in line_blocks(path):
         rows = []
         for number, line in lines:
             row = _parse_line(line)
@@ -310,7 +294,7 @@ def _open_jsonl(path: Path) -> Table:
 
 def _refuse_other_json(path: Path) -> None:
     """Raise NotALineEach for an array of objects, or objects over several lines."""
-    with _text(path) as file:
+    with open_text(path) as file:
         first = next((line for line in file if line.strip()), "").strip()
         text = f"{first}\n{file.read(_LOOK_AHEAD)}"
     try:
@@ -325,26 +309,10 @@ def _refuse_other_json(path: Path) -> None:
 
 
 def _jsonl_batches(path: Path, schema: pa.Schema, first_row: int = 0) -> Iterator[pa.RecordBatch]:
-    for lines in _line_blocks(path, first_row):
+    for lines in line_blocks(path, first_row):
         rows = [row if isinstance(row, dict) else {} for row in (_parse_line(line) for _, line in lines)]
         arrays = [column_array([row.get(column.name) for row in rows], column) for column in schema]
         yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _line_blocks(path: Path, first_row: int = 0) -> Iterator[list[tuple[int, str]]]:
-    """Lines that are not blank, without the first `first_row` of them, each with its number from 1."""
-    with _text(path) as file:
-        rows = ((number, line) for number, line in enumerate(file, start=1) if line.strip())
-        lines = islice(rows, first_row, None)
-        while block := list(islice(lines, BATCH_ROWS)):
-            yield block
-
-
-def _text(path: Path) -> TextIO:
-    """The text of a file, unpacked where it is compressed."""
-    if path.suffix not in _COMPRESSED:
-        return path.open(encoding="utf-8-sig", newline="\n")
-    return TextIOWrapper(cast_type(BinaryIO, pa.input_stream(path)), encoding="utf-8-sig", newline="\n")
 
 
 def _parse_line(line: str) -> dict[str, Any] | str:

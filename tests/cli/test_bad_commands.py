@@ -13,6 +13,16 @@ from tests.in_process import run_here
 pytestmark = pytest.mark.long
 
 
+PRESETS = {
+    "key": "# @package _global_\nsampling:\n  temprature: 1\n",
+    "value": "# @package _global_\nsampling:\n  temperature: hot\n",
+    "header": "sampling:\n  temperature: 1\n",
+    "tab": "# @package _global_\nsampling:\n\ttemperature: 1\n",
+    "list": "# @package _global_\n- sampling\n",
+}
+"""Files of values of a user's own, each wrong in its own way."""
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of inputs, each wrong in its own way, and one that is right."""
@@ -30,11 +40,16 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "utf16.csv").write_text("prompt,answer\n你好,1\n", encoding="utf-16")
     write_input(folder / "two words.parquet", [{"prompt": chat("hello")}])
     (folder / "input.xlsx").write_text("a")
+    (folder / "mine/experiment").mkdir(parents=True)
+    for name, text in PRESETS.items():
+        (folder / f"mine/experiment/{name}.yaml").write_text(text)
     (folder / "model").mkdir()
     (folder / "weights").mkdir()
     (folder / "weights/config.json").write_text("{}")
     return folder
 
+
+OWN = "--config-dir mine experiment"
 
 BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     (
@@ -76,11 +91,20 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
         "sampling.top_p=1",
     ),
     (
+        "postprocess.score=1",
+        "postprocess.score: is a group of keys; write postprocess.score.KEY=VALUE, see --help",
+        "postprocess.score.pass_score=1",
+    ),
+    (
         "hardware.engine_kwargs=1",
         "hardware.engine_kwargs: must hold names with values; write hardware.engine",
-        "--cfg job",
+        "hardware.engine_kwargs.seed=1",
     ),
-    ("sampling.extra=[1]", "sampling.extra: must hold names with values; write sampling.extra.NAME=VALUE", "--cfg job"),
+    (
+        "sampling.extra=[1]",
+        "sampling.extra: must hold names with values; write sampling.extra.NAME=VALUE",
+        "sampling.extra.ignore_eos=true",
+    ),
     ("'sampling.stop={a: 1}'", "sampling.stop: must be a list; write 'sampling.stop=[a,b]'", "'sampling.stop=[a,b]'"),
     ("~sampling.top_p", "~sampling.top_p: a key cannot be taken away; leave it out", None),
     (
@@ -115,6 +139,11 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     ),
     ("--config-dir nowhere", "--config-dir nowhere: no such folder; give the one that holds your presets", None),
     ("--config-name other", "--config-name other: no such config; leave it out", None),
+    (f"{OWN}=key", "experiment/key.yaml: sampling.temprature: no such key, did you mean sampling.temperature?", None),
+    (f"{OWN}=value", "experiment/value.yaml: sampling.temperature=hot: must be a number", None),
+    (f"{OWN}=header", "experiment/header.yaml: its values are found only with the first line `# @package", None),
+    (f"{OWN}=tab", "mine/experiment/tab.yaml: line 3: not YAML (found character", None),
+    (f"{OWN}=list", "mine/experiment/list.yaml: holds no keys with values; write it like", None),
     ("data.path=", "data.path=: names no file; give one", None),
     ("output=", "output=: names no file; give one that ends in .parquet", None),
     ("data.path=gbk.csv", "data.path=gbk.csv: the text is not UTF-8; save it as UTF-8", None),

@@ -1,0 +1,70 @@
+"""Slips of the hand in the words of a command: what a keyboard or a shell makes of what was meant."""
+
+import re
+import shlex
+import unicodedata
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from rollout.config.keys import config_fields, type_of
+from rollout.config.overrides import key_of, quoted
+from rollout.files import user_path
+
+_NARROW = str.maketrans("。、“”‘’", ".,\"\"''")
+"""Of the characters that a Chinese keyboard gives, those that Unicode does not take for forms of ASCII ones."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """Words that cannot be used."""
+
+    line: str
+    """What is wrong, and the cure."""
+    group: str
+    """The group of the config that they are about, as far as one can tell."""
+    cured: tuple[str, ...] = ()
+    """The words to give instead; none where nobody knows."""
+
+
+def is_bare(unit: list[str]) -> bool:
+    """Whether a word, with the value of an option beside it, is neither a key nor an option."""
+    return "=" not in unit[0] and not unit[0].startswith("-")
+
+
+def of_value_apart(word: str, behind: list[str]) -> Mistake | None:
+    """A text with spaces that the shell has taken apart: `word`, and those without a key that stand behind it."""
+    key, _, value = " ".join([word, *behind]).partition("=")
+    if not behind or type_of(key) is not str or not (key == "data.system_prompt" or user_path(value).exists()):
+        return None
+    cure = f"{key}={quoted(value) if ',' in value else value}"
+    return Mistake(f"{key}={value}: spaces need quotes; write {shown(cure)}", key.split(".")[0], (cure,))
+
+
+def of_wide(word: str, groups: Collection[str]) -> Mistake | None:
+    """Characters of a Chinese or Japanese keyboard where ASCII ones are meant: `key＝1`, `a。b=1`, `key=０.７`."""
+    narrow = unicodedata.normalize("NFKC", word).translate(_NARROW)
+    key = key_of(narrow)
+    kind = type_of(key)
+    is_in_key = not word.lstrip("+~").startswith(f"{key}=") and (kind is not None or key in groups)
+    is_in_value = kind in (int, float, bool)
+    if word == narrow or "=" not in narrow or not (is_in_key or is_in_value):
+        return None
+    cured = narrow if is_in_value else f"{narrow.partition('=')[0]}={re.split('[=＝]', word, maxsplit=1)[1]}"
+    line = f"{word}: has full-width characters; write {shown(cured)}"
+    return Mistake(line, key.split(".")[0], () if is_in_value and "," in cured else (cured,))
+
+
+def of_mark(word: str) -> Mistake | None:
+    """`~key` and `+key`, which Hydra has for what may be left out of its config or is new in it. No key of ours is."""
+    key = key_of(word)
+    if not word.startswith(("~", "+")) or word.startswith("++") or not any(name == key for name, _ in config_fields()):
+        return None
+    group = key.split(".")[0]
+    if word.startswith("~"):
+        return Mistake(f"{word}: a key cannot be taken away; leave it out, or give it another value", group)
+    return Mistake(f"{word}: the key is there already; write {shown(word[1:])}", group, (word[1:],))
+
+
+def shown(word: str) -> str:
+    """`word` as one types it in a shell."""
+    return shlex.quote(word)
