@@ -63,10 +63,10 @@ def bars_of(analysis: Analysis | None) -> dict[str, Bar]:
 def best_jobs(jobs: Sequence[JobRow], metric: str) -> list[int]:
     """The number of the job with the best estimate, and of those that cannot be told from it by their intervals.
 
-    Nobody is the best of fewer than two.
+    Nobody is the best of fewer than two, and shards of one input are parts, not rivals.
     """
     bars = {job["num"]: job["estimates"][metric] for job in jobs if metric in job["estimates"]}
-    if len(bars) < 2:
+    if len(bars) < 2 or len({job["overrides"].get("data.shard_index") for job in jobs}) > 1:
         return []
     return best_of({num: Estimate(**bar) for num, bar in bars.items()}, highest=not is_lower_better(metric))
 

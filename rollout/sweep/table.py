@@ -15,7 +15,7 @@ from rollout.sweep.metrics import best_jobs, is_lower_better
 from rollout.sweep.notes import JobRecord
 from rollout.terminal.console import show_table
 from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
-from rollout.terminal.text import compare_command
+from rollout.terminal.text import compare_command, merge_command
 
 _MOST_JOBS = 40
 _LONGEST, _SHORTEST = 28, 8  # characters of a parameter's value, where there is room and where there is not
@@ -156,3 +156,5 @@ def _notes(
     if any("tied" in column.cells for column in columns):
         yield "tied: by their intervals not to be told from the best (rows taken as unrelated)"
         yield f"row by row, which tells more: {compare_command(sweep_dir)}"
+    if names == ["data.shard_index"]:
+        yield f"the jobs are shards of one input; all rows: {merge_command(sweep_dir)}"

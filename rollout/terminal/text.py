@@ -30,6 +30,12 @@ def compare_command(sweep_dir: Path) -> str:
     return f"python -m rollout compare {as_argument(sweep_dir)}"
 
 
+def merge_command(sweep_dir: Path) -> str:
+    """What to type to make one folder of the shards in `sweep_dir`, beside it."""
+    merged = sweep_dir.parent / f"{sweep_dir.name}-merged"
+    return f"python -m rollout merge {as_argument(sweep_dir)} {as_argument(merged)}"
+
+
 def how_to_finish(run_dir: Path) -> str:
     """What to do about a run that has no result yet: wait, if it still works."""
     if outside.look(run_dir).status in ("preparing", "running"):

@@ -57,6 +57,12 @@ def test_a_tie_is_shown_as_a_tie(shown: Callable[..., list[str]]) -> None:
     assert lines[6].startswith("row by row, which tells more: python -m rollout compare ")
 
 
+def test_shards_of_one_input_are_no_rivals(shown: Callable[..., list[str]]) -> None:
+    lines = shown(*(scored(num, share(60 * num), {"data.shard_index": str(num)}) for num in range(1, 3)))
+    assert not {"best", "tied"} & set(" ".join(lines).split())
+    assert "; all rows: python -m rollout merge " in lines[-1]
+
+
 def test_the_only_job_with_a_score_is_not_the_best(shown: Callable[..., list[str]]) -> None:
     lines = shown(scored(0, share(60)), job(1, {"sampling.temperature": "0.1"}))
     assert not {"best", "tied"} & set(" ".join(lines).split())
