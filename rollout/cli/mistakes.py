@@ -259,8 +259,16 @@ def _of_value(word: str) -> Mistake | None:
     try:
         OmegaConf.update(config, key, value, merge=True)
     except OmegaConfBaseException as error:
-        return Mistake(*_wrong_type(error, key, value))
-    return None
+        return _of_items(word, key, value) or Mistake(*_wrong_type(error, key, value))
+    return _of_items(word, key, value)
+
+
+def _of_items(word: str, key: str, value: Any) -> Mistake | None:
+    """Items of a list that are no whole numbers: OmegaConf tells neither the key nor the value, and lets lists pass."""
+    items = value if isinstance(value, list) else [value]
+    if type_of(key) != list[int] or all(re.fullmatch(r"-?\d+", str(item)) for item in items):
+        return None
+    return Mistake(f"{word}: must be a list of whole numbers, as [2,4]", key.split(".")[0])
 
 
 def _wrong_type(error: OmegaConfBaseException, key: str, value: Any) -> tuple[str, str, tuple[str, ...]]:
