@@ -46,9 +46,8 @@ def explain(error: Exception) -> str:
         )
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
-    cause = next(
-        (one for one in (error.__cause__, error.__context__) if isinstance(one, OmegaConfBaseException)), error
-    )
+    chain = (error.__cause__, error, error.__context__)
+    cause = next((one for one in chain if isinstance(one, OmegaConfBaseException)), error)
     if isinstance(cause, OmegaConfBaseException):
         is_unknown = re.match(r"Key .* (is )?not in ", str(cause))
         line = unknown_key(str(cause.full_key)) if is_unknown else _wrong_value(cause)

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rollout.cli.commands import RUN_WORDS
 from rollout.cli.hydra_errors import explain, unknown_key
-from rollout.cli.slips import Mistake, is_bare, of_mark, of_value_apart, of_wide, shown
+from rollout.cli.slips import Mistake, in_shell, is_bare, of_mark, of_value_apart, of_wide
 from rollout.cli.synonyms import meant, nearly_meant
 from rollout.config import STEPS
 from rollout.config.fields import schema
@@ -160,7 +160,7 @@ def _of_option(unit: list[str]) -> Mistake | None:
     cure = meant(key, given) or nearly_meant(key, given)
     if cure is None:
         return Mistake(f"{shown}: no such option; keys are given as key=value, see --help", "")
-    return Mistake(f"{shown}: no such option; write {shown(cure)}", key_of(cure).split(".")[0], (cure,))
+    return Mistake(f"{shown}: no such option; write {in_shell(cure)}", key_of(cure).split(".")[0], (cure,))
 
 
 def _of_bare(word: str) -> Mistake:
@@ -173,7 +173,7 @@ def _of_bare(word: str) -> Mistake:
         cure = f"model.path={word}"
     if cure is None:
         return Mistake(f"{word}: {NEITHER}", "")
-    return Mistake(f"{word}: has no key; write {shown(cure)}", key_of(cure).split(".")[0], (cure,))
+    return Mistake(f"{word}: has no key; write {in_shell(cure)}", key_of(cure).split(".")[0], (cure,))
 
 
 def _of_unknown(word: str, key: str) -> Mistake:
@@ -189,7 +189,7 @@ def _of_unknown(word: str, key: str) -> Mistake:
     if cure is None or cure.partition("=")[0] == key:
         return Mistake(unknown_key(key), group)
     more = " (or hardware=multi_gpu: a copy of the model on each)" if re.search("gpus", key) else ""
-    return Mistake(f"{word}: no such key; write {shown(cure)}{more}", key_of(cure).split(".")[0], (cure,))
+    return Mistake(f"{word}: no such key; write {in_shell(cure)}{more}", key_of(cure).split(".")[0], (cure,))
 
 
 def _of_group(word: str, group: str, is_sweep: bool, known: set[str]) -> Mistake | None:
@@ -224,7 +224,7 @@ def _no_preset(group: str, value: str, known: set[str]) -> Mistake:
     line = f"{group}={value}: no such preset; choose from {', '.join(sorted(known))}"
     if cure is None:
         return Mistake(line, group)
-    return Mistake(f"{group}={value}: no such preset; write {shown(cure)}", group, (cure,))
+    return Mistake(f"{group}={value}: no such preset; write {in_shell(cure)}", group, (cure,))
 
 
 def _several(word: str, key: str, is_sweep: bool) -> Mistake | None:
@@ -244,7 +244,7 @@ def _several(word: str, key: str, is_sweep: bool) -> Mistake | None:
         cure = f"{typed}={quoted(raw)}"
     else:
         return Mistake(f"{word}: several values make a sweep; add -m", key.split(".")[0])
-    line = f"{word}: a comma makes several values, which need -m (a sweep); for one value write {shown(cure)}"
+    line = f"{word}: a comma makes several values, which need -m (a sweep); for one value write {in_shell(cure)}"
     return Mistake(line, key.split(".")[0], (cure,))
 
 
@@ -275,7 +275,7 @@ def _wrong_type(error: OmegaConfBaseException, key: str, value: Any) -> tuple[st
     group = key.split(".")[0]
     if get_origin(type_of(key)) is list and isinstance(value, str | int | float):
         cure = f"{key}=[{value}]"
-        return f"{key}={value}: must be a list; write {shown(cure)}", group, (cure,)
+        return f"{key}={value}: must be a list; write {in_shell(cure)}", group, (cure,)
     return explain(error), group, ()
 
 

@@ -37,7 +37,7 @@ def of_value_apart(word: str, behind: list[str]) -> Mistake | None:
     if not behind or type_of(key) is not str or not (key == "data.system_prompt" or user_path(value).exists()):
         return None
     cure = f"{key}={quoted(value) if ',' in value else value}"
-    return Mistake(f"{key}={value}: spaces need quotes; write {shown(cure)}", key.split(".")[0], (cure,))
+    return Mistake(f"{key}={value}: spaces need quotes; write {in_shell(cure)}", key.split(".")[0], (cure,))
 
 
 def of_wide(word: str, groups: Collection[str]) -> Mistake | None:
@@ -50,7 +50,7 @@ def of_wide(word: str, groups: Collection[str]) -> Mistake | None:
     if word == narrow or "=" not in narrow or not (is_in_key or is_in_value):
         return None
     cured = narrow if is_in_value else f"{narrow.partition('=')[0]}={re.split('[=＝]', word, maxsplit=1)[1]}"
-    line = f"{word}: has full-width characters; write {shown(cured)}"
+    line = f"{word}: has full-width characters; write {in_shell(cured)}"
     return Mistake(line, key.split(".")[0], () if is_in_value and "," in cured else (cured,))
 
 
@@ -62,9 +62,9 @@ def of_mark(word: str) -> Mistake | None:
     group = key.split(".")[0]
     if word.startswith("~"):
         return Mistake(f"{word}: a key cannot be taken away; leave it out, or give it another value", group)
-    return Mistake(f"{word}: the key is there already; write {shown(word[1:])}", group, (word[1:],))
+    return Mistake(f"{word}: the key is there already; write {in_shell(word[1:])}", group, (word[1:],))
 
 
-def shown(word: str) -> str:
+def in_shell(word: str) -> str:
     """`word` as one types it in a shell."""
     return shlex.quote(word)

@@ -34,9 +34,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_input(folder / "number.parquet", [{"prompt": 7}])
     (folder / "broken.parquet").write_text("PAR1 but not really")
     (folder / "empty.jsonl").write_text("")
-    (folder / "empty.csv").write_text("")
     (folder / "gbk.csv").write_text("prompt\n你好\n", encoding="gbk")
-    (folder / "gbk.jsonl").write_text('{"prompt": "你好"}\n', encoding="gbk")
     (folder / "utf16.csv").write_text("prompt,answer\n你好,1\n", encoding="utf-16")
     write_input(folder / "two words.parquet", [{"prompt": chat("hello")}])
     (folder / "input.xlsx").write_text("a")
@@ -149,10 +147,7 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     (f"{OWN}=list", "mine/experiment/list.yaml: holds no keys with values; write it like", None),
     ("data.path=", "data.path=: names no file; give one", None),
     ("output=", "output=: names no file; give one that ends in .parquet", None),
-    ("data.path=gbk.csv", "data.path=gbk.csv: the text is not UTF-8; save it as UTF-8", None),
     ("data.path=utf16.csv", "data.path=utf16.csv: the text is not UTF-8; save it as UTF-8", None),
-    ("data.path=gbk.jsonl", "data.path=gbk.jsonl: the text is not UTF-8; save it as UTF-8", None),
-    ("data.path=empty.csv", "data.path=empty.csv: has no rows", None),
     ("data.path=model", "data.path=model: is a folder; give a file, or make one of its files: ", None),
     ("engine.kind=vllm model.chat_template=gbk.csv", "model.chat_template=gbk.csv: the text is not UTF-8", None),
     ("data.path=a=1.parquet", "data.path=a=1.parquet: no such file", None),
