@@ -105,7 +105,10 @@ def _open_result(run_dir: Path) -> Table:
     path = run_dir / "rollouts.parquet"
     if not path.exists():
         raise UserError(f"{path}: there is no result yet; {how_to_finish(run_dir)}")
-    result = open_table(path, "rollouts.parquet")
+    try:
+        result = open_table(path, "rollouts.parquet")
+    except UserError as error:
+        raise UserError(f"{path}: cannot be read; write it again with `{resume_command(run_dir)}`") from error
     if missing := set(COMPARED) - set(result.schema.names):
         raise UserError(f"{path}: has no column {sorted(missing)[0]}; delete it and `{resume_command(run_dir)}`")
     return result

@@ -168,7 +168,8 @@ def test_a_run_without_a_readable_result_is_one_line(copy: Path) -> None:
     result = copy / "run/rollouts.parquet"
     content = result.read_bytes()
     result.write_bytes(content[:-9])
-    assert verify("run", cwd=copy).stderr.startswith("error: rollouts.parquet=run/rollouts.parquet: not a readable")
+    line = "error: run/rollouts.parquet: cannot be read; write it again with `python -m rollout resume run`\n"
+    assert verify("run", cwd=copy).stderr == line
     pq.write_table(pq.read_table(copy / "run/flat.parquet").drop(["error"]), result)
     assert "has no column error; delete it and `python -m rollout resume run`" in verify("run", cwd=copy).stderr
     table = pq.read_table(pa.BufferReader(content))
