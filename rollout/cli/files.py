@@ -31,7 +31,7 @@ from rollout.postprocess.score import SCORE, ScoringCounts, newly_scored
 from rollout.postprocess.source import Source
 from rollout.postprocess.writing import Part, write
 from rollout.scoring.check import scorer_problems
-from rollout.scoring.stopped_early import estimator_at
+from rollout.scoring.stopped_early import estimator_at, made_by
 from rollout.terminal.console import plain_screen
 from rollout.terminal.summary import show_analysis
 
@@ -108,7 +108,8 @@ def export(arguments: list[str]) -> None:
         keys, opened = begin("export", arguments, _export_problems)
         of_template = {} if opened.run is None else opened.run.model.chat_template_kwargs
         continued = bool(of_template.get("continue_final_message"))
-        label = None if opened.run is None else opened.run.postprocess.score.ground_truth
+        scored_by = opened.source.scored_by
+        label = made_by(scored_by, opened.run.postprocess.score if opened.run else ScoreConfig()).ground_truth
         schema, parts = records(opened.source, _export_config(keys), _data(keys, opened), continued, label)
         seen = Seen(parts)
         rows = _write(keys.output, schema, seen)

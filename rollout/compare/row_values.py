@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 
 from rollout.data.arrow import NOT_UTF8, cells, row_slices, without_nulls
 from rollout.data.chat import message_text
-from rollout.data.column_path import values_at
 from rollout.data.prompts import parse_chat
 from rollout.data.text import as_text
 from rollout.errors import PromptError
 from rollout.postprocess.source import Source
+from rollout.scoring.inputs import truths_at
 from rollout.scoring.pass_at_k import pass_at_k, reported_ks
 from rollout.scoring.rows import row_scores
 from rollout.scoring.stopped_early import Estimator, early_rows, has_stopped
@@ -250,7 +250,7 @@ def _prompt_hash(value: Any) -> int:
 
 
 def _hashes(rows: pa.RecordBatch, path: str) -> Hashes:
-    values = values_at(rows, path)
+    values = truths_at(rows, path)
     return np.fromiter(map(_value_hash, values), np.uint64, len(values))
 
 

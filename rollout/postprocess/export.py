@@ -18,6 +18,7 @@ from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts
 from rollout.postprocess.writing import Part, suffixes, write
 from rollout.records import SCORE_FIELDS, extras_of, flat_fields, has_thinking
+from rollout.scoring.stopped_early import made_by
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +178,7 @@ def _run(work: Work) -> Work:
     config = work.config.export
     of_template = {} if work.record is None else work.record.config.model.chat_template_kwargs
     continued = bool(of_template.get("continue_final_message"))
-    label = work.config.score.ground_truth
+    label = made_by(work.source.scored_by, work.config.score).ground_truth
     count = export(work.source, work.output_dir, config, work.data, continued, label)
     log_counts("export", {NOUNS.get(config.format, config.format): count})
     return work

@@ -11,7 +11,6 @@ import pyarrow as pa
 from rollout.config import DataConfig
 from rollout.data.arrow import cells, row_slices
 from rollout.data.chat import message_text
-from rollout.data.column_path import values_at
 from rollout.data.json_text import rows_of
 from rollout.data.prompts import parse_chat, with_system_prompt
 from rollout.data.text import as_text
@@ -21,6 +20,7 @@ from rollout.pages.report_content import Message, Response, Row, Token
 from rollout.postprocess.repetition import is_looping
 from rollout.postprocess.source import Source
 from rollout.records import FLAT_FIELDS, SCORE_FIELDS, THINKING, extras_of, has_thinking
+from rollout.scoring.inputs import truths_at
 
 PAGE_BYTES = 30 << 20
 """Of all rows of a page that a browser opens at once."""
@@ -62,7 +62,7 @@ def sample_rows(
 
 def _row(samples: pa.RecordBatch, data: DataConfig, ground_truth: str | None, text: TokenText | None) -> Row:
     """One input row, from the batch of its responses."""
-    truth = None if ground_truth is None else values_at(samples.slice(0, 1), ground_truth)[0]
+    truth = None if ground_truth is None else truths_at(samples.slice(0, 1), ground_truth)[0]
     thinking = THINKING if has_thinking(samples.schema) else ()
     ours = [name for name in samples.schema.names if name in {*_OURS, *thinking}]
     others = [name for name in samples.schema.names if name not in {*_OURS, *extras_of(samples.schema)}]
@@ -106,25 +106,27 @@ def _response(sample: dict[str, Any], unlikely: list[Token] | None) -> Response:
 
 def _unlikely_tokens(samples: pa.RecordBatch, text: TokenText | None) -> Iterator[list[Token] | None]:
     """For each response its least likely tokens; None where no log-probabilities were kept."""
-    if "response_logprobs" not in extras_of(samples.schema):
+    names = ("response_token_ids", "response_logprobs")
+    if not set(names) <= set(extras_of(samples.schema)):
         yield from [None] * samples.num_rows
         return
-    columns = (samples.column(name) for name in ("response_token_ids", "response_logprobs"))
+    columns = (samples.column(name) for name in names)
     for ids, logprobs in zip(*columns, strict=True):
         yield _least_likely(ids.as_py() or [], logprobs.as_py() or [], text)
 
 
-def _least_likely(ids: list[int], logprobs: list[float], text: TokenText | None) -> list[Token]:
-    found = sorted(range(len(ids)), key=lambda position: logprobs[position])[:_MOST_UNLIKELY]
+def _least_likely(ids: list[int], logprobs: list[float | None], text: TokenText | None) -> list[Token]:
+    known = [] if len(ids) != len(logprobs) else logprobs  # else none can be told to be of a token
+    numbers = {place: value for place, value in enumerate(known) if value is not None and not math.isnan(value)}
+    found = sorted(numbers, key=numbers.__getitem__)[:_MOST_UNLIKELY]
     return [
         {
             "position": position + 1,
             "id": ids[position],
             "text": None if text is None else text(ids, position),
-            "probability": math.exp(logprobs[position]),
+            "probability": math.exp(numbers[position]),
         }
         for position in found
-        if logprobs[position] is not None and not math.isnan(logprobs[position])
     ]
 
 

@@ -92,10 +92,7 @@ def _sample(row: dict[str, Any], beside: dict[str, Any], index: int) -> dict[str
 
 
 def _warn(samples: list[dict[str, Any]]) -> None:
-    """Say what slime would stumble over, or normalise otherwise than was meant."""
-    unscored = sum(sample["reward"] is None for sample in samples)
-    if unscored:
-        log.warning("export: %s samples have no score, and slime trains on rewards; score them", f"{unscored:,}")
+    """Say what slime would normalise otherwise than was meant."""
     sizes = set(Counter(sample["group_index"] for sample in samples).values())
     if len(sizes) > 1:
         log.warning(

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pyarrow as pa
 
 from rollout.config import ScoreConfig
-from rollout.data.column_path import values_at
 from rollout.data.json_text import rows_of
 from rollout.errors import UserError, did_you_mean
+from rollout.scoring.inputs import truths_of
 from rollout.scoring.scorers import BUILT_IN, scorer_of
 from rollout.scoring.workers import scoring
 
@@ -49,7 +49,7 @@ def scorer_warning(score: ScoreConfig, first: pa.RecordBatch) -> str | None:
 
     It is called as it will be, in a process of its own. Such a scorer may still be right: a line for a person to read.
     """
-    truths = [None] * first.num_rows if score.ground_truth is None else values_at(first, score.ground_truth)
+    truths = truths_of(first, score)
     row = next((row for row, truth in enumerate(truths) if truth is not None), 0)
     response = f"{score.after or ''} A made-up response. The answer is \\boxed{{1}}."
     made_up = [(response, truths[row], rows_of(first.slice(row, 1))[0])] if first.num_rows else []

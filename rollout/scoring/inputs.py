@@ -15,10 +15,13 @@ _OURS = {column.name for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
 
 
 def truths_of(batch: pa.RecordBatch, score: ScoreConfig) -> list[Any]:
-    """The ground truth for every row of `batch`, of which each may be a response; None for null, and for NaN."""
-    if score.ground_truth is None:
-        return [None] * batch.num_rows
-    return [None if _is_nan(value) else value for value in values_at(batch, score.ground_truth)]
+    """The ground truth for every row of `batch`, of which each may be a response; see `truths_at`."""
+    return [None] * batch.num_rows if score.ground_truth is None else truths_at(batch, score.ground_truth)
+
+
+def truths_at(batch: pa.RecordBatch, path: str) -> list[Any]:
+    """The ground truth at `path` for every row of `batch`; None for null, and for NaN."""
+    return [None if _is_nan(value) else value for value in values_at(batch, path)]
 
 
 def _is_nan(value: Any) -> bool:

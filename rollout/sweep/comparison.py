@@ -20,6 +20,7 @@ from rollout.postprocess.report import typed_command
 from rollout.postprocess.sample_rows import PAGE_BYTES, sample_rows
 from rollout.postprocess.score import with_scores
 from rollout.postprocess.source import open_source
+from rollout.scoring.stopped_early import made_by
 from rollout.store import run_record
 from rollout.store.layout import ANALYSIS, CSV, HTML, OUTPUT, SCORES
 from rollout.store.run_record import EngineRecord, RunRecord
@@ -137,15 +138,17 @@ def _rows(known: list[_Done], num_rows: int) -> list[SweepRow]:
 def _rows_of(one: _Done, num_rows: int, most_bytes: int) -> list[Row]:
     if one.run is None:
         return []
-    run_dir, data, truth = one.run_dir, one.run.config.data, one.run.config.postprocess.score.ground_truth
+    run_dir, data, score = one.run_dir, one.run.config.data, one.run.config.postprocess.score
     try:
         source = open_source(run_dir / OUTPUT, "run_dir")
     except UserError:  # it was deleted, or moved
         return []
     with suppress(UserError):  # scores of what a filter had left
         if (run_dir / SCORES).exists():
-            return sample_rows(with_scores(source, run_dir / SCORES), range(num_rows), data, truth, most_bytes)
-    return sample_rows(source, range(num_rows), data, truth, most_bytes)
+            scored = with_scores(source, run_dir / SCORES)
+            truth = made_by(scored.scored_by, score).ground_truth
+            return sample_rows(scored, range(num_rows), data, truth, most_bytes)
+    return sample_rows(source, range(num_rows), data, score.ground_truth, most_bytes)
 
 
 def _job(one: _Done, sweep_dir: Path) -> JobRow:

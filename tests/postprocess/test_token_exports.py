@@ -17,6 +17,7 @@ from rollout.postprocess import export as exporting
 from rollout.postprocess import slime
 from rollout.postprocess.export import export
 from rollout.postprocess.filter import only_kept
+from rollout.postprocess.sample_rows import sample_rows
 from rollout.postprocess.score import score_responses, with_scores
 from rollout.postprocess.source import Source, open_source
 from tests.commands import ECHO
@@ -125,7 +126,27 @@ def test_responses_whose_ids_nobody_kept_are_left_out_with_a_warning(
     pq.write_table(flat, tmp_path / "flat.parquet")
     with caplog.at_level(logging.WARNING):
         assert export(open_source(tmp_path / "flat.parquet"), tmp_path, ExportConfig("t.jsonl", "tokens"), DATA) == 16
-    assert caplog.messages == ["export: 2 responses have no token ids and are left out"]
+    assert caplog.messages == [
+        "export: 2 responses have no token ids and are left out",
+        "export: 16 samples have no score, so their reward is null; score them",
+    ]
+
+
+def test_a_response_without_one_log_probability_for_each_token_is_left_out_and_the_report_shows_none(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = {"row_id": 0, "prompt": "a", "response": "b", "prompt_token_ids": [1], "response_token_ids": [2, 3]}
+    logprobs = [[-0.5], None, [None, -0.5], [-0.5, float("nan")], [-0.5, -0.25, -1.0]]
+    rows = [row | {"sample_idx": place, "response_logprobs": found} for place, found in enumerate(logprobs)]
+    write_input(tmp_path / "flat.parquet", rows)
+    source = open_source(tmp_path / "flat.parquet")
+    with caplog.at_level(logging.WARNING):
+        assert export(source, tmp_path, ExportConfig("t.parquet", "tokens"), DATA) == 3
+    assert [row["sample_idx"] for row in rows_of(tmp_path / "t.parquet")] == [1, 2, 3]
+    assert caplog.messages[0] == "export: 2 responses have not one log-probability for each token and are left out"
+    (shown,) = sample_rows(source, [0], DATA, None)
+    unlikely = [[token["id"] for token in response["unlikely"]] for response in shown["responses"]]
+    assert unlikely == [[], [], [3], [2], []]
 
 
 def test_a_dump_has_slimes_fields_and_the_rest_as_metadata(run_dir: Path, tmp_path: Path) -> None:
@@ -182,7 +203,7 @@ def test_what_slime_stumbles_over_is_said(run_dir: Path, tmp_path: Path, caplog:
         export(responses(run_dir), tmp_path, ExportConfig("dump.pt", "slime"), DATA)
     uneven, unscored = caplog.messages
     assert uneven.startswith("export: rows have from 1 to ")
-    assert unscored == "export: 18 samples have no score, and slime trains on rewards; score them"
+    assert unscored == "export: 18 samples have no score, so their reward is null; score them"
 
 
 def test_a_dump_that_takes_much_memory_says_so_once(
@@ -258,6 +279,23 @@ def test_the_label_is_what_the_run_took_for_the_right_answer(rollout: Rollout) -
     result = run_here("export", "run", "again.pt", "format=slime", cwd=run_dir.parent)
     assert result.stdout.endswith(f"wrote {len(labels)} samples: again.pt\n")
     assert samples_of(run_dir.parent / "again.pt") == samples_of(run_dir / "dump.pt")
+
+
+def test_after_other_scores_the_label_is_what_these_took_for_the_right_answer(rollout: Rollout) -> None:
+    rows = [{"prompt": chat(f"q {n}"), "number": float("nan" if n == 5 else n), "other": f"o{n}"} for n in range(6)]
+    truth = ("postprocess.score.scorer=exact_match", "postprocess.score.ground_truth=number")
+    run_dir = rollout(rows, "store.token_ids=true", "postprocess.steps=[score]", *truth, "postprocess.report.rows=9")
+    folder, step = run_dir.parent, ("export.format=slime", "export.file=dump.pt")
+    run_here("export", "run", "first.pt", "format=slime", cwd=folder)
+    labels = [sample["label"] for sample in samples_of(folder / "first.pt")]
+    assert set(labels) == {*"01234", None}  # NaN is what pandas has for none
+    score_responses(responses(run_dir), run_dir, ScoreConfig("exact_match", "other"))
+    assert run_here("export", "run", "again.pt", "format=slime", cwd=folder).returncode == 0
+    again = run_here("run_dir=run", "steps=[analyze,report,export]", *step, cwd=folder, module="rollout.postprocess")
+    assert again.returncode == 0, again.stderr
+    for dump in (folder / "again.pt", run_dir / "dump.pt"):
+        assert {sample["label"] for sample in samples_of(dump)} == {f"o{number}" for number in range(6)}
+    assert '"ground_truth":"o5"' in (run_dir / "report.html").read_text(encoding="utf-8").replace('": "', '":"')
 
 
 def test_prompts_are_the_rows_of_which_a_response_is_left_as_chats(run_dir: Path, tmp_path: Path) -> None:
