@@ -2,8 +2,8 @@
 
 The runs are the shards of one input (`data.num_shards`, `data.shard_index`), all of them and finished. A folder that
 holds runs, such as a sweep's, stands for those. Writes OUT/rollouts.parquet, with the rows that one run over the whole
-input would have, and OUT/merge.json, which says what was merged. The runs stay as they are. The last folder is OUT,
-unless output=OUT names it.
+input would have, OUT/scores.parquet where all runs have scores that were made alike, and OUT/merge.json, which says
+what was merged. The runs stay as they are. The last folder is OUT, unless output=OUT names it.
 """
 
 import sys
@@ -18,11 +18,12 @@ from rollout.config import RunConfig, trust
 from rollout.errors import UserError, did_you_mean, nearest
 from rollout.files import as_argument, disk_full_explained, holds_keys, short, user_path, write_json
 from rollout.merge.results import open_results, write_merged
+from rollout.merge.scores import open_scores, why_left_out, write_scores
 from rollout.merge.shards import Shard, differences, named, problems, shards_in, unsharded
 from rollout.process.signals import stop_on_signal
 from rollout.records import Totals
 from rollout.store.digest import Digest
-from rollout.store.layout import MERGED, OUTPUT
+from rollout.store.layout import MERGED, OUTPUT, SCORES
 from rollout.store.provenance import Provenance
 from rollout.store.run_record import Throughput, now
 
@@ -70,7 +71,7 @@ def main(arguments: list[str]) -> None:
 
 
 def merge(folders: list[Path], output: Path) -> list[Shard]:
-    """Write rollouts.parquet and merge.json to the folder `output`. Returns the shards, in order.
+    """Write rollouts.parquet, merge.json and the scores, if any, to the folder `output`. Returns the shards, in order.
 
     `folders` are those of runs, or hold them. Raises UserError with everything that is wrong with them.
     """
@@ -83,10 +84,13 @@ def merge(folders: list[Path], output: Path) -> list[Shard]:
     shards.sort(key=lambda shard: shard.index)
     if wrong := [*wrong, *problems(shards)]:
         raise UserError(*wrong)
-    tables = open_results(shards)
+    tables, scores = open_results(shards), open_scores(shards)
     output.mkdir(parents=True, exist_ok=True)
     with disk_full_explained(f"output={output}", "free some space"):
         write_json(output / MERGED, asdict(_description(shards)))
+        (output / SCORES).unlink(missing_ok=True)  # of a merge that was killed
+        if scores:
+            write_scores(output / SCORES, scores)
         write_merged(output / OUTPUT, tables, unsharded(shards[0].record.digest))  # the last: then all is there
     return shards
 
@@ -127,7 +131,8 @@ def _output_problems(output: Path) -> Iterator[str]:
         leftovers = {
             f".{MERGED}.partial",
             f".{OUTPUT}.partial",
-            *([MERGED] if holds_keys(output / MERGED, {"merged", "shards"}) else []),
+            f".{SCORES}.partial",
+            *([MERGED, SCORES] if holds_keys(output / MERGED, {"merged", "shards"}) else []),
         }
         if found := sorted({path.name for path in output.iterdir()} - leftovers):
             yield f"output={output}: has {found[0]} in it already; choose another folder"
@@ -158,6 +163,8 @@ def _report_lines(shards: list[Shard], output: Path) -> Iterator[str]:
     totals, result = _totals(shards), short(output / OUTPUT)
     for line, odd in differences(shards).items():
         yield f"warning: not the same in all shards: {line} (in {named(odd)})"
+    if reason := why_left_out(shards):
+        yield f"warning: the scores are left out: {reason}; score the merge, or the shards alike"
     yield f"merged {len(shards)} shards: {result}"
     yield ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in asdict(totals).items())
     yield f"go on with: python -m rollout analyze {as_argument(output)}"

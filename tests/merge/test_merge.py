@@ -13,11 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rollout.config import ScoreConfig
 from rollout.errors import UserError
 from rollout.merge.__main__ import merge as merge_runs
-from rollout.store.layout import MERGED, OUTPUT
+from rollout.postprocess.score import score_responses
+from rollout.postprocess.source import open_source
+from rollout.store.layout import MERGED, OUTPUT, SCORES
 from tests.commands import ECHO, merge, resume, run_command
 from tests.conftest import chat, run_in, write_input
+from tests.in_process import run_here
 
 pytestmark = pytest.mark.long
 
@@ -168,6 +172,48 @@ def test_a_folder_of_runs_stands_for_them_and_the_runs_do_not_change(copy: Path)
     assert merge("shards", "output=merged", cwd=copy).returncode == 0
     assert sorted(path.name for path in (copy / "merged").iterdir()) == [MERGED, OUTPUT]
     assert before == {path: path.read_bytes() for path in (copy / "shards").rglob("*") if path.is_file()}
+
+
+def test_scores_are_merged_and_the_rewards_with_them(tmp_path: Path) -> None:
+    source = write_input(tmp_path / "input.parquet", WORDS)
+    scored = (
+        "postprocess.steps=[score]",
+        "postprocess.score.scorer=regex",
+        "postprocess.score.pattern='echo .*[02468] word'",
+    )
+    given = (f"data.path={source}", "store.token_ids=true", "adaptive=first_pass", "sampling.n_samples=4", *scored)
+    folders = run_shards(tmp_path, 3, *given)
+    whole = run_in(tmp_path / "whole", *given)
+    merged = tmp_path / "merged"
+    merge_runs(folders[::-1], merged)
+    assert pq.read_table(merged / SCORES).equals(pq.read_table(whole / SCORES))
+    assert set(pq.read_table(merged / SCORES).column("score").to_pylist()) == {0.0, 1.0}
+    assert pq.read_schema(merged / SCORES).equals(pq.read_schema(whole / SCORES), check_metadata=True)
+    for name in ("merged", "whole"):
+        assert run_here("export", name, f"{name}.jsonl", "format=tokens", cwd=tmp_path).returncode == 0
+    assert (tmp_path / "merged.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+def left_out(shards: Path) -> str:
+    (warning, *_) = merge(str(shards), "output=merged", cwd=shards.parent).stdout.splitlines()
+    assert not (shards.parent / "merged" / SCORES).exists()
+    return warning
+
+
+def test_scores_of_some_shards_or_made_otherwise_are_left_out_with_a_warning(copy: Path) -> None:
+    folder = copy / "shards"
+    of_all = [open_source(folder / number / OUTPUT) for number in "012"]
+    score_responses(of_all[0], folder / "0", ScoreConfig("exact_match", "number"))
+    said = "warning: the scores are left out: {}; score the merge, or the shards alike"
+    assert left_out(folder) == said.format("there are none in shards/1 and shards/2")
+    (copy / "merged" / OUTPUT).unlink()  # as if it had been killed
+    (copy / "merged" / SCORES).write_text("of that one")
+    score_responses(of_all[1], folder / "1", ScoreConfig("exact_match", "number"))
+    score_responses(of_all[2], folder / "2", ScoreConfig("exact_match", "row_id"))
+    assert left_out(folder) == said.format("made otherwise in shards/2")
+    shutil.rmtree(copy / "merged")
+    shutil.copy(folder / "2" / SCORES, folder / "1" / SCORES)
+    assert left_out(folder) == said.format("not those of all responses in shards/1")
 
 
 def test_a_merge_loads_no_heavy_package(copy: Path) -> None:
