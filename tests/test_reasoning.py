@@ -241,16 +241,29 @@ def test_pairs_have_the_thinking_of_both_sides(rollout: Rollout) -> None:
         assert "</think>" not in pair["rejected"][0]["content"]
 
 
-def test_a_turn_that_was_begun_with_an_open_thinking_is_not_opened_twice(tmp_path: Path) -> None:
-    begun = [*chat("q"), {"role": "assistant", "content": "<think>so"}]
-    flat = {"row_id": 0, "sample_idx": 0, "response": "4", "reasoning": " 2+2"}
-    table = pa.Table.from_pylist([{"prompt": begun, **flat, "num_reasoning_tokens": 3, "reasoning_closed": True}])
+@pytest.mark.parametrize(
+    ("begun", "thought", "how", "turn"),
+    [
+        ("<think>so", " 2+2", "keep", {"content": "<think>so 2+2</think>4"}),
+        ("<think>so", "", "keep", {"content": "<think>so</think>4"}),
+        ("<think>so</think>Is", "hm", "keep", {"content": "<think>so</think>Is<think>hm</think>4"}),
+        ("<think>so", " 2+2", "drop", {"content": "4"}),
+        ("Well.<think>\n", "hm", "field", {"content": "Well.4", "reasoning_content": "\nhm"}),
+        ("<think>so</think>It is ", "", "drop", {"content": "<think>so</think>It is 4"}),
+    ],
+)
+def test_thinking_that_a_turn_was_begun_with_is_opened_once_and_goes_where_the_thinking_goes(
+    begun: str, thought: str, how: str, turn: dict[str, str], tmp_path: Path
+) -> None:
+    prompt = [*chat("q"), {"role": "assistant", "content": begun}]
+    flat = {"row_id": 0, "sample_idx": 0, "response": "4", "reasoning": thought}
+    table = pa.Table.from_pylist([{"prompt": prompt, **flat, "num_reasoning_tokens": 3, "reasoning_closed": True}])
     fields = [EXTRAS[f.name].of_sample if f.name in EXTRAS else f for f in table.schema]
     pq.write_table(table.cast(pa.schema(fields)), tmp_path / "flat.parquet")
-    config = ExportConfig("out.jsonl", "messages", reasoning="keep")
+    config = ExportConfig("out.jsonl", "messages", reasoning=how)
     export(open_source(tmp_path / "flat.parquet"), tmp_path, config, DataConfig(), continued=True)
     (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
-    assert json.loads(line)["messages"] == [*chat("q"), {"role": "assistant", "content": "<think>so 2+2</think>4"}]
+    assert json.loads(line)["messages"] == [*chat("q"), {"role": "assistant", **turn}]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])

@@ -25,7 +25,7 @@ from rollout.config import (
 )
 from rollout.files import as_argument, disk_full_explained, replacing, user_path, write_json
 from rollout.postprocess.analyze import ANALYZE, analysis_of
-from rollout.postprocess.export import NOUNS, Seen, format_problems, records
+from rollout.postprocess.export import NOUNS, Seen, continues, format_problems, records
 from rollout.postprocess.filter import FILTER, contradictions, only_dropped, only_kept
 from rollout.postprocess.score import SCORE, ScoringCounts, newly_scored
 from rollout.postprocess.source import Source
@@ -106,15 +106,16 @@ def export(arguments: list[str]) -> None:
     """`rollout export IN OUT`: responses, chats, preference pairs, prompts, answers or tokens."""
     with ends_in_lines(), plain_screen():
         keys, opened = begin("export", arguments, _export_problems)
-        of_template = {} if opened.run is None else opened.run.model.chat_template_kwargs
-        continued = bool(of_template.get("continue_final_message"))
+        continued = keys.continue_final_message
+        if continued is None:
+            continued = continues(opened.run)
         scored_by = opened.source.scored_by
         label = made_by(scored_by, opened.run.postprocess.score if opened.run else ScoreConfig()).ground_truth
         schema, parts = records(opened.source, _export_config(keys), _data(keys, opened), continued, label)
         seen = Seen(parts)
         rows = _write(keys.output, schema, seen)
         print(f"wrote {rows:,} {NOUNS.get(keys.format, keys.format)}: {keys.output}")
-        if warning := seen.warning(keys.format):
+        if warning := seen.warning(keys.format, continued):
             print(f"warning: {warning}", file=sys.stderr)
 
 

@@ -73,6 +73,9 @@ class ExportCommand(ExportFormat, FileCommand):
     """Column that holds the chat, where chats are made. null: that of the run, else `prompt`."""
     system_prompt: str | None = field(default=None, metadata=_ESCAPES)
     """Put before every chat that does not begin with a system message of its own. null: that of the run, if any."""
+    continue_final_message: bool | None = None
+    """Whether the responses continue a last message of the assistant: in chats the two are one turn then. null: as the
+    run had it, else they do not."""
 
 
 @dataclass(kw_only=True)

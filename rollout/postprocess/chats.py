@@ -40,6 +40,8 @@ class _Answer:
     response: str
     score: float | None
     extracted: str | None
+    is_split: bool = False
+    """Whether its thinking was told from it; then the two that follow say what it was."""
     reasoning: str = ""
     closed: bool = True
 
@@ -166,13 +168,30 @@ def _turn(answer: _Answer, export: ExportFormat) -> Message:
     return turn | {REASONING: answer.reasoning} if export.reasoning == "field" and answer.reasoning else turn
 
 
-def _as_written(answer: _Answer, marks: list[str], begun: str = "") -> str:
-    """The response with its thinking, behind what was `begun` for it, which may open the thinking."""
+def _as_written(answer: _Answer, marks: list[str], is_open: bool = False) -> str:
+    """The response with its thinking; `is_open`: what was begun for it has opened the thinking."""
     start, end = marks
-    if not answer.reasoning:
+    if not (answer.reasoning or is_open):
         return answer.response
-    opening, closing = "" if start in begun else start, end if answer.closed else ""
+    opening, closing = "" if is_open else start, end if answer.closed else ""
     return f"{opening}{answer.reasoning}{closing}{answer.response}"
+
+
+def _as_one(begun: str, answer: _Answer, export: ExportFormat) -> _Answer:
+    """The turn that was `begun`, with the response as its end. Thinking that it opened is part of the response's."""
+    said, opened = begun, None
+    if answer.is_split:
+        said, opened = _opened(begun, *export.reasoning_marks)
+    if export.reasoning == "keep":
+        text = _as_written(answer, export.reasoning_marks, opened is not None)
+        return replace(answer, response=begun + text)
+    return replace(answer, response=said + answer.response, reasoning=(opened or "") + answer.reasoning)
+
+
+def _opened(begun: str, start: str, end: str) -> tuple[str, str | None]:
+    """What stands before thinking that `begun` leaves open, and that thinking; None where it opens none."""
+    said, mark, thought = begun.rpartition(start)
+    return (said, thought) if mark and end not in thought else (begun, None)
 
 
 def _chats(
@@ -188,11 +207,10 @@ def _chats(
             continue
         chat = with_system_prompt(chat, data.system_prompt)
         begun = chat[-1]["content"] if continued and chat[-1]["role"] == "assistant" else None
-        before = begun if isinstance(begun, str) else ""
-        if export.reasoning == "keep":
-            row = [replace(answer, response=_as_written(answer, export.reasoning_marks, before)) for answer in row]
         if isinstance(begun, str):
-            chat, row = chat[:-1], [replace(answer, response=begun + answer.response) for answer in row]
+            chat, row = chat[:-1], [_as_one(begun, answer, export) for answer in row]
+        elif export.reasoning == "keep":
+            row = [replace(answer, response=_as_written(answer, export.reasoning_marks)) for answer in row]
         yield chat, row
 
 
@@ -200,10 +218,11 @@ def _answers(batch: pa.RecordBatch) -> Iterator[_Answer]:
     """The responses in `batch` that are there."""
     names = ["row_id", "sample_idx", "response"]
     names += [name for name in ("score", "extracted_answer") if name in batch.schema.names]
-    names += THINKING if has_thinking(batch.schema) else ()
+    is_split = has_thinking(batch.schema)
+    names += THINKING if is_split else ()
     for position, row in enumerate(batch.select(names).to_pylist()):
         if row["response"] is not None:
-            thought = row.get("reasoning") or "", bool(row.get("reasoning_closed", True))
+            thought = is_split, row.get("reasoning") or "", bool(row.get("reasoning_closed", True))
             scored = row.get("score"), row.get("extracted_answer")
             yield _Answer(position, row["row_id"], row["sample_idx"], row["response"], *scored, *thought)
 

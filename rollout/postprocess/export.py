@@ -2,14 +2,15 @@
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
-from rollout.config import DataConfig, ExportConfig, ExportFormat, PostprocessConfig
+from rollout.config import DataConfig, ExportConfig, ExportFormat, PostprocessConfig, RunConfig
 from rollout.errors import did_you_mean
 from rollout.files import at_home, replacing
 from rollout.postprocess import tokens
@@ -23,6 +24,11 @@ from rollout.scoring.stopped_early import made_by
 log = logging.getLogger(__name__)
 
 _NO_PAIRS = "no row has two responses with different scores, so there are no pairs"
+
+_FOLLOWING = (
+    "chats end in a turn of the assistant, and the response is another one behind it; if it continues that turn, "
+    "`rollout export` wants continue_final_message=true"
+)
 
 _NO_ANSWERS = (
     "the scorer has found no answer in any response, so no row has a majority_answer; score with one that does: "
@@ -38,21 +44,21 @@ def export(
     output_dir: Path,
     config: ExportConfig,
     data: DataConfig,
-    continued: bool = False,
+    continued: bool | None = False,
     label: str | None = None,
 ) -> int:
     """Write `export.file` and return how many records it has: responses, chats, pairs, prompts or samples.
 
     All formats but `responses` leave failed samples out, and those with chats rows whose prompt is none;
-    with `continued`, a last message of the assistant and the response are one turn. `label` is the path to the right
-    answers, for slime. Raises UserError for a chat that the format of the file cannot hold.
+    with `continued`, a last message of the assistant and the response are one turn (None: not known). `label` is the
+    path to the right answers, for slime. Raises UserError for a chat that the format of the file cannot hold.
     """
     path = output_dir / at_home(config.file)
-    schema, parts = records(source, config, data, continued, label)
+    schema, parts = records(source, config, data, bool(continued), label)
     seen = Seen(parts)
     with replacing(path) as partial:
         count = write(partial, path.name, schema, seen)
-    if warning := seen.warning(config.format):
+    if warning := seen.warning(config.format, continued):
         log.warning("export: %s", warning)
     return count
 
@@ -64,19 +70,35 @@ class Seen:
     parts: Iterable[Part]
     has_records: bool = False
     has_answers: bool = False
+    num_following: int = 0
+    """Responses that are a turn of their own after one of the assistant."""
 
     def __iter__(self) -> Iterator[Part]:
         for part in self.parts:
             if isinstance(part, Records):
                 self.has_records |= bool(part.made)
                 self.has_answers |= any(record.get("majority_answer") is not None for record in part.made)
+                self.num_following += sum(map(_follows, part.made))
             yield part
 
-    def warning(self, export_format: str) -> str | None:
-        """What a person has to know of them, once all are written."""
+    def warning(self, export_format: str, continued: bool | None) -> str | None:
+        """What a person has to know of them, once all are written; `continued` as of `export`."""
         if export_format == "preference" and not self.has_records:
             return _NO_PAIRS
+        if continued is None and self.num_following:
+            return f"{self.num_following:,} {_FOLLOWING}"
         return _NO_ANSWERS if export_format == "answers" and self.has_records and not self.has_answers else None
+
+
+def _follows(record: Mapping[str, Any]) -> bool:
+    """Whether the response of a chat, or of a pair, stands behind a turn of the assistant."""
+    before = record["messages"][:-1] if "messages" in record else record["prompt"] if "chosen" in record else []
+    return bool(before) and before[-1]["role"] == "assistant"
+
+
+def continues(run: RunConfig | None) -> bool | None:
+    """Whether the responses of a run continue a last message of the assistant; None of a file, which does not tell."""
+    return None if run is None else bool(run.model.chat_template_kwargs.get("continue_final_message"))
 
 
 def records(
@@ -176,8 +198,7 @@ def _file_problems(config: ExportConfig) -> Iterator[str]:
 
 def _run(work: Work) -> Work:
     config = work.config.export
-    of_template = {} if work.record is None else work.record.config.model.chat_template_kwargs
-    continued = bool(of_template.get("continue_final_message"))
+    continued = continues(None if work.record is None else work.record.config)
     label = made_by(work.source.scored_by, work.config.score).ground_truth
     count = export(work.source, work.output_dir, config, work.data, continued, label)
     log_counts("export", {NOUNS.get(config.format, config.format): count})

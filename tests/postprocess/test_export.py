@@ -22,6 +22,7 @@ from rollout.postprocess.score import score_responses, with_scores
 from rollout.postprocess.source import open_source
 from rollout.postprocess.writing import SUFFIXES
 from tests.conftest import chat
+from tests.in_process import run_here
 from tests.postprocess.tables import Row, answered, flat_rows, read, source_of, tables
 
 DATA = DataConfig()
@@ -153,6 +154,25 @@ def test_a_response_that_continues_the_last_message_is_one_turn_with_it(tmp_path
     export(scored, tmp_path, ExportConfig("pairs.jsonl", "preference"), DATA, continued=True)
     pair = lines(tmp_path / "pairs.jsonl")[0]
     assert (pair["prompt"], pair["chosen"][0]["content"]) == (chat("Colors?"), "Sure! Here is 4")
+
+
+def test_of_a_file_nobody_knows_whether_a_last_message_of_the_assistant_was_continued_so_it_is_asked(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun = [*chat("Colors?"), {"role": "assistant", "content": "Sure! Here"}]
+    pq.write_table(pa.table({"prompt": [begun, chat("Hi")], "responses": [[" is 4"], ["4"]]}), tmp_path / "in.parquet")
+    line = (
+        "1 chats end in a turn of the assistant, and the response is another one behind it; if it continues that turn"
+    )
+    words = ("export", "in.parquet", "out.jsonl", "format=messages", "overwrite=true")
+    result = run_here(*words, cwd=tmp_path)
+    assert result.stderr.startswith(f"warning: {line}")
+    assert len(lines(tmp_path / "out.jsonl")[0]["messages"]) == 3
+    assert run_here(*words, "continue_final_message=false", cwd=tmp_path).stderr == ""
+    assert run_here(*words, "continue_final_message=true", cwd=tmp_path).stderr == ""
+    assert lines(tmp_path / "out.jsonl")[0]["messages"][1] == {"role": "assistant", "content": "Sure! Here is 4"}
+    export(open_source(tmp_path / "in.parquet"), tmp_path, ExportConfig("o.jsonl", "messages"), DATA, continued=None)
+    assert caplog.messages[0].startswith(f"export: {line}")
 
 
 def test_text_is_written_as_it_is_and_what_json_lacks_in_a_form_it_has(tmp_path: Path) -> None:
