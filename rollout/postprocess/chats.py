@@ -222,9 +222,9 @@ def _answers(batch: pa.RecordBatch) -> Iterator[_Answer]:
     names += THINKING if is_split else ()
     for position, row in enumerate(batch.select(names).to_pylist()):
         if row["response"] is not None:
-            thought = is_split, row.get("reasoning") or "", bool(row.get("reasoning_closed", True))
+            thought = row.get("reasoning") or "", bool(row.get("reasoning_closed", True))
             scored = row.get("score"), row.get("extracted_answer")
-            yield _Answer(position, row["row_id"], row["sample_idx"], row["response"], *scored, *thought)
+            yield _Answer(position, row["row_id"], row["sample_idx"], row["response"], *scored, is_split, *thought)
 
 
 def _messages_fields(prompt: pa.Field, thinks: bool = False) -> list[pa.Field]:
