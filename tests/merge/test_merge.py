@@ -162,7 +162,7 @@ def test_the_last_folder_is_the_one_that_is_written(copy: Path) -> None:
     assert "has .hydra in it already" in merge("shards/0", "shards/1", cwd=copy).stderr
     assert merge("shards", "--output=x", cwd=copy).stderr.splitlines() == [
         "error: --output: no such key, did you mean output?",
-        "error: output=: must be given once; write output=FOLDER",
+        "error: output: must be given; give it as the last path, or write output=FOLDER",
     ]
 
 
@@ -273,7 +273,10 @@ def test_shards_of_other_machines_are_merged_with_a_warning(copy: Path) -> None:
             ],
         ),
         (["shards", "outptu=x"], ["outptu: no such key, did you mean output?"]),
-        (["shards", "output=x"], ["output=x,merged: must be given once; write output=FOLDER"]),
+        (
+            ["shards", "output=x"],
+            ["output=x,merged: must be given once; give it as the last path, or write output=FOLDER"],
+        ),
         ([], ["RUN_DIR: no runs to merge; give their folders, or the folder that holds them"]),
     ],
 )
