@@ -26,7 +26,7 @@ from vllm.v1.engine.async_llm import AsyncLLM
 
 from benchmarks.contenders import Measured, Work, sampling_params
 from benchmarks.gpu.loading import Place
-from benchmarks.gpu.results import about_work, parse, take_turns, write
+from benchmarks.gpu.results import about_work, demand_of, parse, take_turns, write
 from rollout.config import RunConfig
 from rollout.data.prompts import read_prompts
 from rollout.engine.cache import ENVIRONMENT
@@ -53,8 +53,8 @@ def main() -> None:
 
     for task in options.do:
         work = place.work(task.workload, run.hardware.max_num_seqs)
-        prompt_tokens = len(_render(tokenizer, work)[0])
-        described = about_work(place, work, task, prompt_tokens, run.hardware.max_num_seqs) | about
+        needed = demand_of(place, work, len(_render(tokenizer, work)[0]), run.hardware.max_num_seqs)
+        described = about_work(place, work, task) | needed | about
         ways: dict[str, Callable[[Path], Measured]] = {
             name: partial(once, work=work, kind=_WAYS[name]) for name in task.ways
         }

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.contenders import WAYS, Measured, Work, one_call, ours
 from benchmarks.gpu.loading import Place, load
-from benchmarks.gpu.results import about_work, parse, take_turns, write
+from benchmarks.gpu.results import about_work, demand_of, parse, take_turns, write
 from rollout.data.prompts import read_prompts
 from rollout.engine.cache import release
 from rollout.engine.vllm_engine import VLLMEngine
@@ -40,7 +40,8 @@ def main() -> None:
             ways: dict[str, Callable[[Path], Measured]] = {
                 name: partial(WAYS[name], work, engine) for name in task.ways
             }
-            described = about_work(place, work, task, _prompt_tokens(work, engine), engine.max_num_seqs) | about
+            needed = demand_of(place, work, _prompt_tokens(work, engine), engine.max_num_seqs)
+            described = about_work(place, work, task) | needed | about
             take_turns(task, ways, described, work.tokens, options.output, console)
         if options.profile:
             first = place.work(options.do[0].workload, engine.max_num_seqs)

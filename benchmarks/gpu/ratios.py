@@ -4,6 +4,9 @@ import math
 from collections.abc import Sequence
 from statistics import mean, stdev
 
+MIN_PAIRS = 3
+"""From so many on an interval is worth showing."""
+
 _STUDENT = {2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """97.5 % quantiles by degrees of freedom."""
 

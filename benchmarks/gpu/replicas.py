@@ -15,7 +15,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from rich.console import Console
 
 from benchmarks.contenders import Measured, Work
 from benchmarks.gpu.loading import Place, gpu_memory_mib
-from benchmarks.gpu.results import about_work, parse, take_turns, write
+from benchmarks.gpu.results import about_work, demand_of, parse, take_turns, write
 from rollout.generation.session import Session
 from rollout.process.signals import StopRequest
 from rollout.replicas.dispatcher import Task
@@ -89,9 +89,9 @@ def main() -> None:
                 ways: dict[str, Callable[[Path], Measured]] = {
                     way: partial(_sample, work, Some(replicas, count), console)
                 }
-                described = about_work(place, work, task, _PROMPT_TOKENS, max_num_seqs) | about | {"engines": count}
-                one = type(task)(task.workload, [way], task.repeats)
-                take_turns(one, ways, described, work.tokens, options.output, console)
+                needed = demand_of(place, work, _PROMPT_TOKENS, max_num_seqs)
+                described = about_work(place, work, task) | needed | about | {"engines": count}
+                take_turns(replace(task, ways=[way]), ways, described, work.tokens, options.output, console)
             if (line := of_a_busy_gpu(options.output, task.workload, task.ways)) is not None:
                 console.print(line)
         replicas.shutdown()

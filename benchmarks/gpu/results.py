@@ -46,20 +46,24 @@ def parse(description: str | None) -> argparse.Namespace:
     return options
 
 
-def about_work(place: Place, work: Work, task: Task, prompt_tokens: int, max_num_seqs: int) -> dict[str, Any]:
-    """What a measurement's file says of the work; for bfloat16 also what `limits` needs."""
-    sampling, shape = work.run.sampling, SHAPES[place.shape]
-    about = {
+def about_work(place: Place, work: Work, task: Task) -> dict[str, Any]:
+    """What a measurement's file says of the work."""
+    return {
         "shape": place.shape,
         "overrides": list(place.overrides),
         "workload": task.workload,
         "prompts": len(work.lengths),
-        "n_samples": sampling.n_samples,
+        "n_samples": work.run.sampling.n_samples,
         "longest": max(work.lengths),
     }
+
+
+def demand_of(place: Place, work: Work, prompt_tokens: int, max_num_seqs: int) -> dict[str, Any]:
+    """What a file says beside that for `limits`: nothing of work that is not all in bfloat16 and of equal samples."""
     if work.of_samples or work.run.model.quantization or work.run.hardware.kv_cache_dtype != "auto":
-        return about
-    return about | {"demand": demand(shape, work.lengths, sampling.n_samples, prompt_tokens, max_num_seqs)}
+        return {}
+    n_samples = work.run.sampling.n_samples
+    return {"demand": demand(SHAPES[place.shape], work.lengths, n_samples, prompt_tokens, max_num_seqs)}
 
 
 def take_turns(
@@ -87,8 +91,9 @@ def take_turns(
             found |= {"tok_s": round(result.tok_s, 1), "busy": by_process(threads), "busy_threads": threads}
             found |= {"gpu_busy": share_of(shares), "preemptions": result.preemptions}
             write(output / f"{stem}.json", about | found)
-            speed = f"{result.tok_s:,.0f} tok/s in {result.seconds:.1f} s, cores busy {found['busy']}"
-            console.print(f"{stem}: {speed}, {result.preemptions} preemptions")
+            preempted = "" if result.preemptions is None else f", {result.preemptions} preemptions"
+            speed = f"{result.tok_s:,.0f} tok/s in {result.seconds:.1f} s"
+            console.print(f"{stem}: {speed}, cores busy {found['busy']}{preempted}")
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

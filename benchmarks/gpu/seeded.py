@@ -23,10 +23,10 @@ from typing import Any
 from rich.console import Console
 from vllm import SamplingParams
 
-from benchmarks.contenders import WAYS, Measured, Work
+from benchmarks.contenders import WAYS, Measured
 from benchmarks.gpu.loading import Place, load
-from benchmarks.gpu.ratios import mean_ratio
-from benchmarks.gpu.results import Task, parse, take_turns, write
+from benchmarks.gpu.ratios import MIN_PAIRS, mean_ratio
+from benchmarks.gpu.results import Task, about_work, parse, take_turns, write
 from rollout.engine.cache import release
 from rollout.engine.vllm_engine import VLLMEngine
 from rollout.terminal.console import screen
@@ -74,26 +74,15 @@ def _compare(
     for name in task.ways:  # what is compiled the first time
         WAYS[name](warm, engine, options.output / "runs" / f"warm_up-{name}")
     ways: dict[str, Callable[[Path], Measured]] = {name: partial(WAYS[name], work, engine) for name in task.ways}
-    take_turns(task, ways, _described(place, work, task) | about, work.tokens, options.output, console)
+    take_turns(task, ways, about_work(place, work, task) | about, work.tokens, options.output, console)
     for first, second in combinations(task.ways, 2):
         console.print(ratio_line(options.output, task, second, first))
-
-
-def _described(place: Place, work: Work, task: Task) -> dict[str, Any]:
-    sampling = work.run.sampling
-    return {
-        "shape": place.shape,
-        "workload": task.workload,
-        "prompts": len(work.lengths),
-        "n_samples": sampling.n_samples,
-        "longest": max(work.lengths),
-    }
 
 
 def ratio_line(folder: Path, task: Task, way: str, other: str) -> str:
     """Tokens per second of `way` over those of `other`, repeat by repeat."""
     pairs = [(_tok_s(folder, task, way, repeat), _tok_s(folder, task, other, repeat)) for repeat in range(task.repeats)]
-    if task.repeats < 3:
+    if task.repeats < MIN_PAIRS:
         return f"{way} / {other}: {', '.join(f'{one / two:.3f}' for one, two in pairs)}"
     middle, low, high = mean_ratio(pairs)
     return f"{way} / {other}: {middle:.3f} ({low:.3f} to {high:.3f}, {task.repeats} pairs)"

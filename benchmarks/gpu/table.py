@@ -11,12 +11,9 @@ from statistics import median
 from typing import Any
 
 from benchmarks.gpu.limits import limit_seconds
-from benchmarks.gpu.ratios import mean_ratio
+from benchmarks.gpu.ratios import MIN_PAIRS, mean_ratio
 
 Result = dict[str, Any]
-
-_PAIRS = 3
-"""Repeats from which on an interval is worth showing."""
 
 REFERENCES = {
     ("8b", "equal", "one_call"): 0.99,
@@ -101,7 +98,7 @@ def _ratios(results: list[Result]) -> str:
 
 def _sure(ratios: Sequence[float]) -> str:
     """Their geometric mean and its interval, where there are enough."""
-    if len(ratios) < _PAIRS:
+    if len(ratios) < MIN_PAIRS:
         return ""
     middle, low, high = mean_ratio([(ratio, 1.0) for ratio in ratios])
     return f"{middle:.3f} ({low:.3f} to {high:.3f})"
