@@ -1,4 +1,4 @@
-"""Processes that score responses, one chunk at a time each; and what goes on in one of them."""
+"""Processes that score responses, each a chunk at a time: here how they are started and ended, below what they do."""
 
 import multiprocessing
 import os
@@ -34,8 +34,8 @@ class _TimeUp(BaseException):
     """Not an Exception, so that a scorer's own `except Exception` lets it through."""
 
 
-class Chunk(NamedTuple):
-    """What comes back from a worker."""
+class ScoredChunk(NamedTuple):
+    """What comes back from a worker: a result for each response, and the seconds that they took."""
 
     results: list[Scored]
     seconds: float
@@ -49,72 +49,83 @@ def processes(score: ScoreConfig) -> Iterator["Workers"]:
     context = multiprocessing.get_context("spawn")  # a fork would copy the engine's threads and locks
     count = score.workers or os.cpu_count() or 1
 
-    def start() -> _Processes:
+    def new_pool() -> _Pool:
         begun, ready = context.Semaphore(0), context.Semaphore(0)
         pool = ProcessPool(count, initializer=_begin, initargs=(score, begun, ready), context=context)
-        return _Processes(pool, begun, ready)
+        return _Pool(pool, count, begun, ready)
 
-    workers, is_well = Workers(start, count, score.timeout), False
+    workers = Workers(new_pool, count, score.timeout)
     try:
         yield workers
-        is_well = True
-    finally:
-        workers.end(is_well)
+    except BaseException:
+        workers.pool.end(drop=True)
+        raise
+    workers.pool.end(drop=False)
 
 
 @dataclass
-class _Processes:
-    """Those of one pool; they are started with the first task."""
+class _Pool:
+    """A pool of pebble's, which starts its processes with the first task."""
 
-    pool: "ProcessPool"
+    pebbles: "ProcessPool"
+    count: int
     begun: Semaphore
-    """Released by each of them, as soon as it can."""
+    """Released by each process, as soon as it can."""
     ready: Semaphore
-    """Released by each of them that has the scorer."""
+    """Released by each process that has the scorer."""
     is_used: bool = False
 
     @property
-    def is_ready(self) -> bool:
-        """Whether one of them is, or has been."""
+    def was_ready(self) -> bool:
+        """Whether a process of it is, or has been."""
         return self.ready.get_value() > 0
 
-    def await_begun(self, count: int) -> None:
-        """One that is still starting when the pool ends would find its locks gone, and say so on stderr."""
-        deadline = time.monotonic() + _GRACE
-        while self.is_used and count and self.pool.active and time.monotonic() < deadline:
+    def end(self, drop: bool) -> None:
+        """End it when what was scheduled is done; with `drop` at once."""
+        try:
+            self._await_begun()
+        finally:
+            self.pebbles.stop() if drop else self.pebbles.close()
+            self.pebbles.join()
+
+    def _await_begun(self) -> None:
+        """A process that is still starting when the pool ends would find its locks gone, and say so on stderr."""
+        deadline, count = time.monotonic() + _GRACE, self.count
+        while self.is_used and count and self.pebbles.active and time.monotonic() < deadline:
             count -= self.begun.acquire(timeout=_LOOK_SECONDS)
 
 
 class Workers:
-    """Processes that score, and others in their place where pebble gives up.
+    """Processes that score, in a pool; in another one after pebble has given up the first.
 
-    It does when a process has ended and no task is known to be with it: where none starts, and where a scorer ends its
-    process before the pool has read that the task has begun.
+    pebble gives a pool up when a process has ended that has no task as far as it knows. Either no process starts at
+    all, which is a UserError; or, in a pool that was ready, a scorer has ended its process before pebble had read that
+    the task has begun.
     """
 
-    def __init__(self, start: Callable[[], _Processes], count: int, timeout: float) -> None:
+    def __init__(self, new_pool: Callable[[], _Pool], count: int, timeout: float) -> None:
         """`timeout` is in seconds, for one response."""
-        self._start, self.count, self.timeout = start, count, timeout
-        self._now, self._was_ready = start(), False
+        self._new_pool, self.count, self.timeout = new_pool, count, timeout
+        self.pool, self._is_renewed = new_pool(), False
 
-    def schedule(self, chunk: Sequence[Item]) -> "ProcessFuture[Chunk]":
+    def schedule(self, chunk: Sequence[Item]) -> "ProcessFuture[ScoredChunk]":
         """Have responses scored by one process.
 
         Several slow responses in a chunk are no reason to kill it; one that ignores its own limit is. Raises UserError
         where the processes are known not to start.
         """
-        was_used, self._now.is_used = self._now.is_used, True
+        was_used, self.pool.is_used = self.pool.is_used, True
         seconds = self.timeout if len(chunk) == 1 else 3 * self.timeout
         try:
             with nullcontext() if was_used else _without_ctrl_c():
-                return self._now.pool.schedule(_score_chunk, (chunk,), timeout=seconds + _GRACE)
+                return self.pool.pebbles.schedule(_score_chunk, (chunk,), timeout=seconds + _GRACE)
         except RuntimeError as error:
             if not was_used:
                 raise
-            self._renew(error)  # what pebble says of a pool that is broken
+            self._renew(error)  # pebble has given the pool up
             return self.schedule(chunk)
 
-    def result(self, future: "ProcessFuture[Chunk]") -> Chunk | None:
+    def result(self, future: "ProcessFuture[ScoredChunk]") -> ScoredChunk | None:
         """The scores of a chunk, or None when its worker had to be killed or died. Raises UserError as `schedule`."""
         from pebble import ProcessExpired
 
@@ -123,27 +134,16 @@ class Workers:
         except (TimeoutError, ProcessExpired):
             return None
         except BrokenProcessPool as error:
-            self._was_ready = self._was_ready or self._now.is_ready
-            if not self._was_ready:
+            if not (self._is_renewed or self.pool.was_ready):
                 raise _do_not_start(error) from error
             return None
 
-    def end(self, is_well: bool) -> None:
-        """When what was scheduled is done; where not all is well, what waits is dropped."""
-        pool = self._now.pool
-        try:
-            self._now.await_begun(self.count)
-        finally:
-            pool.close() if is_well else pool.stop()
-            pool.join()
-
     def _renew(self, error: RuntimeError) -> None:
-        """Raises UserError where none of those that are there was ever ready."""
-        if not self._now.is_ready:
+        """Raises UserError where the pool was never ready."""
+        if not self.pool.was_ready:
             raise _do_not_start(error) from error
-        self._was_ready = True
-        self.end(is_well=False)
-        self._now = self._start()
+        self.pool.end(drop=True)
+        self.pool, self._is_renewed = self._new_pool(), True
 
 
 @contextmanager
@@ -220,12 +220,12 @@ def _storable(scored: Scored) -> Scored:
     return Scored(scored.score, answer, error)
 
 
-def _score_chunk(chunk: Sequence[Item]) -> Chunk:
+def _score_chunk(chunk: Sequence[Item]) -> ScoredChunk:
     if isinstance(_scorer, UserError):
         raise _scorer
     start = time.monotonic()
     results = [_score_one(_scorer, *item) for item in chunk]
-    return Chunk(results, time.monotonic() - start)
+    return ScoredChunk(results, time.monotonic() - start)
 
 
 def _score_one(scorer: Scorer, response: str, ground_truth: Any, row: dict[str, Any]) -> Scored:

@@ -2,7 +2,6 @@
 
 import itertools
 import statistics
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
@@ -15,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pebble import ProcessFuture
 
 from rollout.config import AnalyzeConfig, ScoreConfig
 from rollout.errors import UserError
@@ -178,14 +176,13 @@ def test_a_scorer_that_raises_hangs_or_dies_costs_one_score_each(tmp_path: Path)
 
 
 def test_scorers_whose_processes_do_not_start_are_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def broken(_: object) -> None:
-        raise BrokenProcessPool("All workers expired")
-
-    monkeypatch.setattr(ProcessFuture, "result", broken)
+    (tmp_path / "ends_its_process.py").write_text("import os\nos._exit(3)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    scorer = ScoreConfig("ends_its_process:scorer", workers=1)
     with pytest.raises(
         UserError, match=r'do not start \(All workers expired\); a script needs `if __name__ == "__main'
     ):
-        score_responses(source_of(tmp_path, [answered("a")]), tmp_path, ScoreConfig("regex", pattern="a"))
+        score_responses(source_of(tmp_path, [answered("a")]), tmp_path, scorer)
 
 
 def test_a_limit_that_is_reached_while_an_error_is_handled_costs_one_score(tmp_path: Path) -> None:

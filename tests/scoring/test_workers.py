@@ -19,7 +19,7 @@ from pebble.pool.process import PoolManager
 from rollout.config import ScoreConfig
 from rollout.errors import UserError
 from rollout.scoring.scorers import Scored
-from rollout.scoring.workers import Background, scoring, scoring_beside
+from rollout.scoring.workers import Background, _Sent, scoring, scoring_beside
 
 DO_NOT_START = "score.workers: the processes that score do not start"
 
@@ -160,7 +160,7 @@ def test_a_process_that_ends_with_the_first_task_which_scores_nothing_costs_no_s
     ended: ProcessFuture[Any] = ProcessFuture()
     ended.set_exception(ProcessExpired("Abnormal termination", code=3))
     with scoring_beside(ScoreConfig("regex", pattern="a", workers=1)) as background:
-        assert background._results(ended, []) == []
+        assert background._results(ended, _Sent([])) == []
 
 
 @pytest.mark.usefixtures("pebble_gives_up")
