@@ -40,6 +40,10 @@ class EngineStats:
     """Tokens for each of several engines, where there are several."""
 
 
+NO_STATS = EngineStats(0, 0, 0)
+"""Of an engine that has not begun."""
+
+
 class WeightsNotPut(Exception):
     """Why an engine could not take other weights; it is of no use any more."""
 

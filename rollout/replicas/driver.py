@@ -27,11 +27,11 @@ from rollout.generation.session import (
 )
 from rollout.records import Outcome, Prompt
 from rollout.replicas.dispatcher import Dispatcher
-from rollout.replicas.known import Known
 from rollout.replicas.longest import order_of
 from rollout.replicas.messages import Job, Ready, ReplicaLost, Replicas, Report
 from rollout.replicas.one_engine import one_engine
 from rollout.replicas.rounds import Rounds
+from rollout.replicas.state import ReplicaState
 from rollout.store.journal import Finished, writer_name
 from rollout.store.judged import Survey, Telling, how_far, outcomes_of
 from rollout.store.layout import LOCK, LOGS
@@ -90,7 +90,7 @@ class Driver:
         self._holder = (session.run_dir / LOCK).read_text(encoding="utf-8")
         self._first, self._is_sampling_logged = _first_prompt(session), False
         self._place_due: float | None = None
-        self._workers = [Known(self._job(index)) for index in range(replicas.count)]
+        self._states = [ReplicaState(self._job(index)) for index in range(replicas.count)]
 
     def run(self) -> Snapshot:
         """Generate everything that is owed. Returns the final numbers.
@@ -116,8 +116,8 @@ class Driver:
                 log.warning("replica %d has failed: %s", index, error)
 
     def _log_idle(self) -> None:
-        for index, worker in enumerate(self._workers):
-            if worker.ready is None:
+        for index, state in enumerate(self._states):
+            if state.ready is None:
                 log.info("replica %d was not ready when all was done", index)
 
     def _load(self) -> None:
@@ -141,11 +141,11 @@ class Driver:
     def about(self) -> list[ReplicaRecord]:
         """What run.json says of each engine."""
         seconds = self._progress.snapshot().elapsed_seconds
-        return [worker.record(seconds) for worker in self._workers]
+        return [state.record(seconds) for state in self._states]
 
     def reused(self, otherwise: bool) -> bool:
         """Whether an engine was there already; `otherwise` as long as none is ready."""
-        known = [worker.newest.reused for worker in self._workers if worker.newest is not None]
+        known = [state.newest.reused for state in self._states if state.newest is not None]
         return any(known) if known else otherwise
 
     def _load_first(self) -> None:
@@ -153,7 +153,7 @@ class Driver:
         for index in range(1 if self._shares_gpus() else self._replicas.count):
             self._start(index)
         self._place_due = None if self._shares_gpus() else time.monotonic() + _PLACE_SECONDS
-        while not any(worker.ready for worker in self._workers):
+        while not any(state.ready for state in self._states):
             self._session.stop.raise_if_requested()
             self._listen()
 
@@ -164,10 +164,10 @@ class Driver:
         """
         if not self._shares_gpus():
             return
-        ready = self._workers[0].ready
+        ready = self._states[0].ready
         self._share_of_next = ready.share_of_next if ready else None
         for index in range(1, self._replicas.count):
-            self._workers[index].job = self._job(index)
+            self._states[index].job = self._job(index)
             self._start(index)
         self._place_due = time.monotonic() + _PLACE_SECONDS
 
@@ -186,12 +186,12 @@ class Driver:
         )
 
     def _start(self, index: int) -> None:
-        self._replicas.start(index, self._workers[index].job)
+        self._replicas.start(index, self._states[index].job)
         self._ask(index)
 
     def _ask(self, index: int) -> None:
-        ready = self._workers[index].ready
-        capacity = 0 if ready is None else ready.capacity + self._workers[index].unscored
+        ready = self._states[index].ready
+        capacity = 0 if ready is None else ready.capacity + self._states[index].unscored
         tasks = self._dispatcher.take(index, capacity, self._replicas.num_connected) if ready else []
         self._replicas.ask(index, tasks, self._dispatcher.all_finished, self._wait)
 
@@ -209,9 +209,9 @@ class Driver:
         self._log_quiet()
 
     def _log_quiet(self) -> None:
-        for index, worker in enumerate(self._workers):
-            owed = self._dispatcher.held(index) - worker.unscored
-            if worker.falls_quiet(owed) and (ready := worker.ready) is not None:
+        for index, state in enumerate(self._states):
+            owed = self._dispatcher.held(index) - state.unscored
+            if state.falls_quiet(owed) and (ready := state.ready) is not None:
                 cure = f"if it hangs, `kill -9 {ready.pid}` on {ready.host} ends it, and it is started again"
                 log.warning(
                     "replica %d has made no token for two minutes, with %d samples to make; %s", index, owed, cure
@@ -227,17 +227,17 @@ class Driver:
             )
 
     def _take_in(self, index: int, report: Report) -> None:
-        worker = self._workers[index]
-        if report.ready is not None and worker.ready is None:
+        state = self._states[index]
+        if report.ready is not None and state.ready is None:
             self._dispatcher.join(index, report.ready.slots)
             self._log_ready(index, report.ready)
-        worker.hear(report)
+        state.hear(report)
         self._dispatcher.finished(index, report.outcomes)
         if self._rounds is not None:
             self._rounds.hear(report.outcomes, partial(self._dispatcher.prompts_of, index))
         self._dispatcher.durable(index, report.durable)
         for outcome in report.outcomes:
-            self._count(worker, outcome)
+            self._count(state, outcome)
             self._check_errors(outcome)
         if isinstance(report.error, EngineDied):
             self._replace(index, str(report.error))
@@ -254,36 +254,32 @@ class Driver:
         part = f"{key}: each engine has that part of the memory; lower it, or: "
         return UserError(*(part + line if "gpu_memory_utilization" in line else line for line in error.problems))
 
-    def _count(self, worker: Known, outcome: Outcome, times: int = 1) -> None:
-        worker.count(outcome, times)
+    def _count(self, state: ReplicaState, outcome: Outcome, times: int = 1) -> None:
+        state.count(outcome, times)
         self._progress.count(outcome, times)
 
     def _replace(self, index: int, reason: str) -> None:
         """A replica is gone: owe again what it had not made durable, and start another in its place."""
-        run, run_dir, worker = self._session.run, self._session.run_dir, self._workers[index]
+        run, run_dir, state = self._session.run, self._session.run_dir, self._states[index]
         self._session.stop.raise_if_requested()  # Ctrl-C in a terminal may have reached the engine too
         self._replicas.replace(index)
         prompts, telling = self._dispatcher.prompts_of(index), Telling.of(run) if self._rounds is not None else None
-        lost, found = self._dispatcher.requeue(index, outcomes_of(run_dir, worker.job.writer, telling))
+        lost, found = self._dispatcher.requeue(index, outcomes_of(run_dir, state.job.writer, telling))
         if self._rounds is not None:
             self._rounds.forget(lost, prompts)
             self._rounds.hear(found, lambda: prompts)
         for outcome in lost:
-            self._count(worker, outcome, -1)
+            self._count(state, outcome, -1)
         for outcome in found:
-            self._count(worker, outcome)
+            self._count(state, outcome)
         where = short(run_dir / LOGS / f"replica-{index:03d}.log")
-        if worker.restarts == run.engine.max_restarts:
+        if state.restarts == run.engine.max_restarts:
             raise UserError(
                 f"engine.max_restarts={run.engine.max_restarts}: replica {index} died once more ({reason}); "
                 f"see {where}, then continue with `{resume_command(run_dir)}`"
             )
         log.warning("replica %d died (%s), starting it again; see %s", index, reason, where)
-        worker.restarts += 1
-        worker.tokens_before, worker.preemptions_before = worker.tokens, worker.preemptions
-        worker.ready, worker.stats = None, EngineStats(0, 0, 0)
-        worker.unscored = 0
-        worker.job = self._job(index)
+        state.restart(self._job(index))
         self._start(index)
         for outcome in found:
             self._check_errors(outcome)
@@ -300,11 +296,11 @@ class Driver:
                 log.info(FIRST_PROMPT, self._first.row_id, ready.rendered)
 
     def _stats(self) -> EngineStats:
-        tokens = tuple(worker.generated_tokens for worker in self._workers)
+        tokens = tuple(state.generated_tokens for state in self._states)
         held = map(self._dispatcher.held, range(self._replicas.count))  # known here at once, unlike what engines tell
-        running = sum(min(worker.stats.running, most) for worker, most in zip(self._workers, held, strict=True))
-        waiting = sum(worker.stats.waiting for worker in self._workers) if running else 0
-        preemptions = sum(worker.preemptions for worker in self._workers)
+        running = sum(min(state.stats.running, most) for state, most in zip(self._states, held, strict=True))
+        waiting = sum(state.stats.waiting for state in self._states) if running else 0
+        preemptions = sum(state.preemptions for state in self._states)
         return EngineStats(running, waiting, sum(tokens), preemptions, tokens)
 
     def _await_parts(self) -> None:

@@ -80,7 +80,7 @@ class ReplicaLost:
 
 
 class Replicas(Protocol):
-    """Engines in other processes, numbered from 0; see `ray_engine.RayReplicas`, which is documented there."""
+    """Engines in other processes, numbered from 0; see `ray_replicas.RayReplicas`, which is documented there."""
 
     @property
     def count(self) -> int: ...

@@ -11,15 +11,15 @@ import threading
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from rollout.engine.cache import Loaded, release
-from rollout.engine.protocol import Engine, EngineStats
+from rollout.engine.protocol import NO_STATS, Engine
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import DISK_FULL
-from rollout.generation.loop import Queued, Source, drain
+from rollout.generation.loop import Queued, drain
 from rollout.generation.order import most_held
 from rollout.generation.requests import requests
 from rollout.generation.rounds import Scorer, Scoring, scores_beside
@@ -45,12 +45,13 @@ class Replica:
 
     def __init__(self) -> None:
         self._work: _Work | None = None
-        self._last: _Work | None = None
+        """On the newest job, which may have ended."""
 
     def start(self, job: Job) -> None:
         """Begin with a job, in a thread; `exchange` tells how it goes."""
-        self.stop()
-        self._work = self._last = _Work(job, after=self._last)
+        if self._work is not None:
+            self._work.end()
+        self._work = _Work(job, after=self._work)
         self._work.thread.start()
 
     def exchange(self, tasks: list[Task], flush: bool, seconds: float) -> Report:
@@ -64,10 +65,10 @@ class Replica:
 
         Returns what has failed by now and no report has told, also of a job before.
         """
-        if self._work is not None:
-            self._work.end()
-            self._work = None
-        return [] if self._last is None else self._last.untold()
+        if self._work is None:
+            return []
+        self._work.end()
+        return self._work.untold()
 
     def shutdown(self) -> list[Exception]:
         """The same, and end the engine."""
@@ -80,89 +81,96 @@ class _Stopped(Exception):
     """The driver wants no more of this job."""
 
 
-@dataclass
-class _Work:
-    """A job, the thread that works on it, and what they share under `_changed`."""
+@dataclass(frozen=True)
+class _Live:
+    """What a job works with once its engine is loaded."""
 
-    job: Job
-    after: "_Work | None"
-    """That for the job before, which may still be loading the engine for that one and this."""
-    thread: threading.Thread = field(init=False)
-    _source: Queued[Request | Sample] = field(default_factory=Queued)
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-    _outcomes: list[Outcome] = field(default_factory=list)
-    _told_durable: int = 0
-    _journal: Journal | None = None
-    _scoring: Scoring | None = None
+    engine: Engine
+    journal: Journal
+    ready: Ready
+    scoring: Scoring | None = None
     """In a run that scores while it samples."""
-    _engine: Engine | None = None
-    _ready: Ready | None = None
-    _stats: EngineStats = field(default_factory=lambda: EngineStats(0, 0, 0))
-    _error: Exception | None = None
-    _is_error_told: bool = False
-    _untold: list[Exception] = field(default_factory=list)
-    _is_loading: bool = False
-    """Whether the engine is being loaded, or has failed to."""
-    _flush: bool = False
-    _stopping: bool = False
 
-    def __post_init__(self) -> None:
+    @property
+    def num_unscored(self) -> int:
+        """Samples that wait for their scores."""
+        return 0 if self.scoring is None else self.scoring.num_unscored
+
+
+class _Work:
+    """A job, and the thread that works on it; `_changed` guards what they share."""
+
+    def __init__(self, job: Job, after: "_Work | None") -> None:
+        """`after` is the work on the job before, which may still be loading the engine for that one and this."""
+        self.job, self._after = job, after
         self.thread = threading.Thread(target=self._run, name="replica", daemon=True)
+        self._queue = Queued[Request | Sample]()
+        self._changed = threading.Condition()
+        self._live: _Live | None = None
+        self._outcomes = list[Outcome]()
+        self._told_durable = 0
+        self._stats = NO_STATS
+        self._error: Exception | None = None
+        """Why the thread has ended, if it has failed."""
+        self._untold = list[Exception]()
+        """Errors, also of jobs before, that neither a report nor `untold` has told."""
+        self._is_loading = False
+        """Whether the engine is being loaded, or has failed to."""
+        self._flush = self._stopping = False
 
     def give(self, tasks: list[Task], flush: bool) -> None:
         """Render the tasks' prompts and queue what comes of them."""
         self._flush = flush
         for task in tasks:
-            assert self._engine is not None
-            if self._scoring is not None:
-                self._scoring.expect(task.prompt, task.sample_indices)
-            feed = requests([task.prompt], self._engine, self.job.run, partial(_owed, task))
-            self._source.chunks.put(list(feed))
+            assert self._live is not None
+            if self._live.scoring is not None:
+                self._live.scoring.expect(task.prompt, task.sample_indices)
+            feed = requests([task.prompt], self._live.engine, self.job.run, partial(_owed, task))
+            self._queue.chunks.put(list(feed))
 
     def report(self, seconds: float) -> Report:
         """Wait for news and collect them."""
         with self._changed:
             self._changed.wait_for(self._has_news, seconds)
             outcomes, self._outcomes = self._outcomes, []
-            durable = self._journal.num_durable if self._journal else 0
+            durable = self._num_durable  # once: the other thread counts on
             newly, self._told_durable = durable - self._told_durable, durable
-            unscored = 0 if self._scoring is None else self._scoring.num_unscored
-            if self._error is not None:
-                self._is_error_told = True
-                self._untold = [error for error in self._untold if error is not self._error]
-            return Report(self._ready, outcomes, newly, self._stats, self._error, unscored)
+            self._untold = [error for error in self._untold if error is not self._error]
+            ready, unscored = (self._live.ready, self._live.num_unscored) if self._live else (None, 0)
+            return Report(ready, outcomes, newly, self._stats, self._error, unscored)
 
     def end(self) -> None:
         """Stop, and wait until what has finished is durable; an engine that is still being loaded is not waited for."""
         self._stopping = True
-        if self._ready is not None or self._error is not None:
+        if self._live is not None or self._error is not None:
             self.thread.join()
 
     def untold(self) -> list[Exception]:
-        """What has failed and is in no report, here or in a job before; each once. Of an engine that has died the next
-        job hears.
-        """
+        """What has failed here or in a job before and was not told yet; a dead engine is told by the next job."""
         with self._changed:
             untold, self._untold = self._untold, []
         return [error for error in untold if not isinstance(error, EngineDied)]
 
+    @property
+    def _num_durable(self) -> int:
+        return self._live.journal.num_durable if self._live else 0
+
     def _has_news(self) -> bool:
-        enough = max(1, self._ready.slots // _NEWS) if self._ready else 1
-        durable = self._journal.num_durable if self._journal else 0
-        return len(self._outcomes) >= enough or durable > self._told_durable or self._error is not None
+        enough = max(1, self._live.ready.slots // _NEWS) if self._live else 1
+        return len(self._outcomes) >= enough or self._num_durable > self._told_durable or self._error is not None
 
     def _run(self) -> None:
-        logs = self.job.run_dir / LOGS
-        if (untold := self._error_of_the_job_before()) is not None:
-            self._fail(untold)
+        if (error := self._error_of_the_job_before()) is not None:
+            self._fail(error)
             return
         if self._stopping:
             return
+        log_file = self.job.run_dir / LOGS / f"replica-{self.job.index:03d}.log"
         try:
             _check_folder(self.job)
-            logs.mkdir(exist_ok=True)
-            with screen(logs / f"replica-{self.job.index:03d}.log"):
-                self._sample(logs / f"replica-{self.job.index:03d}.log")
+            log_file.parent.mkdir(exist_ok=True)
+            with screen(log_file):
+                self._sample(log_file)
         except _Stopped:
             return
         except (UserError, EngineDied) as error:
@@ -175,20 +183,20 @@ class _Work:
             self._fail(RuntimeError(f"{where}:\n{traceback.format_exc()}"))
 
     def _error_of_the_job_before(self) -> Exception | None:
-        """Waits for its thread. An engine that fails to load when its job is over fails the next one of that model,
-        which would otherwise try again, job after job, without a word. What was wrong with that job only is no affair
-        of this one, but an engine that has died is dead for both.
+        """Waits for its thread, and returns its error if that is this job's as well: of an engine that has died, or
+        that has failed to load the same model and nobody was told. The job would try that again, and the next one too.
         """
-        before, self.after = self.after, None
+        before, self._after = self._after, None
         if before is None:
             return None
         before.thread.join()
+        untold = before.untold()
         with self._changed:
-            self._untold += before.untold()
+            self._untold += untold
         if isinstance(before._error, EngineDied):
             return before._error
         is_same = before._is_loading and before.job.run.model == self.job.run.model
-        return before._error if is_same and not before._is_error_told else None
+        return before._error if is_same and before._error in untold else None
 
     def _sample(self, log_file: Path) -> None:
         run = self.job.run
@@ -198,21 +206,22 @@ class _Work:
             self._is_loading = False
             prepare(loaded.engine, run)
             journal = Journal(self.job.run_dir, run.store, self.job.writer, run.extra_columns)
+            live = _Live(loaded.engine, journal, _ready(loaded, self.job))
             if background is None:
-                self._sample_only(loaded, journal)
+                self._sample_only(live)
             else:
-                self._score(loaded, journal, background)
+                self._score(live, background)
 
-    def _sample_only(self, loaded: Loaded, journal: Journal) -> None:
+    def _sample_only(self, live: _Live) -> None:
         def keep(sample: Sample) -> None:
             self._tell(outcome_of(sample))
-            journal.add(sample)
+            live.journal.add(sample)
 
-        self._drain(loaded, journal, self._source, keep, _nothing)
+        self._drain(live, keep, lambda: None)
 
-    def _score(self, loaded: Loaded, journal: Journal, background: Background) -> None:
+    def _score(self, live: _Live, background: Background) -> None:
         """Sample, and tell of a sample once it has its score."""
-        telling = Telling.of(self.job.run)
+        telling, journal = Telling.of(self.job.run), live.journal
 
         def keep_final(sample: Sample) -> None:
             self._tell(telling.outcome(sample))
@@ -225,8 +234,8 @@ class _Work:
                 keep_final(sample)
 
         scorer = Scorer(background, self.job.run, keep_final)
-        self._scoring = Scoring(self._source, scorer, loaded.engine.max_num_seqs)
-        self._drain(loaded, journal, self._scoring, keep, scorer.listen)
+        scoring = Scoring(self._queue, scorer, live.engine.max_num_seqs)
+        self._drain(replace(live, scoring=scoring), keep, scorer.listen)
 
     def _tell(self, outcome: Outcome) -> None:
         """Of a sample, before it can be durable: a report never has more durable than finished."""
@@ -234,16 +243,9 @@ class _Work:
             self._outcomes.append(outcome)
             self._changed.notify()
 
-    def _drain(
-        self,
-        loaded: Loaded,
-        journal: Journal,
-        source: Source,
-        keep: Callable[[Sample], None],
-        listen: Callable[[], None],
-    ) -> None:
+    def _drain(self, live: _Live, keep: Callable[[Sample], None], listen: Callable[[], None]) -> None:
         """The loop, until the driver wants no more; `listen` is called between its steps."""
-        engine = loaded.engine
+        engine, journal = live.engine, live.journal
         due, before = every(_STATS_SECONDS), engine.stats()
 
         def tick() -> None:
@@ -263,12 +265,11 @@ class _Work:
                 with self._changed:
                     self._changed.notify()
 
-        ready = _ready(loaded, self.job)
         with self._changed:
-            self._engine, self._journal, self._ready = engine, journal, ready
+            self._live = live
             self._changed.notify()
         try:
-            drain(engine, source, keep, tick)
+            drain(engine, self._queue if live.scoring is None else live.scoring, keep, tick)
         finally:
             journal.flush()
 
@@ -278,10 +279,6 @@ class _Work:
             if error not in self._untold:
                 self._untold.append(error)
             self._changed.notify()
-
-
-def _nothing() -> None:
-    pass
 
 
 def _owed(task: Task, _row_id: int) -> list[int]:

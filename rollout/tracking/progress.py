@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import zip_longest
 
-from rollout.engine.protocol import EngineStats
+from rollout.engine.protocol import NO_STATS, EngineStats
 from rollout.records import Outcome, Sample
 from rollout.store.run_record import Throughput
 
@@ -55,7 +55,7 @@ class Progress:
 
     def __init__(self, samples_owed: int, samples_before: int, samples_open: int = 0) -> None:
         """`samples_open` are those of rows that may have enough before they have them all; see `settle`."""
-        self._stats: Callable[[], EngineStats] = lambda: EngineStats(0, 0, 0)
+        self._stats: Callable[[], EngineStats] = lambda: NO_STATS
         self._start: float | None = None  # of the clock, while it runs
         self._elapsed_before = 0.0
         self._tokens_before = self._preemptions = self._preemptions_before = 0

@@ -152,7 +152,7 @@ def test_the_others_do_the_work_of_a_replica_that_is_never_ready_and_the_log_say
 def test_a_replica_that_has_samples_to_make_and_makes_no_token_is_named_with_the_process_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("rollout.replicas.known._QUIET_SECONDS", 0.1)
+    monkeypatch.setattr("rollout.replicas.state._QUIET_SECONDS", 0.1)
     driven(tmp_path, "hangs a while")
     (told,) = [message for message in caplog.messages if "no token" in message]
     assert told.startswith(

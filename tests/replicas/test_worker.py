@@ -149,8 +149,9 @@ def test_what_fails_at_the_end_of_a_job_is_returned_once_unless_a_report_has_tol
     assert one.shutdown() == []
 
 
-def test_an_engine_that_fails_after_its_job_is_told_at_the_end_of_one_of_another_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_an_engine_that_fails_after_its_job_is_told_at_the_end_of_one_of_another_model_begun_before_or_since(
+    has_begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_over, refusal = threading.Event(), UserError("m=1: wrong; fix it")
 
@@ -163,8 +164,14 @@ def test_an_engine_that_fails_after_its_job_is_told_at_the_end_of_one_of_another
     monkeypatch.setattr(worker, "load_engine", load)
     (tmp_path / LOCK).write_text("driver")
     one = Replica()
-    for path in ("m", "other"):
-        one.start(Job(composed(*ECHO, f"model.path={path}"), tmp_path, 3, "writer", holder="driver"))
+    jobs = [Job(composed(*ECHO, f"model.path={path}"), tmp_path, 3, "writer", "driver") for path in ("m", "other")]
+    one.start(jobs[0])
+    if not has_begun:
+        assert one.stop() == []
+        is_over.set()
+        assert one._work is not None
+        one._work.thread.join()
+    one.start(jobs[1])
     is_over.set()
     assert report_once_ready(one).error is None
     assert one.shutdown() == [refusal]

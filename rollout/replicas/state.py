@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass, field
 
-from rollout.engine.protocol import EngineStats
+from rollout.engine.protocol import NO_STATS, EngineStats
 from rollout.records import Outcome
 from rollout.replicas.messages import Job, Ready, Report
 from rollout.store.run_record import ReplicaRecord
@@ -13,23 +13,24 @@ _QUIET_SECONDS = 120.0
 
 
 @dataclass
-class Known:
-    """One replica, through all its engines."""
+class ReplicaState:
+    """One replica, through all its engines: it gets another when one dies."""
 
     job: Job
     ready: Ready | None = None
+    """None until its engine is loaded."""
     newest: Ready | None = None
-    """Of the engine that is there, or else of the one that was."""
-    stats: EngineStats = field(default_factory=lambda: EngineStats(0, 0, 0))
+    """`ready`, or that of the engine before while there is none."""
+    stats: EngineStats = NO_STATS
     samples: int = 0
     tokens: int = 0
     """Of the samples that have finished here and are not lost."""
     unscored: int = 0
     """Samples that wait for their scores here, and not for the engine."""
     tokens_before: int = 0
-    """`tokens` when the engine that is there now began."""
+    """`tokens` when the present engine began."""
     preemptions_before: int = 0
-    """Those of its engines before the one that is there now."""
+    """Of the engines before the present one."""
     restarts: int = 0
     moved: float = field(default_factory=time.monotonic)
     """When it was last seen to get on, on the monotonic clock."""
@@ -79,6 +80,13 @@ class Known:
             about.sampler, about.kv_cache_tokens = ready.sampler, ready.kv_cache_tokens
             about.load_seconds = round(ready.seconds, 3)
         return about
+
+    def restart(self, job: Job) -> None:
+        """Its engine is gone; the next one begins with `job`."""
+        self.job, self.ready = job, None
+        self.restarts += 1
+        self.tokens_before, self.preemptions_before = self.tokens, self.preemptions
+        self.stats, self.unscored = NO_STATS, 0
 
     def count(self, outcome: Outcome, times: int) -> None:
         """One more sample has finished here, or (-1) is lost."""

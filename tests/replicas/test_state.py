@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from rollout.engine.protocol import EngineStats
-from rollout.replicas.known import Known
 from rollout.replicas.messages import Job, Ready, Report
+from rollout.replicas.state import ReplicaState
 from tests.commands import ECHO
 from tests.conftest import composed
 
@@ -23,12 +23,12 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr("rollout.replicas.known.time", found)
+    monkeypatch.setattr("rollout.replicas.state.time", found)
     return found
 
 
-def replica() -> Known:
-    return Known(Job(composed(*ECHO), Path("run"), 0, "r0", "", None), moved=Clock.now)
+def replica() -> ReplicaState:
+    return ReplicaState(Job(composed(*ECHO), Path("run"), 0, "r0", "", None), moved=Clock.now)
 
 
 def tokens(number: int) -> Report:
