@@ -9,6 +9,10 @@ _GROUP = tl.constexpr(32)
 _CHUNK = tl.constexpr(64)
 """A tile of what is left is so many blocks by so many slots."""
 
+_TILES, _ALL_OF_IT, _LOGITS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(3)
+_VOCABULARY, _NUM_BLOCKS = tl.constexpr(6), tl.constexpr(7)
+"""Where in what `parts` returns, the `left` of the functions below."""
+
 
 @triton.jit
 def ordered_bits(logit):
@@ -19,13 +23,13 @@ def ordered_bits(logit):
 
 @triton.jit
 def logit_of(ordered):
-    """The other way."""
+    """The inverse of `ordered_bits`."""
     return tl.where(ordered >= 0, ordered, ordered ^ 0x7FFFFFFF).to(tl.float32, bitcast=True)
 
 
 @triton.jit
 def _left(logits, counts, slots, whole, k, vocabulary, num_blocks, padded: tl.constexpr):
-    """What is left of a row, for the functions below: in how many tiles, and whether it is the whole row."""
+    """What is left of a row, as `parts` has it."""
     blocks = tl.arange(0, padded)
     left = tl.load(counts + blocks, mask=blocks < num_blocks, other=0)
     too_few = (k > num_blocks) & (k < vocabulary) & (tl.sum(left, axis=0) < k)
@@ -35,7 +39,9 @@ def _left(logits, counts, slots, whole, k, vocabulary, num_blocks, padded: tl.co
 
 @triton.jit
 def parts(all_of_it, most, logits, counts, slots, vocabulary, num_blocks):
-    """The same, where the block that most is left of has `most`."""
+    """What is left of a row: in how many tiles, whether it is the whole row, in how many chunks of slots, and where;
+    `most` is the largest number that is left of a block.
+    """
     chunks = (most + _CHUNK - 1) // _CHUNK
     tiles = tl.where(all_of_it, tl.cdiv(vocabulary, _GROUP * _CHUNK), tl.cdiv(num_blocks, _GROUP) * chunks)
     return tiles, all_of_it, chunks, logits, counts, slots, vocabulary, num_blocks
@@ -70,7 +76,7 @@ def _before(value, token, base, left):
     """The mass, relative to exp(base), and the number of the tokens before one of this logit and id in the order."""
     mass = tl.zeros((_GROUP, _CHUNK), tl.float32)
     count = tl.zeros((_GROUP, _CHUNK), tl.int32)
-    for number in range(left[0]):
+    for number in range(left[_TILES]):
         logit, idx, live = _tile(number, left)
         hit = live & is_before(logit, idx, value, token)
         mass += tl.where(hit, tl.exp(logit - base), 0.0)
@@ -85,7 +91,7 @@ def _above(value, base, left):
     count = tl.zeros((_GROUP, _CHUNK), tl.int32)
     lowest = tl.full((_GROUP, _CHUNK), float("inf"), tl.float32)
     highest = tl.full((_GROUP, _CHUNK), float("-inf"), tl.float32)
-    for number in range(left[0]):
+    for number in range(left[_TILES]):
         logit, _idx, live = _tile(number, left)
         hit = live & (logit > value)
         mass += tl.where(hit, tl.exp(logit - base), 0.0)
@@ -101,7 +107,7 @@ def _winner(value, token, seed, noisy, left):
     """The token of the largest logit + noise of those before one of this logit and id; of equal ones the lowest id."""
     best = tl.full((_GROUP, _CHUNK), float("-inf"), tl.float32)
     winner = tl.full((_GROUP, _CHUNK), NOBODY, tl.int32)
-    for number in range(left[0]):
+    for number in range(left[_TILES]):
         logit, idx, live = _tile(number, left)
         score = logit
         if noisy:
@@ -134,7 +140,7 @@ def last_value(limit, k, base, high, low, left):
 def last_token(value, limit, k, base, left):
     """The largest id that a token of the last value can have to be kept."""
     low = -1
-    high = left[6]
+    high = left[_VOCABULARY]
     _mass, above = _before(value, -1, base, left)
     _mass, in_all = _before(value, high, base, left)
     if in_all - above <= 1:
@@ -164,7 +170,7 @@ def _inside(token, limit, k, seed, base, left):
     """
     outside = token != NOBODY
     while outside:
-        value = tl.load(left[3] + token).to(tl.float32)
+        value = tl.load(left[_LOGITS] + token).to(tl.float32)
         mass, count = _before(value, token, base, left)
         outside = (count > 0) & ((mass >= limit) | (count >= k))
         if outside:
@@ -177,8 +183,8 @@ def _first_winner(value, seed, noisy, best, tokens, is_drawn, left, padded: tl.c
     """The winner among the tokens of at least this logit, which `draw_whole` may have drawn."""
     if is_drawn:
         blocks = tl.arange(0, padded)
-        scores = tl.load(best + blocks, mask=blocks < left[7], other=float("-inf"))
-        winners = tl.load(tokens + blocks, mask=blocks < left[7], other=NOBODY)
+        scores = tl.load(best + blocks, mask=blocks < left[_NUM_BLOCKS], other=float("-inf"))
+        winners = tl.load(tokens + blocks, mask=blocks < left[_NUM_BLOCKS], other=NOBODY)
         token = tl.min(tl.where(scores == tl.max(scores, axis=0), winners, NOBODY), axis=0)
     else:
         token = _winner(value, NOBODY, seed, noisy, left)
@@ -222,11 +228,11 @@ def choose(
     place = row * num_blocks
     state = tl.load(states + row)
     t, p, k = parameters(state, temperature, top_p, top_k)
-    of_row = logits + row * stride, counts + place, slots + place * SLOTS, whole + row
-    left = _left(of_row[0], of_row[1], of_row[2], of_row[3], k, vocabulary, num_blocks, padded)
+    its_logits, its_counts, its_slots = logits + row * stride, counts + place, slots + place * SLOTS
+    left = _left(its_logits, its_counts, its_slots, whole + row, k, vocabulary, num_blocks, padded)
     seed = tl.randint(tl.load(seeds + state, mask=state >= 0, other=0), tl.load(positions + row))
     base, limit, value = tl.load(row_max + row), float("inf"), float("-inf")
-    low = tl.where(left[1], ordered_bits(value + 0.0 * base), ordered_bits(tl.load(threshold + row))) - 1
+    low = tl.where(left[_ALL_OF_IT], ordered_bits(value + 0.0 * base), ordered_bits(tl.load(threshold + row))) - 1
     total = tl.load(row_sum + row)
     mass = total
     if k < vocabulary:
@@ -240,7 +246,7 @@ def choose(
     tl.store(tokens + row, tl.where(token == NOBODY, 0, token).to(tl.int64))
     if with_last:  # noqa: SIM102 - Triton leaves out what is in it
         if ~is_searched(p, k, total, tl.load(whole + row), vocabulary):
-            last = left[6]
+            last = vocabulary
             value = float("-inf")
             if (p < 1.0) | (k < vocabulary):
                 value = last_value(limit, k, base, base, low, left)

@@ -2,9 +2,9 @@
 
 Most tokens of a vocabulary can neither be in the nucleus nor win against its likeliest token, whatever their noise. So
 two passes over the logits find what is left (`nucleus_rows`), usually a few thousand tokens of 150,000, and all that is
-dear is done for these only (`nucleus_choice`): noise, the sum of what is likelier than the winner, and, where that is
+costly is done for these only (`nucleus_choice`): noise, the sum of what is likelier than the winner, and, where that is
 too much for the winner to be in the nucleus, the same again among the likelier ones. A row of which too much is left
-(flat, or with top_p=1) is gone through as a whole, where the nucleus is to be known by `nucleus_last`.
+(flat, or with top_p=1) is gone through as a whole; where its nucleus is to be known, `nucleus_last` finds its end.
 
 Sizes of blocks are fixed and every sum has one order, so a row's token does not depend on the other rows of the batch.
 The noise is vLLM's: `tl.rand` of (`tl.randint` of the seed and the position) and the token's id.
@@ -38,11 +38,16 @@ class Draw:
     top_k: torch.Tensor
     seeds: torch.Tensor
 
+    @property
+    def parameters(self) -> tuple[torch.Tensor, ...]:
+        """As the kernels take them: the request of each row, and what each request has set."""
+        return self.states.contiguous(), self.temperature, self.top_p, self.top_k
+
 
 class NucleusSampler:
     """Draws tokens on one device, with memory of its own for what is left of the rows: about 40 KB for each.
 
-    A sampler is for one vocabulary and one stream: the next draw overwrites what the one before has left.
+    A sampler is for one vocabulary and one CUDA stream: the next draw overwrites what the one before has left.
     """
 
     def __init__(self, rows: int, vocabulary: int, device: torch.device | str) -> None:
@@ -61,27 +66,26 @@ class NucleusSampler:
         sizes, grid = (self._vocabulary, self._blocks), (rows, self._blocks)
         padded, (stride, of_token) = triton.next_power_of_2(self._blocks), logits.stride()
         assert of_token == 1
-        requests = (draw.states.contiguous(), draw.temperature, draw.top_p, draw.top_k)
-        drawn = (draw.seeds, draw.positions.contiguous())
+        requests, noise = draw.parameters, (draw.seeds, draw.positions.contiguous())
         of_rows, left = (self._row_max, self._row_sum, self._threshold), (self._counts, self._slots, self._whole)
         best = (self._block_max, self._winners)  # the maxima are not needed any more when it is written
         block_sums[grid](logits, stride, self._block_max, self._block_sum, *sizes)
         thresholds[(rows,)](*requests, self._block_max, self._block_sum, *of_rows, self._whole, *sizes, padded)
         gather[grid](logits, stride, self._block_max, self._threshold, *left, *sizes)
-        draw_whole[grid](logits, stride, *requests, *drawn, self._whole, *best, *sizes, num_warps=_WARPS)
+        draw_whole[grid](logits, stride, *requests, *noise, self._whole, *best, *sizes, num_warps=_WARPS)
         last = (self._last_values, self._last_tokens)
-        chosen = (*requests, *drawn, *of_rows, *left, *best, tokens, *last)
+        chosen = (*requests, *noise, *of_rows, *left, *best, tokens, *last)
         choose[(rows,)](logits, stride, *chosen, *sizes, padded, mask, num_warps=_WARPS)
         if mask:
             self.mask_after(logits, draw, tokens)
         return tokens
 
     def mask_after(self, logits: torch.Tensor, draw: Draw, tokens: torch.Tensor) -> None:
-        """-inf for what is in no row's nucleus, once `draw` has looked for the last token; never for those drawn."""
+        """-inf for what is not in the nucleus of its row, never for `tokens`, which `draw` has drawn with `mask`."""
         rows, sizes = logits.shape[0], (self._vocabulary, self._blocks)
         groups = triton.cdiv(self._blocks, SPAN.value)
         grid, padded = (rows, groups), triton.next_power_of_2(groups)
-        row = (logits, logits.stride(0), draw.states.contiguous(), draw.temperature, draw.top_p, draw.top_k)
+        row = (logits, logits.stride(0), *draw.parameters)
         sums, bounds = (self._row_max, self._row_sum), (self._bounds, self._sums, self._ends)
         left, last = (self._counts, self._slots), (self._last_values, self._last_tokens)
         for number in range(PASSES.value):

@@ -1,8 +1,9 @@
 """The last token of the nucleus of rows that are gone through as a whole, for `nucleus_kernel`'s mask.
 
-A few passes over the logits, with a program for some blocks of a row, each sum the mass above a few logits between
-those which the pass before has found the last one to lie between. What then lies between them is so little that a
-program for each row finds the last one in it. A pass starts with what the one before has summed, so each is one kernel.
+Its logit is searched for between two bounds. In each of a few passes over the logits, a program for every SPAN blocks
+of a row sums the mass above PIVOTS logits between the bounds; the next pass starts with these sums, which give closer
+bounds, so each pass is one kernel. So little is left between the last bounds that a program for each row finds the last
+token in it.
 """
 
 import triton
@@ -42,8 +43,9 @@ def _load_ends(ends, groups, padded: tl.constexpr):
 
 
 @triton.jit
-def _narrowed(low, high, mass_low, mass_high, bottom, top, limit, sums, ends, groups, padded: tl.constexpr):
+def _narrowed(known, limit, sums, ends, groups, padded: tl.constexpr):
     """Bounds after a pass. Each sum is made in one order, so more is never less, and low stays below high."""
+    low, high, mass_low, mass_high, bottom, top = known
     pivots = _pivots(bottom, top)
     group = tl.arange(0, padded)
     each = group[:, None] * PIVOTS + tl.arange(0, PIVOTS)[None, :]
@@ -61,9 +63,9 @@ def _narrowed(low, high, mass_low, mass_high, bottom, top, limit, sums, ends, gr
 
 @triton.jit
 def _bounds(number, row, group, limit, total, threshold, base, bounds, sums, ends, num_blocks, padded: tl.constexpr):
-    """What is known before a pass: that the last one is above the logit `low` and not above `high`, and the mass above
-    these; between which logits those between them lie; and whether they are few or equal. It is kept for the
-    next pass.
+    """What is known before a pass, and kept for the next: that the logit of the last token is above `low` and not above
+    `high`, and the mass above each; that the logits between these are from `bottom` to `top`; and whether they are few
+    or equal.
     """
     low, high, mass_low, mass_high, bottom, top = threshold, base, total, 0.0 * base, threshold, base
     groups = tl.cdiv(num_blocks, SPAN)
@@ -74,18 +76,9 @@ def _bounds(number, row, group, limit, total, threshold, base, bounds, sums, end
         mass_high, bottom, top = tl.load(before + 3), tl.load(before + 4), tl.load(before + 5)
         if tl.load(before + 6) == 0.0:
             place = (row * (PASSES + 1) + number - 1) * groups
+            known = low, high, mass_low, mass_high, bottom, top
             low, high, mass_low, mass_high, bottom, top = _narrowed(
-                low,
-                high,
-                mass_low,
-                mass_high,
-                bottom,
-                top,
-                limit,
-                sums + place * PIVOTS,
-                ends + place * 2,
-                groups,
-                padded,
+                known, limit, sums + place * PIVOTS, ends + place * 2, groups, padded
             )
     few = (mass_low - mass_high <= num_blocks * _FEW * tl.exp(low - base)) | (bottom == top)
     if group == 0:
