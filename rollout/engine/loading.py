@@ -1,8 +1,8 @@
-"""An engine that cannot start ends: what vLLM has started is ended with it, and nobody waits for what will not come.
+"""The start of an engine, watched: when it fails, no process of vLLM's is left, and this one does not wait for ever.
 
 vLLM's engine core and its workers are processes of their own. When one of them fails, the others may wait for it, or
-hang in their own clean-up, and our process would wait for them. So their log and their lives are watched from a thread:
-once one has failed, the rest get a moment to say so, and are then killed, which vLLM notices at once.
+hang in their own clean-up, and our process would wait for them. So a thread watches their log and whether they are
+alive: once one has failed, the rest have a few seconds to write why, and are then killed, which vLLM notices at once.
 """
 
 import ctypes
@@ -36,19 +36,18 @@ _ENGINE = "VLLM::"  # how the names of vLLM's processes begin
 _LOOK_SECONDS = 0.25
 _GRACE_SECONDS = 8.0  # from vLLM's failure until its processes are killed: they write why, and vLLM gives them 5 s
 _END_SECONDS = 16.0  # from vLLM's failure until this process ends, if it still waits
-_EXIT_SECONDS = 5.0  # that this process has to end by itself after a failed start
-_LEAVE_SECONDS = 2.0  # that the processes of an engine have to end by themselves once it is given up
+_EXIT_SECONDS = 5.0  # for this process to end by itself after a failed start
+_LEAVE_SECONDS = 2.0  # for the processes of an engine to end by themselves once the body has raised
 
 
 @dataclass
 class Loading:
-    """How it goes."""
+    """How the start of an engine goes."""
 
     timed_out: bool = False
     """Whether it took longer than it may."""
     is_tried_again: bool = False
     """Set by the caller where the failure of this start is not the end of the command."""
-    _failed_at: float | None = None
     _ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -58,7 +57,7 @@ def supervised(log_file: Path, limit: float | None, ends_process: bool | None = 
 
     `log_file` is where they write to; `limit` is how many seconds loading may take, None for any number. When the body
     raises, whatever it is, no process that it has started is left. `ends_process` says whether this process is ended
-    where the body does not come back from a failure; None: if it is one of our commands.
+    where the body hangs after a failure; None: if it is one of our commands.
     """
     _adopt_orphans(True)
     before = Family(os.getpid())
@@ -83,7 +82,7 @@ def supervised(log_file: Path, limit: float | None, ends_process: bool | None = 
 
 
 def _adopt_orphans(wanted: bool) -> None:
-    """Be the parent of what is left by a process that ends, or not: what has no parent cannot be found (prctl(2))."""
+    """Whether this process becomes the parent of those whose parent ends, see prctl(2); else nobody could find them."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
 
@@ -93,7 +92,9 @@ def _stop(loading: Loading, thread: threading.Thread) -> None:
 
 
 def _do_not_hang_at_exit(loading: Loading) -> None:
-    """What a failed start has left in this process (threads, functions to call at exit) does not outlive it."""
+    """End this process some seconds after its main thread: what a failed start has left (threads, exit handlers) may
+    hang.
+    """
     threading.main_thread().join()
     if loading.is_tried_again:
         return
@@ -116,21 +117,22 @@ def _end(family: Family) -> None:
 
 def _watch(loading: Loading, family: Family, log_file: Path, limit: float | None, ends_process: bool) -> None:
     began, position = time.monotonic(), log_file.stat().st_size
+    failed_at: float | None = None
     while not loading._ended.wait(_LOOK_SECONDS):
         now = time.monotonic()
         family.look()
-        if loading._failed_at is None:
+        if failed_at is None:
             if limit is not None and now - began > limit:
-                loading.timed_out, loading._failed_at = True, now - _GRACE_SECONDS
+                loading.timed_out, failed_at = True, now - _GRACE_SECONDS  # there is nothing to write
             elif _has_failed(family, log_file, position):
-                loading._failed_at = now
-        elif now - loading._failed_at > _END_SECONDS:
+                failed_at = now
+        elif now - failed_at > _END_SECONDS:
             log.error("the engine failed to start and does not end; see %s", log_file)
             family.kill()
             if ends_process:
                 os._exit(1)
             return  # whoever calls us can be interrupted, and has more to lose
-        elif now - loading._failed_at > _GRACE_SECONDS:
+        elif now - failed_at > _GRACE_SECONDS:
             family.kill()
 
 

@@ -1,6 +1,6 @@
-"""A sweep: many jobs, some of which may fail; what came of them in sweep.csv and sweep.html, rewritten after each.
+"""A sweep: many jobs, some of which may fail. Their results are in sweep.csv and sweep.html, rewritten after each job.
 
-Each job leaves a note in `jobs/` of the sweep's folder, from its start on: jobs may run in one process or in many, and
+Each job keeps a note in `jobs/` of the sweep's folder, from its start on: jobs may run in one process or in many, and
 the same command may be given again, to do what is not done yet.
 """
 
@@ -97,8 +97,7 @@ def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: 
         job.status = "done"
     except Interrupted as error:
         job.status, job.error = "interrupted", str(error)
-        folder = shlex.quote(hydra_word("hydra.sweep.dir", str(sweep_dir)))
-        print(f"continue the sweep with its own command and {folder}", file=sys.stderr)
+        print(f"continue the sweep with its own command and {_folder_override(sweep_dir)}", file=sys.stderr)
         raise
     except Exception as error:
         job.status, job.error = "failed", _explained(error)
@@ -118,9 +117,9 @@ def _note(sweep_dir: Path, job: JobRecord) -> None:
     """Write what is known of a job. Ends the whole sweep, in one line, where there is no space: no job could have a
     result, and nobody would know which have been tried.
     """
-    folder = shlex.quote(hydra_word("hydra.sweep.dir", str(sweep_dir)))
+    cure = f"free some space, then give the sweep's own command and {_folder_override(sweep_dir)}"
     try:
-        with disk_full_explained(short(sweep_dir), f"free some space, then give the sweep's own command and {folder}"):
+        with disk_full_explained(short(sweep_dir), cure):
             (sweep_dir / JOBS).mkdir(parents=True, exist_ok=True)
             write_json(sweep_dir / JOBS / f"{job.num}.json", asdict(job))
     except UserError as error:  # Hydra would go on with the next job
@@ -128,9 +127,13 @@ def _note(sweep_dir: Path, job: JobRecord) -> None:
         sys.exit(1)
 
 
+def _folder_override(sweep_dir: Path) -> str:
+    return shlex.quote(hydra_word("hydra.sweep.dir", str(sweep_dir)))
+
+
 def sampled_once_if_greedy(run: RunConfig) -> RunConfig:
-    """`run` with one sample per prompt where more would be the same, which is said: the other jobs have another
-    temperature, and what is greedy is there to be compared with them.
+    """`run` with one sample per prompt where it is greedy and all would be the same; prints that. In a run this is an
+    error; here the other jobs have another temperature, and this one is there to be compared with them.
     """
     sampling = run.sampling
     if sampling.temperature != 0 or sampling.n_samples == 1:
@@ -162,7 +165,7 @@ def _print_failure(job: JobRecord, error: Exception) -> None:
 
 
 def _write_comparison(sweep_dir: Path, num_rows: int, command: list[str]) -> None:
-    """A job that is done is done, whatever keeps it from being compared with the others."""
+    """Rewrite sweep.csv and sweep.html. What keeps them from it is a warning: the job itself is done."""
     from rollout.sweep.comparison import write_comparison  # reads tables, which most commands need not load
 
     try:
@@ -172,11 +175,11 @@ def _write_comparison(sweep_dir: Path, num_rows: int, command: list[str]) -> Non
 
 
 def _warn_of_missing(jobs: list[JobRecord]) -> None:
-    """A job is done once its samples are there, whatever could not be made of them: that was told long ago by now."""
+    """Repeat what could not be made of the samples of jobs that are done: it was printed long ago."""
     from rollout.store import run_record
 
     for job in (job for job in jobs if job.status == "done"):
-        with suppress(UserError):  # the run is gone
+        with suppress(UserError):  # the run was deleted
             run_dir = Path(job.run_dir)
             if (missing := run_record.read(run_dir).missing) is not None:
                 cure = f"then do what is missing with `{postprocess_command(run_dir)}`"
@@ -184,7 +187,7 @@ def _warn_of_missing(jobs: list[JobRecord]) -> None:
 
 
 def _show_table(sweep_dir: Path, path: str | None) -> None:
-    """Of all jobs there, also those that an earlier command has done."""
+    """Of all jobs of the sweep, also those that an earlier command has done."""
     from rollout.sweep.table import show_jobs  # reads tables
 
     try:
