@@ -56,12 +56,9 @@ def long_tailed(count: int, median: int, tail: int) -> list[int]:
     """The `count` evenly spaced quantiles of a lognormal whose largest is `tail * median`, in an order that is shuffled
     but always the same: no luck of the draw in what is compared.
     """
-    normal = NormalDist()
-    quantiles = [normal.inv_cdf((place + 0.5) / count) for place in range(count)]
-    sigma = math.log(tail) / quantiles[-1]
-    lengths = [max(1, round(median * math.exp(sigma * quantile))) for quantile in quantiles]
-    random.Random(0).shuffle(lengths)
-    return lengths
+    quantiles = _normal(count, seed=0)
+    sigma = math.log(tail) / max(quantiles)
+    return [max(1, round(median * math.exp(sigma * quantile))) for quantile in quantiles]
 
 
 WORKLOADS = {

@@ -33,7 +33,7 @@ class RayReplicas:
     """One actor per engine, and the part of Ray that was started for them. Kept across the jobs of a sweep."""
 
     def __init__(self, hardware: HardwareConfig) -> None:
-        """Raises UserError when Ray cannot be reached, or has not the GPUs that `hardware` asks for."""
+        """Raises UserError when Ray cannot be reached, or does not have the GPUs that `hardware` asks for."""
         with _signal_handlers_kept():
             _connect(hardware)
         try:
@@ -43,8 +43,8 @@ class RayReplicas:
             ray.shutdown()
             raise
         self._started: dict[int, Any] = {}  # replica -> reference to what its newest `start` returns
-        self._asked: dict[Any, int] = {}  # reference to an answer that is to come -> replica
-        self._answered: set[int] = set()  # replicas that are there; others may still wait for a place
+        self._asked: dict[Any, int] = {}  # reference to an answer that is awaited -> replica
+        self._answered: set[int] = set()  # replicas that have a process; others may still wait for a place
 
     @property
     def count(self) -> int:
@@ -53,7 +53,7 @@ class RayReplicas:
 
     @property
     def num_connected(self) -> int:
-        """Those that have answered since they began; Ray may still be looking for a place for the others."""
+        """Replicas whose process has answered; Ray may still be looking for a place for the others."""
         return len(self._answered)
 
     def start(self, index: int, job: Job) -> None:
@@ -65,7 +65,7 @@ class RayReplicas:
         self._asked[self._actors[index].exchange.remote(tasks, flush, seconds)] = index
 
     def answers(self, seconds: float) -> Iterator[tuple[int, Report | ReplicaLost]]:
-        """What has come, with the replica it is from; waits at most `seconds` for the first."""
+        """Each answer that has come, with its replica; waits at most `seconds` for the first."""
         if not ray.wait(list(self._asked), timeout=seconds)[0]:
             return
         come, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0)
@@ -90,36 +90,36 @@ class RayReplicas:
     def stop(self) -> list[tuple[int, Exception]]:
         """End the job everywhere; what has finished is durable then, on every replica that is alive.
 
-        Returns what has failed in which replica and was in no report.
+        Returns errors that were in no report, each with its replica.
         """
         self._asked.clear()
-        return self._untold([actor.stop.remote() for actor in self._actors])
+        return self._errors([actor.stop.remote() for actor in self._actors])
 
     def shutdown(self) -> None:
         """End the engines and what was started of Ray."""
         try:
-            for index, error in self._untold([actor.shutdown.remote() for actor in self._actors]):
+            for index, error in self._errors([actor.shutdown.remote() for actor in self._actors]):
                 log.warning("replica %d has failed: %s", index, error)
         finally:  # else the next job of a sweep would find this Ray
             for actor in self._actors:
                 ray.kill(actor)
             ray.shutdown()
 
-    def _untold(self, calls: list[Any]) -> list[tuple[int, Exception]]:
-        """What the replicas that are there return of what they were all called for; waits until they have or died."""
+    def _errors(self, calls: list[Any]) -> list[tuple[int, Exception]]:
+        """What `calls`, one to each replica, return; waits for those to replicas that have a place and are alive."""
         waited_for = {call: index for index, call in enumerate(calls) if index in self._answered}
         if not waited_for:
             return []
-        done, late = ray.wait(list(waited_for), num_returns=len(waited_for), timeout=_STOP_SECONDS)
+        returned, late = ray.wait(list(waited_for), num_returns=len(waited_for), timeout=_STOP_SECONDS)
         for call in late:
             log.warning("replica %d has not stopped within %.0f s", waited_for[call], _STOP_SECONDS)
         found = list[tuple[int, Exception]]()
-        for call in done:
+        for call in returned:
             try:
                 found += [(waited_for[call], error) for error in ray.get(call)]
             except RayTaskError:
                 raise
-            except RayError:  # it has ended by itself
+            except RayError:  # its process has ended
                 continue
         return found
 
@@ -163,7 +163,7 @@ def _probe(address: str) -> None:
 
 @contextmanager
 def _signal_handlers_kept() -> Iterator[None]:
-    """Ray sets handlers of its own, and a run stops in order on a signal."""
+    """Ray sets handlers of its own, but a run stops cleanly on a signal."""
     before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
     yield
     with suppress(ValueError):  # not the main thread: then nobody can have changed them

@@ -164,7 +164,7 @@ def test_a_process_that_ends_with_the_first_task_which_scores_nothing_costs_no_s
 
 
 @pytest.mark.usefixtures("pebble_gives_up")
-def test_the_same_where_all_are_there_before_the_first_is_scored(ends_at_some: ScoreConfig) -> None:
+def test_it_costs_only_its_score_where_all_responses_are_given_at_once_too(ends_at_some: ScoreConfig) -> None:
     with scoring(ends_at_some) as score_all:
         found = score_all([(response, None, {}) for response in ("a", "", "abc", "ab")])
     assert [one.score for one in found] == [1, None, 3, 2]
