@@ -86,9 +86,7 @@ def vllms(case: Case) -> Sampling:
     from vllm.v1.worker.gpu.sample.gumbel import gumbel_sample
 
     def sample(logits: torch.Tensor, draw: Draw) -> torch.Tensor:
-        p = draw.top_p[draw.states] if case.top_p < 1 else None
-        k = draw.top_k[draw.states] if case.top_k is not None else None
-        logits = apply_top_k_top_p(logits, k, p)
+        logits = apply_top_k_top_p(logits, *_k_and_p(case, draw))
         return gumbel_sample(logits, draw.states, draw.temperature, draw.seeds, draw.positions, apply_temperature=False)
 
     return sample
@@ -98,12 +96,13 @@ def flashinfers(case: Case) -> Sampling:
     """The path of vLLM for requests without seeds."""
     from vllm.v1.sample.ops.topk_topp_sampler import flashinfer_sample
 
-    def sample(logits: torch.Tensor, draw: Draw) -> torch.Tensor:
-        p = draw.top_p[draw.states] if case.top_p < 1 else None
-        k = draw.top_k[draw.states] if case.top_k is not None else None
-        return flashinfer_sample(logits, k, p).to(torch.int64)
+    return lambda logits, draw: flashinfer_sample(logits, *_k_and_p(case, draw)).to(torch.int64)
 
-    return sample
+
+def _k_and_p(case: Case, draw: Draw) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """As vLLM's functions take them: by row, None where nothing is cut off."""
+    k = draw.top_k[draw.states] if case.top_k is not None else None
+    return k, draw.top_p[draw.states] if case.top_p < 1 else None
 
 
 def defined(_case: Case) -> Sampling:

@@ -259,19 +259,11 @@ class Driver:
         self._progress.count(outcome, times)
 
     def _replace(self, index: int, reason: str) -> None:
-        """A replica is gone: owe again what it had not made durable, and start another in its place."""
+        """A replica is gone: start another in its place."""
         run, run_dir, state = self._session.run, self._session.run_dir, self._states[index]
         self._session.stop.raise_if_requested()  # Ctrl-C in a terminal may have reached the engine too
         self._replicas.replace(index)
-        prompts, telling = self._dispatcher.prompts_of(index), Telling.of(run) if self._rounds is not None else None
-        lost, found = self._dispatcher.requeue(index, outcomes_of(run_dir, state.job.writer, telling))
-        if self._rounds is not None:
-            self._rounds.forget(lost, prompts)
-            self._rounds.hear(found, lambda: prompts)
-        for outcome in lost:
-            self._count(state, outcome, -1)
-        for outcome in found:
-            self._count(state, outcome)
+        found = self._requeue(index)
         where = short(run_dir / LOGS / f"replica-{index:03d}.log")
         if state.restarts == run.engine.max_restarts:
             raise UserError(
@@ -283,6 +275,20 @@ class Driver:
         self._start(index)
         for outcome in found:
             self._check_errors(outcome)
+
+    def _requeue(self, index: int) -> list[Outcome]:
+        """Owe again what a replica had not made durable. Returns what it had, and not reported yet."""
+        session, state, prompts = self._session, self._states[index], self._dispatcher.prompts_of(index)
+        telling = None if self._rounds is None else Telling.of(session.run)
+        lost, found = self._dispatcher.requeue(index, outcomes_of(session.run_dir, state.job.writer, telling))
+        if self._rounds is not None:
+            self._rounds.forget(lost, prompts)
+            self._rounds.hear(found, lambda: prompts)
+        for outcome in lost:
+            self._count(state, outcome, -1)
+        for outcome in found:
+            self._count(state, outcome)
+        return found
 
     def _log_ready(self, index: int, ready: Ready) -> None:
         took = how_loaded(ready.seconds, ready.reused, ready.reloaded)
