@@ -14,7 +14,7 @@ What the GPU could do, busy all the time, is estimated from one engine, which le
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -27,9 +27,7 @@ from benchmarks.gpu.loading import Place, gpu_memory_mib
 from benchmarks.gpu.results import about_work, demand_of, parse, take_turns, write
 from rollout.generation.session import Session
 from rollout.process.signals import StopRequest
-from rollout.replicas.dispatcher import Task
 from rollout.replicas.driver import Driver
-from rollout.replicas.messages import Job, ReplicaLost, Report
 from rollout.replicas.ray_replicas import RayReplicas
 from rollout.store.finalize import finalize
 from rollout.store.journal import finished
@@ -42,34 +40,12 @@ _PROMPT_TOKENS = 40  # of one question from `write_questions` in the embedded mo
 
 
 class Some:
-    """The first `count` of some replicas."""
+    """The first `count` of some replicas; else as these."""
 
     def __init__(self, replicas: RayReplicas, count: int) -> None:
-        self._all, self.count, self.num_connected = replicas, count, count
-
-    def start(self, index: int, job: Job) -> None:
-        """As all of them, like the rest."""
-        self._all.start(index, job)
-
-    def ask(self, index: int, tasks: list[Task], flush: bool, seconds: float) -> None:
-        """See RayReplicas."""
-        self._all.ask(index, tasks, flush, seconds)
-
-    def answers(self, seconds: float) -> Iterator[tuple[int, Report | ReplicaLost]]:
-        """See RayReplicas."""
-        return self._all.answers(seconds)
-
-    def replace(self, index: int) -> None:
-        """See RayReplicas."""
-        self._all.replace(index)
-
-    def stop(self) -> list[tuple[int, Exception]]:
-        """See RayReplicas."""
-        return self._all.stop()
-
-    def shutdown(self) -> None:
-        """See RayReplicas."""
-        self._all.shutdown()
+        self.count = self.num_connected = count
+        self.start, self.ask, self.answers = replicas.start, replicas.ask, replicas.answers
+        self.replace, self.stop, self.shutdown = replicas.replace, replicas.stop, replicas.shutdown
 
 
 def main() -> None:
