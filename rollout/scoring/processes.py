@@ -148,9 +148,9 @@ class Workers:
 
 @contextmanager
 def _without_ctrl_c() -> Iterator[None]:
-    """Processes and threads that begin in the body do not hear of Ctrl-C: a process would, before it can ignore it.
+    """Processes and threads that begin in the body do not get SIGINT: a process could get it before it ignores it.
 
-    Nor is the body cut short: a pool of which half has started cannot be ended.
+    Nor does a signal interrupt the body: a pool of which half has started cannot be ended.
     """
     with _signals_afterwards():
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -162,19 +162,19 @@ def _without_ctrl_c() -> Iterator[None]:
 
 @contextmanager
 def _signals_afterwards() -> Iterator[None]:
-    """What is done at a signal is done after the body. Python does it in the main thread, whichever hears of it."""
-    came, handlers = list[tuple[int, FrameType | None]](), dict[int, Callable[[int, FrameType | None], Any]]()
+    """Signals are handled after the body. Python calls handlers in the main thread, whichever thread gets a signal."""
+    received, handlers = list[tuple[int, FrameType | None]](), dict[int, Callable[[int, FrameType | None], Any]]()
     if threading.current_thread() is threading.main_thread():
         found = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
         handlers |= {signum: handler for signum, handler in found.items() if callable(handler)}
     try:
         for signum in handlers:
-            signal.signal(signum, lambda *what: came.append(what))
+            signal.signal(signum, lambda *what: received.append(what))
         yield
     finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
-    for what in came:
+    for what in received:
         handlers[what[0]](*what)
 
 
@@ -194,7 +194,7 @@ def _begin(score: ScoreConfig, begun: Semaphore, ready: Semaphore) -> None:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         _scorer = scorer_of(score)
-    except UserError as error:  # as of a module that can be imported by the parent only; told with the first chunk
+    except UserError as error:  # of a module that only the parent can import; raised with the first chunk
         _scorer = error
     _timeout = score.timeout
     signal.signal(signal.SIGALRM, _time_is_up)
@@ -202,7 +202,7 @@ def _begin(score: ScoreConfig, begun: Semaphore, ready: Semaphore) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this worker when its parent has been killed: nobody else would, and a slow scorer has hours to go."""
+    """End this worker when its parent was killed: nobody else would, and a slow scorer may need hours."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
