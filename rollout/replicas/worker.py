@@ -160,8 +160,8 @@ class _Work:
         return len(self._outcomes) >= enough or self._num_durable > self._told_durable or self._error is not None
 
     def _run(self) -> None:
-        if (error := self._error_of_the_job_before()) is not None:
-            self._fail(error)
+        if (inherited := self._error_of_the_job_before()) is not None:
+            self._fail(inherited)
             return
         if self._stopping:
             return
