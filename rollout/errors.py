@@ -48,11 +48,14 @@ def nearest(name: str, known: Iterable[str]) -> list[str]:
 
 
 def _close(name: str, names: list[str], n: int, cutoff: float) -> list[str]:
-    """As `get_close_matches`; the group that a key shares with all of `names` makes none of them closer."""
+    """As `get_close_matches`, behind the shortest that begin with it, if few. The group that a key shares with all of
+    `names` makes none of them closer.
+    """
     group = name[: name.rfind(".") + 1]
     while not all(known.startswith(group) for known in names):
         group = group[: group.rstrip(".").rfind(".") + 1]
     word, words = name.removeprefix(group), [known.removeprefix(group) for known in names]
     longer = [known for known in words if len(word) > 2 and known.startswith(word)]
-    close = [*longer * (len(longer) <= n), *get_close_matches(word, words, n, cutoff)]
+    begun = [known for known in longer if len(known) == min(map(len, longer))]
+    close = [*begun * (len(begun) <= n), *get_close_matches(word, words, n, cutoff)]
     return [group + known for known in dict.fromkeys(close)][:n]
