@@ -20,6 +20,8 @@ from benchmarks.gpu.workloads import WORKLOADS, long_tailed
 from rollout.cli.compose import compose_run
 from rollout.config.check import check
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.commands import merge, replay, resume, run_command, verify
 
+pytestmark = pytest.mark.long
+
 OLDER = "warning: this run was made by an older version"
 
 

@@ -30,6 +30,7 @@ def value_of(run: Any, key: str) -> Any:
     return run
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", NO_NUMBERS)
 def test_every_text_key_keeps_a_text_that_looks_like_something_else(text: str) -> None:
     words = [f"{key}={text}" for key in TEXTS]
@@ -114,6 +115,7 @@ def test_the_override_that_is_printed_for_a_text_means_that_text(text: str) -> N
     assert config.data.path == text
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("text", [text for text in NO_NUMBERS if text != "~"])
 def test_a_file_of_values_keeps_texts_too(text: str, tmp_path: Path) -> None:
     (tmp_path / "experiment").mkdir()

@@ -20,6 +20,8 @@ from rollout.store.digest import differences, digest
 from tests.commands import ECHO, resume
 from tests.conftest import Rollout, chat, composed, write_input
 
+pytestmark = pytest.mark.long
+
 ROWS = [{"prompt": chat(f"question {number}")} for number in range(5)]
 
 
