@@ -76,12 +76,11 @@ def load(run: RunConfig) -> tuple[VLLMEngine, dict[str, Any]]:
     seconds = time.monotonic() - start
     assert isinstance(engine, VLLMEngine)
     engine.configure(run.sampling)
-    cache = engine.llm.llm_engine.vllm_config.cache_config
     return engine, {
         "load_seconds": round(seconds, 1),
         "max_num_seqs": engine.max_num_seqs,
         "memory_mib": gpu_memory_mib(),
-        "kv_tokens": (cache.num_gpu_blocks or 0) * cache.block_size,
+        "kv_tokens": engine.kv_cache_tokens,
     }
 
 

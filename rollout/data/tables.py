@@ -35,9 +35,6 @@ _LOOK_AHEAD = 1 << 20  # characters behind the first line of a .jsonl file
 _INT96_UNIT = "us"  # of Spark's timestamps: in nanoseconds the year 9999 would silently be another
 
 
-_JOINED = "python -m rollout prepare FOLDER input.parquet"
-
-
 class NotALineEach(ValueError):
     """What a .jsonl file holds instead of a JSON object a line, and the cure."""
 
@@ -68,7 +65,10 @@ def open_table(path: Path, key: str, may_be_empty: bool = False) -> Table:
     if not path.exists():
         raise no_such_file(path, key)
     if path.is_dir():
-        raise UserError(f"{key}={path}: is a folder; give a file, or make one of its files: {_JOINED}")
+        raise UserError(
+            f"{key}={path}: is a folder; give a file, or make one of its files: "
+            "python -m rollout prepare FOLDER input.parquet"
+        )
     if kind not in (openers if kind == path.suffix else compressed):
         raise UserError(
             f"{key}={path}: give a file that ends in {', '.join(openers)} ({' or '.join(COMPRESSED)} behind the last "

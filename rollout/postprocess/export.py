@@ -19,7 +19,6 @@ from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts
 from rollout.postprocess.writing import Part, suffixes, write
 from rollout.records import SCORE_FIELDS, extras_of, flat_fields, has_thinking
-from rollout.scoring.stopped_early import made_by
 
 log = logging.getLogger(__name__)
 
@@ -199,8 +198,7 @@ def _file_problems(config: ExportConfig) -> Iterator[str]:
 def _run(work: Work) -> Work:
     config = work.config.export
     continued = continues(None if work.record is None else work.record.config)
-    label = made_by(work.source.scored_by, work.config.score).ground_truth
-    count = export(work.source, work.output_dir, config, work.data, continued, label)
+    count = export(work.source, work.output_dir, config, work.data, continued, work.scoring.ground_truth)
     log_counts("export", {NOUNS.get(config.format, config.format): count})
     return work
 

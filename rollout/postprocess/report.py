@@ -18,7 +18,6 @@ from rollout.postprocess.sample_rows import sample_rows
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work
 from rollout.records import extras_of
-from rollout.scoring.stopped_early import made_by
 from rollout.store.layout import ANALYSIS, REPORT
 from rollout.store.metrics import all_lines
 from rollout.store.run_record import ReplicaRecord, RunRecord
@@ -63,7 +62,7 @@ def write_report(path: Path, work: Work, analysis: dict[str, Any], title: str) -
             work.source,
             _spread(work.config.report.rows, analysis["rows"]),
             work.data,
-            made_by(work.source.scored_by, work.config.score).ground_truth,
+            work.scoring.ground_truth,
             text=_token_text(work.source, work.record),
         ),
         "rows_total": analysis["rows"],

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
 
-from rollout.config import DataConfig, PostprocessConfig
+from rollout.config import DataConfig, PostprocessConfig, ScoreConfig
 from rollout.data.column_path import path_problem
 from rollout.postprocess.source import Source
 from rollout.scoring.stopped_early import Estimator, estimator_of, made_by
@@ -75,6 +75,11 @@ class Work:
     """Whether no step has dropped responses of `source`."""
 
     @property
+    def scoring(self) -> ScoreConfig:
+        """What the scores of `source` were made with: that of `config`, as far as nothing else is known."""
+        return made_by(self.source.scored_by, self.config.score)
+
+    @property
     def early(self) -> Estimator | None:
         """What the scores of `config` can tell of rows that the run's rule has stopped, see `estimator_of`.
 
@@ -82,7 +87,7 @@ class Work:
         """
         if self.record is None or not self.is_whole:
             return None
-        return estimator_of(self.record.config, made_by(self.source.scored_by, self.config.score))
+        return estimator_of(self.record.config, self.scoring)
 
 
 class JournalScores(Protocol):

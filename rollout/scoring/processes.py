@@ -54,7 +54,7 @@ def processes(score: ScoreConfig) -> Iterator["Workers"]:
         pool = ProcessPool(count, initializer=_begin, initargs=(score, begun, ready), context=context)
         return _Pool(pool, count, begun, ready)
 
-    workers = Workers(new_pool, count, score.timeout)
+    workers = Workers(new_pool, score.timeout)
     try:
         yield workers
     except BaseException:
@@ -103,9 +103,9 @@ class Workers:
     the task has begun.
     """
 
-    def __init__(self, new_pool: Callable[[], _Pool], count: int, timeout: float) -> None:
+    def __init__(self, new_pool: Callable[[], _Pool], timeout: float) -> None:
         """`timeout` is in seconds, for one response."""
-        self._new_pool, self.count, self.timeout = new_pool, count, timeout
+        self._new_pool, self.timeout = new_pool, timeout
         self.pool, self._is_renewed = new_pool(), False
 
     def schedule(self, chunk: Sequence[Item]) -> "ProcessFuture[ScoredChunk]":

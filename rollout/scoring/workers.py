@@ -115,7 +115,7 @@ class Background:
 
     def _send(self) -> None:
         is_only = bool(self._suspects) or any(sent.is_only for sent in self._sent.values())
-        most = 1 if is_only else _SENT_PER_WORKER * self._workers.count
+        most = 1 if is_only else _SENT_PER_WORKER * self._workers.pool.count
         while len(self._sent) < most and (chunk := self._next_chunk()):
             self._sent[self._workers.schedule([item for _, item in chunk])] = _Sent(chunk, is_only)
 

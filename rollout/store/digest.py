@@ -207,4 +207,4 @@ def _content_hash(path: Path, *_state: int) -> str:
     with path.open("rb") as file:
         for block in iter(partial(file.read, 1 << 20), b""):
             digest.update(block)
-    return f"blake2b:{digest.hexdigest()}"
+    return f"{_HASH}{digest.hexdigest()}"

@@ -19,7 +19,7 @@ from rollout.postprocess.analyze import Analysis, read_analysis
 from rollout.postprocess.report import typed_command
 from rollout.postprocess.sample_rows import PAGE_BYTES, sample_rows
 from rollout.postprocess.score import with_scores
-from rollout.postprocess.source import open_source
+from rollout.postprocess.source import Source, open_source
 from rollout.scoring.stopped_early import made_by
 from rollout.store import run_record
 from rollout.store.layout import ANALYSIS, CSV, HTML, OUTPUT, SCORES
@@ -143,12 +143,15 @@ def _rows_of(one: _Done, num_rows: int, most_bytes: int) -> list[Row]:
         source = open_source(run_dir / OUTPUT, "run_dir")
     except UserError:  # it was deleted, or moved
         return []
+
+    def rows_of(responses: Source) -> list[Row]:
+        truth = made_by(responses.scored_by, score).ground_truth
+        return sample_rows(responses, range(num_rows), data, truth, most_bytes)
+
     with suppress(UserError):  # scores of what a filter had left
         if (run_dir / SCORES).exists():
-            scored = with_scores(source, run_dir / SCORES)
-            truth = made_by(scored.scored_by, score).ground_truth
-            return sample_rows(scored, range(num_rows), data, truth, most_bytes)
-    return sample_rows(source, range(num_rows), data, score.ground_truth, most_bytes)
+            return rows_of(with_scores(source, run_dir / SCORES))
+    return rows_of(source)
 
 
 def _job(one: _Done, sweep_dir: Path) -> JobRow:
