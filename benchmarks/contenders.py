@@ -191,6 +191,15 @@ def ours_by_vllm(work: Work, engine: VLLMEngine, scratch: Path) -> Measured:
         return ours(work, engine, scratch)
 
 
+def ours_unsharded(work: Work, engine: VLLMEngine, scratch: Path) -> Measured:
+    """The same, but of the GPUs that share a model each draws all tokens."""
+    engine.llm.collective_rpc("shard_batches", args=(False,))
+    try:
+        return ours(work, engine, scratch)
+    finally:
+        engine.llm.collective_rpc("shard_batches", args=(True,))
+
+
 @contextmanager
 def sampler_of(engine: VLLMEngine, name: str) -> Iterator[None]:
     """While the body runs, tokens are drawn by this one of the two; an engine that has only vLLM's keeps it."""
@@ -228,6 +237,7 @@ def _lengths_of(work: Work, engine: VLLMEngine) -> Iterator[None]:
 WAYS: dict[str, Callable[[Work, VLLMEngine, Path], Measured]] = {
     "ours": ours,
     "ours_by_vllm": ours_by_vllm,
+    "ours_unsharded": ours_unsharded,
     "longest_first": longest_first,
     **{f"at_most_{count}": partial(at_most, count) for count in (4, 384, 512, 768)},
     "typed": typed,

@@ -97,6 +97,13 @@ PLAN = (
     _tuned("tokens_8192", "long_prompts", "hardware.max_num_batched_tokens=8192"),
     _tuned("seqs_1536", "equal", *_at_a_time(1536)),
     _tuned("seqs_768", "equal", *_at_a_time(768)),
+    _engine(
+        "8b_llama-sharded",
+        210,
+        *("--do", "seeded:ours_unsharded,ours:5", "hardware=dual_gpu"),
+        module="benchmarks.gpu.seeded",
+        gpus=2,
+    ),
     _engine("8b-dual_gpu", 180, "--do", "equal:ours:2", "hardware=dual_gpu", gpus=2),
     _tests("start_up", 330, "test_loading", gpus=2),
     _tests("two_gpus", 260, "two_gpus or every_gpu", gpus=2),

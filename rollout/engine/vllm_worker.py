@@ -1,10 +1,13 @@
 """What is added to vLLM's worker process; of such classes (`worker_extension_cls`) vLLM takes one."""
 
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from rollout.engine.protocol import GpuShare
+
+log = logging.getLogger(__name__)
 
 _MOST_OF_CUDA = 1 << 30
 """What is taken beyond this before the engine begins is another program's: on an H100 CUDA takes 0.52 GiB a process."""
@@ -53,6 +56,16 @@ class WorkerExtension:
 
         (vllm_sampler.put if wanted else vllm_sampler.take_back)(self.model_runner)
 
+    def shard_batches(self, wanted: bool) -> bool:
+        """Let each GPU that has a part of the model draw for a part of the batch, or let each draw all; which it is.
+
+        To be called on all ranks, where our sampler draws.
+        """
+        from rollout.engine import vllm_batch_shard
+
+        vllm_batch_shard.take_back(self.model_runner)
+        return wanted and vllm_batch_shard.put(self.model_runner)
+
 
 Workers = Callable[..., list[Any]]
 """Calls a method of each worker, as `LLM.collective_rpc` does. Answers come as msgpack has them: tuples as lists,
@@ -72,6 +85,8 @@ def take_fast_sampler(workers: Workers) -> str | None:
         if reason is not None:
             return str(reason)
     workers("use_fast_sampler", args=(True,))
+    if all(workers("shard_batches", args=(True,))):
+        log.info("each GPU draws the tokens of a part of the batch")
     return None
 
 

@@ -1,13 +1,14 @@
 """The sampler's kernels on a GPU, against the definition of what they draw."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
 import torch
 
 from rollout.engine import nucleus
-from tests.gpu.conftest import ROWS, needs_gpu, rows_of, write_model
+from tests.gpu.conftest import ROWS, needs_gpu, needs_two_gpus, rows_of, write_model
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
 
@@ -36,33 +37,51 @@ def test_the_kernels_draw_what_is_defined(std: float, dtype: torch.dtype) -> Non
     assert int((drawn != defined).sum()) <= 1  # a sum in float32 may fall on the other side of the edge
 
 
+OF_ROWS: list[dict[str, float]] = [
+    {"temperature": 0.0, "n_samples": 1},
+    {"top_k": 20},
+    {"top_p": 1.0},
+    {"top_p": 0.5, "temperature": 0.7},
+    {"min_p": 0.05},
+    {},
+]
+OWN = [OF_ROWS[number % len(OF_ROWS)] for number in range(len(ROWS))]
+MIXED = (
+    "hardware.batch_invariant=true",
+    "data.sampling_key=own",
+    "sampling.max_tokens=16",
+    "sampling.logprobs=raw",
+)
+
+
+def assert_alike(folder: Path, one: tuple[str, ...], other: tuple[str, ...]) -> None:
+    """That a mixed batch gives the same tokens and log-probabilities with these overrides and with those; the first
+    are drawn with our sampler.
+    """
+    model = write_model(folder / "model")
+    rows = [row | {"own": parameters} for row, parameters in zip(ROWS, OWN, strict=True)]
+    found, others = (
+        rows_of(folder, name, model, *overrides, *MIXED, rows=rows)
+        for name, overrides in (("one", one), ("other", other))
+    )
+    assert json.loads((folder / "one" / "run.json").read_text())["engine"]["sampler"] == "rollout"
+    assert [len(row["responses"]) for row in found] == [parameters.get("n_samples", 3) for parameters in OWN]
+    assert all(row["error"] is None for row in found)
+    for name in ("responses", "response_logprobs"):
+        assert [row[name] for row in found] == [row[name] for row in others]
+
+
 def test_rows_of_a_mixed_batch_are_what_each_is_alone(tmp_path: Path) -> None:
     """Greedy rows, rows with top_k, without top_p and with a sharper one, and their log-probabilities."""
-    of_rows: list[dict[str, float]] = [
-        {"temperature": 0.0, "n_samples": 1},
-        {"top_k": 20},
-        {"top_p": 1.0},
-        {"top_p": 0.5, "temperature": 0.7},
-        {"min_p": 0.05},
-        {},
-    ]
-    own = [of_rows[number % len(of_rows)] for number in range(len(ROWS))]
-    rows = [row | {"own": parameters} for row, parameters in zip(ROWS, own, strict=True)]
-    asked = (
-        "hardware=debug",
-        "hardware.batch_invariant=true",
-        "data.sampling_key=own",
-        "sampling.max_tokens=16",
-        "sampling.logprobs=raw",
-    )
-    model = write_model(tmp_path / "model")
-    many, alone = (
-        rows_of(tmp_path, f"by-{count}", model, *asked, f"hardware.max_num_seqs={count}", rows=rows)
-        for count in (128, 1)
-    )
-    engine = json.loads((tmp_path / "by-128" / "run.json").read_text())["engine"]
-    assert engine["sampler"] == "rollout"
-    assert [len(row["responses"]) for row in many] == [parameters.get("n_samples", 3) for parameters in own]
-    assert all(row["error"] is None for row in many)
-    for name in ("responses", "response_logprobs"):
-        assert [row[name] for row in many] == [row[name] for row in alone]
+    many, alone = (("hardware=debug", f"hardware.max_num_seqs={count}") for count in (128, 1))
+    assert_alike(tmp_path, many, alone)
+
+
+@needs_two_gpus
+def test_gpus_that_each_draw_for_a_part_of_a_batch_draw_what_vllm_draws_on_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "rollout")
+    both = ("hardware=dual_gpu", "hardware.enforce_eager=true", "hardware.max_num_seqs=128")
+    assert_alike(tmp_path, both, (*both, "hardware.fast_sampler=off"))
+    assert "each GPU draws the tokens of a part of the batch" in caplog.messages
