@@ -22,6 +22,7 @@ LEFT_OUT = {
         "rollout.engine.nucleus_choice",
         "rollout.engine.nucleus_last",
         "rollout.engine.nucleus_rows",
+        "rollout.engine.vllm_batch_shard",
         "rollout.engine.vllm_sampler",
     ),
 }

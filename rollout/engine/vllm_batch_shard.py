@@ -13,8 +13,11 @@ import torch
 import torch.distributed as dist
 from torch.nn.functional import pad
 
-_ALIGNED = 16
-"""Shards begin at multiples of so many rows: for memory that is not aligned Triton would compile a kernel once more."""
+_FEWEST = 16
+"""Rows for each rank below which nothing is gained."""
+_ALIGNED = 4
+"""Shards begin at multiples of so many rows, of 4 bytes each: for memory that is not aligned to 16 Triton would compile
+its kernels once more."""
 
 Shards = Sequence[slice]
 """Which rows of a batch each rank draws for; all but the last have the same number."""
@@ -23,7 +26,7 @@ Shards = Sequence[slice]
 def shards(rows: int, ranks: int) -> Shards | None:
     """A part of a batch for each rank, or None where it has too few rows for that."""
     most = -(-rows // (ranks * _ALIGNED)) * _ALIGNED
-    if most * (ranks - 1) >= rows:
+    if rows < ranks * _FEWEST or most * (ranks - 1) >= rows:
         return None
     return [slice(start, min(start + most, rows)) for start in range(0, most * ranks, most)]
 
@@ -53,8 +56,8 @@ class BatchShardedSampling:
         processor._gather_logits = self._gather_logits
 
     def __call__(self, hidden_states: torch.Tensor, batch: Any, grammar: Any) -> tuple[Any, torch.Tensor, torch.Tensor]:
-        of_ranks = shards(batch.num_reqs, self._tp.world_size) if grammar is None and self._is_uniform(batch) else None
-        if of_ranks is None:
+        of_ranks = shards(batch.num_reqs, self._tp.world_size)
+        if of_ranks is None or grammar is not None or not self._is_uniform(batch):
             drawn: tuple[Any, torch.Tensor, torch.Tensor] = self._vllms(hidden_states, batch, grammar)
             return drawn
         logits = self.logits(hidden_states[batch.logits_indices], of_ranks)
@@ -72,14 +75,14 @@ class BatchShardedSampling:
 
     def agrees(self) -> bool:
         """Whether all ranks get for a batch of noise what vLLM gathers for it; also what makes the connections."""
-        runner, rows = self._runner, self._tp.world_size * _ALIGNED
+        runner, rows = self._runner, self._tp.world_size * _FEWEST
         of_ranks = shards(rows, self._tp.world_size)
         assert of_ranks is not None
         noise = torch.randn(rows, runner.model_config.get_hidden_size(), generator=torch.Generator().manual_seed(0))
         hidden = noise.to(runner.device, runner.dtype)
         mine, whole = self.logits(hidden, of_ranks), self._runner.model.compute_logits(hidden)
         same = torch.tensor([[int(torch.equal(mine, whole[of_ranks[self._rank]]))]], device=runner.device)
-        return bool(gather_rows(same.expand(_ALIGNED, 1), of_ranks, self._tp).all())
+        return bool(gather_rows(same.expand(_FEWEST, 1), of_ranks, self._tp).all())
 
     def _gather_logits(self, logits: torch.Tensor) -> torch.Tensor:
         if self._shards is None:

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from rollout.engine.vllm_batch_shard import BatchShardedSampling
 
 RANKS, HIDDEN, VOCABULARY = 2, 8, 101
-ROWS = (1, 16, 17, 32, 33, 100)
+ROWS = (1, 31, 32, 33, 50, 100)
 NO_LOGPROBS = -1
 
 
