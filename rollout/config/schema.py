@@ -145,7 +145,7 @@ class FilterConfig:
     drop_errors: bool = True
     """Drop samples that failed."""
     drop_duplicates: bool = False
-    """Drop responses equal to an earlier one of the same row."""
+    """Of equal responses to a row, thinking included, that satisfy the other rules keep the first."""
     min_score: float | None = _field(None, gt=float("-inf"))
     """Drop responses of a lower score, or of none."""
     min_pass_rate: float | None = _field(None, ge=0.0, le=1.0)

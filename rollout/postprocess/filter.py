@@ -1,7 +1,7 @@
 """Keep the responses that every rule of `postprocess.filter` lets through; write the others, and why, beside them."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from rollout.data.tables import parquet_writer
 from rollout.files import replacing
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts
+from rollout.records import has_thinking
 from rollout.store.layout import DROPPED, KEPT
 
 DROPPED_BY = pa.field("dropped_by", pa.string(), nullable=False)
@@ -78,14 +79,31 @@ def _nullable(schema: pa.Schema) -> pa.Schema:
 
 def _dropped_by(batch: pa.RecordBatch, rules: FilterConfig) -> pa.Array:
     """For every response the first rule that drops it, or null."""
+    of_it, by_score = dict(_broken_rules(batch, rules)), dict(_broken_by_score(batch, rules))
+    duplicate = {}
+    if rules.drop_duplicates:
+        duplicate = {"drop_duplicates": _duplicates(batch, [*of_it.values(), *by_score.values()])}
     reasons = pa.nulls(batch.num_rows, pa.string())
-    for rule, is_dropped in _broken_rules(batch, rules):
+    for rule, is_dropped in (of_it | duplicate | by_score).items():
         reasons = pc.coalesce(reasons, pc.if_else(is_dropped, rule, None))
     return reasons
 
 
+def _duplicates(batch: pa.RecordBatch, others: list[pa.BooleanArray]) -> pa.BooleanArray:
+    """Which responses equal an earlier one of their row, thinking included; of equal ones that no other rule drops the
+    first stays, whatever became of those before it.
+    """
+    passes = np.ones(batch.num_rows, dtype=bool)
+    for is_dropped in others:
+        passes &= ~is_dropped.to_numpy(zero_copy_only=False)
+    columns = ["response", "reasoning"] if has_thinking(batch.schema) else ["response"]
+    is_repeat = repeats(batch, columns).to_numpy(zero_copy_only=False).copy()
+    is_repeat[passes] = repeats(batch.filter(pa.array(passes)), columns)
+    return pa.array(is_repeat)
+
+
 def _broken_rules(batch: pa.RecordBatch, rules: FilterConfig) -> Iterator[tuple[str, pa.BooleanArray]]:
-    """(rule, whether it drops each response) for the rules that are set. What cannot be measured does not pass."""
+    """(rule, whether it drops each response) for those that look at it alone. What cannot be measured does not pass."""
     response = batch.column("response")
     if rules.drop_errors:
         yield "drop_errors", pc.is_null(response)
@@ -94,8 +112,10 @@ def _broken_rules(batch: pa.RecordBatch, rules: FilterConfig) -> Iterator[tuple[
         yield "finish_reasons", pc.invert(wanted)
     yield from _bounds("length", pc.utf8_length(response), rules.min_length, rules.max_length)
     yield from _bounds("tokens", batch.column("num_generated_tokens"), rules.min_tokens, rules.max_tokens)
-    if rules.drop_duplicates:
-        yield "drop_duplicates", repeats(batch)
+
+
+def _broken_by_score(batch: pa.RecordBatch, rules: FilterConfig) -> Iterator[tuple[str, pa.BooleanArray]]:
+    """The same for those that look at scores."""
     if rules.min_score is not None:
         yield from _bounds("score", batch.column("score"), rules.min_score, None)
     if rules.min_pass_rate is not None or rules.max_pass_rate is not None:
@@ -109,11 +129,11 @@ def _bounds(name: str, values: pa.Array, low: Any, high: Any) -> Iterator[tuple[
         yield f"max_{name}", pc.invert(pc.fill_null(pc.less_equal(values, high), False))
 
 
-def repeats(batch: pa.RecordBatch) -> pa.BooleanArray:
-    """Whether each response equals an earlier one of its row. A failed sample equals none."""
-    pairs = pa.table({"row_id": batch.column("row_id"), "response": batch.column("response")})
-    pairs = pairs.append_column("position", pa.array(np.arange(batch.num_rows)))
-    first = pairs.group_by(["row_id", "response"]).aggregate([("position", "min")]).column("position_min")
+def repeats(batch: pa.RecordBatch, columns: Sequence[str] = ("response",)) -> pa.BooleanArray:
+    """Whether each response equals an earlier one of its row in these columns. A failed sample equals none."""
+    keys = ["row_id", *columns]
+    pairs = pa.table({name: batch.column(name) for name in keys} | {"position": pa.array(np.arange(batch.num_rows))})
+    first = pairs.group_by(keys).aggregate([("position", "min")]).column("position_min")
     is_repeat = np.ones(batch.num_rows, dtype=bool)
     is_repeat[first.to_numpy()] = False
     return pc.and_(pa.array(is_repeat), pc.is_valid(batch.column("response")))

@@ -15,7 +15,7 @@ from rollout.postprocess import source as source_module
 from rollout.postprocess.filter import DROPPED_BY, filter_responses, only_kept
 from rollout.postprocess.flatten import flatten
 from rollout.postprocess.source import open_source
-from rollout.records import FLAT_FIELDS
+from rollout.records import EXTRAS, FLAT_FIELDS, THINKING
 from tests.postprocess.tables import INPUT_FIELDS, Row, answered, flat_rows, read, source_of, tables, write_rollouts
 
 FLAT_SCHEMA = pa.schema([*INPUT_FIELDS, *FLAT_FIELDS])
@@ -78,10 +78,10 @@ RULES = st.builds(
 
 def dropped_by(rows: list[dict[str, Any]], rules: FilterConfig) -> list[str | None]:
     """What the documentation of the rules says, one response at a time."""
-    seen, reasons = set[tuple[int, str]](), list[str | None]()
+    seen, kept, reasons = set[tuple[int, str]](), set[tuple[int, str]](), list[str | None]()
     for row in rows:
         text, tokens = row["response"], row["num_generated_tokens"]
-        is_repeat = (row["row_id"], text) in seen
+        answer = (row["row_id"], text)
         broken = {
             "drop_errors": rules.drop_errors and text is None,
             "finish_reasons": rules.finish_reasons and row["finish_reason"] not in rules.finish_reasons,
@@ -89,10 +89,12 @@ def dropped_by(rows: list[dict[str, Any]], rules: FilterConfig) -> list[str | No
             "max_length": rules.max_length is not None and (text is None or len(text) > rules.max_length),
             "min_tokens": rules.min_tokens is not None and tokens < rules.min_tokens,
             "max_tokens": rules.max_tokens is not None and tokens > rules.max_tokens,
-            "drop_duplicates": rules.drop_duplicates and is_repeat,
         }
+        equal = seen if any(broken.values()) else kept
+        broken["drop_duplicates"] = rules.drop_duplicates and answer in equal
         if text is not None:
-            seen.add((row["row_id"], text))
+            seen.add(answer)
+            equal.add(answer)
         reasons.append(next((rule for rule, is_broken in broken.items() if is_broken), None))
     return reasons
 
@@ -148,6 +150,30 @@ def test_a_duplicate_is_one_of_the_same_row(tmp_path: Path) -> None:
     filter_responses(source_of(tmp_path, rows), tmp_path, FilterConfig(drop_duplicates=True, drop_errors=False))
     kept = [(row["row_id"], row["sample_idx"]) for row in read(tmp_path / "filtered.parquet")]
     assert kept == [(0, 0), (0, 2), (1, 0), (1, 1), (1, 2), (1, 3)]
+
+
+def test_of_equal_responses_the_first_that_satisfies_the_other_rules_is_kept(tmp_path: Path) -> None:
+    row = {"row_id": 0, "response": "a"}
+    rows = [row | {"sample_idx": place, "score": score} for place, score in enumerate([0.0, 1.0, 0.0, 1.0])]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "scored.parquet")
+    rules = FilterConfig(drop_duplicates=True, min_score=1)
+    counts = filter_responses(open_source(tmp_path / "scored.parquet"), tmp_path, rules)
+    assert [row["sample_idx"] for row in read(tmp_path / "filtered.parquet")] == [1]
+    assert counts == {"kept": 1, "min_score": 1, "drop_duplicates": 2}
+
+
+def test_responses_that_were_thought_out_in_other_ways_are_not_equal(tmp_path: Path) -> None:
+    thought = {"num_reasoning_tokens": 1, "reasoning_closed": True}
+    rows = [
+        {"row_id": 0, "sample_idx": place, "response": "42", "reasoning": reasoning, **thought}
+        for place, reasoning in enumerate(["6 * 7", "21 + 21", "6 * 7"])
+    ]
+    thinking = {name: EXTRAS[name].of_sample for name in THINKING}
+    table = pa.Table.from_pylist(rows)
+    fields = [thinking.get(column.name, column) for column in table.schema]
+    pq.write_table(table.cast(pa.schema(fields)), tmp_path / "thought.parquet")
+    filter_responses(open_source(tmp_path / "thought.parquet"), tmp_path, FilterConfig(drop_duplicates=True))
+    assert [row["sample_idx"] for row in read(tmp_path / "filtered.parquet")] == [0, 1]
 
 
 def test_files_of_others_need_nothing_but_responses(tmp_path: Path) -> None:
