@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 import triton
 
+from rollout.engine import nucleus
 from rollout.engine.nucleus_choice import choose, mask_rest
 from rollout.engine.nucleus_last import BOUNDS, PASSES, PIVOTS, SPAN, collect, find_last, narrow
 from rollout.engine.nucleus_rows import BLOCK, SLOTS, block_sums, draw_whole, gather, thresholds
@@ -79,6 +80,23 @@ class NucleusSampler:
         if mask:
             self.mask_after(logits, draw, tokens)
         return tokens
+
+    def draws_as_defined(self, dtype: torch.dtype) -> bool:
+        """Whether rows of all kinds, with logits of this type, get the tokens that `nucleus` says: the kernels were
+        tried on some GPUs with some compilers, and a wrong one would go unseen.
+
+        One of the eight may differ, where a sum in float32 falls on the other side of a nucleus' edge.
+        """
+        rows, generator = torch.arange(8), torch.Generator().manual_seed(0)
+        std = torch.where(rows % 2 == 0, 6.0, 0.5)
+        logits = (torch.randn(8, self._vocabulary, generator=generator) * std[:, None]).to(dtype)
+        t = torch.where(rows % 4 == 3, 0.0, 1.0)
+        p = torch.where(rows % 3 == 2, 1.0, 0.9)
+        k = torch.where(rows % 5 == 1, 20, self._vocabulary).to(torch.int32)
+        seeds = torch.randint(-(2**62), 2**62, (8,), generator=generator)
+        defined = nucleus.draw(logits, t, p, k, seeds, rows)  # on the CPU, as a run may leave a GPU no memory for it
+        draw = Draw(*(values.to(self._device) for values in (rows.to(torch.int32), rows, t, p, k, seeds)))
+        return int((self.draw(logits.to(self._device), draw).cpu() != defined).sum()) <= 1
 
     def mask_after(self, logits: torch.Tensor, draw: Draw, tokens: torch.Tensor) -> None:
         """-inf for what is not in the nucleus of its row, never for `tokens`, which `draw` has drawn with `mask`."""

@@ -54,11 +54,19 @@ def _name(value: Any) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
-def put(runner: Any) -> None:
-    """Draw with our sampler from now on. The first time compiles it, for some seconds."""
+def put(runner: Any) -> bool:
+    """Draw with our sampler from now on, unless it draws something else here than it should; whether it does not.
+
+    The first time compiles it, for some seconds. On a rank without a sampler there is nothing to do.
+    """
     sampler = runner.sampler
-    if sampler is not None and "sample" not in vars(sampler):
-        sampler.sample = FastSampling(sampler, runner.max_num_reqs, runner.device, runner.dtype)
+    if sampler is None or "sample" in vars(sampler):
+        return True
+    ours = FastSampling(sampler, runner.max_num_reqs, runner.device, runner.dtype)
+    is_right = ours.is_right(runner.dtype)
+    if is_right:
+        sampler.sample = ours
+    return is_right
 
 
 def take_back(runner: Any) -> None:
@@ -94,6 +102,10 @@ class FastSampling:
         logits = self._sampler.apply_sampling_params(*batch, skip_top_k_top_p=True)
         mask = return_logprobs and self._sampler.logprobs_mode in _PROCESSED
         return self._kernel.draw(logits, self._draw(expanded_idx_mapping, pos), mask), logits
+
+    def is_right(self, dtype: torch.dtype) -> bool:
+        """Whether it draws on this GPU what it should, from logits of this type."""
+        return self._kernel.draws_as_defined(dtype)
 
     def _draw(self, states: torch.Tensor, positions: torch.Tensor) -> Any:
         from rollout.engine.nucleus_kernel import Draw

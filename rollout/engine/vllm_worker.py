@@ -50,11 +50,17 @@ class WorkerExtension:
 
         return vllm_sampler.refusal(self.model_runner, sys.modules["vllm"].__version__)
 
-    def use_fast_sampler(self, wanted: bool) -> None:
-        """Draw with our sampler from now on, or as vLLM does. To be called where nothing refuses it, on all ranks."""
+    def use_fast_sampler(self, wanted: bool) -> bool:
+        """Draw with our sampler from now on, or as vLLM does; False where ours draws something else than it should.
+
+        To be called where nothing refuses it, on all ranks.
+        """
         from rollout.engine import vllm_sampler
 
-        (vllm_sampler.put if wanted else vllm_sampler.take_back)(self.model_runner)
+        if wanted:
+            return vllm_sampler.put(self.model_runner)
+        vllm_sampler.take_back(self.model_runner)
+        return True
 
     def shard_batches(self, wanted: bool) -> bool:
         """Let each GPU that has a part of the model draw for a part of the batch, or let each draw all; which it is.
@@ -84,7 +90,9 @@ def take_fast_sampler(workers: Workers) -> str | None:
     for reason in workers("fast_sampler_refusal"):
         if reason is not None:
             return str(reason)
-    workers("use_fast_sampler", args=(True,))
+    if not all(workers("use_fast_sampler", args=(True,))):
+        workers("use_fast_sampler", args=(False,))
+        return "on this GPU ours draws other tokens than it should"
     if all(workers("shard_batches", args=(True,))):
         log.info("each GPU draws the tokens of a part of the batch")
     return None

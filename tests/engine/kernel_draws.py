@@ -72,10 +72,21 @@ CASES = {
 }
 
 
+class Wrong(NucleusSampler):
+    """Two rows get each other's tokens."""
+
+    def draw(self, logits: torch.Tensor, draw: Draw, mask: bool = False) -> torch.Tensor:
+        tokens = super().draw(logits, draw, mask)
+        return torch.cat([tokens[:2].flip(0), tokens[2:]])
+
+
 def main() -> None:
     """Do all cases."""
     found = {name: differences(case) for name, case in CASES.items()}
-    print(json.dumps(found | {"a draw that sums put just outside": {"cut off": cut_off_at_the_edge()}}))
+    found["a draw that sums put just outside"] = {"cut off": cut_off_at_the_edge()}
+    right, wrong = (kind(8, 5000, "cpu").draws_as_defined(torch.bfloat16) for kind in (NucleusSampler, Wrong))
+    found["the check before a run"] = {"refused": int(not right), "let through": int(wrong)}
+    print(json.dumps(found))
 
 
 def differences(case: Case) -> dict[str, int]:

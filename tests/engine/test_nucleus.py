@@ -113,5 +113,5 @@ def test_the_kernels_draw_and_keep_what_is_defined_in_a_batch_and_alone() -> Non
     environment = os.environ | {"TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)}
     printed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
     found = json.loads(printed)
-    assert len(found) == 17
+    assert len(found) == 18
     assert {case: differ for case, differ in found.items() if any(differ.values())} == {}

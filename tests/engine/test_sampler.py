@@ -1,6 +1,7 @@
 """Whose sampler draws the tokens: ours only where vLLM is as it was when ours was written."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -146,6 +147,9 @@ class Kernel:
     def __init__(self, rows: int, vocabulary: int, device: object) -> None:
         self.asked: list[tuple[list[int], list[float], bool]] = []
 
+    def draws_as_defined(self, dtype: torch.dtype) -> bool:
+        return True
+
     def draw(self, logits: torch.Tensor, draw: Draw, mask: bool) -> str:
         self.asked.append((draw.states.tolist(), logits.flatten()[:1].tolist(), mask))
         return "ours"
@@ -207,13 +211,36 @@ def test_the_worker_changes_to_and_fro(put: Any) -> None:
     assert sampled(put, 3) == "ours"
 
 
-@pytest.mark.parametrize(("reasons", "took"), [([None, None], True), ([None, "it has none"], False)])
-def test_all_workers_draw_with_ours_or_none(reasons: list[str | None], took: bool) -> None:
-    asked = []
+def test_one_that_draws_something_else_on_this_gpu_is_not_put(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nucleus_kernel, "NucleusSampler", Kernel)
+    monkeypatch.setattr(Kernel, "draws_as_defined", lambda kernel, dtype: False)
+    found = runner(device=torch.device("cpu"))
+    found.sampler.sampling_states = states(top_p=0.9)
+    assert not vllm_sampler.put(found)
+    assert sampled(found, 3) == "vLLM's"
 
-    def workers(method: str, args: tuple[object, ...] = ()) -> list[str | None]:
-        asked.append((method, *args))
-        return reasons
 
-    assert take_fast_sampler(workers) == (None if took else "it has none")
-    assert (("use_fast_sampler", True) in asked) is took
+@dataclass
+class Workers:
+    """Ranks that answer these."""
+
+    refusals: list[str | None]
+    are_right: list[bool]
+    asked: list[tuple[object, ...]] = field(default_factory=list)
+
+    def __call__(self, method: str, args: tuple[object, ...] = ()) -> list[Any]:
+        self.asked.append((method, *args))
+        answers: dict[str, list[Any]] = {"fast_sampler_refusal": self.refusals, "use_fast_sampler": self.are_right}
+        return answers.get(method, [False, False])
+
+
+def test_all_workers_draw_with_ours_or_none() -> None:
+    willing = Workers([None, None], [True, True])
+    assert take_fast_sampler(willing) is None
+    assert willing.asked[-1] == ("shard_batches", True)
+    refusing = Workers([None, "it has none"], [True, True])
+    assert take_fast_sampler(refusing) == "it has none"
+    assert refusing.asked == [("fast_sampler_refusal",)]
+    wrong = Workers([None, None], [True, False])
+    assert take_fast_sampler(wrong) == "on this GPU ours draws other tokens than it should"
+    assert wrong.asked[-2:] == [("use_fast_sampler", True), ("use_fast_sampler", False)]

@@ -71,6 +71,13 @@ def assert_alike(folder: Path, one: tuple[str, ...], other: tuple[str, ...]) -> 
         assert [row[name] for row in found] == [row[name] for row in others]
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_what_is_checked_before_a_run_is_right(dtype: torch.dtype) -> None:
+    from rollout.engine.nucleus_kernel import NucleusSampler
+
+    assert NucleusSampler(1, VOCABULARY, "cuda").draws_as_defined(dtype)
+
+
 def test_rows_of_a_mixed_batch_are_what_each_is_alone(tmp_path: Path) -> None:
     """Greedy rows, rows with top_k, without top_p and with a sharper one, and their log-probabilities."""
     many, alone = (("hardware=debug", f"hardware.max_num_seqs={count}") for count in (128, 1))
