@@ -82,10 +82,10 @@ class NucleusSampler:
         return tokens
 
     def draws_as_defined(self, dtype: torch.dtype) -> bool:
-        """Whether rows of all kinds, with logits of this type, get the tokens that `nucleus` says: the kernels were
-        tried on some GPUs with some compilers, and a wrong one would go unseen.
+        """Whether eight rows of different kinds, with logits of this type, get the tokens that `nucleus` defines.
 
-        One of the eight may differ, where a sum in float32 falls on the other side of a nucleus' edge.
+        The kernels were tested on a few GPUs and compilers only, and wrong tokens would look like any others. One row
+        may differ: a sum in float32 may fall on the other side of the nucleus' edge.
         """
         rows, generator = torch.arange(8), torch.Generator().manual_seed(0)
         std = torch.where(rows % 2 == 0, 6.0, 0.5)

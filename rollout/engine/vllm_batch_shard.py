@@ -1,8 +1,9 @@
-"""Batch-sharded sampling for vLLM 0.26: of the GPUs that share a model each draws for a part of the batch.
+"""Batch-sharded sampling for vLLM 0.26: each GPU of a tensor-parallel group draws the tokens of a part of the batch.
 
-vLLM 0.26 gathers the logits of all requests on every GPU, and each draws all tokens. Here a GPU receives the logits of
-its own requests only, and what it drew goes to the others: as `enable_batch_sharded_sampling` of later versions has it
-(`vllm/v1/worker/gpu/sample/batch_shard.py`). No row depends on the others, so the tokens are the same.
+vLLM 0.26 gathers the logits of all requests on every GPU, and every GPU draws all tokens. Here each GPU receives only
+the logits of its own requests, and sends the tokens to the others. Later versions of vLLM do the same with
+`enable_batch_sharded_sampling` (`vllm/v1/worker/gpu/sample/batch_shard.py`). A row does not depend on the others, so
+the tokens are the same.
 """
 
 import dataclasses
@@ -14,17 +15,17 @@ import torch.distributed as dist
 from torch.nn.functional import pad
 
 _FEWEST = 16
-"""Rows for each rank below which nothing is gained."""
+"""The fewest rows per rank: with fewer, nothing is gained."""
 _ALIGNED = 4
-"""Shards begin at multiples of so many rows, of 4 bytes each: for memory that is not aligned to 16 Triton would compile
-its kernels once more."""
+"""Shards begin at multiples of this many rows, of 4 bytes or more each: Triton compiles a kernel a second time for
+pointers that are not aligned to 16 bytes."""
 
 Shards = Sequence[slice]
-"""Which rows of a batch each rank draws for; all but the last have the same number."""
+"""The rows of a batch for which each rank draws; all shards but the last have the same size."""
 
 
 def shards(rows: int, ranks: int) -> Shards | None:
-    """A part of a batch for each rank, or None where it has too few rows for that."""
+    """One shard per rank, or None for a batch with too few rows."""
     most = -(-rows // (ranks * _ALIGNED)) * _ALIGNED
     if rows < ranks * _FEWEST or most * (ranks - 1) >= rows:
         return None
@@ -32,7 +33,7 @@ def shards(rows: int, ranks: int) -> Shards | None:
 
 
 def scatter_logits(logits: torch.Tensor, of_ranks: Shards, rank: int, group: dist.ProcessGroup) -> torch.Tensor:
-    """From (rows of all, this rank's part of the vocabulary) to (rows of this rank, vocabulary)."""
+    """From (all rows, the vocabulary of this rank) to (rows of this rank, whole vocabulary)."""
     sizes = [one.stop - one.start for one in of_ranks]
     received = logits.new_empty(len(sizes) * sizes[rank], logits.shape[1])
     dist.all_to_all_single(received, logits.contiguous(), [sizes[rank]] * len(sizes), sizes, group=group)
@@ -40,14 +41,14 @@ def scatter_logits(logits: torch.Tensor, of_ranks: Shards, rank: int, group: dis
 
 
 def gather_rows(values: torch.Tensor, of_ranks: Shards, tp: Any) -> torch.Tensor:
-    """From (rows of this rank, n) to (rows of all, n); `tp` is vLLM's group of the ranks."""
+    """From (rows of this rank, n) to (all rows, n); `tp` is vLLM's GroupCoordinator."""
     padded = pad(values, (0, 0, 0, of_ranks[0].stop - len(values)))
     gathered: torch.Tensor = tp.all_gather(padded, dim=0)
     return gathered[: of_ranks[-1].stop]
 
 
 class BatchShardedSampling:
-    """What `GPUModelRunner.sample` is, for a runner whose GPUs share a model."""
+    """Replaces `GPUModelRunner.sample` of a tensor-parallel runner."""
 
     def __init__(self, runner: Any, processor: Any, tp: Any) -> None:
         self._runner, self._tp, self._rank = runner, tp, tp.rank_in_group
@@ -65,7 +66,7 @@ class BatchShardedSampling:
         return output, output.num_sampled, output.num_rejected
 
     def logits(self, hidden_states: torch.Tensor, of_ranks: Shards) -> torch.Tensor:
-        """Of this rank's rows, (its rows, vocabulary), from the hidden states of all."""
+        """Logits of this rank's rows, (its rows, vocabulary), from the hidden states of all rows."""
         self._shards = of_ranks
         try:
             logits: torch.Tensor = self._runner.model.compute_logits(hidden_states)
@@ -74,7 +75,7 @@ class BatchShardedSampling:
         return logits
 
     def agrees(self) -> bool:
-        """Whether all ranks get for a batch of noise what vLLM gathers for it; also what makes the connections."""
+        """Whether every rank gets the logits that vLLM gathers, for a batch of noise. Opens the connections, too."""
         runner, rows = self._runner, self._tp.world_size * _FEWEST
         of_ranks = shards(rows, self._tp.world_size)
         assert of_ranks is not None
@@ -91,13 +92,13 @@ class BatchShardedSampling:
         return scatter_logits(logits, self._shards, self._rank, self._tp.device_group)
 
     def _is_uniform(self, batch: Any) -> bool:
-        """Whether all ranks will return as many log-probabilities for each of their rows."""
+        """Whether all rows ask for equally many log-probabilities, so that all ranks return tensors of one width."""
         sampler, requests = self._runner.sampler, batch.idx_mapping_np
         asked = sampler.sampling_states.num_logprobs[requests]
         return bool(asked.min() == asked.max()) and not sampler.logprob_token_ids_state.max_num_token_ids(requests)
 
     def _gather(self, output: Any, of_ranks: Shards) -> Any:
-        """What all ranks drew."""
+        """The output of all ranks, from that of this one."""
         columns = (output.sampled_token_ids[:, 0], output.num_sampled, output.num_rejected)
         drawn = torch.stack([column.long() for column in columns], dim=1)
         tokens, sampled, rejected = gather_rows(drawn, of_ranks, self._tp).unbind(1)
@@ -117,7 +118,7 @@ class BatchShardedSampling:
 
 
 def _part(batch: Any, rows: slice) -> Any:
-    """The rows of a batch, as far as the sampler looks at them; each has one row of logits."""
+    """The fields of these rows that the sampler reads. Each request has one row of logits."""
     bounds = slice(rows.start, rows.stop + 1)
     return dataclasses.replace(
         batch,
@@ -134,9 +135,9 @@ def _part(batch: Any, rows: slice) -> Any:
 
 
 def put(runner: Any) -> bool:
-    """Sample so from now on, where GPUs share the model and the logits come out the same; whether they do.
+    """Shard batches from now on, if the GPUs share a model and every rank gets the right logits. Returns whether it does.
 
-    To be called on all ranks at once.
+    To be called on all ranks at the same time.
     """
     from vllm.distributed import get_tp_group
 
@@ -160,7 +161,7 @@ def take_back(runner: Any) -> None:
 
 
 def _processor(runner: Any) -> Any:
-    """The layer that gathers the logits; None where each GPU has all of them, or they depend on more than their row."""
+    """The layer that gathers the logits. None if nothing is gathered, or if a row could depend on more than its logits."""
     from vllm.model_executor.layers.logits_processor import LogitsProcessor
 
     shared = runner.sampler is not None and runner.parallel_config.tensor_parallel_size > 1

@@ -63,9 +63,9 @@ class WorkerExtension:
         return True
 
     def shard_batches(self, wanted: bool) -> bool:
-        """Let each GPU that has a part of the model draw for a part of the batch, or let each draw all; which it is.
+        """Let each GPU of a tensor-parallel group draw for a part of the batch, or for all of it. Returns which it is.
 
-        To be called on all ranks, where our sampler draws.
+        To be called on all ranks at the same time, after `use_fast_sampler`.
         """
         from rollout.engine import vllm_batch_shard
 
