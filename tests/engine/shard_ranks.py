@@ -133,9 +133,10 @@ def same(mine: Output, whole: Output) -> bool:
     return all(torch.equal(one, other) and one.dtype == other.dtype for one, other in pairs)
 
 
-def rank_main(rank: int, store: str) -> None:
+def rank_main(rank: int, folder: Path) -> None:
+    """What this rank finds, as JSON in a file of its own: what both printed could mix."""
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=RANKS)
+    dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=RANKS)
     tp = SimpleNamespace(rank_in_group=rank, world_size=RANKS, device_group=dist.group.WORLD, all_gather=all_gather)
     found: dict[str, Any] = {}
     for logprobs in (NO_LOGPROBS, 1):
@@ -153,15 +154,22 @@ def rank_main(rank: int, store: str) -> None:
     hidden = torch.randn(100, HIDDEN)
     sampling(hidden, batch_of(100), None)
     found["not alike"] = True, sampler.rows
-    print(json.dumps(found), flush=True)
+    (folder / f"{rank}.json").write_text(json.dumps(found))
 
 
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        places = [(rank, str(Path(folder) / "store")) for rank in range(RANKS)]
-        ranks = [get_context("fork").Process(target=rank_main, args=place) for place in places]
+def main() -> None:
+    """Run both ranks, and print what each found, a line for each."""
+    with tempfile.TemporaryDirectory() as name:
+        ranks = [get_context("fork").Process(target=rank_main, args=(rank, Path(name))) for rank in range(RANKS)]
         for one in ranks:
             one.start()
         for one in ranks:
             one.join()
-    raise SystemExit(max(one.exitcode or 0 for one in ranks))
+        if any(one.exitcode for one in ranks):
+            raise SystemExit(1)
+        for rank in range(RANKS):
+            print((Path(name) / f"{rank}.json").read_text())
+
+
+if __name__ == "__main__":
+    main()
