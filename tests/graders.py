@@ -32,3 +32,8 @@ def rough(response: str, ground_truth: float, row: dict[str, Any]) -> bool:
         case 2:
             raise RuntimeError("no idea")
     return by_rate(response, ground_truth, row)
+
+
+def share(response: str, ground_truth: Any, row: dict[str, Any]) -> float:
+    """A score that is spread evenly over [0, 1)."""
+    return number_of(response)

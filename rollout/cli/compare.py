@@ -18,7 +18,7 @@ from rollout.compare.notes import notes_of
 from rollout.compare.page import is_page_of_ours, write_comparison_page
 from rollout.compare.screen import show_comparison
 from rollout.compare.sides import Side, side_name
-from rollout.config import CompareCommand, DataConfig, trust
+from rollout.config import CompareCommand, trust
 from rollout.config.arguments import parse
 from rollout.data.column_path import find, names_in
 from rollout.errors import UserError, did_you_mean
@@ -136,8 +136,8 @@ def _opened(path: Path, score_keys: list[str] | None) -> Opened:
 
 def _sides(opened: list[tuple[str, Path, Opened]], keys: CompareCommand) -> list[Side]:
     """Raises UserError for columns that are not there."""
-    runs = [each.run for _, _, each in opened if each.run is not None]
-    truths = keys.ground_truth or [truth for run in runs if (truth := run.postprocess.score.ground_truth) is not None]
+    known = [truth for _, _, each in opened if (truth := each.scoring.ground_truth) is not None]
+    truths = keys.ground_truth or known
     sides, wrong = list[Side](), list[str]()
     for number, (label, path, each) in enumerate(opened):
         try:
@@ -157,13 +157,13 @@ def _sides(opened: list[tuple[str, Path, Opened]], keys: CompareCommand) -> list
 def _side(name: str, label: str, path: Path, opened: Opened, keys: CompareCommand, truths: list[str]) -> Side:
     """`truths` are paths that may lead to its right answers. Raises UserError for one without prompts."""
     schema, run = opened.source.schema, opened.run
-    data = DataConfig() if run is None else run.data
+    data = opened.data
     prompts = keys.prompt_key or [data.prompt_key]
     prompt = next((column for column in prompts if column in schema.names), None)
     if prompt is None:
         near = did_you_mean(prompts[0], _columns_of_input(opened.source))
         raise UserError(f"{label}: has no column {' or '.join(prompts)}, {near}; set prompt_key=COLUMN")
-    own = None if run is None or keys.ground_truth else run.postprocess.score.ground_truth
+    own = None if keys.ground_truth else opened.scoring.ground_truth
     candidates = [*([] if own is None else [own]), *truths]
     truth = next((column for column in candidates if find(schema, column) is not None), None)
     record = run_record.read(path) if path.is_dir() and run_record.exists(path) else None

@@ -31,7 +31,7 @@ from rollout.postprocess.score import SCORE, ScoringCounts, newly_scored
 from rollout.postprocess.source import Source
 from rollout.postprocess.writing import Part, write
 from rollout.scoring.check import scorer_problems
-from rollout.scoring.stopped_early import estimator_at, made_by
+from rollout.scoring.stopped_early import estimator_at
 from rollout.terminal.console import plain_screen
 from rollout.terminal.summary import show_analysis
 
@@ -48,9 +48,7 @@ def analyze(arguments: list[str]) -> None:
     """`rollout analyze IN`: tables on screen, and the same in a file where the user names one."""
     with ends_in_lines(), plain_screen() as console:
         keys, opened = begin("analyze", arguments, _analyze_problems)
-        pass_score = keys.pass_score
-        if pass_score is None:
-            pass_score = (opened.run.postprocess.score if opened.run else ScoreConfig()).pass_score
+        pass_score = opened.scoring.pass_score if keys.pass_score is None else keys.pass_score
         early = estimator_at(opened.run, pass_score, opened.source.scored_by)
         analysis = analysis_of(opened.source, _analyze_config(keys, opened), pass_score, early)
         show_analysis(console, analysis)
@@ -83,7 +81,7 @@ def filter_(arguments: list[str]) -> None:
             _write_source(keys.output, kept)
         else:  # both or none
             with _room_for(keys.dropped), replacing(user_path(keys.dropped)) as partial:
-                write(partial, keys.dropped, dropped.schema, dropped.batches())
+                write(partial, keys.dropped, dropped.file_schema, dropped.batches())
                 _write_source(keys.output, kept)
         for line in _kept_lines(keys, counts):
             print(line)
@@ -108,10 +106,9 @@ def export(arguments: list[str]) -> None:
         keys, opened = begin("export", arguments, _export_problems)
         continued = keys.continue_final_message
         if continued is None:
-            continued = continues(opened.run)
-        scored_by = opened.source.scored_by
-        label = made_by(scored_by, opened.run.postprocess.score if opened.run else ScoreConfig()).ground_truth
-        schema, parts = records(opened.source, _export_config(keys), _data(keys, opened), continued, label)
+            continued = continues(opened.run, opened.source.origin)
+        label = opened.scoring.ground_truth
+        schema, parts = records(opened.source, _export_config(keys), _data(keys, opened), bool(continued), label)
         seen = Seen(parts)
         rows = _write(keys.output, schema, seen)
         print(f"wrote {rows:,} {NOUNS.get(keys.format, keys.format)}: {keys.output}")
@@ -125,9 +122,8 @@ def _export_config(keys: ExportCommand) -> ExportConfig:
 
 def _data(keys: ExportCommand, opened: Opened) -> DataConfig:
     """Where the chats are: as the user says, else as the run had it."""
-    data = DataConfig() if opened.run is None else opened.run.data
     given = {name: value for name in ("prompt_key", "system_prompt") if (value := getattr(keys, name)) is not None}
-    return dataclasses.replace(data, **given)
+    return dataclasses.replace(opened.data, **given)
 
 
 def _export_problems(keys: ExportCommand, opened: Opened | None) -> Iterator[str]:
@@ -147,7 +143,13 @@ def score(arguments: list[str]) -> None:
             f"scored {counts.values['scored']:,} of {rows:,} responses, {counts.values['no_answer']:,} of them without "
             f"an answer: {keys.output}"
         )
-        print(f"go on with: python -m rollout analyze {as_argument(user_path(keys.output))}")
+        print(f"go on with: python -m rollout analyze {as_argument(user_path(keys.output))}{_not_told(keys)}")
+
+
+def _not_told(keys: ScoreCommand) -> str:
+    """What the file does not say that its scores were made with, as a key for the next command."""
+    is_told = user_path(keys.output).suffix == ".parquet" or keys.pass_score == ScoreConfig().pass_score
+    return "" if is_told else f" pass_score={keys.pass_score:g}"
 
 
 def _score_problems(keys: ScoreCommand, opened: Opened | None) -> Iterator[str]:
@@ -158,7 +160,7 @@ def _score_problems(keys: ScoreCommand, opened: Opened | None) -> Iterator[str]:
 
 
 def _write_source(output: str, source: Source) -> int:
-    return _write(output, source.schema, source.batches())
+    return _write(output, source.file_schema, source.batches())
 
 
 def _write(output: str, schema: pa.Schema, parts: Iterable[Part]) -> int:

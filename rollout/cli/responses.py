@@ -17,10 +17,11 @@ from rollout.cli.commands import named
 from rollout.cli.help import text
 from rollout.cli.latest import named_path
 from rollout.cli.one_line_errors import one_line_errors
-from rollout.config import DataConfig, PostprocessConfig, RunConfig, trust
+from rollout.config import DataConfig, PostprocessConfig, RunConfig, ScoreConfig, trust
 from rollout.config.arguments import parse
 from rollout.errors import UserError
 from rollout.files import same_file, user_path
+from rollout.postprocess.origin import scoring_of
 from rollout.postprocess.outputs import files_read
 from rollout.postprocess.score import with_scores
 from rollout.postprocess.source import Source, open_source, without_scores
@@ -41,6 +42,16 @@ class Opened:
 
     source: Source
     run: RunConfig | None
+
+    @property
+    def data(self) -> DataConfig:
+        """Where the chats are: as the run had it, or as the file says that its run had it."""
+        return self.source.origin.data if self.run is None else self.run.data
+
+    @property
+    def scoring(self) -> ScoreConfig:
+        """What the scores were made with, as far as it is known."""
+        return scoring_of(self.source.origin, self.run)
 
     def plan(self, config: PostprocessConfig, data: DataConfig | None = None) -> Plan:
         """For what a step of post-processing says about this work."""

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rollout.config import DataConfig, RunConfig, ScoreConfig
 from rollout.data.column_path import find
+from rollout.postprocess.origin import scoring_of
 from rollout.postprocess.score import with_scores
 from rollout.postprocess.source import Source, open_source
-from rollout.scoring.stopped_early import made_by
 from rollout.store import run_record
 from rollout.store.layout import OUTPUT, SCORES
 from rollout.store.run_record import RunRecord
@@ -42,9 +42,9 @@ class Side:
     @property
     def scoring(self) -> ScoreConfig | None:
         """How its run, or who scored it anew, has scored; None where nothing tells."""
-        if self.run is None or not self.is_scored:
+        if not self.is_scored:
             return None
-        score = made_by(self.source.scored_by, self.run.postprocess.score)
+        score = scoring_of(self.source.origin, self.run)
         return None if score.scorer is None else score
 
     @property
@@ -105,7 +105,7 @@ def side_of_run(name: str, label: str, run_dir: Path) -> Side:
     source = open_source(run_dir / OUTPUT, "run_dir")
     if (run_dir / SCORES).exists():
         source = with_scores(source, run_dir / SCORES)
-    truth = record.config.postprocess.score.ground_truth
+    truth = scoring_of(source.origin, record.config).ground_truth
     if truth is not None and find(source.schema, truth) is None:
         truth = None
     return Side(name, label, run_dir, source, record.config.data, truth, record.config, record)

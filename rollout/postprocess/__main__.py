@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -27,11 +28,15 @@ from rollout.cli.latest import named_path
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import RunConfig, trust
 from rollout.config.check import check_values
+from rollout.config.overrides import key_of
 from rollout.errors import UserError
 from rollout.files import user_path
 from rollout.process.signals import stop_on_signal
 from rollout.store import run_record
 from rollout.store.run_record import RunRecord
+
+if TYPE_CHECKING:
+    from rollout.postprocess.origin import Origin
 
 _GROUP = "postprocess."
 _OWN = ("run_dir", "input", "output_dir")
@@ -131,7 +136,23 @@ def _of_run(run_dir: Path, overrides: list[str], trusted: bool) -> None:
 
 
 def _of_file(path: Path, output_dir: Path, overrides: list[str]) -> None:
-    _run_steps(compose_run(*overrides), path, output_dir, "input", None)
+    from rollout.postprocess.source import open_source
+
+    run, origin = compose_run(*overrides), open_source(path, "input").origin
+    _run_steps(_as_told(run, origin, set(map(key_of, overrides))), path, output_dir, "input", None)
+
+
+def _as_told(run: RunConfig, origin: "Origin", typed: set[str]) -> RunConfig:
+    """`run` with what the file says of its chats and scores, but for the keys that were `typed`."""
+    data = run.data
+    if "data.prompt_key" not in typed:
+        data = replace(data, prompt_key=origin.data.prompt_key)
+    if "data.system_prompt" not in typed:
+        data = replace(data, system_prompt=origin.data.system_prompt)
+    score = run.postprocess.score
+    if origin.pass_score is not None and "postprocess.score.pass_score" not in typed and score.scorer is None:
+        score = replace(score, pass_score=origin.pass_score)
+    return replace(run, data=data, postprocess=replace(run.postprocess, score=score))
 
 
 def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, record: RunRecord | None) -> None:

@@ -15,6 +15,7 @@ from rollout.errors import did_you_mean
 from rollout.files import at_home, replacing
 from rollout.postprocess import tokens
 from rollout.postprocess.chats import FORMATS, Records
+from rollout.postprocess.origin import Origin
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts
 from rollout.postprocess.writing import Part, suffixes, write
@@ -95,9 +96,11 @@ def _follows(record: Mapping[str, Any]) -> bool:
     return bool(before) and before[-1]["role"] == "assistant"
 
 
-def continues(run: RunConfig | None) -> bool | None:
-    """Whether the responses of a run continue a last message of the assistant; None of a file, which does not tell."""
-    return None if run is None else bool(run.model.chat_template_kwargs.get("continue_final_message"))
+def continues(run: RunConfig | None, origin: Origin) -> bool | None:
+    """Whether the responses of a run, or of a file of this origin, continue a last message of the assistant; None where
+    nothing tells.
+    """
+    return origin.continues if run is None else bool(run.model.chat_template_kwargs.get("continue_final_message"))
 
 
 def records(
@@ -109,6 +112,7 @@ def records(
         if config.columns is not None:
             names = list(dict.fromkeys(["row_id", "sample_idx", *names]))
             schema = pa.schema([schema.field(name) for name in names])
+        schema = schema.with_metadata(source.file_schema.metadata)
         return schema, (batch.select(schema.names) for batch in source.batches())
     if config.format in FORMATS and FORMATS[config.format].keeps_input and config.columns is None:
         names = [name for name in _inputs(schema) if name not in {data.prompt_key, *_made(config.format)}]
@@ -197,7 +201,7 @@ def _file_problems(config: ExportConfig) -> Iterator[str]:
 
 def _run(work: Work) -> Work:
     config = work.config.export
-    continued = continues(None if work.record is None else work.record.config)
+    continued = continues(None if work.record is None else work.record.config, work.source.origin)
     count = export(work.source, work.output_dir, config, work.data, continued, work.scoring.ground_truth)
     log_counts("export", {NOUNS.get(config.format, config.format): count})
     return work

@@ -31,9 +31,10 @@ def filter_responses(source: Source, output_dir: Path, rules: FilterConfig) -> d
     """
     counts = Counter[str]({"kept": 0})
     dropped_schema = source.schema.append(DROPPED_BY)
+    footer = source.file_schema.metadata
     with ExitStack() as stack:
         kept, dropped = (
-            stack.enter_context(parquet_writer(stack.enter_context(replacing(path)), schema))
+            stack.enter_context(parquet_writer(stack.enter_context(replacing(path)), schema.with_metadata(footer)))
             for path, schema in ((output_dir / KEPT, source.schema), (output_dir / DROPPED, dropped_schema))
         )
         for batch in source.batches():

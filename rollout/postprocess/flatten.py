@@ -11,7 +11,7 @@ from rollout.store.layout import FLAT
 def flatten(source: Source, output_dir: Path) -> Path:
     """Write `flat.parquet`."""
     output = output_dir / FLAT
-    write_parquet(output, source.schema, source.batches())
+    write_parquet(output, source.file_schema, source.batches())
     return output
 
 

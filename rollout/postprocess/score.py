@@ -1,6 +1,5 @@
 """Score every response against the ground truth: `scores.parquet`, which the later steps read beside the responses."""
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from rollout.config import ScoreConfig
 from rollout.data.tables import write_parquet
 from rollout.errors import UserError
 from rollout.postprocess.analyze import Analysis
+from rollout.postprocess.origin import Origin, Scoring, with_scoring
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import JournalScores, Plan, Step, Work, log_counts
 from rollout.records import SCORE_FIELDS
@@ -25,7 +25,6 @@ from rollout.scoring.check import NAMES, scorer_problems
 from rollout.scoring.inputs import inputs_of, truths_of
 from rollout.scoring.processes import Item
 from rollout.scoring.scorers import BUILT_IN, Scored
-from rollout.scoring.stopped_early import MADE_WITH
 from rollout.scoring.workers import scoring
 from rollout.store.layout import SCORES
 
@@ -34,9 +33,6 @@ log = logging.getLogger(__name__)
 _KEY = (pa.field("row_id", pa.int64(), nullable=False), pa.field("sample_idx", pa.int32(), nullable=False))
 _CHECKSUM = pa.field("response_crc32", pa.int64())
 SCHEMA = pa.schema([*_KEY, *SCORE_FIELDS, _CHECKSUM])
-
-_SCORED_BY = b"rollout.scored_by"
-"""In the footer: what the scores were made with, as JSON. Files of earlier versions lack it."""
 
 _SHOWN = 3
 """Reasons why responses have no score, on screen; `score_error` has all."""
@@ -65,8 +61,7 @@ def score_responses(
     """
     counts = ScoringCounts()
     scored = _scored(source, score, counts) if known is None else _known(source, score, counts, known)
-    made_with = json.dumps({name: getattr(score, name) for name in MADE_WITH})
-    schema = SCHEMA.with_metadata({_SCORED_BY: made_with})
+    schema = SCHEMA.with_metadata(Origin(scoring=Scoring.of(score)).footer())
     write_parquet(output_dir / SCORES, schema, (scores for _, scores in scored))
     counts.warn()
     return counts.values
@@ -84,7 +79,8 @@ def newly_scored(source: Source, score: ScoreConfig, counts: "ScoringCounts") ->
             columns = [scores.column(column.name) for column in SCORE_FIELDS]
             yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=schema)
 
-    return Source(source.path, schema, batches)
+    origin = replace(source.origin, scoring=Scoring.of(score))
+    return Source(source.path, schema, batches, origin)
 
 
 class ScoringCounts:
@@ -152,8 +148,6 @@ def _known(
 
 def with_scores(source: Source, scores: Path) -> Source:
     """`source` with the columns of SCORE_FIELDS. Reading raises UserError when `scores` belong to other responses."""
-    made_with = (pq.read_schema(scores).metadata or {}).get(_SCORED_BY)
-    scored_by = None if made_with is None else ScoreConfig(**json.loads(made_with))
     schema = pa.schema([*source.schema, *SCORE_FIELDS])
 
     def add(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -169,7 +163,7 @@ def with_scores(source: Source, scores: Path) -> Source:
                 columns = [here.column(column.name).combine_chunks() for column in SCORE_FIELDS]
                 yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=schema)
 
-    return replace(source.then(schema, add), scored_by=scored_by)
+    return replace(source.then(schema, add), origin=with_scoring(source.origin, scores))
 
 
 def _equal(left: pa.Array, right: pa.ChunkedArray) -> bool:

@@ -16,6 +16,7 @@ from rollout.data.json_text import load_json
 from rollout.data.tables import BATCH_BYTES, Table, open_table
 from rollout.errors import UserError
 from rollout.postprocess.numbering import Numbering
+from rollout.postprocess.origin import NOT_KNOWN, Origin, origin_of
 from rollout.records import EXTRAS, FLAT_FIELDS, ROLLOUT_COLUMNS, SCORE_FIELDS, SCORES, extras_of, flat_fields
 
 Batches = Iterator[pa.RecordBatch]
@@ -41,8 +42,17 @@ class Source:
     path: Path
     schema: pa.Schema
     batches: Callable[[], Batches]
-    scored_by: ScoreConfig | None = None
-    """What its scores were made with: the fields in `rollout.scoring.stopped_early.MADE_WITH`. None: not known."""
+    origin: Origin = NOT_KNOWN
+
+    @property
+    def scored_by(self) -> ScoreConfig | None:
+        """As of its origin."""
+        return self.origin.scored_by
+
+    @property
+    def file_schema(self) -> pa.Schema:
+        """The schema of a file of these responses, which says its origin too."""
+        return self.schema.with_metadata(self.origin.footer())
 
     def then(self, schema: pa.Schema, change: Callable[[Batches], Batches]) -> "Source":
         """The source after a step that turns batches into batches of `schema`, whole rows into whole rows."""
@@ -61,7 +71,8 @@ def open_source(path: Path, key: str = "input") -> Source:
     A file without rows has no responses; one without columns too, as an empty JSONL file is, counts as a scored one.
     Raises UserError, naming the config `key`, for any other file.
     """
-    return source_of(open_table(path, key, may_be_empty=True), key)
+    source = source_of(open_table(path, key, may_be_empty=True), key)
+    return replace(source, origin=origin_of(path))
 
 
 def source_of(table: Table, key: str) -> Source:
@@ -82,7 +93,8 @@ def without_scores(source: Source) -> Source:
     """The source without the columns that `score` adds, if it has them."""
     scores = {column.name for column in SCORE_FIELDS}
     schema = pa.schema([column for column in source.schema if column.name not in scores])
-    return source.then(schema, lambda batches: (batch.select(schema.names) for batch in batches))
+    bare = source.then(schema, lambda batches: (batch.select(schema.names) for batch in batches))
+    return replace(bare, origin=replace(source.origin, scoring=None))
 
 
 def _flat(table: Table, key: str) -> Source:

@@ -12,6 +12,7 @@ from rollout.data.arrow import cast, is_list, is_text, values
 from rollout.data.json_text import load_json
 from rollout.data.tables import Table, open_table
 from rollout.errors import UserError
+from rollout.postprocess.origin import origin_of
 from rollout.postprocess.source import Batches, Source, source_of
 from rollout.records import SCORE_FIELDS
 
@@ -29,11 +30,14 @@ def open_with_scores(path: Path, key: str, names: Sequence[str]) -> Source:
     """
     table = open_table(path, key, may_be_empty=True)
     name = next((name for name in names if name in table.schema.names), None)
+    origin = origin_of(path)
     if name is None:
-        return source_of(table, key)
+        return replace(source_of(table, key), origin=origin)
+    if name != "score":  # nobody knows what these were made with
+        origin = replace(origin, scoring=None)
     if "responses" not in table.schema.names:
-        return source_of(_renamed(table, name, "score"), key)
-    source = source_of(_renamed(table, name, _LISTED), key)
+        return replace(source_of(_renamed(table, name, "score"), key), origin=origin)
+    source = replace(source_of(_renamed(table, name, _LISTED), key), origin=origin)
     schema = pa.schema([*(column for column in source.schema if column.name != _LISTED), *SCORE_FIELDS])
     return source.then(schema, lambda batches: _told_apart(batches, schema, f"{path}: column {name}"))
 

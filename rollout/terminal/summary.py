@@ -143,7 +143,8 @@ def _show_scores(console: Console, scores: ScoreSummary, analysis: Analysis) -> 
         show_table(console, "Scores", ["", "value", INTERVAL, analysis.clusters], rows, left=[INTERVAL])
     cut_off = "" if analysis.truncated_fraction is None else f" and {scores.cut_off:,} cut off"
     of_them = f", {scores.no_answer:,} of them without an answer{cut_off}" if scores.scored else ""
-    console.print(f"{scores.scored:,} scored{of_them}; {scores.unscored:,} not scored", soft_wrap=True)
+    passing = "" if scores.pass_score == 1 else f"; a response passes from {scores.pass_score:g} on"
+    console.print(f"{scores.scored:,} scored{of_them}; {scores.unscored:,} not scored{passing}", soft_wrap=True)
     if scores.note is not None:
         console.print(Text(scores.note, style="yellow"), soft_wrap=True)
     console.print()

@@ -578,3 +578,39 @@ def test_two_short_names_for_runs(name: str, experiment: str, tmp_path: Path) ->
     assert (short.returncode, short.stderr) == (0, "")
     assert "temperature 0.3" in short.stdout
     assert short.stdout == whole.stdout
+
+
+@pytest.mark.parametrize("first", ["", "/rollouts.parquet"])
+def test_what_is_made_of_a_run_keeps_its_system_prompt(first: str, finished: Path, tmp_path: Path) -> None:
+    do(tmp_path, "score", f"{finished}{first}", "scored.parquet", "scorer=regex", "pattern=echo")
+    do(tmp_path, "filter", "scored.parquet", "kept.parquet", "min_score=1", "dropped=dropped.parquet")
+    do(tmp_path, "flatten", "kept.parquet", "flat.parquet")
+    do(tmp_path, "export", "flat.parquet", "some.parquet", "columns=[question,response]")
+    do(tmp_path, "export", "some.parquet", "sft.jsonl", "format=messages")
+    do(tmp_path, "export", "some.parquet", "other.jsonl", "format=messages", "system_prompt=Be kind.")
+    asked = [[message["content"] for message in row["messages"][:2]] for row in rows_of(tmp_path / "sft.jsonl")]
+    assert asked == [["Be brief.", f"number {row}"] for row in range(6) for _ in range(3)]
+    assert rows_of(tmp_path / "other.jsonl")[0]["messages"][0]["content"] == "Be kind."
+
+
+def test_what_has_passed_where_it_was_scored_passes_afterwards(finished: Path, tmp_path: Path) -> None:
+    asked = ("scorer=tests.graders:share", "pass_score=0.5")
+    told = do(tmp_path, "score", str(finished), "scored.parquet", *asked).stdout
+    assert told.endswith("go on with: python -m rollout analyze scored.parquet\n")
+    passing = np.mean([row["score"] >= 0.5 for row in rows_of(tmp_path / "scored.parquet")])
+    assert 0 < passing < 1
+    assert rate_in(do(tmp_path, "analyze", "scored.parquet", "output=a.json"), tmp_path / "a.json") == passing
+    shown = do(tmp_path, "analyze", "scored.parquet", "output=b.json", "pass_score=1")
+    assert rate_in(shown, tmp_path / "b.json") == 0
+    told = do(tmp_path, "score", str(finished), "scored.jsonl", *asked).stdout
+    assert told.endswith("go on with: python -m rollout analyze scored.jsonl pass_score=0.5\n")
+    do(tmp_path, "compare", "scored.parquet", "scored.jsonl", "prompt_key=question")
+    assert json.loads((tmp_path / "compare.json").read_text())["pass_score"] == 0.5
+
+
+def rate_in(shown: Completed, analysis: Path) -> float:
+    """The pass rate of an analysis, whose score to pass from is on the screen where it is not 1."""
+    scores: dict[str, float] = json.loads(analysis.read_text())["scores"]
+    said = "" if scores["pass_score"] == 1 else f"; a response passes from {scores['pass_score']} on"
+    assert f"0 not scored{said}\n" in shown.stdout
+    return scores["pass_rate"]

@@ -1,0 +1,134 @@
+"""What a Parquet file of responses says of them in its footer: how their chats were made, and their scores.
+
+A run's result says the former in its digest. Files that are made of others say both in words of their own, so that a
+system prompt and `pass_score` hold for whatever is done with them next. Other kinds of files have no place for it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pyarrow.parquet as pq
+
+from rollout.config import DataConfig, RunConfig, ScoreConfig
+from rollout.scoring.stopped_early import made_by
+from rollout.store.footer import DIGEST
+
+T = TypeVar("T")
+
+_CHATS = "rollout.chats"
+_SCORED_BY = "rollout.scored_by"
+"""As JSON. Files of earlier versions lack the first, and `pass_score` in the second."""
+
+
+@dataclass(frozen=True)
+class Chats:
+    """How the prompts became what the model read."""
+
+    prompt_key: str
+    system_prompt: str | None = None
+    continue_final_message: bool = False
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What scores were made with: the fields of ScoreConfig that matter to their values."""
+
+    scorer: str | None = None
+    ground_truth: str | None = None
+    pattern: str | None = None
+    after: str | None = None
+    pass_score: float | None = None
+    """None: not known."""
+
+    @classmethod
+    def of(cls, score: ScoreConfig) -> "Scoring":
+        return cls(score.scorer, score.ground_truth, score.pattern, score.after, score.pass_score)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where responses come from. None: not known."""
+
+    chats: Chats | None = None
+    scoring: Scoring | None = None
+
+    @property
+    def scored_by(self) -> ScoreConfig | None:
+        """What the scores were made with: the fields in `rollout.scoring.stopped_early.MADE_WITH`."""
+        if self.scoring is None:
+            return None
+        return ScoreConfig(**{name: value for name, value in asdict(self.scoring).items() if name != "pass_score"})
+
+    @property
+    def pass_score(self) -> float | None:
+        """The score from which a response passed, where they were made."""
+        return None if self.scoring is None else self.scoring.pass_score
+
+    @property
+    def data(self) -> DataConfig:
+        """Where the chats are; the defaults where nothing tells."""
+        if self.chats is None:
+            return DataConfig()
+        return DataConfig(prompt_key=self.chats.prompt_key, system_prompt=self.chats.system_prompt)
+
+    @property
+    def continues(self) -> bool | None:
+        """Whether the responses continue a last message of the assistant."""
+        return None if self.chats is None else self.chats.continue_final_message
+
+    def footer(self) -> dict[str, str]:
+        """As a Parquet file keeps it."""
+        told = {_CHATS: self.chats, _SCORED_BY: self.scoring}
+        return {
+            name: json.dumps(asdict(value), ensure_ascii=False) for name, value in told.items() if value is not None
+        }
+
+
+NOT_KNOWN = Origin()
+
+
+def scoring_of(origin: Origin, run: RunConfig | None) -> ScoreConfig:
+    """What the scores of responses were made with, as far as it is known; else what their `run` makes them with."""
+    score = made_by(origin.scored_by, ScoreConfig() if run is None else run.postprocess.score)
+    return score if origin.pass_score is None else replace(score, pass_score=origin.pass_score)
+
+
+def origin_of(path: Path) -> Origin:
+    """What a file that can be read says; nothing is known of any but Parquet, nor of what is not as we write it."""
+    if path.suffix != ".parquet":
+        return NOT_KNOWN
+    said = pq.read_schema(path).metadata or {}
+    chats = _read(said, _CHATS, Chats)
+    return Origin(_chats_of_run(said) if chats is None else chats, _read(said, _SCORED_BY, Scoring))
+
+
+def with_scoring(origin: Origin, scores: Path) -> Origin:
+    """`origin` of responses whose scores are in the file `scores`."""
+    return replace(origin, scoring=origin_of(scores).scoring)
+
+
+def _read(said: Mapping[bytes, bytes], name: str, kind: type[T]) -> T | None:
+    try:
+        return msgspec.json.decode(said[name.encode()], type=kind)
+    except (KeyError, msgspec.MsgspecError):
+        return None
+
+
+def _chats_of_run(said: Mapping[bytes, bytes]) -> Chats | None:
+    """From the digest of a run's result."""
+    digest = _read(said, DIGEST, dict[str, Any]) or {}
+    try:
+        return msgspec.convert(
+            {
+                "prompt_key": digest["data.prompt_key"],
+                "system_prompt": digest["data.system_prompt"],
+                "continue_final_message": bool(digest["model.chat_template_kwargs"].get("continue_final_message")),
+            },
+            Chats,
+        )
+    except (KeyError, AttributeError, msgspec.ValidationError):
+        return None
