@@ -152,6 +152,8 @@ class FilterConfig:
     """Drop all responses of rows of which a smaller share passes: those too hard."""
     max_pass_rate: float | None = _field(None, ge=0.0, le=1.0)
     """Drop all responses of rows of which a larger share passes: those too easy."""
+    max_per_row: int | None = _field(None, ge=1)
+    """Of what all other rules keep, keep so many of each row: the highest scores, of equal ones the first responses."""
 
 
 @dataclass

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -87,7 +88,28 @@ def _dropped_by(batch: pa.RecordBatch, rules: FilterConfig) -> pa.Array:
     reasons = pa.nulls(batch.num_rows, pa.string())
     for rule, is_dropped in (of_it | duplicate | by_score).items():
         reasons = pc.coalesce(reasons, pc.if_else(is_dropped, rule, None))
-    return reasons
+    return reasons if rules.max_per_row is None else _at_most(batch, reasons, rules.max_per_row)
+
+
+def _at_most(batch: pa.RecordBatch, reasons: pa.Array, most: int) -> pa.Array:
+    """`reasons` with that of the responses which no rule has dropped, but which are too many for their row."""
+    is_left = reasons.is_null()
+    is_dropped = np.zeros(batch.num_rows, dtype=bool)
+    is_dropped[is_left.to_numpy(zero_copy_only=False)] = _too_many(batch.filter(is_left), most)
+    return pc.if_else(pa.array(is_dropped), "max_per_row", reasons)
+
+
+def _too_many(batch: pa.RecordBatch, most: int) -> npt.NDArray[np.bool_]:
+    """Whether each response is not among the `most` of its row with the highest scores; of equal ones the first count,
+    and one without a score comes last.
+    """
+    row_ids, scores = batch.column("row_id").to_numpy(), np.zeros(batch.num_rows)
+    if "score" in batch.schema.names:
+        scores = batch.column("score").fill_null(-np.inf).to_numpy()
+    order = np.lexsort((np.arange(batch.num_rows), -scores, row_ids))
+    place = np.empty(batch.num_rows, dtype=np.int64)
+    place[order] = np.arange(batch.num_rows) - np.searchsorted(row_ids[order], row_ids[order])
+    return place >= most
 
 
 def _duplicates(batch: pa.RecordBatch, others: list[pa.BooleanArray]) -> pa.BooleanArray:

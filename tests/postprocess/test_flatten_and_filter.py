@@ -1,5 +1,6 @@
 """One row per response, and the ones that every rule lets through; against the same said in plain Python."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +74,14 @@ RULES = st.builds(
     finish_reasons=st.sampled_from([[], ["stop"], ["length"], ["stop", "length"]]),
     drop_errors=st.booleans(),
     drop_duplicates=st.booleans(),
+    max_per_row=st.none() | st.integers(1, 4),
 )
 
 
 def dropped_by(rows: list[dict[str, Any]], rules: FilterConfig) -> list[str | None]:
     """What the documentation of the rules says, one response at a time."""
     seen, kept, reasons = set[tuple[int, str]](), set[tuple[int, str]](), list[str | None]()
+    num_kept = Counter[int]()
     for row in rows:
         text, tokens = row["response"], row["num_generated_tokens"]
         answer = (row["row_id"], text)
@@ -95,7 +98,9 @@ def dropped_by(rows: list[dict[str, Any]], rules: FilterConfig) -> list[str | No
         if text is not None:
             seen.add(answer)
             equal.add(answer)
+        broken["max_per_row"] = rules.max_per_row is not None and num_kept[row["row_id"]] >= rules.max_per_row
         reasons.append(next((rule for rule, is_broken in broken.items() if is_broken), None))
+        num_kept[row["row_id"]] += reasons[-1] is None
     return reasons
 
 
@@ -174,6 +179,21 @@ def test_responses_that_were_thought_out_in_other_ways_are_not_equal(tmp_path: P
     pq.write_table(table.cast(pa.schema(fields)), tmp_path / "thought.parquet")
     filter_responses(open_source(tmp_path / "thought.parquet"), tmp_path, FilterConfig(drop_duplicates=True))
     assert [row["sample_idx"] for row in read(tmp_path / "filtered.parquet")] == [0, 1]
+
+
+def test_the_best_of_a_row_are_those_with_the_highest_scores_and_of_equal_ones_the_first(tmp_path: Path) -> None:
+    scores: dict[int, list[float | None]] = {0: [0.0, 1.0, None, 0.5, 1.0, 1.0], 1: [None, None], 2: [0.25]}
+    rows = [
+        {"row_id": row, "response": f"{row}-{place}", "score": score}
+        for row, of_row in scores.items()
+        for place, score in enumerate(of_row)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "flat.parquet")
+    source = open_source(tmp_path / "flat.parquet")
+    assert filter_responses(source, tmp_path, FilterConfig(max_per_row=1)) == {"kept": 3, "max_per_row": 6}
+    assert [row["response"] for row in read(tmp_path / "filtered.parquet")] == ["0-1", "1-0", "2-0"]
+    filter_responses(source, tmp_path, FilterConfig(max_per_row=4, min_score=0))
+    assert [row["response"] for row in read(tmp_path / "filtered.parquet")] == ["0-1", "0-3", "0-4", "0-5", "2-0"]
 
 
 def test_files_of_others_need_nothing_but_responses(tmp_path: Path) -> None:
