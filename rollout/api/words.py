@@ -57,5 +57,11 @@ def _literal(value: Any) -> str:
             return f"[{','.join(map(_literal, value))}]"
         case Mapping():
             return f"{{{','.join(f'{key}:{_literal(item)}' for key, item in value.items())}}}"
+        case _ if callable(value) and not isinstance(value, type):
+            name = getattr(value, "__name__", "NAME")
+            raise TypeError(
+                f"a config holds no function; put it in a file beside the program, scorers.py, and give its name, "
+                f'"scorers:{name}"'
+            )
         case _:
             raise TypeError(f"a config holds no {type(value).__name__}; give a text, a number, a list or a dictionary")

@@ -13,7 +13,7 @@ from rollout.cli.latest import OUTPUTS
 from rollout.cli.past_runs import last_like
 from rollout.config import HardwareConfig, RunConfig, SamplingConfig
 from rollout.config.check import column_warnings, config_warnings
-from rollout.data.prompts import read_prompts, shard_in_words, watch_roles
+from rollout.data.prompts import read_prompts, shard_in_words, watch_chats
 from rollout.data.row_sampling import sample_counts, sampling_of_row
 from rollout.data.tables import Table
 from rollout.engine.devices import gpu_names, gpus_needed
@@ -120,7 +120,8 @@ class _Prompts:
     def read(self, table: Table, run: RunConfig) -> None:
         """Go through the input."""
         check = parameter_check(run)
-        for prompt in watch_roles(read_prompts(table, run.data), self.warnings.append):
+        prompts = read_prompts(table, run.data)
+        for prompt in watch_chats(prompts, run.model.chat_template_kwargs, self.warnings.append):
             try:
                 sampling = _sampling(prompt, run, check)
             except PromptError as error:

@@ -1,7 +1,7 @@
 """The input: a table with a column of chats -> Prompt, one per row, streamed, bad rows included."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -35,6 +35,16 @@ _ANSWERS = ("tool_calls", "reasoning", "reasoning_content", "function_call")
 
 _TEXT_PARTS = {"text", "input_text", "output_text", "refusal", "thinking"}
 """Types of the parts of a content that vLLM reads as text."""
+
+_FOLLOWED = (
+    "ends in a message of the assistant, and the response is another one behind it; to have it continued, set "
+    "model.chat_template_kwargs.continue_final_message=true"
+)
+
+_CONTINUED = (
+    "does not end in a message of the assistant, so another's is continued; rows that are to be answered want a run of "
+    "their own, without model.chat_template_kwargs.continue_final_message"
+)
 
 KNOWN_ROLES = ("system", "user", "assistant", "tool", "developer")
 
@@ -136,10 +146,20 @@ def parse_chat(value: Any) -> list[Message]:
     return messages
 
 
-def watch_roles(prompts: Iterable[Prompt], warn: Callable[[str], None]) -> Iterator[Prompt]:
-    """The same prompts, with one warning for each role that no model is trained with: most templates print any."""
+def watch_chats(
+    prompts: Iterable[Prompt], template: Mapping[str, Any], warn: Callable[[str], None]
+) -> Iterator[Prompt]:
+    """The same prompts, with one warning for each role that no model is trained with (most templates print any), and
+    one for the first whose last message is not continued, or is, against what its role says. `template` are the
+    variables of the chat template.
+    """
     seen = set(KNOWN_ROLES)
+    continues = bool(template.get("continue_final_message"))
+    is_odd = "add_generation_prompt" in template  # who gives that knows
     for prompt in prompts:
+        if not is_odd and prompt.messages and (prompt.messages[-1]["role"] == "assistant") != continues:
+            is_odd = True
+            warn(f"row {prompt.row_id} {_CONTINUED if continues else _FOLLOWED}")
         for message in prompt.messages:
             if (role := message["role"]) not in seen:
                 seen.add(role)

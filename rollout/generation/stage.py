@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.config import RunConfig
-from rollout.data.prompts import read_prompts, watch_roles
+from rollout.data.prompts import read_prompts, watch_chats
 from rollout.data.row_sampling import SampleCounts
 from rollout.data.tables import Table
 from rollout.engine.protocol import Engine
@@ -56,7 +56,7 @@ def sample_one_stream(stage: Stage, engine: Engine) -> None:
         add(sample)
         note(sample)
 
-    prompts = watch_roles(read_prompts(stage.table, stage.run.data), log.warning)
+    prompts = watch_chats(read_prompts(stage.table, stage.run.data), stage.run.model.chat_template_kwargs, log.warning)
     feed = requests(prompts, engine, stage.run, owed)
     order = in_order(stage.run, engine, stage.run_dir, stage.counts)
     generate(engine, feed, keep, stage.tick, order)
@@ -85,7 +85,8 @@ def sample_in_rounds(stage: Stage, engine: Engine, background: Background) -> No
         stage.tick()
 
     prompts = read_prompts(stage.table, run.data, scored_with(run.postprocess.score))
-    feed = rows(watch_roles(prompts, log.warning), engine, run, known, before, stage.failed)
+    watched = watch_chats(prompts, run.model.chat_template_kwargs, log.warning)
+    feed = rows(watched, engine, run, known, before, stage.failed)
     with read_ahead(feed) as queued:
         scorer = Scorer(background, run, keep_scored)
         rounds = Rounds(queued, known, scorer, engine.max_num_seqs, stage.settle)

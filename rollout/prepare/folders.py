@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
+from glob import has_magic
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,7 @@ def open_source(path: Path, key: str) -> Table:
     """
     if path.is_dir():
         return _open_folder(path, key)
-    if "*" in path.name and not path.exists():
-        if path.suffix != ".parquet":
-            raise UserError(f"{key}={path}: a pattern can name .parquet files only; give a file or a folder")
+    if has_magic(path.name) and not path.exists() and path.suffix == ".parquet":
         return _together(path, sorted(path.parent.glob(path.name)), open_parquet, key)
     return open_table(path, key)
 

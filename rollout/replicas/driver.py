@@ -9,7 +9,7 @@ import time
 from contextlib import nullcontext
 from functools import partial
 
-from rollout.data.prompts import read_prompts, watch_roles
+from rollout.data.prompts import read_prompts, watch_chats
 from rollout.engine import models
 from rollout.engine.cache import EngineSpec, acquire_replicas
 from rollout.engine.content import content_beside
@@ -79,7 +79,7 @@ class Driver:
         self._progress = Progress(done.num_owed, done.num_done, done.num_open)
         self._rounds: Rounds | None = None
         if isinstance(done, Finished):
-            prompts = watch_roles(read_prompts(table, run.data), log.warning)
+            prompts = watch_chats(read_prompts(table, run.data), run.model.chat_template_kwargs, log.warning)
             self._dispatcher = Dispatcher(prompts, done.owed, done.num_owed, replicas.count, order_of(session))
         else:
             self._rounds = Rounds(session, done.num_owed, replicas.count, self._progress.settle)

@@ -7,7 +7,7 @@ earlier session left without a score are scored here, beside the driver.
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 
-from rollout.data.prompts import read_prompts, watch_roles
+from rollout.data.prompts import read_prompts, watch_chats
 from rollout.generation.rounds import Scorer, scored_with
 from rollout.generation.session import Session, log
 from rollout.records import Outcome, Prompt, Sample
@@ -32,8 +32,9 @@ class Rounds:
         self._left: dict[int, dict[int, Sample]] = {}
         """What the journal has of them without a score, by number."""
         self._scorer: Scorer | None = None
-        beside = scored_with(session.run.postprocess.score)
-        prompts = watch_roles(read_prompts(session.table, session.run.data, beside), log.warning)
+        run = session.run
+        prompts = read_prompts(session.table, run.data, scored_with(run.postprocess.score))
+        prompts = watch_chats(prompts, run.model.chat_template_kwargs, log.warning)
         self.dispatcher = Dispatcher(self._begun(prompts), self._owed, num_owed, num_replicas, order_of(session))
 
     @contextmanager

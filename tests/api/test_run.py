@@ -166,6 +166,14 @@ MISTAKES = [
     ((), {"input": pd.DataFrame({"prompt": [1]})}, ["data.prompt_key=prompt: the column holds int64"]),
     ((), {"n_samples": 4}, ["n_samples=4: no such key; write sampling.n_samples=4"]),
     ((), {"sampling": {"stop": object}}, ["sampling.stop=<class 'object'>: a config holds no type"]),
+    (
+        (),
+        {"postprocess": {"score": {"scorer": len}}},
+        [
+            "postprocess.score.scorer=<built-in function len>: a config holds no function; put it in a file beside the "
+            'program, scorers.py, and give its name, "scorers:len"'
+        ],
+    ),
     (("sampling.top_p=2",), {"input": []}, ["sampling.top_p=2.0: must be", "input: has no rows"]),
     (
         (),

@@ -150,6 +150,7 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     ("data.path=utf16.csv", "data.path=utf16.csv: the text is not UTF-8; save it as UTF-8", None),
     ("data.path=model", "data.path=model: is a folder; give a file, or make one of its files: ", None),
     ("engine.kind=vllm model.chat_template=gbk.csv", "model.chat_template=gbk.csv: the text is not UTF-8", None),
+    ("data.path=*.csv", "data.path=*.csv: is a pattern; give a file", None),
     ("data.path=a=1.parquet", "data.path=a=1.parquet: no such file", None),
     ("data.path=none.parquet", "data.path=none.parquet: no such file", None),
     (

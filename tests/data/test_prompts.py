@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.config import DataConfig
-from rollout.data.prompts import last_message, open_input, parse_chat, read_prompts, watch_roles, with_system_prompt
+from rollout.data.prompts import last_message, open_input, parse_chat, read_prompts, watch_chats, with_system_prompt
 from rollout.errors import PromptError, UserError
 from rollout.records import RESERVED_COLUMNS, Prompt
 from tests.conftest import chat, write_input
@@ -296,11 +296,34 @@ def test_text_of_brackets_without_end_is_text() -> None:
     assert parse_chat("[" * 100_000) == chat("[" * 100_000)
 
 
+@pytest.mark.parametrize(
+    ("template", "warning"),
+    [
+        ({}, "row 1 ends in a message of the assistant, and the response is another one behind it; to have it "),
+        ({"enable_thinking": False}, "row 1 ends in a message of the assistant, and the response is another one "),
+        (
+            {"continue_final_message": True},
+            "row 0 does not end in a message of the assistant, so another's is ",
+        ),
+        ({"continue_final_message": False, "add_generation_prompt": False}, None),
+    ],
+)
+def test_a_last_message_that_is_not_continued_or_is_against_its_role_is_one_warning(
+    template: dict[str, Any], warning: str | None
+) -> None:
+    begun = [*chat("Name a colour."), {"role": "assistant", "content": "It is"}]
+    prompts = [Prompt(row_id, messages) for row_id, messages in enumerate([chat("hi"), begun] * 2)]
+    prompts.append(Prompt(4, [], error="the prompt is null"))
+    warnings = list[str]()
+    assert [*watch_chats(prompts, template, warnings.append)] == prompts
+    assert [line.startswith(warning or "") for line in warnings] == [True] * (warning is not None)
+
+
 def test_a_role_that_no_model_knows_is_one_warning() -> None:
     chats = [chat("hi"), [{"role": "human", "content": "hi"}, {"role": "gpt", "content": "yo"}]] * 3
     prompts = [Prompt(row_id, messages) for row_id, messages in enumerate(chats)]
     warnings = list[str]()
-    assert [*watch_roles(prompts, warnings.append)] == prompts
+    assert [*watch_chats(prompts, {}, warnings.append)] == prompts
     assert warnings == [
         f"row 1 has a message with the role {role}, which most chat templates print as it is; models know system, "
         "user, assistant, tool, developer"

@@ -151,7 +151,13 @@ def test_a_folder_without_data_says_where_some_is(tmp_path: Path) -> None:
 
 def test_a_pattern_that_matches_nothing_usable_is_refused(tmp_path: Path) -> None:
     assert problem_of(tmp_path / "a*.parquet").startswith(f"input={tmp_path}/a*.parquet: no such file; check the path")
-    assert "a pattern can name .parquet files only" in problem_of(tmp_path / "*.jsonl")
+    (tmp_path / "a.jsonl.gz").touch()
+    assert problem_of(tmp_path / "?.jsonl.gz") == (
+        f"input={tmp_path}/?.jsonl.gz: is a pattern; give a file, or make one of those that fit: "
+        f"cat {tmp_path}/?.jsonl.gz > input.jsonl.gz"
+    )
+    (tmp_path / "a.csv").touch()
+    assert problem_of(tmp_path / "[ab].csv") == f"input={tmp_path}/[ab].csv: is a pattern; give a file"
 
 
 @pytest.mark.parametrize("content", ["{", "{}"])
