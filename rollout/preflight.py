@@ -27,6 +27,7 @@ from rollout.files import short
 from rollout.generation.context import context_problem
 from rollout.postprocess import second_place
 from rollout.postprocess.outputs import files_read, output_problems, own
+from rollout.postprocess.score import has_old_scores
 from rollout.postprocess.source import flat_schema
 from rollout.postprocess.step import Plan
 from rollout.postprocess.steps import outputs
@@ -196,6 +197,7 @@ def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: RunRecord)
         and before.config.data.limit == run.data.limit
         and dataclasses.replace(before.config.postprocess, overwrite=run.postprocess.overwrite) == run.postprocess
         and before.config.adaptive == run.adaptive
+        and not has_old_scores(run.postprocess, run_dir)
         and how_far(run_dir, sample_counts(table, run), run).is_complete
     )
 

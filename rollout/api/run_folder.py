@@ -15,15 +15,16 @@ import pyarrow.parquet as pq
 from rollout import lifecycle
 from rollout.api.called import called
 from rollout.api.hydra_apart import hydra_apart
+from rollout.api.shown import ShownAnalysis, ShownComparison
 from rollout.api.words import words_of
 from rollout.cli import saved_config
 from rollout.cli.compare import compare_sides, open_sides
-from rollout.compare.comparison import Comparison
+from rollout.compare.notes import notes_of
 from rollout.config import CompareCommand, trust
 from rollout.errors import UserError
 from rollout.files import short
 from rollout.generation.session import model_name
-from rollout.postprocess.analyze import Analysis, read_analysis
+from rollout.postprocess.analyze import read_analysis
 from rollout.store import run_record
 from rollout.store.layout import ANALYSIS, FLAT, OUTPUT, REPORT, SCORES
 from rollout.store.run_record import RunRecord
@@ -45,11 +46,14 @@ class Run:
         return run_record.read(self.path)
 
     @property
-    def analysis(self) -> Analysis:
-        """Lengths, how responses ended, duplicates, scores. Raises UserError where the run was not analysed."""
+    def analysis(self) -> ShownAnalysis:
+        """Lengths, how responses ended, duplicates, scores; it shows itself as tables.
+
+        Raises UserError where the run was not analysed.
+        """
         path = self._file(ANALYSIS, "analyze")
         try:
-            return read_analysis(self.path)
+            return ShownAnalysis(**vars(read_analysis(self.path)))
         except msgspec.DecodeError as error:
             raise _damaged(path, error) from error
 
@@ -89,17 +93,18 @@ class Run:
                 print(f"{short(self.path)}: nothing to do, the run is complete")
         return self
 
-    def compare(self, *others: "Run | str | os.PathLike[str]", **keys: Any) -> Comparison:
+    def compare(self, *others: "Run | str | os.PathLike[str]", **keys: Any) -> ShownComparison:
         """How others differ from this run, row by row: every difference is the later one less the earlier one.
 
         `others` are runs, their folders, files of responses or folders of sweeps; `keys` are those of `rollout compare`
-        but for `inputs`: `clusters`, `pass_score`, `prompt_key`, `ground_truth`, ... Nothing is written. Raises
-        UserError where they cannot be compared.
+        but for `inputs`: `clusters`, `pass_score`, `prompt_key`, `ground_truth`, ... Nothing is written. What
+        it returns shows itself as the tables of the command. Raises UserError where they cannot be compared.
         """
         inputs = [str(other.path) if isinstance(other, Run) else os.fspath(other) for other in others]
         asked = CompareCommand(inputs=[str(self.path), *inputs], **keys)
-        sides, _ = open_sides(asked)
-        return compare_sides(sides, asked)
+        sides, notes = open_sides(asked)
+        comparison = compare_sides(sides, asked)
+        return ShownComparison(**vars(comparison), notes=[*notes, *notes_of(sides, comparison)])
 
     def __repr__(self) -> str:
         try:

@@ -5,12 +5,10 @@ settle every column's type before the first row is written; Parquet says both in
 """
 
 import json
-import shlex
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from glob import has_magic
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -22,6 +20,7 @@ import pyarrow.parquet as pq
 from rollout.data.arrow import cast, plain_field
 from rollout.data.json_text import load_json
 from rollout.data.jsonl_types import ColumnType, column_array
+from rollout.data.missing import no_such_file
 from rollout.data.text_files import COMPRESSED, is_utf8, line_blocks, open_text
 from rollout.errors import UserError
 from rollout.files import replacing
@@ -100,24 +99,6 @@ def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:
     if doubled:
         raise UserError(f"{key}={path}: more than one column is called {', '.join(doubled)}; rename one")
     return table
-
-
-def no_such_file(path: Path, key: str) -> UserError:
-    """What to raise where the config `key` names a file that is not there."""
-    if has_magic(path.name) and any(path.parent.glob(path.name)):
-        return UserError(f"{key}={path}: is a pattern; give a file{_joined(path)}")
-    where = "" if path.is_absolute() else f" (it is relative to {Path.cwd()})"
-    return UserError(f"{key}={path}: no such file; check the path{where}")
-
-
-def _joined(pattern: Path) -> str:
-    """How to make one file of those that fit; CSV files have headers, which would become rows."""
-    if pattern.suffix == ".parquet":
-        return f", or make one of those that fit: python -m rollout prepare {shlex.quote(str(pattern))} input.parquet"
-    kind = "".join(pattern.suffixes[-2:] if pattern.suffix in COMPRESSED else pattern.suffixes[-1:])
-    if not kind.startswith((".jsonl", ".txt")):
-        return ""
-    return f", or make one of those that fit: cat {pattern} > input{kind}"
 
 
 def not_empty(table: Table, key: str) -> Table:

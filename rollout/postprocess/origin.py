@@ -14,7 +14,8 @@ import msgspec
 import pyarrow.parquet as pq
 
 from rollout.config import DataConfig, RunConfig, ScoreConfig
-from rollout.scoring.stopped_early import made_by
+from rollout.scoring.stopped_early import MADE_WITH, made_by
+from rollout.store.digest import source_of_scorer
 from rollout.store.footer import DIGEST
 
 T = TypeVar("T")
@@ -43,10 +44,13 @@ class Scoring:
     after: str | None = None
     pass_score: float | None = None
     """None: not known."""
+    source: str | None = None
+    """The hash of the file that has a function of the user's; None: not known, or one that comes with us."""
 
     @classmethod
     def of(cls, score: ScoreConfig) -> "Scoring":
-        return cls(score.scorer, score.ground_truth, score.pattern, score.after, score.pass_score)
+        source = source_of_scorer(score)
+        return cls(score.scorer, score.ground_truth, score.pattern, score.after, score.pass_score, source)
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Origin:
         """What the scores were made with: the fields in `rollout.scoring.stopped_early.MADE_WITH`."""
         if self.scoring is None:
             return None
-        return ScoreConfig(**{name: value for name, value in asdict(self.scoring).items() if name != "pass_score"})
+        return ScoreConfig(**{name: getattr(self.scoring, name) for name in MADE_WITH})
 
     @property
     def pass_score(self) -> float | None:

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rollout.config import ScoreConfig
+from rollout.config import PostprocessConfig, ScoreConfig
 from rollout.data.tables import write_parquet
 from rollout.errors import UserError
 from rollout.postprocess.analyze import Analysis
-from rollout.postprocess.origin import Origin, Scoring, with_scoring
+from rollout.postprocess.origin import Origin, Scoring, origin_of, with_scoring
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import JournalScores, Plan, Step, Work, log_counts
 from rollout.records import SCORE_FIELDS
@@ -26,6 +26,7 @@ from rollout.scoring.inputs import inputs_of, truths_of
 from rollout.scoring.processes import Item
 from rollout.scoring.scorers import BUILT_IN, Scored
 from rollout.scoring.workers import scoring
+from rollout.store.digest import source_of_scorer
 from rollout.store.layout import SCORES
 
 log = logging.getLogger(__name__)
@@ -164,6 +165,14 @@ def with_scores(source: Source, scores: Path) -> Source:
                 yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=schema)
 
     return replace(source.then(schema, add), origin=with_scoring(source.origin, scores))
+
+
+def has_old_scores(config: PostprocessConfig, output_dir: Path) -> bool:
+    """Whether the function of the user's that has scored has been written anew since."""
+    if "score" not in config.steps:
+        return False
+    scoring = origin_of(output_dir / SCORES).scoring
+    return scoring is not None and scoring.source not in (None, source_of_scorer(config.score))
 
 
 def _equal(left: pa.Array, right: pa.ChunkedArray) -> bool:

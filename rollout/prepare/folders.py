@@ -15,11 +15,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from rollout.data.missing import no_such_file
 from rollout.data.tables import (
     BATCH_ROWS,
     Table,
     conform,
-    no_such_file,
     not_empty,
     open_parquet,
     open_table,

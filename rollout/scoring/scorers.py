@@ -9,9 +9,11 @@ number, true or false, None for no score, or a dictionary with `score` and, for 
 
 import importlib
 import re
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from numbers import Real
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,7 +103,7 @@ def scorer_of(score: ScoreConfig) -> Scorer:
     module_name, _, function_name = name.partition(":")
     key = f"postprocess.score.scorer={name}"
     try:
-        module = importlib.import_module(module_name)
+        module = _imported(module_name, function_name)
     except ModuleNotFoundError as error:
         raise UserError(f"{key}: {error}; give a module that Python finds from this folder") from error
     except (Exception, SystemExit) as error:
@@ -110,6 +112,15 @@ def scorer_of(score: ScoreConfig) -> Scorer:
     if not callable(own):
         raise UserError(f"{key}: {module_name} has no function {function_name}; check the name")
     return partial(_own, own, score.after)
+
+
+def _imported(name: str, function: str) -> ModuleType:
+    """The module as its file is now: that of a notebook may have been written, or given the function, since."""
+    importlib.invalidate_caches()
+    known = sys.modules.get(name)
+    if known is not None and not hasattr(known, function):
+        return importlib.reload(known)
+    return importlib.import_module(name)
 
 
 def _of_pattern(

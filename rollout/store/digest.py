@@ -168,9 +168,14 @@ def _different_content(key: str, then: str, here: str) -> str:
 def _of_scorer(score: ScoreConfig) -> Digest:
     """What decides whether a response passes. Scorers that come with us are told by the version of the program."""
     values = {key: getattr(score, key.rpartition(".")[2]) for key in _OF_SCORER - {_SOURCE}}
+    return values | {_SOURCE: source_of_scorer(score)}
+
+
+def source_of_scorer(score: ScoreConfig) -> str | None:
+    """The hash of the file that has a function of the user's; None for a scorer that comes with us."""
     module, _, function = (score.scorer or "").partition(":")
     found = None if not function else importlib.util.find_spec(module)
-    return values | {_SOURCE: None if found is None or not found.has_location else _file_hash(found.origin)}
+    return None if found is None or not found.has_location else _file_hash(found.origin)
 
 
 def _of_sampling(sampling: SamplingConfig) -> Digest:

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from tests.conftest import chat, run_in, write_input
 
 pytestmark = pytest.mark.long
 
+WriteScorer = Callable[[str], int]
+
 QUICK = (*ECHO, "sampling.n_samples=2", "sampling.max_tokens=8")
 
 
@@ -34,6 +36,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     rollout.release()
+
+
+@pytest.fixture
+def write_scorer(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WriteScorer]:
+    """Writes the module `scorer_of_a_notebook`."""
+    monkeypatch.syspath_prepend(here)
+    yield lambda text: (here / "scorer_of_a_notebook.py").write_text(text)
+    sys.modules.pop("scorer_of_a_notebook", None)
 
 
 @pytest.fixture
@@ -245,6 +255,22 @@ def test_what_post_processing_left_out_is_made_when_it_is_asked_for(frame: pd.Da
     run.resume("postprocess=score", "postprocess.score.scorer=exact_match", "postprocess.score.ground_truth=answer")
     assert list(run.scores()["score"]) == [0.0] * 6
     assert "mean score 0.000" in repr(run)
+    assert re.search(r"\nScores\n +value .*\nmean +0\.000 ", repr(run.analysis))
+
+
+def test_a_scorer_that_is_written_anew_scores_anew(frame: pd.DataFrame, here: Path, write_scorer: WriteScorer) -> None:
+    """As in a notebook, in which it is tried out."""
+    write_scorer("def first(response, ground_truth, row): return 0.25")
+    asked = ("postprocess.steps=[score]", "postprocess.score.scorer=scorer_of_a_notebook:first")
+    run = rollout.run(*QUICK, *asked, input=frame)
+    assert set(run.scores()["score"]) == {0.25}
+    write_scorer("def first(response, ground_truth, row): return 0.5")
+    assert set(run.resume("trust=true").scores()["score"]) == {0.5}
+    write_scorer("def second(response, ground_truth, row): return 0.75")
+    assert set(run.resume("postprocess.score.scorer=scorer_of_a_notebook:second").scores()["score"]) == {0.75}
+    scores = (run.path / "scores.parquet").stat()
+    run.resume("trust=true")
+    assert (run.path / "scores.parquet").stat() == scores
 
 
 def test_a_run_folder_works_after_it_was_moved(frame: pd.DataFrame, here: Path) -> None:

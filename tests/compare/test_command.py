@@ -112,6 +112,10 @@ def test_runs_with_scores_are_compared_with_what_they_cost_and_what_was_set(tmp_
     }
     found = open_run(tmp_path / "outputs/first").compare(tmp_path / "outputs/second")
     assert found.pairs[0].metrics["score"].paired.rows == 12
+    shown = repr(found).splitlines()
+    assert "A, B: 12 rows matched by prompt and ground truth" in shown
+    assert "Difference, B - A, row by row" in shown
+    assert shown[-1] == "note: set differently, A -> B: sampling.seed 1 -> 2"
 
 
 def test_several_are_compared_two_by_two_with_p_corrected(two: Path) -> None:
