@@ -38,6 +38,8 @@ def path_problem(schema: pa.Schema, path: str) -> str | None:
     owners = [name for name in schema.names if path.startswith(f"{name}.")]
     column = max(owners, key=len, default=None)
     if column is None:
+        if ends := [name for name in names_in(schema) if name.endswith(f".{path}")]:
+            return f"no such column, did you mean {' or '.join(ends)}?"
         return f"no such column, {did_you_mean(path.partition('.')[0], schema.names)}"
     kind, rest = stored(schema.field(column).type), path.removeprefix(f"{column}.")
     while pa.types.is_struct(kind):

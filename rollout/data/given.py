@@ -41,6 +41,10 @@ def _columns(given: Any, prompt_key: str) -> list[tuple[str, Any]]:
         return [*zip(table.column_names, table.columns, strict=True)]
     if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping):
         return _of_items(list(given), prompt_key)
+    if isinstance(given, Mapping) and type(given) is not dict:  # as `datasets` has the splits of a data set
+        raise UserError(
+            f"input: is of type {type(given).__name__} and has {', '.join(map(str, given))}; give one of them"
+        )
     raise UserError(f"input: is of type {type(given).__name__}; give a path, a frame, or a list of texts or chats")
 
 

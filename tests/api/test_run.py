@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -161,6 +162,11 @@ MISTAKES = [
     ((), {"input": []}, ["input: has no rows"]),
     ((), {"input": 5}, ["input: is of type int; give a path"]),
     ((), {"input": {"prompt": "hi"}}, ["input: is of type dict; give a path"]),
+    (
+        (),
+        {"input": OrderedDict(train=[1], test=[2])},
+        ["input: is of type OrderedDict and has train, test"],
+    ),
     ((), {"input": pd.DataFrame}, ["input: is the class DataFrame; give a path"]),
     ((5, {"sampling": 1}), {}, ["5: an override is a text", "{'sampling': 1}: an override is a text"]),
     (("hydra.run.dir=a",), {"run_dir": "b"}, ["hydra.run.dir, run_dir: both name the folder"]),
