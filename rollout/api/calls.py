@@ -71,7 +71,7 @@ def run(
         asked = lifecycle.Asked(is_call=True, hydra_files={"overrides.yaml": yaml.safe_dump(words, allow_unicode=True)})
         with _input_in(folder, config, table) as config:
             lifecycle.start(config, folder, asked)
-    return Run(folder)
+    return Run(folder, _was_made_here=True)
 
 
 def open_run(run_dir: str | os.PathLike[str]) -> Run:

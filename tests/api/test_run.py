@@ -271,11 +271,13 @@ def test_a_scorer_that_is_written_anew_scores_anew(frame: pd.DataFrame, here: Pa
     run = rollout.run(*QUICK, *asked, input=frame)
     assert set(run.scores()["score"]) == {0.25}
     write_scorer("def first(response, ground_truth, row): return 0.5")
-    assert set(run.resume("trust=true").scores()["score"]) == {0.5}
+    with pytest.raises(rollout.UserError, match="runs a Python function; if you trust it give trust=true"):
+        rollout.open_run(run.path).resume()
+    assert set(run.resume().scores()["score"]) == {0.5}
     write_scorer("def second(response, ground_truth, row): return 0.75")
     assert set(run.resume("postprocess.score.scorer=scorer_of_a_notebook:second").scores()["score"]) == {0.75}
     scores = (run.path / "scores.parquet").stat()
-    run.resume("trust=true")
+    run.resume()
     assert (run.path / "scores.parquet").stat() == scores
 
 
@@ -337,7 +339,8 @@ def test_a_folder_that_is_no_runs_is_refused(here: Path) -> None:
 
 
 def test_a_folder_from_somebody_else_executes_nothing_without_trust(frame: pd.DataFrame) -> None:
-    run = rollout.run(*QUICK, "hardware.env.LD_PRELOAD=x.so", input=frame)
+    made = rollout.run(*QUICK, "hardware.env.LD_PRELOAD=x.so", input=frame)
+    run = rollout.open_run(made.path)  # which tells nothing of who has made it
     with pytest.raises(rollout.UserError, match=r"hardware.env.LD_PRELOAD=x.so: comes from"):
         run.resume("sampling.n_samples=3")
     assert len(run.resume("sampling.n_samples=3", "trust=true").flat()) == 9
