@@ -12,6 +12,11 @@ from rollout.data.arrow import without_nulls
 _POSITIONAL = range(-10, 16)  # exponents of ten of numbers that people write without one
 
 
+def counted(number: int, noun: str) -> str:
+    """1 as "1 row", 1234 as "1,234 rows"; `noun` is regular and in the singular."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def as_text(value: Any) -> str:
     """A value as people write it: text as it is; 42, even where a null in the column has made 42.0 of it; 0.00001.
 

@@ -15,6 +15,7 @@ from rollout.cli.arguments import show_help
 from rollout.cli.help import text
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import RunConfig, trust
+from rollout.data.text import counted
 from rollout.errors import UserError, did_you_mean, nearest
 from rollout.files import as_argument, disk_full_explained, holds_keys, short, user_path, write_json
 from rollout.merge.results import open_results, write_merged
@@ -165,7 +166,7 @@ def _report_lines(shards: list[Shard], output: Path) -> Iterator[str]:
         yield f"warning: not the same in all shards: {line} (in {named(odd)})"
     if reason := why_left_out(shards):
         yield f"warning: the scores are left out: {reason}; score the merge, or the shards alike"
-    yield f"merged {len(shards)} shards: {result}"
+    yield f"merged {counted(len(shards), 'shard')}: {result}"
     yield ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in asdict(totals).items())
     yield f"go on with: python -m rollout analyze {as_argument(output)}"
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from rollout.config import RunConfig
 from rollout.data.stopping import round_ends
+from rollout.data.text import counted
 from rollout.errors import UserError
 from rollout.postprocess.durable import first_of_each, sample_keys
 from rollout.scoring.stopped_early import Estimator
@@ -77,8 +78,7 @@ class ScoresSoFar:
         if found is None or not found.estimates:
             return None
         samples = "sample" if self._size == 1 else f"{self._size} samples"
-        num_rows = found.estimates["mean"].n
-        of_rows = "1 row" if num_rows == 1 else f"{num_rows:,} rows"
+        of_rows = counted(found.estimates["mean"].n, "row")
         return replace(found, note=f"so far: of the first {samples} of {of_rows}, which no rule has stopped by then")
 
 

@@ -24,6 +24,7 @@ from rollout.cli.help import text
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import AdaptiveConfig, PostprocessConfig, RunConfig, trust
 from rollout.data.tables import Table, open_table
+from rollout.data.text import counted
 from rollout.errors import UserError
 from rollout.files import short
 from rollout.store import lineage, run_record
@@ -71,7 +72,8 @@ def verify(run_dir: Path, arguments: list[str], trusted: bool = False) -> Compar
     table = preflight(run)
     if table.num_rows != recorded.num_rows:
         raise UserError(
-            f"data.path={table.path}: {table.num_rows} rows, and the run has {recorded.num_rows}; give the run's input"
+            f"data.path={table.path}: {counted(table.num_rows, 'row')}, and the run has {recorded.num_rows}; "
+            "give the run's input"
         )
     try:
         with _scratch_folder() as scratch:
@@ -158,7 +160,7 @@ def _show(console: Console, found: Comparison, reproducibility: Reproducibility)
     differing = found.samples - found.matches
     if differing > len(found.differences):
         console.print(f"... and {differing - len(found.differences):,} more", soft_wrap=True)
-    console.print(f"{found.matches:,} of {found.samples:,} samples match ({found.share()})", soft_wrap=True)
+    console.print(f"{found.matches:,} of {counted(found.samples, 'sample')} match ({found.share()})", soft_wrap=True)
     if differing:
         console.print(Text(f"the run is {reproducibility.level}: {reproducibility.means}"), soft_wrap=True)
 
