@@ -23,7 +23,7 @@ from rollout.config import CompareCommand, trust
 from rollout.data.text import counted
 from rollout.errors import UserError
 from rollout.files import short
-from rollout.generation.session import model_name
+from rollout.generation.engine_start import model_name
 from rollout.postprocess.analyze import Analysis, read_analysis
 from rollout.store import run_record
 from rollout.store.layout import ANALYSIS, FLAT, OUTPUT, REPORT, SCORES

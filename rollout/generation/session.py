@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 
 from rich.console import Console
@@ -15,15 +14,12 @@ from rollout.config import RunConfig
 from rollout.data.prompts import read_prompts
 from rollout.data.row_sampling import SampleCounts, sample_counts
 from rollout.data.tables import Table
-from rollout.engine import communication
-from rollout.engine.cache import EngineSpec, Loaded, acquire, release
+from rollout.engine.cache import release
 from rollout.engine.content import content_beside
-from rollout.engine.loading import supervised
 from rollout.engine.protocol import Engine, EngineStats
-from rollout.engine.startup_errors import explain, failed_process
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import short
-from rollout.generation.context import context_problem
+from rollout.generation.engine_start import load
 from rollout.generation.rounds import scores_beside
 from rollout.generation.stage import Stage, sample_in_rounds, sample_one_stream
 from rollout.process.signals import StopRequest
@@ -35,7 +31,7 @@ from rollout.store.layout import LOG
 from rollout.store.lineage import note_model
 from rollout.store.run_record import EngineRecord, RunRecord
 from rollout.terminal.progress_line import progress_view
-from rollout.terminal.text import duration, resume_command
+from rollout.terminal.text import resume_command
 from rollout.tracking.metrics import metrics_file
 from rollout.tracking.progress import Progress, Snapshot
 from rollout.tracking.tracker import Tracker
@@ -85,12 +81,17 @@ def generate_owed(session: Session, done: Finished | Survey) -> Snapshot:
             session.stop.raise_if_requested()  # Ctrl-C in a terminal reaches the engine's own process too
             release()
             if about_engine.restarts == run.engine.max_restarts:
-                raise UserError(
-                    f"engine.max_restarts={run.engine.max_restarts}: the engine died once more ({error}); "
-                    f"see {short(run_dir / LOG)}, then continue with `{resume_command(run_dir)}`"
-                ) from error
+                raise no_more_restarts(session, f"the engine died once more ({error})", run_dir / LOG) from error
             about_engine.restarts += 1
             log.warning("the engine died (%s), starting it again", error)
+
+
+def no_more_restarts(session: Session, died: str, log_file: Path) -> UserError:
+    """What to raise when an engine has been started again as often as it may be; `log_file` says why it `died`."""
+    return UserError(
+        f"engine.max_restarts={session.run.engine.max_restarts}: {died}; see {short(log_file)}, then continue with "
+        f"`{resume_command(session.run_dir)}`"
+    )
 
 
 def _load_and_note(session: Session, about_engine: EngineRecord) -> Engine:
@@ -102,81 +103,6 @@ def _load_and_note(session: Session, about_engine: EngineRecord) -> Engine:
         about_engine.kv_cache_tokens = loaded.engine.kv_cache_tokens
         note_model(run_dir, run.model, content(), record)
     return loaded.engine
-
-
-def load(run: RunConfig, log_file: Path) -> Loaded:
-    """The engine, ready to sample. Raises UserError, built from what vLLM wrote to `log_file`, when it cannot start.
-
-    Where GPUs cannot exchange data as they were to, it is started again in a safer way.
-    """
-    loaded = load_engine(run, log_file)
-    prepare(loaded.engine, run)
-    return loaded
-
-
-def load_engine(run: RunConfig, log_file: Path, ends_process: bool | None = None) -> Loaded:
-    """The same; `prepare` is to be called before it samples. `ends_process`: see `supervised`."""
-    log.info("loading %s ...", model_name(run))
-    loaded = _started(run, log_file, ends_process)
-    log.info("engine %s", how_loaded(loaded.seconds, loaded.reused, loaded.reloaded))
-    if loaded.safer and not loaded.reused:
-        log.info("its GPUs exchange data in a safer way than vLLM's fastest: %s", " ".join(loaded.safer))
-    return loaded
-
-
-def prepare(engine: Engine, run: RunConfig) -> None:
-    """Let an engine that is there sample as `run` asks. Raises UserError where it cannot."""
-    if problem := context_problem(run, engine.max_model_len):
-        raise UserError(problem)
-    engine.use(run.model)
-    engine.configure(run.sampling)
-    log.info("%s", sampling_in_words(run, engine.describe()))
-
-
-def how_loaded(seconds: float, reused: bool, reloaded: bool) -> str:
-    """How an engine has come about, for the log."""
-    if reloaded:
-        return f"reused, its weights replaced in {duration(seconds)}"
-    return "reused" if reused else f"ready after {duration(seconds)}"
-
-
-def _started(run: RunConfig, log_file: Path, ends_process: bool | None) -> Loaded:
-    for level, next_level in pairwise([*communication.levels(run.hardware), None]):
-        assert level is not None
-        log_begin = log_file.stat().st_size
-        try:
-            with supervised(log_file, run.engine.load_timeout, ends_process) as loading:
-                return acquire(EngineSpec.of(run), level)
-        except UserError:
-            raise
-        except Exception as error:
-            printed = log_file.read_bytes()[log_begin:].decode("utf-8", "replace")
-            line = _reason(run, error, printed, loading.timed_out)
-            failure = communication.failure(run.hardware, f"{error}\n{printed}")
-            if next_level is None or failure is None or line is not None:
-                line = line or communication.explain(run.hardware, failure) or failed_process(run, str(error), printed)
-                if line is None:
-                    error.add_note(f"All of vLLM's output: {short(log_file)}")
-                    raise
-                raise UserError(f"{line} (all of vLLM's output: {short(log_file)})") from error
-            loading.is_tried_again = True
-            log.warning("%s", communication.tried_again(run.hardware, failure, next_level))
-    raise AssertionError("an engine starts or says why not")
-
-
-def _reason(run: RunConfig, error: Exception, printed: str, timed_out: bool) -> str | None:
-    """The line about a start that no other way of exchanging data would have saved, or None."""
-    if timed_out:
-        limit = run.engine.load_timeout
-        return f"engine.load_timeout={limit:g}: the engine was not ready by then; raise it if it may be"
-    return explain(run, f"{error}\n{printed}")
-
-
-def sampling_in_words(run: RunConfig, described: str) -> str:
-    """How a run samples, for the log; `described` is what its engine says."""
-    own = "" if run.data.sampling_key is None else f"; column {run.data.sampling_key} says what is otherwise for a row"
-    until = "" if run.adaptive.until is None else f" at most, until={run.adaptive.until}"
-    return f"sampling: n_samples={run.sampling.n_samples}{until}, {described}, seed={run.sampling.seed}{own}"
 
 
 def sample_all(
@@ -260,11 +186,6 @@ def _log_first_prompt(run: RunConfig, table: Table, engine: Engine) -> None:
         with suppress(PromptError):
             log.info(FIRST_PROMPT, prompt.row_id, engine.render(prompt.messages, prompt.tools).text)
             return
-
-
-def model_name(run: RunConfig) -> str:
-    """What is being loaded, for the log."""
-    return run.model.path if run.engine.kind == "vllm" else "the echo engine"
 
 
 def error_limit(run: RunConfig, num_rows: int) -> Callable[[Sample | Outcome], None]:

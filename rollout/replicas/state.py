@@ -1,6 +1,7 @@
 """What the driver knows of one replica, and what run.json says of it."""
 
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rollout.engine.protocol import NO_STATS, EngineStats
@@ -8,8 +9,8 @@ from rollout.records import Outcome
 from rollout.replicas.messages import Job, Ready, Report
 from rollout.store.run_record import ReplicaRecord
 
-_QUIET_SECONDS = 120.0
-"""Without a token, while it has samples to work on: from then on it may be one that hangs."""
+_QUIET_SECONDS, QUIET_IN_WORDS = 120.0, "two minutes"
+"""A replica that has samples to work on and makes no token for so long may hang."""
 
 
 @dataclass
@@ -92,3 +93,14 @@ class ReplicaState:
         """One more sample has finished here, or (-1) is lost."""
         self.samples += times
         self.tokens += times * outcome.num_generated_tokens
+
+
+def total_stats(states: Sequence[ReplicaState], held: Iterable[int]) -> EngineStats:
+    """The numbers of all replicas together; `held` is how many unfinished samples each has been given.
+
+    A replica's own numbers are a moment old, and what it holds is known here: it runs no more than that.
+    """
+    tokens = tuple(state.generated_tokens for state in states)
+    running = sum(min(state.stats.running, most) for state, most in zip(states, held, strict=True))
+    waiting = sum(state.stats.waiting for state in states) if running else 0
+    return EngineStats(running, waiting, sum(tokens), sum(state.preemptions for state in states), tokens)

@@ -19,18 +19,19 @@ from rollout.engine.cache import Loaded, release
 from rollout.engine.protocol import NO_STATS, Engine
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.files import DISK_FULL
+from rollout.generation.engine_start import load_engine, prepare
 from rollout.generation.loop import Queued, drain
 from rollout.generation.order import most_held
 from rollout.generation.requests import requests
 from rollout.generation.rounds import Scorer, Scoring, scores_beside
-from rollout.generation.session import every, load_engine, prepare
+from rollout.generation.session import every
 from rollout.records import Outcome, Request, Sample, outcome_of
 from rollout.replicas.dispatcher import Task
 from rollout.replicas.messages import Job, Ready, Report
 from rollout.scoring.workers import Background
 from rollout.store.journal import Journal
 from rollout.store.judged import Telling
-from rollout.store.layout import LOCK, LOGS
+from rollout.store.layout import LOCK, replica_log
 from rollout.terminal.console import screen
 
 log = logging.getLogger(__name__)
@@ -165,7 +166,7 @@ class _Work:
             return
         if self._stopping:
             return
-        log_file = self.job.run_dir / LOGS / f"replica-{self.job.index:03d}.log"
+        log_file = replica_log(self.job.run_dir, self.job.index)
         try:
             _check_folder(self.job)
             log_file.parent.mkdir(exist_ok=True)

@@ -8,7 +8,7 @@ RESERVE = ".reserve"
 LOCK = ".lock"
 LOG = "rollout.log"
 LOGS = "logs"
-"""The folder for what the replicas log: replica-000.log, ..."""
+"""The folder for what the replicas log, see `replica_log`."""
 METRICS = "metrics.jsonl"
 """Progress and throughput over time."""
 CONFIG = Path(".hydra") / "config.yaml"
@@ -45,6 +45,11 @@ MERGED = "merge.json"
 """In the folder of a merge, beside OUTPUT: what was merged."""
 
 _KEPT = {MANIFEST, MERGED, METRICS, INPUT, OUTPUT, SCORES, WRITTEN}
+
+
+def replica_log(run_dir: Path, index: int) -> Path:
+    """Where replica `index` of the run in `run_dir` logs."""
+    return run_dir / LOGS / f"replica-{index:03d}.log"
 
 
 def is_kept_by_a_run(path: Path) -> bool:

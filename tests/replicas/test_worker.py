@@ -15,7 +15,7 @@ from rollout.engine.memory import GIB
 from rollout.engine.protocol import GpuShare
 from rollout.engine.vllm_worker import NAME, WorkerExtension, share_of_next
 from rollout.errors import EngineDied, UserError
-from rollout.generation.session import load_engine
+from rollout.generation.engine_start import load_engine
 from rollout.replicas import worker
 from rollout.replicas.messages import Job, Report
 from rollout.replicas.one_engine import one_engine
