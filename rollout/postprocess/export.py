@@ -14,7 +14,7 @@ from rollout.config import DataConfig, ExportConfig, ExportFormat, PostprocessCo
 from rollout.errors import did_you_mean
 from rollout.files import at_home, replacing
 from rollout.postprocess import tokens
-from rollout.postprocess.chats import FORMATS, Records
+from rollout.postprocess.chats import FORMATS, Recipe, Records
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts
 from rollout.postprocess.writing import Part, suffixes, write
@@ -48,9 +48,9 @@ def export(
 ) -> int:
     """Write `export.file` and return how many records it has: responses, chats, pairs, prompts or samples.
 
-    All formats but `responses` leave failed samples out, and those with chats rows whose prompt is none;
-    with `continued`, a last message of the assistant and the response are one turn (None: not known). `label` is the
-    path to the right answers, for slime. Raises UserError for a chat that the format of the file cannot hold.
+    All formats but `responses` leave out failed samples, and formats with chats also rows whose prompt is not a chat.
+    `continued` says whether responses continue a last message of the assistant (None: not known), `label` is the path
+    to the right answers, for slime. Raises UserError for a chat that the format of the file cannot hold.
     """
     path = output_dir / at_home(config.file)
     schema, parts = records(source, config, data, bool(continued), label)
@@ -118,7 +118,8 @@ def records(
         return pa.schema([*made, *beside]), tokens.token_records(source, made, names, label)
     chats = FORMATS[config.format]
     of_record = chats.fields(schema.field(data.prompt_key), config.reasoning == "field" and has_thinking(schema))
-    parts = (chats.records(batch, data, names, continued, config) for batch in source.batches())
+    recipe = Recipe(data, names, continued, config)
+    parts = (chats.records(batch, recipe) for batch in source.batches())
     return pa.schema([*of_record, *beside]), parts
 
 
