@@ -22,13 +22,25 @@ Message = dict[str, Any]
 TokenIds: TypeAlias = npt.NDArray[np.int32]
 Logprobs: TypeAlias = npt.NDArray[np.float32]
 
+SampleKey: TypeAlias = tuple[int, int]
+"""(row_id, sample_idx)."""
+
+
+class ScoredWith(NamedTuple):
+    """What the responses to a prompt are scored with."""
+
+    truth: Any
+    """The ground truth; None where the row has none, or the scorer needs none."""
+    row: dict[str, Any]
+    """The input's columns, for a function of the user's."""
+
 
 @dataclass(slots=True)  # not frozen: making a frozen one takes four times as long, and there is one for each row
 class Prompt:
     """One input row, never changed: its position in the input (from 0) and its chat, or why it has none.
 
     `sampling` holds the row's own values for it, see `rollout.data.row_sampling`; `tools` is for the chat template;
-    `scored_with` is the ground truth and the row, in a run that scores while it samples.
+    `scored_with` is None in a run that does not score while it samples.
     """
 
     row_id: int
@@ -36,7 +48,7 @@ class Prompt:
     error: str | None = None
     sampling: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
-    scored_with: tuple[Any, dict[str, Any]] | None = None
+    scored_with: ScoredWith | None = None
 
 
 @dataclass(slots=True)  # as Prompt
@@ -93,6 +105,10 @@ class Sample:
     extracted_answer: str | None = None
     score_error: str | None = None
 
+    @property
+    def key(self) -> SampleKey:
+        return self.row_id, self.sample_idx
+
 
 @dataclass(frozen=True)
 class Totals:
@@ -121,7 +137,11 @@ class Outcome(NamedTuple):
     flags: int = 0
     """What a rule that stops rows has to know of it, see `rollout.data.stopping`; 0 in a run without."""
     vote: int = 0
-    """What stands there for its answer."""
+    """The number that stands for its answer there."""
+
+    @property
+    def key(self) -> SampleKey:
+        return self.row_id, self.sample_idx
 
 
 def outcome_of(sample: Sample) -> Outcome:

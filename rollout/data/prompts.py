@@ -17,7 +17,7 @@ from rollout.data.tables import Table, open_table, select
 from rollout.data.tools import Tools, read_tools, tools_column_problems
 from rollout.errors import PromptError, UserError, did_you_mean
 from rollout.files import user_path
-from rollout.records import RESERVED_COLUMNS, Message, Prompt
+from rollout.records import RESERVED_COLUMNS, Message, Prompt, ScoredWith
 
 _BUILT_IN = "builtin_prompts.jsonl"
 _IN_PYTHON = re.compile(
@@ -60,16 +60,16 @@ def open_input(data: DataConfig) -> Table:
     return chosen
 
 
-ScoredWith: TypeAlias = Callable[[pa.RecordBatch], Sequence[tuple[Any, dict[str, Any]] | None]]
-"""What the responses to each row of a batch are scored with: `Prompt.scored_with`."""
+ReadScoredWith: TypeAlias = Callable[[pa.RecordBatch], Sequence[ScoredWith | None]]
+"""Gives `Prompt.scored_with` for each row of a batch."""
 
 
 def with_nothing(batch: pa.RecordBatch) -> Sequence[None]:
-    """Where they are not scored while there are still prompts to be read."""
+    """For a run that does not score while it samples."""
     return [None] * batch.num_rows
 
 
-def read_prompts(table: Table, data: DataConfig, scored_with: ScoredWith = with_nothing) -> Iterator[Prompt]:
+def read_prompts(table: Table, data: DataConfig, scored_with: ReadScoredWith = with_nothing) -> Iterator[Prompt]:
     """Every row of `table` as a Prompt, in order; a row that cannot be used says why in `error`."""
     row_id = table.first_row
     for batch in table.batches():

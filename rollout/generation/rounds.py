@@ -8,16 +8,15 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pyarrow as pa
 
 from rollout.config import RunConfig, ScoreConfig
-from rollout.data.prompts import ScoredWith
+from rollout.data.prompts import ReadScoredWith
 from rollout.engine.protocol import Engine
 from rollout.generation.loop import TAKE_SECONDS, Queued
 from rollout.generation.requests import RowRequests, requests_of
-from rollout.records import Prompt, Request, Sample
+from rollout.records import Prompt, Request, Sample, SampleKey, ScoredWith
 from rollout.scoring.inputs import inputs_of, truths_of
 from rollout.scoring.scorers import Scored
 from rollout.scoring.workers import Background, scoring_beside
@@ -29,11 +28,11 @@ MOST_UNSCORED = 16
 slower than generating, memory has an end and not the scorer."""
 
 
-def scored_with(score: ScoreConfig) -> ScoredWith:
+def scored_with(score: ScoreConfig) -> ReadScoredWith:
     """For `read_prompts`: what the responses to each row are scored with."""
 
-    def of(batch: pa.RecordBatch) -> list[tuple[Any, dict[str, Any]]]:
-        return list(zip(truths_of(batch, score), inputs_of(batch, score), strict=True))
+    def of(batch: pa.RecordBatch) -> list[ScoredWith]:
+        return list(map(ScoredWith, truths_of(batch, score), inputs_of(batch, score)))
 
     return of
 
@@ -51,7 +50,7 @@ class Scorer:
     def __init__(self, background: Background, run: RunConfig, keep: Callable[[Sample], None]) -> None:
         """`keep` gets every sample once it has its score."""
         self._background, self._no_truth, self._keep = background, no_truth(run), keep
-        self._waiting: dict[tuple[int, int], Sample] = {}
+        self._waiting: dict[SampleKey, Sample] = {}
         self._ready: list[Sample] = []
 
     @property
@@ -59,21 +58,20 @@ class Scorer:
         """Samples that were given, and not kept yet."""
         return len(self._waiting) + len(self._ready)
 
-    def give(self, sample: Sample, beside: tuple[Any, dict[str, Any]] | None) -> None:
-        """Have a sample scored that has a response; `beside` is its prompt's `scored_with`."""
-        assert beside is not None
-        if self._no_truth is not None and beside[0] is None:
+    def give(self, sample: Sample, scored_with: ScoredWith | None) -> None:
+        """Have a sample that has a response scored; `scored_with` is its prompt's."""
+        assert scored_with is not None
+        if self._no_truth is not None and scored_with.truth is None:
             self._ready.append(_with(sample, Scored(None, error=self._no_truth)))
             return
-        place = sample.row_id, sample.sample_idx
-        self._waiting[place] = sample
-        self._background.give(place, (sample.response or "", *beside))
+        self._waiting[sample.key] = sample
+        self._background.give(sample.key, (sample.response or "", scored_with.truth, scored_with.row))
 
     def listen(self, seconds: float = 0.0) -> None:
         """Keep what has its score by now; waits at most `seconds` for the first."""
         ready, self._ready = self._ready, []
         scores = self._background.scored(0.0 if ready else seconds)
-        for sample in (*ready, *(_with(self._waiting.pop(place), scored) for place, scored in scores)):
+        for sample in (*ready, *(_with(self._waiting.pop(key), scored) for key, scored in scores)):
             self._keep(sample)
 
 
@@ -86,7 +84,7 @@ class Row:
     """A row that is asked for round by round."""
 
     requests: RowRequests
-    scored_with: tuple[Any, dict[str, Any]] | None
+    scored_with: ScoredWith | None
     asked: Asked
     """At first."""
     unscored: dict[int, Sample] = field(default_factory=dict)
@@ -101,11 +99,11 @@ def rows(
     run: RunConfig,
     judged: Judged,
     unscored: Unscored,
-    given_up: Collection[tuple[int, int]],
+    given_up: Collection[SampleKey],
 ) -> Iterator[Row]:
     """The rows for which something is to be done, rendered.
 
-    A sample whose (row_id, sample_idx) is in `given_up` is not tried again.
+    Samples in `given_up` are not tried again.
     """
     for prompt in prompts:
         asked, before = judged.begin(prompt.row_id), unscored.of(prompt.row_id)
@@ -186,8 +184,8 @@ class Scoring:
 
     def __init__(self, queued: Queued[Request | Sample], scorer: Scorer, max_num_seqs: int) -> None:
         self._queued, self._scorer, self._most_unscored = queued, scorer, MOST_UNSCORED * max_num_seqs
-        self._scored_with: dict[tuple[int, int], Any] = {}
-        """By (row_id, sample_idx), for every sample that is to come: its prompt's `scored_with`."""
+        self._scored_with: dict[SampleKey, ScoredWith | None] = {}
+        """For every sample that is to come: its prompt's."""
 
     def expect(self, prompt: Prompt, indices: Iterable[int]) -> None:
         """Samples of this prompt will come out of the queue. May be called in another thread."""
@@ -215,6 +213,6 @@ class Scoring:
 
     def hear(self, sample: Sample) -> None:
         """A sample has finished: it is scored, unless it has failed."""
-        beside = self._scored_with.pop((sample.row_id, sample.sample_idx))
+        scored_with = self._scored_with.pop(sample.key)
         if sample.error is None:
-            self._scorer.give(sample, beside)
+            self._scorer.give(sample, scored_with)

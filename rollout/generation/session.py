@@ -23,7 +23,7 @@ from rollout.generation.engine_start import load
 from rollout.generation.rounds import scores_beside
 from rollout.generation.stage import Stage, sample_in_rounds, sample_one_stream
 from rollout.process.signals import StopRequest
-from rollout.records import Outcome, Sample
+from rollout.records import Outcome, Sample, SampleKey
 from rollout.scoring.workers import Background
 from rollout.store.journal import Finished, Journal
 from rollout.store.judged import Survey
@@ -70,7 +70,7 @@ def generate_owed(session: Session, done: Finished | Survey) -> Snapshot:
     """
     run, run_dir, record = session.run, session.run_dir, session.record
     record.engine = about_engine = EngineRecord()
-    progress, failed = Progress(done.num_owed, done.num_done, done.num_open), set[tuple[int, int]]()
+    progress, failed = Progress(done.num_owed, done.num_done, done.num_open), set[SampleKey]()
     while True:
         try:
             with scores_beside(run) as background:
@@ -109,15 +109,15 @@ def sample_all(
     session: Session,
     engine: Engine,
     progress: Progress,
-    failed: set[tuple[int, int]],
+    failed: set[SampleKey],
     background: Background | None = None,
 ) -> Snapshot:
     """Generate every sample that the session's journal does not hold. Returns the final numbers.
 
     `background` scores them where a rule asks for it (`scores_beside`).
 
-    Samples in `failed`, by (row_id, sample_idx), have failed in this session: they are not tried again in it, when an
-    engine that died was started anew. What fails here is added.
+    Samples in `failed` have failed in this session; they are not tried again in it, also after a restart of the engine.
+    What fails here is added.
 
     Raises EngineDied, Interrupted and UserError (too many bad rows), each after a flush of the journal.
     """
@@ -128,7 +128,7 @@ def sample_all(
 
     def note(sample: Sample) -> None:
         if sample.error is not None:
-            failed.add((sample.row_id, sample.sample_idx))
+            failed.add(sample.key)
         progress.count(sample)
         check_errors(sample)
 

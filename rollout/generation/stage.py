@@ -14,7 +14,7 @@ from rollout.generation.loop import drain, generate, read_ahead
 from rollout.generation.order import in_order
 from rollout.generation.requests import requests
 from rollout.generation.rounds import Rounds, Scorer, rows, scored_with
-from rollout.records import Sample
+from rollout.records import Sample, SampleKey
 from rollout.scoring.workers import Background
 from rollout.store.journal import Journal, finished
 from rollout.store.journal_reader import Unscored
@@ -33,8 +33,8 @@ class Stage:
     counts: SampleCounts
     """The most samples that each row gets."""
     journal: Journal
-    failed: set[tuple[int, int]]
-    """By (row_id, sample_idx): not tried again."""
+    failed: set[SampleKey]
+    """Not tried again."""
     note: Callable[[Sample], None]
     """To be called with every sample that has finished or failed."""
     tick: Callable[[], None]

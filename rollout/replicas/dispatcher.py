@@ -10,10 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from rollout.records import Outcome, Prompt
-
-SampleKey = tuple[int, int]
-"""(row_id, sample_idx)."""
+from rollout.records import Outcome, Prompt, SampleKey
 
 WHOLE_ROWS = 4
 """A row is split over replicas only when its samples are more than this fraction (1/4) of what a replica holds: on one
@@ -159,17 +156,17 @@ class Dispatcher:
     def durable(self, replica: int, count: int) -> None:
         """Note that the `count` samples that finished first, of those in the replica's memory, are durable."""
         for _ in range(count):
-            del self._given[replica][_sample_key(self._in_memory[replica].popleft())]
+            del self._given[replica][self._in_memory[replica].popleft().key]
 
     def requeue(self, replica: int, stored: Iterable[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
         """A replica is gone: owe again what it was given, but for what its journal holds, `stored`.
 
         Returns what it had reported and is lost, and what is stored but it had not reported yet.
         """
-        given, reported = self._given[replica], {_sample_key(outcome): outcome for outcome in self._in_memory[replica]}
-        safe = {place: outcome for outcome in stored if (place := _sample_key(outcome)) in given}
-        lost = [outcome for place, outcome in reported.items() if place not in safe]
-        found = [outcome for place, outcome in safe.items() if place not in reported]
+        given, reported = self._given[replica], {outcome.key: outcome for outcome in self._in_memory[replica]}
+        safe = {outcome.key: outcome for outcome in stored if outcome.key in given}
+        lost = [outcome for key, outcome in reported.items() if key not in safe]
+        found = [outcome for key, outcome in safe.items() if key not in reported]
         self._unfinished += len(lost) - len(found)
         again: dict[int, Task] = {}
         for (row_id, index), prompt in given.items():
@@ -180,7 +177,3 @@ class Dispatcher:
         given.clear()
         self._in_memory[replica].clear()
         return lost, found
-
-
-def _sample_key(outcome: Outcome) -> SampleKey:
-    return outcome.row_id, outcome.sample_idx

@@ -24,7 +24,7 @@ from rollout.data.arrow import is_list
 from rollout.data.row_sampling import SampleCounts
 from rollout.errors import UserError
 from rollout.files import partial_of, replacing
-from rollout.records import JUDGED_FIELDS, SAMPLE_SCHEMA, Sample, TokenIds, sample_schema
+from rollout.records import JUDGED_FIELDS, SAMPLE_SCHEMA, Sample, SampleKey, TokenIds, sample_schema
 from rollout.store.layout import JOURNAL
 
 _PART = re.compile(r"part-(?:[0-9a-f]{11}-\d{3,}-)?\d{6,}\.parquet")
@@ -50,7 +50,7 @@ class Journal:
         self._store = store
         self._schema = sample_schema(extras)
         self._pending: list[Sample] = []
-        self._held: dict[tuple[int, int], tuple[Sample, float]] = {}
+        self._held: dict[SampleKey, tuple[Sample, float]] = {}
         """Samples whose scores are still to come, and when they came."""
         self._prefix = "part-" if writer is None else f"part-{writer}-"
         numbers = (path.stem.removeprefix(self._prefix) for path in parts(run_dir))
@@ -65,8 +65,8 @@ class Journal:
 
         One that was held came back with its score.
         """
-        if self._held and (place := (sample.row_id, sample.sample_idx)) in self._held:
-            del self._held[place]
+        if self._held and sample.key in self._held:
+            del self._held[sample.key]
         else:
             self._bytes += _size(sample)
         if not self._pending:
@@ -79,7 +79,7 @@ class Journal:
         """Take a finished sample whose score is still to come: `add` has to be called with it then. If a flush is due
         before, it is written without: durability does not wait for a scorer.
         """
-        self._held[sample.row_id, sample.sample_idx] = sample, time.monotonic()
+        self._held[sample.key] = sample, time.monotonic()
         self._bytes += _size(sample)
         if len(self._pending) + len(self._held) >= self._store.flush_samples or self._bytes >= _FLUSH_BYTES:
             self._flush_many()

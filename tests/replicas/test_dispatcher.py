@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from rollout.records import Lengths, Outcome, Prompt
-from rollout.replicas.dispatcher import Dispatcher, InInputOrder, SampleKey, Task, Tasks
+from rollout.records import Lengths, Outcome, Prompt, SampleKey
+from rollout.replicas.dispatcher import Dispatcher, InInputOrder, Task, Tasks
 from rollout.replicas.longest import LongestFirst
 from tests.conftest import chat
 
