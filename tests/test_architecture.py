@@ -110,7 +110,10 @@ def test_any_module_can_be_imported_first() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-OF_VLLM = ("engine", "renderer", "arguments", "batch_shard", "logprobs", "lora", "reasoning", "weights")
+OF_VLLM = (
+    *("annotations", "arguments", "batch_shard", "constraints"),
+    *("engine", "logprobs", "lora", "reasoning", "renderer", "weights"),
+)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from typing import Any
 from vllm.lora.request import LoRARequest
 
 from rollout.engine.content import stamps
-from rollout.engine.vllm_arguments import refusal
+from rollout.engine.vllm_refusal import refusal
 from rollout.errors import UserError
 from rollout.files import user_path
 

@@ -16,7 +16,7 @@ from vllm.renderers import ChatParams, renderer_from_config
 from rollout.config import HardwareConfig, ModelConfig
 from rollout.engine import models, vllm_arguments
 from rollout.engine.protocol import Rendered
-from rollout.engine.vllm_arguments import refusal
+from rollout.engine.vllm_refusal import refusal
 from rollout.errors import PromptError, UserError
 from rollout.files import user_path
 from rollout.records import Message
