@@ -1,4 +1,4 @@
-"""A run as a program has it: its folder, and what is in it as values."""
+"""`rollout.Run`: a run folder and its contents as values."""
 
 import os
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`rollout compare A B [MORE ...]`: what is compared, from the words of the command, and what is wrong with it."""
+"""`rollout compare A B [MORE ...]`: opens what the command names, or reports everything that is wrong with it."""
 
 import dataclasses
 import os

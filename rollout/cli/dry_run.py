@@ -1,4 +1,4 @@
-"""`dry_run=true`: what would run and what it takes, after every check that needs no model."""
+"""`dry_run=true`: do every check that needs no model, then print what would run and what it would take."""
 
 import re
 import sys

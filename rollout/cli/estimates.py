@@ -1,4 +1,4 @@
-"""What a run is going to take, as lines of a dry run's plan: memory, time, disk. Each says what it is made from."""
+"""Estimates of memory, time and disk for a run, as lines of a dry run's plan. Each says what it is based on."""
 
 import shutil
 from collections.abc import Iterator

@@ -1,6 +1,6 @@
-"""`rollout flatten`, `analyze`, `filter`, `export`, `score`: responses in, a file that the user names out.
+"""`rollout flatten`, `analyze`, `filter`, `export`, `score`: read responses, write the file that the user names.
 
-The responses are a stream: opened, changed, and written where the user said. Nothing else is written.
+The responses are a stream from one file to the other. Nothing else is written.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Hydra's own command-line options: those that do harm or end in a traceback are refused, a saved run is recognised."""
+"""Hydra's own command-line options: refuse those that do harm or end in a traceback, and recognise a saved run."""
 
 import argparse
 import os

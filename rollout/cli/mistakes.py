@@ -1,4 +1,4 @@
-"""What is wrong with the words of a command, all of it at once, with the words that were meant."""
+"""Everything that is wrong with the words of a command, and what the user probably meant."""
 
 import argparse
 import re

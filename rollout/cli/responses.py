@@ -1,4 +1,4 @@
-"""Where the commands on files begin: their keys, the responses they work on, and all that is wrong with either."""
+"""How commands on files begin: parse the keys, open the responses, and report every mistake in either."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The runs and sweeps under a folder, a line for each: what a person chooses one by."""
+"""The runs and sweeps under a folder as records, with what a person needs to choose one."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Which rows of two sides are the same: those that ask the same, wherever they stand in their files."""
+"""Which rows of two sides belong together: those that ask the same, wherever they stand in their files."""
 
 from dataclasses import dataclass
 

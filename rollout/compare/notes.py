@@ -1,4 +1,4 @@
-"""What a reader of a comparison has to know beside its numbers, one line each."""
+"""What a reader of a comparison must know beside its numbers, one line each."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict

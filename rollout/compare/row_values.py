@@ -1,4 +1,4 @@
-"""What is compared of each row of one side: read once as a stream, kept as a few numbers per row and no text."""
+"""The values of each row of one side that are compared: read once as a stream, a few numbers per row and no text."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""One of the sides of a comparison: responses with what is known of the run that made them."""
+"""A side of a comparison: responses, and what is known of the run that made them."""
 
 from collections import Counter
 from dataclasses import dataclass

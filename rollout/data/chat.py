@@ -1,4 +1,4 @@
-"""Chats as people look at them."""
+"""The text of chat messages."""
 
 import json
 from typing import Any

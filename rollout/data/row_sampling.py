@@ -1,4 +1,4 @@
-"""How a row wants to be sampled: `data.sampling_key`, a column of objects, and how many samples each row gets by it."""
+"""How each row is sampled (`data.sampling_key`, a column of objects), and how many samples each row gets."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping

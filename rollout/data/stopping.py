@@ -1,7 +1,7 @@
-"""When a row has enough samples (`adaptive`): a rule on its first samples, by their number, not by when they came.
+"""When a row has enough samples (`adaptive`): a rule on its samples in the order of `sample_idx`, not of finishing.
 
-A row is judged after rounds, and only once all samples of its rounds so far are there. So one engine, several, and a
-run that is resumed ask for the same samples.
+A row is judged after rounds, and only once all samples of its rounds so far have finished. So one engine, several
+engines and a resumed run ask for the same samples.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Values as people write them: wherever a value of a table becomes text, it becomes this one."""
+"""Values as people write them. Wherever a value of a table becomes text, `as_text` makes it."""
 
 import base64
 import json

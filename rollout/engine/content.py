@@ -1,4 +1,4 @@
-"""What a model's files hold, as one hash: two checkpoints of one shape differ in nothing else.
+"""A hash of the content of a model's files: the only thing in which two checkpoints of one shape differ.
 
 Files are read several at a time with BLAKE3, about as fast as the disk gives them, and what was found is kept in the
 user's cache folder, so that a checkpoint is read once. A hub model is known by its commit and is not read.

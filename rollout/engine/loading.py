@@ -1,4 +1,4 @@
-"""The start of an engine, watched: when it fails, no process of vLLM's is left, and this one does not wait for ever.
+"""Supervise the start of an engine: after a failure no process of vLLM's is left, and this process does not hang.
 
 vLLM's engine core and its workers are processes of their own. When one of them fails, the others may wait for it, or
 hang in their own clean-up, and our process would wait for them. So a thread watches their log and whether they are

@@ -1,4 +1,4 @@
-"""Adapters that one vLLM engine has been given, each known to it by a number of its own."""
+"""The adapters that one vLLM engine has been given, each under a number of its own."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A chat as the model reads it: vLLM's own renderer, of an engine or, in a dry run, of a model's files alone.
+"""A chat as the model reads it, from vLLM's own renderer: that of an engine or, in a dry run, of a model's files.
 
 Nothing here differs between the two, so what a dry run counts is what a run samples from.
 """

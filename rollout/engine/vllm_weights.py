@@ -1,4 +1,4 @@
-"""Other weights in an engine that stands, and proof that they are there. `put` runs in vLLM's worker processes.
+"""Put new weights into a running engine, and prove that they are there. `put` runs in vLLM's worker processes.
 
 vLLM (0.26 to 0.33) reloads layer by layer into the memory that is there. It does not say what it has left out, so a
 sample of the files is looked for in the model: vLLM keeps several tensors of a file in one, and splits them among GPUs,

@@ -1,4 +1,4 @@
-"""What is added to vLLM's worker process; of such classes (`worker_extension_cls`) vLLM takes one."""
+"""Methods added to vLLM's workers, all in one class: vLLM takes only one such extension (`worker_extension_cls`)."""
 
 import logging
 import sys

@@ -1,4 +1,4 @@
-"""The order in which an engine is given samples: `sampling.order`. Which is the longest is worked out in `turns`."""
+"""The order in which an engine is given samples (`sampling.order`). `turns` decides which row is the longest."""
 
 from collections import deque
 from collections.abc import Callable

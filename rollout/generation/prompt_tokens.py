@@ -1,4 +1,4 @@
-"""How many tokens the prompts of a run have, before anything is loaded but a tokenizer: the heart of a dry run.
+"""How many tokens the prompts of a run have, for a dry run: only a tokenizer is loaded.
 
 Of a large input an evenly spread part is looked at, in bounded memory and time. Prompts are rendered as the run's
 engine would, and fitted to the context by the run's own rule.

@@ -43,10 +43,10 @@ FIRST_PROMPT = "first prompt, rendered (row %d): %r"
 
 @dataclass(frozen=True)
 class Session:
-    """What the stage works on and whom it tells."""
+    """What one session of a run works with."""
 
     record: RunRecord
-    """What run.json is going to say; the stages add to it."""
+    """The content of run.json; the stages add to it."""
     table: Table
     run_dir: Path
     console: Console
@@ -64,9 +64,9 @@ class Session:
 
 
 def generate_owed(session: Session, done: Finished | Survey) -> Snapshot:
-    """Load the engine and generate what is owed, with an engine that died started again. Returns the final numbers.
+    """Load the engine and generate what is owed; an engine that dies is started again. Returns the final numbers.
 
-    `done` is what the journal holds before. Notes engine and seconds in the session's record.
+    `done` is what the journal holds at the start. Notes the engine and the seconds in the session's record.
     """
     run, run_dir, record = session.run, session.run_dir, session.record
     record.engine = about_engine = EngineRecord()
@@ -150,10 +150,10 @@ def sample_all(
 def report_progress(
     session: Session, progress: Progress, stats: Callable[[], EngineStats]
 ) -> Iterator[Callable[[], None]]:
-    """The clock of `progress` runs in the body, which calls the function yielded again and again.
+    """Run the clock of `progress` in the body, which must call the yielded function regularly.
 
-    It shows and records how far the run is, and raises Interrupted once a signal has come; the body is not interrupted
-    anywhere else.
+    That function shows and records how far the run is, and raises Interrupted once a signal has come; nowhere else is
+    the body interrupted.
     """
     run, stop = session.run, session.stop
     with metrics_file(session.run_dir) as write_metrics, progress_view(session.console) as show:
@@ -179,7 +179,7 @@ def report_progress(
 
 
 def _log_first_prompt(run: RunConfig, table: Table, engine: Engine) -> None:
-    """What the model really reads, once: a wrong template or a doubled token shows here before hours are spent."""
+    """Log once what the model really reads: a wrong template or a doubled token shows here, before hours are spent."""
     for prompt in read_prompts(table, run.data):
         if prompt.error is not None:
             continue

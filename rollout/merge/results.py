@@ -1,4 +1,4 @@
-"""Many rollouts.parquet, one after the other, as the one that a run over the whole input would have written.
+"""Concatenate several rollouts.parquet to the one that a run over the whole input would have written.
 
 As a rule byte for byte: row groups are cut where `finalize` would have cut them, unless the input is a CSV of more than
 16 MiB, has rows of more than 256 KiB on average, or categorical columns in several row groups.

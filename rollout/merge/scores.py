@@ -1,4 +1,4 @@
-"""The scores.parquet of all runs, one after the other: without them the merged responses would have no scores."""
+"""Concatenate the scores.parquet of all runs, or say why that cannot be done."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field

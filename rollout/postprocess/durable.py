@@ -1,7 +1,7 @@
-"""What of a run is durable while it grows, or after it was killed: numbers, and the samples as a Source.
+"""The durable samples of a run that is still growing or was killed: numbers, and a Source of them.
 
-Only parts of the journal are read that have their names: they are complete and never change. Of a sample that is there
-twice one counts, as in the merge the oldest without an error.
+Only parts of the journal under their final names are read: they are complete and never change. A sample that is there
+twice counts once, as in the merge: the oldest without an error.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The responses in the form that others read: as they are, as chats, as preference pairs, as tokens; or the prompts."""
+"""Write responses in the form that other programs read: as they are, as chats, preference pairs, prompts or tokens."""
 
 import logging
 import os

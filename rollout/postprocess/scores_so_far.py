@@ -1,7 +1,7 @@
-"""Scores of a run that a rule stops (`adaptive`), while it goes on: from the first rounds, which stop nothing.
+"""Scores of a run that a rule stops (`adaptive`), while it is running: from the first round of each row only.
 
-Which rows are finished by now depends on how they passed, and so does how many samples each has. But every row begins
-with a first round, and those that are there are samples like any others.
+Which rows have finished by now, and how many samples each has, depends on how many passed, so scores of all samples
+would be biased. But every row begins with a first round, whatever its samples score.
 """
 
 from collections.abc import Iterator, Sequence

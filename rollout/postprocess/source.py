@@ -1,4 +1,4 @@
-"""Responses as a stream, one per row: what every step reads, whoever wrote the file."""
+"""Responses as a stream, one per row: what every step reads, whichever program wrote the file."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace

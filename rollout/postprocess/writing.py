@@ -1,4 +1,4 @@
-"""Rows as a file of the kind that its name says: JSONL or CSV, compressed or not, Parquet, or slime's dump."""
+"""Write rows to a file of the type that its name ends with: JSONL or CSV, compressed or not, Parquet, slime's dump."""
 
 import base64
 from collections.abc import Iterable, Iterator

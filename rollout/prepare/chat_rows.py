@@ -1,4 +1,4 @@
-"""A table and what is wanted of it -> the chat of each row, or why it has none; and the columns that stay beside it."""
+"""A table -> the chat of each row, or why it has none; and the columns that are kept beside the chats."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first lets the run end in order, a second one ends it at once."""
+"""Ctrl-C and SIGTERM: after the first the run stops cleanly, a second one ends it at once."""
 
 import multiprocessing
 import os

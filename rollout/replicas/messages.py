@@ -1,4 +1,4 @@
-"""What the driver and a replica tell each other."""
+"""What the driver and a replica send each other."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

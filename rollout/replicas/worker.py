@@ -1,7 +1,7 @@
-"""One of several engines of a run, in a process of its own: given tasks, it samples, stores and tells what finished.
+"""One of several engines of a run, in a process of its own: it is given tasks, samples, stores and reports.
 
-The same loop and the same journal as in a run with one engine. Prompts are rendered here, and responses stay here: what
-goes back to the driver is how each sample ended, and when it became durable.
+It has the same loop and the same journal as a run with one engine. Prompts are rendered here, and responses stay here:
+the driver is told only how each sample ended, and when it became durable.
 """
 
 import logging

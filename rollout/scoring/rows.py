@@ -1,4 +1,4 @@
-"""What each row's scores come to: one value per row, which is what means, shares and differences are made of."""
+"""The scores of each row as one value per row, from which means, shares and differences are made."""
 
 from dataclasses import dataclass
 

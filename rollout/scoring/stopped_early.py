@@ -1,4 +1,4 @@
-"""What rows tell whose sampling was stopped by what had come so far: without the bias of c / n.
+"""Estimates without bias from rows that a rule stopped because of their own scores; c / n would be biased.
 
 A row that stops at its first pass shows more passes per sample than its prompt has, so neither its own share of passes
 nor the pooled one is an estimate of anything. Girshick, Mosteller and Savage ("Unbiased estimates for certain binomial

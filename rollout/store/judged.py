@@ -1,7 +1,7 @@
-"""What is there of every row of a run that stops rows (`adaptive`), and what its rule says of it.
+"""The state of every row of a run whose rule stops rows (`adaptive`), and the verdict of the rule on it.
 
-The one place that knows how many samples such a row has. A byte for each sample that a row may get; for `until=agree`
-eight more.
+This is the one place that knows how many samples such a row has. It takes a byte for each sample that a row may get,
+and eight more for `until=agree`.
 """
 
 from collections.abc import Iterator

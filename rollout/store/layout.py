@@ -1,4 +1,4 @@
-"""What is called how in the folder of a run, and in that of a sweep or a merge; see docs/run-directory.md."""
+"""The names of all files in the folders of a run, a sweep and a merge; see docs/run-directory.md."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ METRICS = "metrics.jsonl"
 """Progress and throughput over time."""
 CONFIG = Path(".hydra") / "config.yaml"
 CONFIG_FILES = (CONFIG, CONFIG.with_name("hydra.yaml"), CONFIG.with_name("overrides.yaml"))
-"""What a run keeps of its command; the last two as Hydra would."""
+"""What a run keeps of its command; the last two are the files that Hydra would write."""
 
 INPUT = "input.parquet"
 """The input of a run whose prompts a program gave as values."""
@@ -53,8 +53,8 @@ def replica_log(run_dir: Path, index: int) -> Path:
 
 
 def is_kept_by_a_run(path: Path) -> bool:
-    """Whether a run, or a merge, has the file and nothing else may write it: the input, a part of the journal, the
-    record, the result. Steps of the run itself replace some of them.
+    """Whether the file belongs to a run or a merge and nothing else may write it: the input, a part of the journal, the
+    record, the result. Only steps of the run itself replace some of them.
     """
     folder = path.resolve().parent
     is_inside = folder.name in (JOURNAL, CONFIG.parent.name) and (folder.parent / MANIFEST).exists()

@@ -1,4 +1,4 @@
-"""Where a replay comes from, and what is not as it was when the run it repeats was made."""
+"""Where a replay comes from, and what has changed since the run that it repeats."""
 
 import logging
 from collections import Counter

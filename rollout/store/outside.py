@@ -1,4 +1,4 @@
-"""How a run is, seen from outside while others may work on it: nothing is taken, and nothing is written."""
+"""The state of a run, found from outside while others may work on it: takes no lock and writes nothing."""
 
 import os
 import time

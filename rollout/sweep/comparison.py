@@ -1,4 +1,4 @@
-"""The jobs of a sweep beside each other: sweep.csv for programs, sweep.html for people."""
+"""Compare the jobs of a sweep: sweep.csv for programs, sweep.html for people."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What is known of a sweep's jobs from its folder: the notes in `jobs/`, and how many jobs were asked for."""
+"""The jobs of a sweep, read from its folder: the notes in `jobs/`, and how many jobs were asked for."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`sweep.objective`: the number that an optimizing sweeper gets of each job, and which way it is better."""
+"""`sweep.objective`: the number of each job that an optimizing sweeper gets, and whether higher is better."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""The step of training that a checkpoint's path tells."""
+"""The training step in the path of a checkpoint."""
 
 import re
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A run as somebody sees it who looks from outside: lines for a terminal or a file."""
+"""What `rollout watch` prints about a run, as lines for a terminal or a file."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What Weights & Biases (W&B) shows of a run. Everything here may raise or hang: `tracker.py` keeps that from the run.
+"""What Weights & Biases (W&B) shows of a run. Anything here may raise or hang; `tracker.py` protects the run.
 
 W&B's own settings bound what its server can do (`init_timeout`, `finish_timeout`). They do not bound its service, a
 process called wandb-core on this machine, which every call waits for; `kill_service` is the way out of that.
