@@ -5,12 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.config import DataConfig, RunConfig, ScoreConfig
-from rollout.data.column_path import find
-from rollout.postprocess.score import with_scores
-from rollout.postprocess.source import Source, open_source
+from rollout.postprocess.source import Source
 from rollout.scoring.stopped_early import made_by
-from rollout.store import run_record
-from rollout.store.layout import OUTPUT, SCORES
 from rollout.store.run_record import RunRecord
 
 
@@ -97,15 +93,3 @@ def side_name(number: int) -> str:
     """A to Z, then AA, AB, ..."""
     more, last = divmod(number, 26)
     return (side_name(more - 1) if more else "") + chr(ord("A") + last)
-
-
-def side_of_run(name: str, label: str, run_dir: Path) -> Side:
-    """A run that is done, such as the job of a sweep. Raises UserError for a folder without its result."""
-    record = run_record.read(run_dir)
-    source = open_source(run_dir / OUTPUT, "run_dir")
-    if (run_dir / SCORES).exists():
-        source = with_scores(source, run_dir / SCORES)
-    truth = record.config.postprocess.score.ground_truth
-    if truth is not None and find(source.schema, truth) is None:
-        truth = None
-    return Side(name, label, run_dir, source, record.config.data, truth, record.config, record)

@@ -38,11 +38,6 @@ class StopRequest:
         finally:
             self._deferred = False
 
-    @property
-    def requested(self) -> bool:
-        """Whether a signal has come."""
-        return self._signum is not None
-
     def raise_if_requested(self) -> None:
         """Raise Interrupted if a signal has come."""
         if self._signum is not None:

@@ -32,6 +32,8 @@ RESULTS = (FLAT, SCORES, KEPT, DROPPED, ANALYSIS, REPORT)
 WRITTEN = ".postprocess.json"
 """The names of the files that post-processing has written to a folder."""
 
+SWEEP_CONFIG = "multirun.yaml"
+"""In which Hydra keeps what a sweep was asked for, from its beginning on."""
 JOBS = "jobs"
 """In a sweep's folder, the folder of the jobs' notes."""
 CSV = "sweep.csv"

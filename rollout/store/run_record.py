@@ -18,7 +18,7 @@ from rollout.process.signals import Interrupted
 from rollout.records import SCHEMA_VERSION, Totals
 from rollout.store import provenance
 from rollout.store.digest import Digest
-from rollout.store.layout import MANIFEST, RESERVE
+from rollout.store.layout import MANIFEST, RESERVE, SWEEP_CONFIG
 from rollout.store.provenance import Provenance, Reproducibility
 
 STAGES = ("load", "generate", "finalize", "postprocess")
@@ -197,7 +197,7 @@ def read(run_dir: Path) -> RunRecord:
             )
         return msgspec.convert(values, RunRecord)
     except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
-        if (run_dir / "multirun.yaml").exists():  # which Hydra writes
+        if (run_dir / SWEEP_CONFIG).exists():
             raise UserError(
                 f"{run_dir}: a sweep's folder; give the sweep's command again with hydra.sweep.dir={run_dir}, or the "
                 "folder of one of its jobs"

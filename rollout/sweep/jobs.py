@@ -24,7 +24,7 @@ from rollout.config.overrides import hydra_word
 from rollout.errors import UserError
 from rollout.files import disk_full_explained, same_file, short, write_json
 from rollout.process.signals import Interrupted
-from rollout.store.layout import CSV, HTML, JOBS
+from rollout.store.layout import CSV, HTML, JOBS, SWEEP_CONFIG
 from rollout.sweep import objective
 from rollout.sweep.notes import JobRecord, jobs_in, read_note
 from rollout.terminal.text import postprocess_command
@@ -51,7 +51,7 @@ class Sweep(Callback):
         """Show the jobs in a table, say where the results are, and exit with 1 if jobs failed."""
         if config.dry_run:
             if self._is_new:  # Hydra has made it
-                (self._folder / "multirun.yaml").unlink(missing_ok=True)
+                (self._folder / SWEEP_CONFIG).unlink(missing_ok=True)
                 self._folder.rmdir()
             return
         if not (self._folder / JOBS).is_dir():

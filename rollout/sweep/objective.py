@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from rollout.config import SweepConfig
 from rollout.config.limits import value_problems
 from rollout.errors import UserError, did_you_mean
+from rollout.store.layout import ANALYSIS, MANIFEST
 
 Direction = Literal["maximize", "minimize"]
 
@@ -147,7 +148,7 @@ def _numbers(kind: type) -> set[str]:
 def value(run_dir: Path, path: str) -> float:
     """The number at the dotted `path` in run.json or analysis.json. Raises UserError when there is none."""
     known: dict[str, Any] = {}
-    for file in ("run.json", "analysis.json"):
+    for file in (MANIFEST, ANALYSIS):
         if (run_dir / file).exists():
             known |= json.loads((run_dir / file).read_text(encoding="utf-8"))
     found: Any = known | {"score": known.get("scores")}
@@ -155,6 +156,6 @@ def value(run_dir: Path, path: str) -> float:
         found = found.get(key) if isinstance(found, dict) else None
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise UserError(
-            f"sweep.objective={path}: the job has no such number; see run.json and analysis.json in {run_dir}"
+            f"sweep.objective={path}: the job has no such number; see {MANIFEST} and {ANALYSIS} in {run_dir}"
         )
     return float(found)

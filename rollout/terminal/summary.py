@@ -16,7 +16,7 @@ from rollout.records import Totals
 from rollout.scoring.distribution import Distribution
 from rollout.scoring.intervals import Estimate
 from rollout.scoring.summary import ScoreSummary
-from rollout.store.layout import REPORT
+from rollout.store.layout import OUTPUT, REPORT
 from rollout.store.run_record import EngineRecord, RunRecord, Saving, Throughput
 from rollout.store.samples import ShownSample
 from rollout.terminal.console import show_table
@@ -40,7 +40,7 @@ def show_summary(
     if analysis is not None:
         show_analysis(console, analysis)
     show_totals(console, run_dir, record, analysis)
-    console.print(Text(f"results: {short(run_dir / 'rollouts.parquet')}"), soft_wrap=True)
+    console.print(Text(f"results: {short(run_dir / OUTPUT)}"), soft_wrap=True)
     if (elsewhere := path_of(record.config)) is not None:
         console.print(Text(f"output:  {short(elsewhere)}"), soft_wrap=True)
     if (run_dir / REPORT).exists():

@@ -28,6 +28,7 @@ from rollout.data.text import counted
 from rollout.errors import UserError
 from rollout.files import short
 from rollout.store import lineage, run_record
+from rollout.store.layout import LOG, OUTPUT
 from rollout.store.lineage import Made
 from rollout.store.provenance import Reproducibility
 from rollout.store.run_record import RunRecord
@@ -104,11 +105,11 @@ def _parse(arguments: list[str]) -> tuple[int | None, list[str]]:
 def _open_result(run_dir: Path) -> Table:
     from rollout.verify.regenerate import COMPARED
 
-    path = run_dir / "rollouts.parquet"
+    path = run_dir / OUTPUT
     if not path.exists():
         raise UserError(f"{path}: there is no result yet; {how_to_finish(run_dir)}")
     try:
-        result = open_table(path, "rollouts.parquet")
+        result = open_table(path, OUTPUT)
     except UserError as error:
         raise UserError(f"{path}: cannot be read; write it again with `{resume_command(run_dir)}`") from error
     if missing := set(COMPARED) - set(result.schema.names):
@@ -137,7 +138,6 @@ def _compare(
     from rollout.process.signals import stop_on_signal
     from rollout.store import provenance
     from rollout.store.digest import digest
-    from rollout.store.layout import LOG
     from rollout.verify.regenerate import regenerate
 
     with stop_on_signal() as stop, screen(scratch / LOG) as console:
