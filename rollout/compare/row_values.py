@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rollout.data.arrow import NOT_UTF8, cells, row_slices, without_nulls
-from rollout.data.chat import message_text
-from rollout.data.prompts import parse_chat
+from rollout.data.chat import message_text, parse_chat
 from rollout.data.text import as_text
 from rollout.errors import PromptError
 from rollout.postprocess.source import Source

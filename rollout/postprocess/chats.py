@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from rollout.config import DataConfig, ExportFormat
 from rollout.data.arrow import cells, is_list, stored
+from rollout.data.chat import parse_chat, with_system_prompt
 from rollout.data.json_text import holds_json, json_field
-from rollout.data.prompts import parse_chat, with_system_prompt
 from rollout.errors import PromptError
 from rollout.records import THINKING, Message, has_thinking
 

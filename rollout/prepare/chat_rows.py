@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 
 from rollout.config import PrepareConfig
 from rollout.data.arrow import cells, is_list, stored
+from rollout.data.chat import parse_chat, with_system_prompt
 from rollout.data.column_path import ColumnPath, values_along
-from rollout.data.prompts import parse_chat, prompt_column_problems, with_system_prompt
+from rollout.data.prompts import prompt_column_problems
 from rollout.data.tables import Table, select
 from rollout.errors import PromptError, UserError, did_you_mean
 from rollout.prepare.template import Template, parse_template

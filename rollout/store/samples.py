@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
+from rollout.data.chat import last_message
 from rollout.data.json_text import rows_of
-from rollout.data.prompts import last_message
 
 _LISTS = ("responses", "finish_reasons", "num_generated_tokens", "seeds")
 
