@@ -47,7 +47,7 @@ def parse_chat(value: Any) -> list[Message]:
 
 
 def last_message(value: Any) -> str:
-    """A cell of the prompt column for people: what its chat's last message says or, if it is no chat, the cell itself."""
+    """A cell of the prompt column for people: the last message of its chat or, if it is no chat, the cell itself."""
     try:
         return message_text(parse_chat(value)[-1])
     except PromptError:
