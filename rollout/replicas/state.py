@@ -15,41 +15,42 @@ _QUIET_SECONDS, QUIET_IN_WORDS = 120.0, "two minutes"
 
 @dataclass
 class ReplicaState:
-    """One replica, through all its engines: it gets another when one dies."""
+    """One replica, through all its engines: when one dies, it gets another."""
 
     job: Job
     ready: Ready | None = None
     """None until its engine is loaded."""
     newest: Ready | None = None
-    """`ready`, or that of the engine before while there is none."""
+    """`ready`, or while that is None, the one of the engine before."""
     stats: EngineStats = NO_STATS
     samples: int = 0
+    """How many have finished here and are not lost."""
     tokens: int = 0
-    """Of the samples that have finished here and are not lost."""
+    """Their generated tokens."""
     unscored: int = 0
-    """Samples that wait for their scores here, and not for the engine."""
+    """Samples that are with the scorer, not with the engine."""
     tokens_before: int = 0
     """`tokens` when the present engine began."""
     preemptions_before: int = 0
-    """Of the engines before the present one."""
+    """Preemptions of the engines before the present one."""
     restarts: int = 0
     moved: float = field(default_factory=time.monotonic)
-    """When it was last seen to get on, on the monotonic clock."""
+    """When it last made progress, on the monotonic clock."""
     is_quiet: bool = False
-    """Whether that is long ago."""
+    """Whether that was longer ago than _QUIET_SECONDS."""
 
     @property
     def generated_tokens(self) -> int:
-        """Those of samples that have not finished included."""
+        """All tokens so far, of unfinished samples too."""
         return max(self.tokens, self.tokens_before + self.stats.generated_tokens)
 
     @property
     def preemptions(self) -> int:
-        """Of all its engines."""
+        """Preemptions of all its engines."""
         return self.preemptions_before + self.stats.preemptions
 
     def hear(self, report: Report) -> None:
-        """Take in what it says of its engine."""
+        """Take in a report about the engine."""
         if report.ready is not None and self.ready is None:
             self.ready = self.newest = report.ready
             self._gets_on()
@@ -58,7 +59,7 @@ class ReplicaState:
         self.stats, self.unscored = report.stats, report.unscored
 
     def falls_quiet(self, num_owed: int) -> bool:
-        """Whether it has just become one that may hang, with `num_owed` samples to make: true once until it gets on."""
+        """Whether it has just become quiet, with `num_owed` samples to make: true only once until it makes progress."""
         if self.ready is None or not num_owed:
             self._gets_on()
         was_quiet, self.is_quiet = self.is_quiet, time.monotonic() - self.moved > _QUIET_SECONDS

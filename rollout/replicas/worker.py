@@ -46,17 +46,17 @@ class Replica:
 
     def __init__(self) -> None:
         self._work: _Work | None = None
-        """On the newest job, which may have ended."""
+        """The work on the newest job, which may have ended."""
 
     def start(self, job: Job) -> None:
-        """Begin with a job, in a thread; `exchange` tells how it goes."""
+        """Begin a job, in a thread; `exchange` reports how it goes."""
         if self._work is not None:
             self._work.end()
         self._work = _Work(job, after=self._work)
         self._work.thread.start()
 
     def exchange(self, tasks: list[Task], flush: bool, seconds: float) -> Report:
-        """Take more tasks, wait at most `seconds` for news, and tell them. With `flush`, make all durable soon."""
+        """Take more tasks, wait at most `seconds` for news, and report it. `flush`: make everything durable soon."""
         assert self._work is not None
         self._work.give(tasks, flush)
         return self._work.report(seconds)
@@ -64,7 +64,7 @@ class Replica:
     def stop(self) -> list[Exception]:
         """End the job: what has finished is made durable, what has not is dropped. The engine stays.
 
-        Returns what has failed by now and no report has told, also of a job before.
+        Returns errors that no report has told, also those of an earlier job.
         """
         if self._work is None:
             return []
@@ -72,7 +72,7 @@ class Replica:
         return self._work.untold()
 
     def shutdown(self) -> list[Exception]:
-        """The same, and end the engine."""
+        """As `stop`, and end the engine."""
         untold = self.stop()
         release()
         return untold
@@ -90,7 +90,7 @@ class _Live:
     journal: Journal
     ready: Ready
     scoring: Scoring | None = None
-    """In a run that scores while it samples."""
+    """None unless the run scores while it samples."""
 
     @property
     def num_unscored(self) -> int:
@@ -102,7 +102,7 @@ class _Work:
     """A job, and the thread that works on it; `_changed` guards what they share."""
 
     def __init__(self, job: Job, after: "_Work | None") -> None:
-        """`after` is the work on the job before, which may still be loading the engine for that one and this."""
+        """`after` is the work on the job before, whose thread may still be loading the engine that both jobs need."""
         self.job, self._after = job, after
         self.thread = threading.Thread(target=self._run, name="replica", daemon=True)
         self._queue = Queued[Request | Sample]()
@@ -112,15 +112,15 @@ class _Work:
         self._told_durable = 0
         self._stats = NO_STATS
         self._error: Exception | None = None
-        """Why the thread has ended, if it has failed."""
+        """Why the thread has failed, if it has."""
         self._untold = list[Exception]()
-        """Errors, also of jobs before, that neither a report nor `untold` has told."""
+        """Errors, also of earlier jobs, that neither a report nor `untold` has returned."""
         self._is_loading = False
-        """Whether the engine is being loaded, or has failed to."""
+        """Whether the engine is being loaded, or loading has failed."""
         self._flush = self._stopping = False
 
     def give(self, tasks: list[Task], flush: bool) -> None:
-        """Render the tasks' prompts and queue what comes of them."""
+        """Render the tasks' prompts and queue their requests."""
         self._flush = flush
         for task in tasks:
             assert self._live is not None
@@ -130,7 +130,7 @@ class _Work:
             self._queue.chunks.put(list(feed))
 
     def report(self, seconds: float) -> Report:
-        """Wait for news and collect them."""
+        """Wait at most `seconds` for news, and report it."""
         with self._changed:
             self._changed.wait_for(self._has_news, seconds)
             outcomes, self._outcomes = self._outcomes, []
@@ -147,7 +147,7 @@ class _Work:
             self.thread.join()
 
     def untold(self) -> list[Exception]:
-        """What has failed here or in a job before and was not told yet; a dead engine is told by the next job."""
+        """Errors of this job and of earlier ones that were not told yet; a dead engine is reported by the next job."""
         with self._changed:
             untold, self._untold = self._untold, []
         return [error for error in untold if not isinstance(error, EngineDied)]
@@ -184,8 +184,8 @@ class _Work:
             self._fail(RuntimeError(f"{where}:\n{traceback.format_exc()}"))
 
     def _error_of_the_job_before(self) -> Exception | None:
-        """Waits for its thread, and returns its error if that is this job's as well: of an engine that has died, or
-        that has failed to load the same model and nobody was told. The job would try that again, and the next one too.
+        """Wait for its thread, and return its error if it concerns this job too: the engine has died, or has failed to
+        load the same model and nobody was told. Otherwise this job would only try that again, and so would the next.
         """
         before, self._after = self._after, None
         if before is None:
@@ -221,7 +221,7 @@ class _Work:
         self._drain(live, keep, lambda: None)
 
     def _score(self, live: _Live, background: Background) -> None:
-        """Sample, and tell of a sample once it has its score."""
+        """Sample, and report each sample once it has its score."""
         telling, journal = Telling.of(self.job.run), live.journal
 
         def keep_final(sample: Sample) -> None:
@@ -239,13 +239,13 @@ class _Work:
         self._drain(replace(live, scoring=scoring), keep, scorer.listen)
 
     def _tell(self, outcome: Outcome) -> None:
-        """Of a sample, before it can be durable: a report never has more durable than finished."""
+        """To be called before a sample can be durable: a report must never have more durable samples than finished."""
         with self._changed:
             self._outcomes.append(outcome)
             self._changed.notify()
 
     def _drain(self, live: _Live, keep: Callable[[Sample], None], listen: Callable[[], None]) -> None:
-        """The loop, until the driver wants no more; `listen` is called between its steps."""
+        """Run the loop until the driver stops the job; `listen` is called between its steps."""
         engine, journal = live.engine, live.journal
         due, before = every(_STATS_SECONDS), engine.stats()
 
