@@ -136,7 +136,7 @@ def test_who_samples_what_is_worked_out_without_engines_and_files() -> None:
 
 
 def test_a_replica_knows_nothing_of_the_driver() -> None:
-    found = ours(imports(PACKAGE / "replicas/worker.py"))
+    found = ours(imports(PACKAGE / "replicas/worker.py") | imports(PACKAGE / "replicas/job_thread.py"))
     assert not found & {"rollout.replicas.driver", "rollout.replicas.ray_replicas"}
 
 
