@@ -34,7 +34,7 @@ FEWEST_VOTES = 3
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a side has what rows are matched and grouped by."""
+    """The columns of a side by which rows are matched and grouped."""
 
     prompt: str
     truth: str | None = None
@@ -212,7 +212,7 @@ def _type(name: str) -> type:
 
 
 def _sums(batch: pa.RecordBatch, starts: Integers) -> dict[str, npt.NDArray[Any]]:
-    """What the responses of each row add up to."""
+    """Sums over the responses of each row."""
     response = batch.column("response")
     is_there = response.is_valid().to_numpy(zero_copy_only=False)
 

@@ -17,7 +17,7 @@ _MAX_LINES = 10  # about pairs
 _ALPHA = 0.05
 _SMALLEST_P = 0.0001
 _NAMES = {"truncated": "cut off"}
-"""Metrics that are called otherwise where people read."""
+"""Metric -> its name for people, where that differs."""
 _FIRST = ("score", "pass", "majority")
 _SHORT = {"prompt tokens": "prompt", "generated tokens": "generated", "tokens / s": "tok/s"}
 """Costs in the headings of a table with a line per side, so that it fits."""
@@ -54,7 +54,7 @@ def _matched_lines(comparison: Comparison) -> Iterator[str]:
 
 
 def shown_name(metric: str) -> str:
-    """What a metric is called where people read."""
+    """The name of a metric for people."""
     return _NAMES.get(metric, metric)
 
 

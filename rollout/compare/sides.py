@@ -12,7 +12,7 @@ from rollout.store.run_record import RunRecord
 
 @dataclass(frozen=True)
 class Side:
-    """What is compared. Differences are those of a later side less an earlier one."""
+    """One side of a comparison. A difference is a later side minus an earlier one."""
 
     name: str
     """A, B, ...: what tables call it."""
@@ -57,12 +57,12 @@ class Cost:
     """What the responses of a side took: all of them, also those of rows that were not matched. None: not known."""
 
     prompt_tokens: int | None
-    """Those of every row once."""
+    """Each row's prompt counts once."""
     generated_tokens: int | None
     tokens_per_pass: float | None
     """Generated tokens for each response that passes."""
     seconds: float | None
-    """Generating, in all sessions of the run."""
+    """How long all sessions of the run took to generate."""
     output_tok_s: float | None
     """Generated tokens a second, of these."""
     machine: str | None

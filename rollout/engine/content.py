@@ -58,7 +58,7 @@ class Stamp:
 
 
 class Stopped(Exception):
-    """Nobody waits for the hash any more."""
+    """Says that nobody waits for the hash any more."""
 
 
 def content_of(model: ModelConfig, report: Report | None = None, stop: threading.Event | None = None) -> dict[str, str]:

@@ -76,7 +76,7 @@ def take_back(runner: Any) -> None:
 
 
 class FastSampling:
-    """What `Sampler.sample` is, drawn by `NucleusSampler`."""
+    """Takes the place of `Sampler.sample`; `NucleusSampler` draws."""
 
     def __init__(self, sampler: Any, rows: int, device: torch.device, dtype: torch.dtype) -> None:
         from rollout.engine.nucleus_kernel import NucleusSampler  # Triton is not everywhere

@@ -94,7 +94,7 @@ def _columns(width: int) -> Tensor:
 
 
 def _multiplied_with(module: Any, columns: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """Those columns of the matrix that the layer is."""
+    """These columns of the layer's matrix, found by multiplying with it."""
     ones = torch.nn.functional.one_hot(columns, width).to(dtype)
     product: Tensor = module.quant_method.apply(module, ones)
     return product.T

@@ -10,11 +10,11 @@ from rollout.engine.protocol import GpuShare
 log = logging.getLogger(__name__)
 
 _MOST_OF_CUDA = 1 << 30
-"""What is taken beyond this before the engine begins is another program's: on an H100 CUDA takes 0.52 GiB a process."""
+"""Memory taken beyond this before the engine begins is another program's: on an H100, CUDA takes 0.52 GiB a process."""
 
 
 class WorkerExtension:
-    """What `LLM.collective_rpc` can ask of the workers beside vLLM's own."""
+    """Methods that `LLM.collective_rpc` can call in the workers, beside vLLM's own."""
 
     available_kv_cache_memory_bytes: int
     """Set by vLLM's own worker when it has measured."""

@@ -165,7 +165,7 @@ def _print_failure(job: JobRecord, error: Exception) -> None:
 
 
 def _write_comparison(sweep_dir: Path, num_rows: int, command: list[str]) -> None:
-    """Rewrite sweep.csv and sweep.html. What keeps them from it is a warning: the job itself is done."""
+    """Rewrite sweep.csv and sweep.html. A failure is only a warning: the job itself is done."""
     from rollout.sweep.comparison import write_comparison  # reads tables, which most commands need not load
 
     try:
@@ -175,7 +175,7 @@ def _write_comparison(sweep_dir: Path, num_rows: int, command: list[str]) -> Non
 
 
 def _warn_of_missing(jobs: list[JobRecord]) -> None:
-    """Repeat what could not be made of the samples of jobs that are done: it was printed long ago."""
+    """Repeat, for jobs that are done, which steps are missing: it was printed long ago."""
     from rollout.store import run_record
 
     for job in (job for job in jobs if job.status == "done"):
@@ -187,7 +187,7 @@ def _warn_of_missing(jobs: list[JobRecord]) -> None:
 
 
 def _show_table(sweep_dir: Path, path: str | None) -> None:
-    """Of all jobs of the sweep, also those that an earlier command has done."""
+    """Show all jobs of the sweep, also those that an earlier command has done."""
     from rollout.sweep.table import show_jobs  # reads tables
 
     try:

@@ -12,7 +12,7 @@ from rollout.store.layout import JOBS, SWEEP_CONFIG
 
 @dataclass
 class JobRecord:
-    """What a job leaves in `jobs/`."""
+    """The note that a job leaves in `jobs/`."""
 
     num: int
     run_dir: str
@@ -23,7 +23,7 @@ class JobRecord:
     """ISO 8601."""
     error: str | None = None
     refused: str | None = None
-    """Why the newest command could not have the job as it asked for; the rest is the job that is there."""
+    """Why the newest command was refused; the other fields are about the job that the folder keeps."""
     asked: list[str] | None = None
     """The overrides of that command."""
 

@@ -26,7 +26,7 @@ _LOWER = (
     *(f"score{s}.{name}" for s in ("", "s") for name in ("no_answer", "cut_off", "unscored", "same_prompts_se")),
     *(f"estimates.{name}_fraction" for name in UNWANTED),
 )
-"""Those that are better when they are lower; the longer of two names that fit counts."""
+"""Parts whose numbers are better when they are lower. If two names fit, the longer one counts."""
 
 
 def direction(path: str) -> Direction | None:
@@ -44,7 +44,7 @@ def _longest(path: str, names: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a sweeper is told the direction."""
+    """The key by which a sweeper is told the direction."""
 
     key: str
     """Below hydra.sweeper."""
