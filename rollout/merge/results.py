@@ -13,7 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rollout.data.tables import BATCH_BYTES, BATCH_ROWS, Table, conform, open_table, write_parquet
+from rollout.data.parquet_output import write_parquet
+from rollout.data.tables import BATCH_BYTES, BATCH_ROWS, Table, conform, open_table
 from rollout.errors import UserError
 from rollout.merge.shards import Shard
 from rollout.records import extras_of, rollout_fields

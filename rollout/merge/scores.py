@@ -8,7 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rollout.data.tables import Table, conform, open_table, write_parquet
+from rollout.data.parquet_output import write_parquet
+from rollout.data.tables import Table, conform, open_table
 from rollout.errors import UserError
 from rollout.merge.shards import Shard, named
 from rollout.store.layout import SCORES

@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rollout.config import ScoreConfig
-from rollout.data.tables import write_parquet
+from rollout.data.parquet_output import write_parquet
 from rollout.errors import UserError
 from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.source import Source

@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv
 
 from rollout.data.arrow import is_list, plain_values, shown, valid_text
 from rollout.data.json_text import dump_json, holds_json
-from rollout.data.tables import parquet_writer
+from rollout.data.parquet_output import parquet_writer
 from rollout.errors import UserError
 from rollout.postprocess.chats import Records
 from rollout.postprocess.slime import write_dump

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rollout.data.arrow import is_list, joined, sizes
+from rollout.data.parquet_output import parquet_writer
 from rollout.data.row_sampling import SampleCounts
-from rollout.data.tables import BATCH_BYTES, Table, parquet_writer
+from rollout.data.tables import BATCH_BYTES, Table
 from rollout.files import replacing
 from rollout.records import EXTRAS, Totals, extras_of, rollout_fields, sample_schema
 from rollout.store.journal import parts
