@@ -135,7 +135,7 @@ def _part(batch: Any, rows: slice) -> Any:
 
 
 def put(runner: Any) -> bool:
-    """Shard batches from now on, if the GPUs share a model and every rank gets the right logits. Returns whether it does.
+    """Shard batches from now on, if GPUs share a model and every rank gets the right logits. Returns whether it does.
 
     To be called on all ranks at the same time.
     """
@@ -161,7 +161,7 @@ def take_back(runner: Any) -> None:
 
 
 def _processor(runner: Any) -> Any:
-    """The layer that gathers the logits. None if nothing is gathered, or if a row could depend on more than its logits."""
+    """The layer that gathers the logits; None if nothing is gathered, or a row could depend on more than its logits."""
     from vllm.model_executor.layers.logits_processor import LogitsProcessor
 
     shared = runner.sampler is not None and runner.parallel_config.tensor_parallel_size > 1
