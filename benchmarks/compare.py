@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from benchmarks.make_rollouts import make
 from benchmarks.memory import peak_mib
-from rollout.data.tables import write_parquet
+from rollout.data.parquet_output import write_parquet
 from rollout.postprocess.score import SCHEMA
 from rollout.postprocess.source import open_source
 from rollout.store.layout import OUTPUT, SCORES

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from rollout.data.tables import write_parquet
+from rollout.data.parquet_output import write_parquet
 from rollout.records import ROLLOUT_FIELDS
 
 INPUTS = [

@@ -10,15 +10,20 @@ U-shaped ones and for low ones.
 """
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from rollout.config import AdaptiveConfig
 from rollout.data.stopping import is_met
-from rollout.scoring.stopped_early import Counts, Estimator, Floats, expected_samples
+from rollout.scoring.stopped_early import Counts, Estimator, Floats, Stops
+
+Number = TypeVar("Number", float, Fraction)
 
 SHAPES = {
     "uniform in [0, 1]": (1.0, 1.0),
@@ -57,6 +62,24 @@ class Stopped:
             going &= ~enough
         c = passed[np.arange(len(n)), n - 1]
         return cls(n, c, estimator.pass_at_ks(n, c, [1])[:, 0])
+
+
+def expected_samples(ends: Sequence[int], stops: Stops, a: Number, b: Number) -> Number:
+    """Samples that a row takes on average when the pass rates of rows are distributed as Beta(a, b): (1, 1) is uniform
+    in [0, 1], and (0.5, 0.5) has most rows near 0 and 1. The last of `ends` is the budget. Exact for Fractions.
+    """
+    total, reached = a * 0, {0: a / a}
+    for size in range(1, ends[-1] + 1):
+        total += sum(reached.values())
+        grown = dict.fromkeys(range(min(reached), max(reached) + 2), a * 0)
+        for c, chance in reached.items():
+            passes = (a + c) / (a + b + size - 1)  # Polya's urn: what is likely after what has come
+            grown[c + 1] += chance * passes
+            grown[c] += chance * (1 - passes)
+        reached = {c: chance for c, chance in grown.items() if not (size in ends and stops(size, c))}
+        if not reached:
+            break
+    return total
 
 
 def table(a: float, b: float, num_rows: int, budget: int) -> str:

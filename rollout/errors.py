@@ -1,4 +1,4 @@
-"""What can go wrong, by who has to act on it.
+"""What can go wrong, by who has to act.
 
     UserError      a mistake in the command or the input: one line per problem, exit code 1, no traceback
     PromptError    one row that cannot be sampled: it becomes samples with an `error`, and the run continues

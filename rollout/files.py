@@ -1,4 +1,4 @@
-"""Writing a file so that, whatever happens, it is either there and complete or not there."""
+"""Write a file so that, whatever happens, it is complete or does not exist; and paths as users type them."""
 
 import errno
 import json
@@ -13,7 +13,7 @@ from typing import Any
 from rollout.errors import UserError
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-"""Numbers of an OSError about space."""
+"""The errno of an OSError for lack of space."""
 
 
 @contextmanager
@@ -23,7 +23,7 @@ def replacing(path: Path) -> Iterator[Path]:
     The temporary name begins with a dot, which every dataset reader ignores. When the body raises, nothing is left.
     """
     partial = partial_of(path)
-    if partial.is_symlink():  # nobody writes through a link that lies there
+    if partial.is_symlink():  # never write through a link that somebody has put there
         partial.unlink()
     try:
         yield partial
@@ -47,8 +47,8 @@ def named_in(partial: Path) -> Path:
 
 @contextmanager
 def disk_full_explained(where: str, cure: str | Callable[[], str]) -> Iterator[None]:
-    """Raise UserError when the body cannot write what `where` names for lack of space. A `cure` that takes time to say
-    is asked for only then.
+    """Raise UserError when the body cannot write for lack of space. `where` names what it writes to; `cure` may be a
+    function, for a text that takes time to make.
     """
     try:
         yield
@@ -68,7 +68,7 @@ def same_file(one: Path, other: Path) -> bool:
 
 
 def holds_keys(path: Path, keys: set[str]) -> bool:
-    """Whether the file is a JSON object with all of `keys`: that tells what we write from somebody else's."""
+    """Whether the file is a JSON object with all of `keys`: this is how a file of ours is recognised."""
     try:
         return bool(keys <= json.loads(path.read_text(encoding="utf-8")).keys())
     except (OSError, ValueError, AttributeError):
@@ -90,23 +90,23 @@ def _sync(path: Path) -> None:
 
 
 def at_home(text: str) -> Path:
-    """The path that a user has typed: `~` is the home folder, and a name that only begins with one stays."""
-    return Path(os.path.expanduser(text))  # noqa: PTH111 - the other one raises for a user that there is not
+    """The path that a user has typed: `~` is the home folder, but a name may begin with `~`."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises for an unknown user
 
 
 def user_path(text: str) -> Path:
-    """The same, absolute where Arrow would take its beginning for more than a name: `~x` a user, `s3:x` a URI."""
+    """As `at_home`, but absolute if Arrow would misread it: `~x` as a user's home, `s3:x` as a URI."""
     path = at_home(text)
     return path.absolute() if str(path).startswith("~") or ":" in str(path) else path
 
 
 def short(path: Path) -> str:
-    """`path` as a person here would type it: relative to the current folder where it is below it."""
+    """`path` as a user would type it: relative to the current folder if it is inside."""
     text = str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
     return f"./{text}" if text.startswith(("-", "~")) else text
 
 
 def as_argument(path: Path) -> str:
-    """`path` as an argument of a command for a shell: quoted, and never taken for an option or a key."""
+    """`path` as a shell argument: quoted, and so written that it cannot be taken for an option or a key."""
     text = short(path)
     return shlex.quote(f"./{text}" if "=" in text and not text.startswith(("/", "./")) else text)

@@ -53,27 +53,27 @@ from rollout.tracking.wandb_run import identity
 log = logging.getLogger(__name__)
 
 _MANY_PREEMPTIONS = 1 / 20
-"""Of the samples: from here on the log names them."""
+"""The share of samples from which on preemptions get a warning."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """How a run was asked for, beside its config."""
+    """How a run was started, beside its config."""
 
     group: str | None = None
     """The sweep that it is a job of, as W&B's group."""
     replay_of: ReplayOf | None = None
     hydra_files: Mapping[str, str] = field(default_factory=dict)
-    """Name -> text of what Hydra keeps of a command, beside the config."""
+    """Name -> text of the files that Hydra keeps of a command, without the config."""
     is_call: bool = False
-    """Whether a program asks: it has the numbers as values, and no shell for the commands that a person is shown."""
+    """Whether a program started it: it gets the numbers as values, and has no use for commands to type."""
 
 
 def start(run: RunConfig, run_dir: Path, asked: Asked = Asked()) -> RunRecord:
-    """Do a new run in `run_dir`, which is made if need be. Returns what run.json says at its end.
+    """Do a new run in `run_dir`, which is created if needed. Returns the final content of run.json.
 
-    Raises UserError when a check fails, when there is a run already, or when the input, the engine or the disk cannot
-    be used, and Interrupted after a signal; whatever it raises, what has finished is kept.
+    Raises UserError when a check fails, when `run_dir` has a run already, or when the input, the engine or the disk
+    cannot be used, and Interrupted after a signal. In any case, what has finished is kept.
     """
     table = preflight(run, run_dir)
     refuse_used(run, run_dir)
@@ -85,7 +85,7 @@ def start(run: RunConfig, run_dir: Path, asked: Asked = Asked()) -> RunRecord:
 def resume(run: RunConfig, run_dir: Path, asked: Asked = Asked()) -> RunRecord | None:
     """Generate, as `run`, what the run in `run_dir` still owes; None when it has everything.
 
-    Raises as `start` does, and UserError when `run` is another experiment than the one there, or smaller.
+    Raises as `start` does, and UserError when `run` is not the experiment of that run, or smaller.
     """
     with locked(run_dir):
         table = preflight(run, run_dir)
@@ -94,7 +94,7 @@ def resume(run: RunConfig, run_dir: Path, asked: Asked = Asked()) -> RunRecord |
 
 
 def _execute(run: RunConfig, table: Table, run_dir: Path, asked: Asked, digest_now: Digest | None = None) -> RunRecord:
-    """Do what `run` still owes in `run_dir`, which this process has locked, and say so in run.json."""
+    """Do what `run` still owes in `run_dir`, which this process has locked, and record it in run.json."""
     save(run, run_dir)
     for name, text in asked.hydra_files.items():
         (run_dir / CONFIG).with_name(name).write_text(text, encoding="utf-8")
@@ -156,7 +156,7 @@ def _log_beginning(session: Session) -> None:
 
 
 def _finalize(session: Session) -> Selection | None:
-    """Write rollouts.parquet. Returns what the rule has selected of the budget, where there is a rule."""
+    """Write rollouts.parquet. Returns which samples the rule has selected, if there is a rule."""
     run, run_dir, record = session.run, session.run_dir, session.record
     found = None if run.adaptive.until is None else judged(run_dir, session.counts, run).selection()
     counts, stopped = (session.counts, []) if found is None else (found.counts, found.stopped)

@@ -76,14 +76,15 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
 
 
 def _sizes(run: RunConfig) -> dict[str, int] | None:
-    """Of the model, as far as it is one and its files are here."""
+    """The model's shape; None for the echo engine, or if the model's files are not on this machine."""
     folder = models.local_folder(run.model.path, run.model.revision) if run.engine.kind == "vllm" else None
     return None if folder is None else shape(folder)
 
 
 def _argument_problems(run: RunConfig) -> list[str]:
-    """What vLLM's own classes say of the keys that go to vLLM as they are; where there are none but a preset's, vLLM is
-    not imported. A machine that only starts engines on others need not have it.
+    """What vLLM's own classes refuse of the keys that are passed on to vLLM.
+
+    vLLM is not imported if only a preset sets such keys, and need not be installed where engines run on other machines.
     """
     arguments = leaves(run.hardware.engine_kwargs)
     of_preset = all(is_of_preset(f"hardware.engine_kwargs.{path}", value) for path, value in arguments)
@@ -100,7 +101,9 @@ def _argument_problems(run: RunConfig) -> list[str]:
 
 def parameter_check(run: RunConfig) -> Callable[[SamplingConfig], None]:
     """A function that raises PromptError for a row's sampling that vLLM would refuse, as far as that can be known
-    before a model is loaded. vLLM is imported where a row has what has no key of ours; without it nothing is refused.
+    before a model is loaded.
+
+    vLLM is imported once a row sets a parameter that is not a key of ours; if it is not installed, nothing is refused.
     """
     arguments = functools.cache(lambda: _vllm_arguments(run))
 
@@ -124,7 +127,7 @@ def _vllm_arguments(run: RunConfig) -> Any:
 
 
 def scorer_warnings(run: RunConfig, table: Table) -> Iterator[str]:
-    """What the scorer says against a made-up response, before the model is loaded for those that it is to score."""
+    """Try the scorer on a made-up response, before the model is loaded: a warning if that fails."""
     if "score" in run.postprocess.steps:
         first = next(iter(table.batches()), None)
         if first is not None and (warning := scorer_warning(run.postprocess.score, first)):
@@ -132,7 +135,7 @@ def scorer_warnings(run: RunConfig, table: Table) -> Iterator[str]:
 
 
 def _context_problems(run: RunConfig) -> Iterator[str]:
-    """Loading would find the same, a minute or more later."""
+    """Whether prompts fit into the model's context; loading the model would find the same, a minute or more later."""
     known = None if "hf_overrides" in run.hardware.engine_kwargs else context_length(run.model)
     if known is not None and (problem := context_problem(run, known)):
         yield problem
@@ -145,7 +148,7 @@ def refuse_used(run: RunConfig, run_dir: Path) -> None:
             f"hydra.run.dir={short(run_dir)}: holds a run already; continue it with `{resume_command(run_dir)}`, "
             "or choose another folder"
         )
-    # a run that failed before it began has left its own
+    # a run that failed before it began has left these, and they may be replaced
     kept = [] if is_of_a_run(run_dir) else [LOCK, LOG, METRICS, RESERVE, *map(str, CONFIG_FILES)]
     results = [] if run.postprocess.overwrite else [*RESULTS, *outputs(run.postprocess)]
     names = [OUTPUT, *(name for name in results if not Path(name).is_absolute()), *kept]
@@ -203,7 +206,7 @@ def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: RunRecord)
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether a result is there, and if it is a Parquet file, has an end that can be read."""
+    """Whether a result exists and, if it is a Parquet file, is complete: its footer can be read."""
     try:
         if path.suffix == ".parquet":
             pq.read_metadata(path)

@@ -22,13 +22,25 @@ Message = dict[str, Any]
 TokenIds: TypeAlias = npt.NDArray[np.int32]
 Logprobs: TypeAlias = npt.NDArray[np.float32]
 
+SampleKey: TypeAlias = tuple[int, int]
+"""(row_id, sample_idx)."""
+
+
+class ScoredWith(NamedTuple):
+    """What the responses to a prompt are scored with."""
+
+    truth: Any
+    """The ground truth; None where the row has none, or the scorer needs none."""
+    row: dict[str, Any]
+    """The input's columns, for a function of the user's."""
+
 
 @dataclass(slots=True)  # not frozen: making a frozen one takes four times as long, and there is one for each row
 class Prompt:
     """One input row, never changed: its position in the input (from 0) and its chat, or why it has none.
 
     `sampling` holds the row's own values for it, see `rollout.data.row_sampling`; `tools` is for the chat template;
-    `scored_with` is the ground truth and the row, in a run that scores while it samples.
+    `scored_with` is None in a run that does not score while it samples.
     """
 
     row_id: int
@@ -36,7 +48,7 @@ class Prompt:
     error: str | None = None
     sampling: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
-    scored_with: tuple[Any, dict[str, Any]] | None = None
+    scored_with: ScoredWith | None = None
 
 
 @dataclass(slots=True)  # as Prompt
@@ -93,17 +105,21 @@ class Sample:
     extracted_answer: str | None = None
     score_error: str | None = None
 
+    @property
+    def key(self) -> SampleKey:
+        return self.row_id, self.sample_idx
+
 
 @dataclass(frozen=True)
 class Totals:
-    """Of a whole run: what rollouts.parquet holds."""
+    """The totals of a run: what rollouts.parquet holds."""
 
     rows: int = 0
     samples: int = 0
     failed: int = 0
-    """Of the samples."""
+    """Samples without a response."""
     prompt_tokens: int = 0
-    """Those of every row once."""
+    """Each row's prompt counts once."""
     generated_tokens: int = 0
 
     def __add__(self, other: "Totals") -> "Totals":
@@ -111,7 +127,7 @@ class Totals:
 
 
 class Outcome(NamedTuple):
-    """How a sample ended, without its text: what an engine in another process tells of one."""
+    """How a sample ended, without its text: what a replica reports of it."""
 
     row_id: int
     sample_idx: int
@@ -119,19 +135,23 @@ class Outcome(NamedTuple):
     num_generated_tokens: int
     error: str | None
     flags: int = 0
-    """What a rule that stops rows has to know of it, see `rollout.data.stopping`; 0 in a run without."""
+    """What a rule that stops rows must know of it, see `rollout.data.stopping`; 0 in a run without a rule."""
     vote: int = 0
-    """What stands there for its answer."""
+    """The number that stands for its answer there."""
+
+    @property
+    def key(self) -> SampleKey:
+        return self.row_id, self.sample_idx
 
 
 def outcome_of(sample: Sample) -> Outcome:
-    """How a sample ended, where no rule stops rows."""
+    """The outcome of a sample in a run without a rule that stops rows."""
     told = sample.num_prompt_tokens, sample.num_generated_tokens, sample.error
     return Outcome(sample.row_id, sample.sample_idx, *told)
 
 
 class Lengths(NamedTuple):
-    """Of the samples of a row that have finished: how many, and their tokens."""
+    """How many samples of a row have finished, and how many tokens they have together."""
 
     samples: int = 0
     tokens: int = 0
@@ -198,15 +218,15 @@ JUDGED_FIELDS = (
     pa.field("extracted_answer", pa.string()),
     pa.field("score_error", pa.string()),
 )
-"""What the journal has beside a sample of a run that scores while it samples: null where the score was still to come,
-or the sample failed."""
+"""Further columns of the journal in a run that scores while it samples: null if the sample failed, or was written
+before it had its score."""
 
 SCORES = pa.field("scores", pa.list_(pa.float64()))
-"""What rollouts.parquet has of it; `stopped` is beside it."""
+"""The column of rollouts.parquet with these scores; `stopped` stands behind it."""
 
 
 class Extra(NamedTuple):
-    """A column that is there only while a key asks for it."""
+    """A column that exists only if a key asks for it."""
 
     of_sample: pa.Field
     """In the journal and in flat.parquet."""
@@ -233,11 +253,11 @@ EXTRAS = {
         Extra(pa.field("stopped", pa.string()), pa.field("stopped", pa.string())),
     )
 }
-"""By the name that a sample has it under. They stand behind the other columns of ours, in this order. A sample that
-failed has null there. `RunConfig.extra_columns` says which of them a run has.
+"""By the name of the field of `Sample`. They stand behind our other columns, in this order; a failed sample has null.
+`RunConfig.extra_columns` says which of them a run has.
 
-`stopped` says why a row has no more samples, and is known once it has them: the journal has JUDGED_FIELDS instead, and
-rollouts.parquet SCORES too."""
+`stopped` says why a row has no more samples, which is known only at the end: the journal has JUDGED_FIELDS instead, and
+rollouts.parquet also SCORES."""
 
 
 def extras_of(schema: pa.Schema) -> list[str]:
@@ -249,7 +269,7 @@ def extras_of(schema: pa.Schema) -> list[str]:
 
 
 THINKING = ("reasoning", "num_reasoning_tokens", "reasoning_closed")
-"""Those of the EXTRAS that a run has which tells thinking from answers."""
+"""The EXTRAS of a run that splits responses into thinking and answer."""
 
 
 def has_thinking(flat: pa.Schema) -> bool:

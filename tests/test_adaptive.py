@@ -13,7 +13,6 @@ import pytest
 
 from rollout.compare.comparison import compare
 from rollout.compare.notes import notes_of
-from rollout.compare.sides import side_of_run
 from rollout.config import AdaptiveConfig
 from rollout.data.prompts import open_input
 from rollout.data.row_sampling import SampleCounts
@@ -23,6 +22,7 @@ from rollout.scoring.summary import PLAIN
 from tests.commands import ECHO, merge, resume, run_command, start_command, verify
 from tests.conftest import chat, composed, run_in, write_input
 from tests.graders import by_rate, number_of
+from tests.sides import side_of_run
 
 pytestmark = pytest.mark.long
 

@@ -110,7 +110,10 @@ def test_any_module_can_be_imported_first() -> None:
     TopologicalSorter(graph).prepare()  # raises CycleError
 
 
-OF_VLLM = ("engine", "renderer", "arguments", "batch_shard", "logprobs", "lora", "reasoning", "weights")
+OF_VLLM = (
+    *("annotations", "arguments", "batch_shard", "constraints"),
+    *("engine", "logprobs", "lora", "reasoning", "renderer", "weights"),
+)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,7 @@ def test_who_samples_what_is_worked_out_without_engines_and_files() -> None:
 
 
 def test_a_replica_knows_nothing_of_the_driver() -> None:
-    found = ours(imports(PACKAGE / "replicas/worker.py"))
+    found = ours(imports(PACKAGE / "replicas/worker.py") | imports(PACKAGE / "replicas/job_thread.py"))
     assert not found & {"rollout.replicas.driver", "rollout.replicas.ray_replicas"}
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.config import EchoConfig, HardwareConfig
-from rollout.data.prompts import parse_chat
+from rollout.data.chat import parse_chat
 from rollout.engine.echo_engine import EchoEngine
 from rollout.errors import UserError
 from rollout.generation.requests import sample_seed

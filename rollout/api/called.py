@@ -1,4 +1,4 @@
-"""What every call has in common: one at a time, mistakes as UserError, and a process that is as it was."""
+"""What every call has in common: one at a time, mistakes as UserError, and a process that is unchanged afterwards."""
 
 import atexit
 import os

@@ -23,7 +23,7 @@ from rollout.config import RunConfig, trust
 from rollout.config.check import check as check_config
 from rollout.config.overrides import hydra_word, key_of
 from rollout.data.given import as_table
-from rollout.data.tables import write_parquet
+from rollout.data.parquet_output import write_parquet
 from rollout.errors import UserError
 from rollout.files import disk_full_explained, short, user_path
 from rollout.preflight import refuse_used

@@ -1,4 +1,4 @@
-"""Hydra for us alone: a program may use Hydra itself, with names and settings that are its own."""
+"""Keep our use of Hydra apart from the calling program's, which may have names and settings of its own."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

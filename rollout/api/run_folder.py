@@ -1,4 +1,4 @@
-"""A run as a program has it: its folder, and what is in it as values."""
+"""`rollout.Run`: a run folder and its contents as values."""
 
 import os
 from dataclasses import dataclass
@@ -21,9 +21,10 @@ from rollout.cli import saved_config
 from rollout.cli.compare import compare_sides, open_sides
 from rollout.compare.notes import notes_of
 from rollout.config import CompareCommand, trust
+from rollout.data.text import counted
 from rollout.errors import UserError
 from rollout.files import short
-from rollout.generation.session import model_name
+from rollout.generation.engine_start import model_name
 from rollout.postprocess.analyze import read_analysis
 from rollout.store import run_record
 from rollout.store.layout import ANALYSIS, FLAT, OUTPUT, REPORT, SCORES
@@ -134,9 +135,10 @@ class Run:
         facts = [("status", record.status), ("model", model_name(record.config)), ("folder", short(self.path))]
         if (totals := record.totals) is not None:
             is_even = record.config.data.sampling_key is None and record.config.adaptive.until is None
-            each = f" x {record.config.sampling.n_samples}" if is_even else f", {totals.samples:,}"
-            size = f"{totals.rows:,} prompts{each} samples"
-            facts.append(("size", f"{size}, {totals.generated_tokens:,} tokens"))
+            n_samples = record.config.sampling.n_samples
+            samples = f" x {counted(n_samples, 'sample')}" if is_even else f", {counted(totals.samples, 'sample')}"
+            size = f"{counted(totals.rows, 'prompt')}{samples}"
+            facts.append(("size", f"{size}, {counted(totals.generated_tokens, 'token')}"))
         if record.throughput is not None:
             facts.append(("speed", f"{record.throughput.output_tok_s:,.0f} tok/s"))
         if (score := self._mean_score()) is not None:

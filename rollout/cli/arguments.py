@@ -1,4 +1,4 @@
-"""What the commands have in common: help, the run that comes first, the files that are read and written."""
+"""What the commands have in common: help, the run that is named first, and checks of the files to read and write."""
 
 import os
 import re

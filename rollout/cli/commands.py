@@ -36,7 +36,7 @@ class Command:
     keys: type[Any] | None = None
     """The dataclass with its keys: RunConfig where it takes the overrides of a run, None where it has no key or few."""
     paths: tuple[str, ...] = ()
-    """Those of the keys that words without a key stand for, in their order."""
+    """The keys of words that are given without a key, in their order."""
 
     @property
     def places(self) -> list[str]:
@@ -190,10 +190,10 @@ COMMANDS = (
         "rollout.cli.help:show",
     ),
 )
-"""In the order in which one meets them."""
+"""In the order in which a user needs them."""
 
 RUN_WORDS = {"run", "generate", "sample", "start"}
-"""Words that other programs have for what this one does without a word."""
+"""Commands of other programs for what this one does without a command."""
 
 
 def named(name: str) -> Command | None:

@@ -1,4 +1,4 @@
-"""`rollout compare A B [MORE ...]`: what is compared, from the words of the command, and what is wrong with it."""
+"""`rollout compare A B [MORE ...]`: opens what the command names, or reports everything that is wrong with it."""
 
 import dataclasses
 import os
@@ -94,7 +94,7 @@ def open_sides(keys: CompareCommand) -> tuple[list[Side], list[str]]:
 
 def _jobs(sweep: Path, notes: list[str]) -> list[tuple[str, Path]]:
     """The finished jobs of a sweep. Raises UserError where there is none."""
-    from rollout.sweep.notes import jobs_in
+    from rollout.sweep.notes import jobs_in, run_dir_of
 
     try:
         jobs = jobs_in(sweep)
@@ -110,16 +110,10 @@ def _jobs(sweep: Path, notes: list[str]) -> list[tuple[str, Path]]:
     return [
         (
             f"job {job.num}: {' '.join(word for word in job.overrides if word not in alike)}".removesuffix(": "),
-            _job_folder(sweep, Path(job.run_dir)),
+            run_dir_of(job, sweep),
         )
         for job in done
     ]
-
-
-def _job_folder(sweep: Path, run_dir: Path) -> Path:
-    """Where the job is, also after the sweep's folder was moved."""
-    here = sweep / run_dir.name
-    return here if here.exists() and not run_dir.exists() else run_dir
 
 
 def _twice(given: list[tuple[str, Path]]) -> Iterator[str]:

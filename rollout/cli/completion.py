@@ -1,4 +1,4 @@
-"""What a shell offers for the word that is being typed: commands, groups, presets, keys, values, files and runs.
+"""Completions of the word that is being typed: commands, groups, presets, keys, values, files and runs.
 
 `eval "$(rollout -sc install=bash)"` makes the shell ask. Hydra, which takes a second, is asked only about its own keys.
 """

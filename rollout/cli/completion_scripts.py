@@ -1,4 +1,4 @@
-"""What each shell reads to complete the words of `rollout`, and to forget it again."""
+"""The scripts that make bash, zsh and fish complete the words of `rollout`, and those that undo it."""
 
 INSTALL = {
     "bash": """\

@@ -1,4 +1,4 @@
-"""`dry_run=true`: what would run and what it takes, after every check that needs no model."""
+"""`dry_run=true`: do every check that needs no model, then print what would run and what it would take."""
 
 import re
 import sys
@@ -16,6 +16,7 @@ from rollout.config.check import column_warnings, config_warnings
 from rollout.data.prompts import read_prompts, shard_in_words, watch_chats
 from rollout.data.row_sampling import sample_counts, sampling_of_row
 from rollout.data.tables import Table
+from rollout.data.text import counted
 from rollout.engine.devices import gpu_names, gpus_needed
 from rollout.engine.model_files import context_length
 from rollout.engine.protocol import Renderer
@@ -55,7 +56,7 @@ def show_plan(run: RunConfig, table: Table, run_dir: Path | None = None) -> None
     """
     prompts = _Prompts(error_limit(run, table.num_rows))
     prompts.read(table, run)
-    _show("input", [f"{table.path}: {table.num_rows:,} rows, columns {', '.join(table.schema.names)}"])
+    _show("input", [f"{table.path}: {counted(table.num_rows, 'row')}, columns {', '.join(table.schema.names)}"])
     if run.data.num_shards > 1:
         _show("shard", [shard_in_words(table, run.data)])
     usable = table.num_rows - prompts.num_bad
@@ -183,7 +184,7 @@ def _show_tokens(run: RunConfig, prompts: _Prompts) -> PromptTokens | None:
 
 
 def _length_lines(found: PromptTokens, usable: int) -> Iterator[str]:
-    part = f"{found.looked_at:,} prompts"
+    part = counted(found.looked_at, "prompt")
     if found.looked_at < usable:
         part += f", evenly spread over {usable:,}"
     lengths = found.lengths
@@ -318,4 +319,4 @@ def _hardware(hardware: HardwareConfig) -> Iterator[str]:
     if hardware.ray_address is not None:
         yield f"ray_address {hardware.ray_address}"
     if needed := gpus_needed(hardware):
-        yield f"needs {needed} GPU{'s' * (needed > 1)} (this machine shows {len(gpu_names())})"
+        yield f"needs {counted(needed, 'GPU')} (this machine shows {len(gpu_names())})"

@@ -1,4 +1,4 @@
-"""What a run is going to take, as lines of a dry run's plan: memory, time, disk. Each says what it is made from."""
+"""Estimates of memory, time and disk for a run, as lines of a dry run's plan. Each says what it is based on."""
 
 import shutil
 from collections.abc import Iterator
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rollout.cli.past_runs import PastRun
 from rollout.config import RunConfig
+from rollout.data.text import counted
 from rollout.engine.devices import gpu_memory, gpu_names
 from rollout.engine.measured import SOURCE, Measured, measured_like
 from rollout.engine.memory import GIB, ModelSize, gpus_of_engine, kv_space, model_size
@@ -78,7 +79,7 @@ def time_lines(run: RunConfig, work: Work) -> Iterator[str]:
         seconds = f"about {duration(tokens / rate)}, at most {duration(most / rate)}"
         yield f"{seconds}: an estimate from {short(work.past.folder)},"
         yield (
-            f"where {work.past.throughput.samples:,} samples came at {rate:,.0f} tok/s, with "
+            f"where {counted(work.past.throughput.samples, 'sample')} came at {rate:,.0f} tok/s, with "
             f"{work.past.tokens_of_sample:,.0f} tokens each"
         )
         if work.past.load_seconds:

@@ -1,6 +1,6 @@
-"""`rollout flatten`, `analyze`, `filter`, `export`, `score`: responses in, a file that the user names out.
+"""`rollout flatten`, `analyze`, `filter`, `export`, `score`: read responses, write the file that the user names.
 
-The responses are a stream: opened, changed, and written where the user said. Nothing else is written.
+The responses are a stream from one file to the other. Nothing else is written.
 """
 
 import dataclasses
@@ -23,6 +23,7 @@ from rollout.config import (
     ScoreCommand,
     ScoreConfig,
 )
+from rollout.data.text import counted
 from rollout.files import as_argument, disk_full_explained, replacing, user_path, write_json
 from rollout.postprocess.analyze import ANALYZE, analysis_of
 from rollout.postprocess.export import NOUNS, Seen, continues, format_problems, records
@@ -41,7 +42,7 @@ def flatten(arguments: list[str]) -> None:
     with ends_in_lines():
         keys, opened = begin("flatten", arguments)
         rows = _write_source(keys.output, opened.source)
-        print(f"wrote {rows:,} responses: {keys.output}")
+        print(f"wrote {counted(rows, 'response')}: {keys.output}")
 
 
 def analyze(arguments: list[str]) -> None:
@@ -94,7 +95,7 @@ def _filter_problems(keys: FilterCommand, opened: Opened | None) -> Iterator[str
 
 
 def _kept_lines(keys: FilterCommand, counts: Counter[str]) -> Iterator[str]:
-    yield f"kept {counts['kept']:,} of {counts.total():,} responses: {keys.output}"
+    yield f"kept {counts['kept']:,} of {counted(counts.total(), 'response')}: {keys.output}"
     reasons = [f"{count:,} by {rule}" for rule, count in counts.most_common() if rule != "kept"]
     if reasons:
         yield f"dropped {', '.join(reasons)}" + (f": {keys.dropped}" if keys.dropped else "")
@@ -139,9 +140,9 @@ def score(arguments: list[str]) -> None:
         counts = ScoringCounts()
         rows = _write_source(keys.output, newly_scored(opened.source, keys, counts))
         counts.warn()
+        scored, no_answer = counts.values["scored"], counts.values["no_answer"]
         print(
-            f"scored {counts.values['scored']:,} of {rows:,} responses, {counts.values['no_answer']:,} of them without "
-            f"an answer: {keys.output}"
+            f"scored {scored:,} of {counted(rows, 'response')}, {no_answer:,} of them without an answer: {keys.output}"
         )
         print(f"go on with: python -m rollout analyze {as_argument(user_path(keys.output))}{_not_told(keys)}")
 

@@ -1,4 +1,4 @@
-"""Hydra's own command-line options: those that do harm or end in a traceback are refused, a saved run is recognised."""
+"""Hydra's own command-line options: refuse those that do harm or end in a traceback, and recognise a saved run."""
 
 import argparse
 import os
@@ -15,10 +15,10 @@ from hydra.core.override_parser.types import Override, QuotedString
 from rollout.config.overrides import FOLDERS, key_of
 from rollout.errors import UserError
 from rollout.files import holds_keys
-from rollout.store.layout import CSV, HTML, JOBS, MANIFEST
+from rollout.store.layout import CSV, HTML, JOBS, MANIFEST, SWEEP_CONFIG
 
 _ONE_OF = ("run", "cfg", "multirun", "shell_completion", "info")
-_OF_A_SWEEP = ("multirun.yaml", CSV, HTML)
+_OF_A_SWEEP = (SWEEP_CONFIG, CSV, HTML)
 """Files that a sweep writes to its folder, beside one for each job in JOBS."""
 _REPLAY = "`python -m rollout replay RUN_DIR`"
 

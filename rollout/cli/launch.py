@@ -79,7 +79,7 @@ def launch(arguments: list[str], replayed: Path | None = None, trusted: bool = F
 
 
 def _saved(run_dir: Path, arguments: list[str]) -> RunConfig:
-    """The config that is replayed, given to Hydra; where the run has an `output`, that it stays that run's is said."""
+    """Give the replayed config to Hydra, and return it. Says so if the run has an `output`, which is left out."""
     if (output := saved_config.read(run_dir).output) is not None and not any(key_of(w) == "output" for w in arguments):
         print(
             f"note: {output} stays the replayed run's; give output=FILE to have this result elsewhere", file=sys.stderr
@@ -101,7 +101,7 @@ def understood(arguments: list[str], replayed: Path | None = None) -> list[str]:
 
 
 def _other_problems(words: list[str], replayed: Path | None) -> Iterator[str]:
-    """What else is wrong with a command, whose `words` by themselves are right."""
+    """What else is wrong with a command whose single `words` are right."""
     overrides = [word for word in words if "=" in word and not word.startswith("-") and key_of(word)[:5] != "hydra"]
     if mistakes.config_dirs(words):  # whose presets are known to Hydra's own command line only
         return
@@ -124,7 +124,7 @@ def _other_problems(words: list[str], replayed: Path | None) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Invocation:
-    """What all jobs of a command have in common, in whatever process they are."""
+    """What all jobs of a command have in common, in whichever process they run."""
 
     typed: list[str]
     """As Python was started."""
@@ -166,7 +166,7 @@ def _run(cfg: DictConfig, run_dir: Path, command: Invocation) -> None:
 
 
 def _run_of_sweep(cfg: DictConfig, run_dir: Path, command: Invocation) -> None:
-    """The same for a job of a sweep, which continues what an earlier command has left of it."""
+    """As `_run`, for a job of a sweep, which continues what an earlier command has left of it."""
     with _nothing_left_behind(run_dir):
         run = _built(cfg, command)
         _check_objective(run)

@@ -64,7 +64,7 @@ def _leave_pandas_out() -> None:
 
 
 class _NoPandas(MetaPathFinder):
-    """As if it were not installed."""
+    """Makes pandas look as if it were not installed."""
 
     def find_spec(self, fullname: str, *_: object) -> None:
         if fullname == "pandas":

@@ -1,4 +1,4 @@
-"""What is wrong with the words of a command, all of it at once, with the words that were meant."""
+"""Everything that is wrong with the words of a command, and what the user probably meant."""
 
 import argparse
 import re
@@ -36,7 +36,7 @@ _ELSEWHERE = {
     "replay": "to repeat a run: python -m rollout replay {value}",
     "config": "a file of values is a preset: --config-dir FOLDER experiment=NAME takes FOLDER/experiment/NAME.yaml",
 }
-"""What is done otherwise than with a key."""
+"""Words for which there is no key -> what to do instead."""
 
 
 def find(words: list[str], is_sweep: bool, presets: Collection[str] = ()) -> tuple[list[Mistake], list[str]]:
@@ -98,19 +98,19 @@ def _units(words: list[str]) -> Iterator[list[str]]:
 
 
 def options_first(words: list[str]) -> list[str]:
-    """The same with overrides at the end: argparse takes them in one place only."""
+    """The words with overrides at the end: argparse takes them in one place only."""
     units = sorted(_units(words), key=lambda unit: not unit[0].startswith("-"))
     return [word for unit in units for word in unit]
 
 
 def without_plus(words: list[str]) -> list[str]:
-    """The same with `+experiment=mine` as `experiment=mine`: every group is in the config already."""
+    """The words with `+experiment=mine` as `experiment=mine`: every group is in the config already."""
     groups = _presets(words)
     return [word.lstrip("+") if word.startswith("+") and key_of(word) in groups else word for word in words]
 
 
 def _takes(option: argparse.Action | None, word: str) -> bool:
-    """Whether an option, None: one that there is not, takes the `word` behind it as its value."""
+    """Whether an option (None: an unknown one) takes the `word` behind it as its value."""
     if option is not None:
         return option.nargs is None or (option.nargs == "?" and word in (option.choices or ()))
     return "=" not in word and (not word.startswith("-") or re.fullmatch(r"-\.?\d.*", word) is not None)
@@ -193,7 +193,7 @@ def _of_unknown(word: str, key: str) -> Mistake:
 
 
 def _of_group(word: str, group: str, is_sweep: bool, known: set[str]) -> Mistake | None:
-    """A preset that there is not; `known` are those that there are."""
+    """The mistake of a preset that does not exist; `known` are those that do."""
     parsed, raw = _parsed(word), word.partition("=")[2]
     values = [raw] if parsed is None else _values(parsed)
     if isinstance(values[0], dict):
@@ -228,7 +228,7 @@ def _no_preset(group: str, value: str, known: set[str]) -> Mistake:
 
 
 def _several(word: str, key: str, is_sweep: bool) -> Mistake | None:
-    """Several values where only one is looked for."""
+    """The mistake of several values where there can be only one."""
     parsed = None if is_sweep else _parsed(word)
     if parsed is None or not parsed.is_sweep_override():
         return None
@@ -249,7 +249,7 @@ def _several(word: str, key: str, is_sweep: bool) -> Mistake | None:
 
 
 def _of_value(word: str) -> Mistake | None:
-    """A value that is not of its key's type."""
+    """The mistake of a value that is not of its key's type."""
     parsed = _parsed(word)
     if parsed is None or parsed.is_sweep_override():
         return None  # Hydra says what it cannot read, and a job of a sweep may fail by itself
@@ -264,7 +264,7 @@ def _of_value(word: str) -> Mistake | None:
 
 
 def _of_items(word: str, key: str, value: Any) -> Mistake | None:
-    """Items of a list that are no whole numbers: OmegaConf tells neither the key nor the value, and lets lists pass."""
+    """The mistake of a list with items that are not whole numbers, which OmegaConf does not explain or even notice."""
     items = value if isinstance(value, list) else [value]
     if type_of(key) != list[int] or all(re.fullmatch(r"-?\d+", str(item)) for item in items):
         return None

@@ -27,7 +27,7 @@ _PATH_ERRNOS = {
     errno.ENOSPC,
     errno.EDQUOT,
 }
-"""Errors about a path that its owner can cure, not we."""
+"""Errors about a path that the user can cure."""
 
 
 @contextmanager

@@ -17,7 +17,7 @@ _NEWEST = 200
 
 @dataclass(frozen=True)
 class PastRun:
-    """What a run tells the next one."""
+    """What is known from a past run for an estimate."""
 
     folder: Path
     throughput: Throughput
@@ -25,7 +25,7 @@ class PastRun:
     tokens_of_sample: float
     """Mean length of a response."""
     bytes_of_token: float
-    """On disk, of all that the run has written about a token: journal and results."""
+    """Bytes on disk per generated token, in the journal and all results."""
 
 
 def last_like(run: RunConfig, folder: Path) -> PastRun | None:

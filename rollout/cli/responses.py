@@ -1,4 +1,4 @@
-"""Where the commands on files begin: their keys, the responses they work on, and all that is wrong with either."""
+"""How commands on files begin: parse the keys, open the responses, and report every mistake in either."""
 
 import json
 import re
@@ -33,7 +33,7 @@ from rollout.store.layout import MERGED, OUTPUT, SCORES
 from rollout.terminal.text import how_to_finish
 
 _GROUPS = re.compile(r"(?<![\w./-])(?:postprocess\.(?:score|filter|analyze|export)|data)\.(?=[a-z_]+\b)")
-"""What stands before a key in the config of a run."""
+"""The groups of keys in the config of a run; a command has no group before its keys."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +54,13 @@ class Opened:
         return scoring_of(self.source.origin, self.run)
 
     def plan(self, config: PostprocessConfig, data: DataConfig | None = None) -> Plan:
-        """For what a step of post-processing says about this work."""
+        """The plan by which a step of post-processing finds its problems."""
         schema = self.source.schema
         return Plan(config, data or DataConfig(), schema, scored="score" in schema.names, is_command=True)
 
 
 def nothing_wrong(_keys: Any, _opened: Opened | None) -> Iterator[str]:
-    """For a command that can always be done."""
+    """The `problems` of a command that has none of its own."""
     yield from ()
 
 
@@ -112,7 +112,7 @@ def begin(
 
 
 def _path_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the paths of a command that is wrong otherwise."""
+    """What is wrong with the paths, for a command in which something else is wrong already."""
     if values.get("input") is None:
         return
     try:
@@ -139,7 +139,7 @@ def _is_read(files: list[Path], output: Path) -> bool:
 
 
 def _files_of(source: Path) -> list[Path]:
-    """What is read where `source` is named: of a run also what it was made from."""
+    """The files that are read if `source` is the input; of a run also those that it was made from."""
     if not source.is_dir():
         return [source]
     run = config_of(source) if (source / OUTPUT).exists() else None

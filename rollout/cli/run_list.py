@@ -1,4 +1,4 @@
-"""The runs and sweeps under a folder, a line for each: what a person chooses one by."""
+"""The runs and sweeps under a folder as records, with what a person needs to choose one."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,7 +22,7 @@ from rollout.sweep.notes import is_sweep, jobs_in
 from rollout.tracking.metrics import newest_point
 
 _UNWELL_FIRST = ("running", "preparing", "silent", "killed", "failed", "interrupted", "done")
-"""How a sweep is: as the first of these that one of its jobs is."""
+"""The status of a sweep is the first of these that one of its jobs has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,10 +56,10 @@ class ListedSweep(Listed):
     """A sweep: `rows`, `samples` and `tok_s` are of all its jobs, and `differs` says what was swept first."""
 
     jobs: list[Listed] = field(default_factory=list)
-    """Those that have begun a run."""
+    """Jobs that have begun a run."""
     jobs_done: int = 0
     jobs_begun: int = 0
-    """Those that have not begun a run, because they were refused, included."""
+    """Also jobs that have not begun a run because they were refused."""
 
     @property
     def scores(self) -> list[float]:
@@ -169,7 +169,7 @@ class _Scores:
 
 @dataclass(frozen=True)
 class _Analysis:
-    """What a list shows of analysis.json, whatever version has written it."""
+    """The part of analysis.json that a list shows, in the form of every version."""
 
     scores: _Scores | None = None
 

@@ -27,9 +27,9 @@ _KINDS = {".csv": "csv", ".json": "json"}
 _NARROWEST = 80
 _SHORTEST_MODEL = 10
 _UNSEEN = ("tracking.", "engine.", "sweep.", "postprocess.", "output", "dry_run", "hardware.env", "store.flush")
-"""Keys that seldom tell two experiments apart: a table leaves them out."""
+"""Keys that rarely distinguish two experiments: a table leaves them out."""
 _SEEN = ("postprocess.score.",)
-"""Those of them that do."""
+"""Exceptions: keys of these that do."""
 _LONGEST_VALUE = 32
 
 
@@ -51,7 +51,7 @@ def runs(arguments: list[str]) -> None:
 
 
 def _kind(keys: RunsCommand) -> str:
-    """How to show it. Raises UserError for an output that cannot be written, or a folder that is none."""
+    """The format to write. Raises UserError for an output that cannot be written, or a folder that does not exist."""
     problems = []
     if keys.folder != RunsCommand().folder and not user_path(keys.folder).is_dir():
         problems.append(f"folder={keys.folder}: there is no such folder")
@@ -68,7 +68,7 @@ def _kind(keys: RunsCommand) -> str:
 
 
 def _chosen(found: list[Listed], keys: RunsCommand) -> list[Listed]:
-    """Those that are asked for, in the order that is asked for."""
+    """The runs that the keys ask for, in the order that they ask for."""
     if keys.jobs:
         found = [job for one in found for job in (one.jobs if isinstance(one, ListedSweep) else [one])]
     chosen = [one for one in found if any(_is_meant(job, keys) for job in _and_jobs(one))]

@@ -1,4 +1,4 @@
-"""The config that a run folder keeps in `.hydra/config.yaml`, as Hydra's commands resume, replay and verify take it.
+"""The config that a run folder keeps in `.hydra/config.yaml`, for resume, replay and verify to compose from.
 
 The file is data: read as plain YAML onto the schema, nothing in it resolved, instantiated or executed.
 """

@@ -1,4 +1,4 @@
-"""Slips of the hand in the words of a command: what a keyboard or a shell makes of what was meant."""
+"""Typing slips in the words of a command: what a keyboard or a shell has made of what was meant."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""What a user types from habit: names that other programs have, or ours without their group -> our keys."""
+"""Names that users type from habit (those of other programs, or ours without their group) -> our keys."""
 
 from difflib import get_close_matches
 from functools import cache

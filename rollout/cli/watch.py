@@ -1,4 +1,4 @@
-"""`rollout watch RUN`: a run or a sweep from outside, while it works or after it was killed.
+"""`rollout watch RUN`: show a run or a sweep from outside, while it works or after it was killed.
 
 Nothing in its folder is written or taken, so it may belong to somebody else, be on another machine's disk, or be
 read-only. Exit code 0 while the run goes on or when it is done, else 1.

@@ -1,4 +1,4 @@
-"""What `rollout watch` looks at: a run, or a sweep and the jobs of it that work."""
+"""What `rollout watch` shows: a run, or a sweep and those of its jobs that are running."""
 
 import dataclasses
 import shlex

@@ -1,1 +1,1 @@
-"""Two runs or more beside each other, row by row: which is better, by how much, and how sure that is."""
+"""Compare two or more runs row by row: which is better, by how much, and how sure that is."""

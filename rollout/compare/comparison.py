@@ -15,9 +15,6 @@ from rollout.scoring.paired import PairedDifference, holm, paired_difference
 from rollout.scoring.stopped_early import Estimator, estimator_at
 from rollout.scoring.summary import PLAIN
 
-PAIRS = ("all", "first")
-"""Which sides are compared with which: every two, or the first with each other one."""
-
 
 @dataclass(frozen=True)
 class SideSummary:

@@ -1,4 +1,4 @@
-"""Which rows of two sides are the same: those that ask the same, wherever they stand in their files."""
+"""Which rows of two sides belong together: those that ask the same, wherever they stand in their files."""
 
 from dataclasses import dataclass
 
@@ -17,11 +17,11 @@ class Unmatched:
     not_there: int
     """Nothing there asks this."""
     other_truth: int
-    """It is asked there, with another right answer."""
+    """The same is asked there, with another right answer."""
     more_copies: int
-    """It is asked there, but fewer times than here."""
+    """The same is asked there, but fewer times than here."""
     unreadable: int
-    """There is no prompt to tell the row by."""
+    """The row has no readable prompt."""
 
     @property
     def total(self) -> int:
@@ -45,7 +45,7 @@ class Matching:
 
 
 def keys_of(side: RowValues, with_truths: bool) -> Hashes:
-    """What tells the rows of a side apart: the prompt, and with the right answers these too."""
+    """What identifies the rows of a side: the prompt or, with right answers, the prompt and its answer."""
     if not with_truths or side.truths is None:
         return side.prompts
     return np.where(side.prompts == UNREADABLE, UNREADABLE, side.prompts * _MIX + side.truths)

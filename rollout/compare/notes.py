@@ -1,4 +1,4 @@
-"""What a reader of a comparison has to know beside its numbers, one line each."""
+"""What a reader of a comparison must know beside its numbers, one line each."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -6,6 +6,7 @@ from dataclasses import asdict
 from rollout.compare.comparison import Comparison, Pair
 from rollout.compare.matching import Unmatched
 from rollout.compare.sides import Side
+from rollout.data.text import counted
 from rollout.files import as_argument
 from rollout.postprocess.report import flat
 
@@ -43,7 +44,7 @@ def notes_of(sides: Sequence[Side], comparison: Comparison) -> Iterator[str]:
 
 def matched_line(pair: Pair, matched_by: str) -> str:
     """How many rows of two sides belong together, and why others do not."""
-    line = f"{pair.earlier}, {pair.later}: {pair.matched:,} rows matched by {matched_by}"
+    line = f"{pair.earlier}, {pair.later}: {counted(pair.matched, 'row')} matched by {matched_by}"
     for name, other in ((pair.earlier, pair.later), (pair.later, pair.earlier)):
         if (left := pair.unmatched[name]).total:
             line += f"; {left.total:,} of {name} not: {', '.join(_reasons(left, other))}"

@@ -1,4 +1,4 @@
-"""What is compared of each row of one side: read once as a stream, kept as a few numbers per row and no text."""
+"""The values of each row of one side that are compared: read once as a stream, a few numbers per row and no text."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rollout.data.arrow import NOT_UTF8, cells, row_slices, without_nulls
-from rollout.data.chat import message_text
-from rollout.data.prompts import parse_chat
+from rollout.data.chat import message_text, parse_chat
 from rollout.data.text import as_text
 from rollout.errors import PromptError
 from rollout.postprocess.source import Source
@@ -35,7 +34,7 @@ FEWEST_VOTES = 3
 
 @dataclass(frozen=True)
 class Columns:
-    """Where a side has what rows are matched and grouped by."""
+    """The columns of a side by which rows are matched and grouped."""
 
     prompt: str
     truth: str | None = None
@@ -213,7 +212,7 @@ def _type(name: str) -> type:
 
 
 def _sums(batch: pa.RecordBatch, starts: Integers) -> dict[str, npt.NDArray[Any]]:
-    """What the responses of each row add up to."""
+    """Sums over the responses of each row."""
     response = batch.column("response")
     is_there = response.is_valid().to_numpy(zero_copy_only=False)
 

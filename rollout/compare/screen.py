@@ -7,6 +7,7 @@ from rich.text import Text
 
 from rollout.compare.comparison import Comparison, Pair, SideSummary
 from rollout.compare.notes import matched_line
+from rollout.data.text import counted
 from rollout.scoring.paired import PairedDifference
 from rollout.terminal.console import show_table
 from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
@@ -16,7 +17,7 @@ _MAX_LINES = 10  # about pairs
 _ALPHA = 0.05
 _SMALLEST_P = 0.0001
 _NAMES = {"truncated": "cut off"}
-"""Metrics that are called otherwise where people read."""
+"""Metric -> its name for people, where that differs."""
 _FIRST = ("score", "pass", "majority")
 _SHORT = {"prompt tokens": "prompt", "generated tokens": "generated", "tokens / s": "tok/s"}
 """Costs in the headings of a table with a line per side, so that it fits."""
@@ -25,7 +26,7 @@ _SHORT = {"prompt tokens": "prompt", "generated tokens": "generated", "tokens / 
 def show_comparison(console: Console, comparison: Comparison, notes: list[str]) -> None:
     """Print what is compared, the differences, what they cost, and what a reader has to know."""
     for side in comparison.sides:
-        text = f"{side.name}  {side.label}: {side.rows:,} rows, {side.samples:,} samples"
+        text = f"{side.name}  {side.label}: {counted(side.rows, 'row')}, {counted(side.samples, 'sample')}"
         console.print(Text(text), soft_wrap=True)
     for line in _matched_lines(comparison):
         console.print(Text(line), soft_wrap=True)
@@ -53,7 +54,7 @@ def _matched_lines(comparison: Comparison) -> Iterator[str]:
 
 
 def shown_name(metric: str) -> str:
-    """What a metric is called where people read."""
+    """The name of a metric for people."""
     return _NAMES.get(metric, metric)
 
 

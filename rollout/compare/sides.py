@@ -1,22 +1,18 @@
-"""One of the sides of a comparison: responses with what is known of the run that made them."""
+"""A side of a comparison: responses, and what is known of the run that made them."""
 
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.config import DataConfig, RunConfig, ScoreConfig
-from rollout.data.column_path import find
 from rollout.postprocess.origin import scoring_of
-from rollout.postprocess.score import with_scores
-from rollout.postprocess.source import Source, open_source
-from rollout.store import run_record
-from rollout.store.layout import OUTPUT, SCORES
+from rollout.postprocess.source import Source
 from rollout.store.run_record import RunRecord
 
 
 @dataclass(frozen=True)
 class Side:
-    """What is compared. Differences are those of a later side less an earlier one."""
+    """One side of a comparison. A difference is a later side minus an earlier one."""
 
     name: str
     """A, B, ...: what tables call it."""
@@ -61,12 +57,12 @@ class Cost:
     """What the responses of a side took: all of them, also those of rows that were not matched. None: not known."""
 
     prompt_tokens: int | None
-    """Those of every row once."""
+    """Each row's prompt counts once."""
     generated_tokens: int | None
     tokens_per_pass: float | None
     """Generated tokens for each response that passes."""
     seconds: float | None
-    """Generating, in all sessions of the run."""
+    """How long all sessions of the run took to generate."""
     output_tok_s: float | None
     """Generated tokens a second, of these."""
     machine: str | None
@@ -97,15 +93,3 @@ def side_name(number: int) -> str:
     """A to Z, then AA, AB, ..."""
     more, last = divmod(number, 26)
     return (side_name(more - 1) if more else "") + chr(ord("A") + last)
-
-
-def side_of_run(name: str, label: str, run_dir: Path) -> Side:
-    """A run that is done, such as the job of a sweep. Raises UserError for a folder without its result."""
-    record = run_record.read(run_dir)
-    source = open_source(run_dir / OUTPUT, "run_dir")
-    if (run_dir / SCORES).exists():
-        source = with_scores(source, run_dir / SCORES)
-    truth = scoring_of(source.origin, record.config).ground_truth
-    if truth is not None and find(source.schema, truth) is None:
-        truth = None
-    return Side(name, label, run_dir, source, record.config.data, truth, record.config, record)

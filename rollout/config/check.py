@@ -1,4 +1,4 @@
-"""What is wrong with the values of a config, or seldom meant."""
+"""What is wrong with the values of a config, or is rarely what a user wants."""
 
 import dataclasses
 import re

@@ -1,4 +1,4 @@
-"""Between a composed config and the dataclasses of `schema.py`: fills them."""
+"""Fill the dataclasses of `schema.py` from a composed config."""
 
 import re
 from copy import deepcopy

@@ -1,4 +1,4 @@
-"""Overrides as they were typed: a text keeps its letters, whatever Hydra's grammar would make of them, and ~ is home.
+"""Overrides as they were typed: text stays unchanged, whatever Hydra's grammar would make of it; ~ is the home folder.
 
 Hydra reads a value without knowing what its key is for: `2024_01_05` as a number, `true` as a boolean, and letters that
 are not ASCII not at all. Here such a value is put in Hydra's quotes where the schema says that it is a text.

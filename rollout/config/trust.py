@@ -1,4 +1,4 @@
-"""What a saved config may do by itself, and what only with `trust=true`: a folder from somebody else executes nothing.
+"""What a saved config may do, and what needs `trust=true`: a run folder from somebody else must not execute anything.
 
 A saved config is data, and most of its values only say what to sample. Some would run code, connect, or write outside
 the run's folder. Those are used where they are what a shipped preset says or are known to be harmless; the others are

@@ -1,4 +1,4 @@
-"""YAML in which the texts of the schema keep their letters: as `rollout.config.overrides` has it on the command line.
+"""YAML in which text stays unchanged where the schema has text, as `rollout.config.overrides` does for a command.
 
 YAML 1.1 reads `2024_01_05` as a number, `yes` as a boolean and `12:30` as seconds, whatever the key is for.
 """

@@ -1,4 +1,4 @@
-"""What Arrow types and arrays are asked for in more than one place, whatever a file holds."""
+"""Arrow types and arrays, whatever a file holds: the questions about them that come up in more than one place."""
 
 import re
 from collections.abc import Callable

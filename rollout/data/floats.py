@@ -1,4 +1,4 @@
-"""Floats shorter than Python's, as the numbers that people write."""
+"""float32 and float16 as the numbers that people write: 0.1, not 0.10000000149011612."""
 
 from collections.abc import Callable
 from typing import Any

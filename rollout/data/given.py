@@ -1,4 +1,4 @@
-"""Prompts that a program has as values -> an Arrow table, as a file of them would be read."""
+"""Prompts that a program has as values -> an Arrow table, the same as if a file of them were read."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any

@@ -1,6 +1,5 @@
 """The input: a table with a column of chats -> Prompt, one per row, streamed, bad rows included."""
 
-import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -9,32 +8,18 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 
 from rollout.config import DataConfig
-from rollout.data.arrow import NOT_UTF8, cells, is_list, is_text, stored, without_nulls
-from rollout.data.chat import message_text
-from rollout.data.json_text import load_json
+from rollout.data.arrow import cells, is_list, is_text, stored
+from rollout.data.chat import KNOWN_ROLES, parse_chat, with_system_prompt
 from rollout.data.row_sampling import read_row_sampling, sampling_column_problems
 from rollout.data.tables import Table, open_table, select
 from rollout.data.tools import Tools, read_tools, tools_column_problems
 from rollout.errors import PromptError, UserError, did_you_mean
 from rollout.files import user_path
-from rollout.records import RESERVED_COLUMNS, Message, Prompt
+from rollout.records import RESERVED_COLUMNS, Message, Prompt, ScoredWith
 
 _BUILT_IN = "builtin_prompts.jsonl"
-_IN_PYTHON = re.compile(
-    r"""\s*(?:array\()?[\[(]\s*\{\s*'\w+'\s*:.*'(?:role|content|from|value)'\s*:|"""
-    r"""\s*(?:array\()?[\[(]?\s*\{\s*'(?:role|content|from|value)'\s*:""",
-    re.DOTALL,
-)
-"""How a chat begins that was written as `str(chat)`, for one by pandas to a CSV file."""
-
-_IN_JSON = re.compile(r'\s*[\[{]\s*(?:\{\s*)?"(?:role|content|messages|conversations)"\s*:')
-"""How a chat begins that was written as JSON."""
-
-_ANSWERS = ("tool_calls", "reasoning", "reasoning_content", "function_call")
-"""Fields with which a message says something without a content."""
-
 _TEXT_PARTS = {"text", "input_text", "output_text", "refusal", "thinking"}
-"""Types of the parts of a content that vLLM reads as text."""
+"""The types of content parts that vLLM reads as text."""
 
 _FOLLOWED = (
     "ends in a message of the assistant, and the response is another one behind it; to have it continued, set "
@@ -45,8 +30,6 @@ _CONTINUED = (
     "does not end in a message of the assistant, so another's is continued; rows that are to be answered want a run of "
     "their own, without model.chat_template_kwargs.continue_final_message"
 )
-
-KNOWN_ROLES = ("system", "user", "assistant", "tool", "developer")
 
 
 def open_input(data: DataConfig) -> Table:
@@ -70,16 +53,16 @@ def open_input(data: DataConfig) -> Table:
     return chosen
 
 
-ScoredWith: TypeAlias = Callable[[pa.RecordBatch], Sequence[tuple[Any, dict[str, Any]] | None]]
-"""What the responses to each row of a batch are scored with: `Prompt.scored_with`."""
+ReadScoredWith: TypeAlias = Callable[[pa.RecordBatch], Sequence[ScoredWith | None]]
+"""Gives `Prompt.scored_with` for each row of a batch."""
 
 
 def with_nothing(batch: pa.RecordBatch) -> Sequence[None]:
-    """Where they are not scored while there are still prompts to be read."""
+    """For a run that does not score while it samples."""
     return [None] * batch.num_rows
 
 
-def read_prompts(table: Table, data: DataConfig, scored_with: ScoredWith = with_nothing) -> Iterator[Prompt]:
+def read_prompts(table: Table, data: DataConfig, scored_with: ReadScoredWith = with_nothing) -> Iterator[Prompt]:
     """Every row of `table` as a Prompt, in order; a row that cannot be used says why in `error`."""
     row_id = table.first_row
     for batch in table.batches():
@@ -120,38 +103,18 @@ def _tools(value: Any, data: DataConfig) -> Tools | None:
 
 
 def shard_in_words(table: Table, data: DataConfig) -> str:
-    """Which rows of the input the run of a shard works on."""
+    """The rows of the input that the run of a shard works on."""
     last_row = table.first_row + table.num_rows - 1
     return f"shard_index {data.shard_index} of num_shards {data.num_shards}: rows {table.first_row:,} to {last_row:,}"
-
-
-def parse_chat(value: Any) -> list[Message]:
-    """A cell of the prompt column -> messages.
-
-    Takes a list of {role, content}, the same as a JSON string, or plain text, which becomes one user message. Raises
-    PromptError for a cell that is none of these or that says nothing.
-    """
-    if value is None or (not isinstance(value, str | list | dict) and value != value):  # NaN and NaT, of pandas
-        raise PromptError("the prompt is null")
-    if value is NOT_UTF8:
-        raise PromptError("the prompt is not UTF-8")
-    value = _of_text(value) if isinstance(value, str) else without_nulls(value)
-    if isinstance(value, dict):
-        raise PromptError(_no_list(value))
-    if not isinstance(value, list):
-        raise PromptError(f"the prompt is a {type(value).__name__}, neither text nor a list of messages")
-    messages = [_message(turn, number) for number, turn in enumerate(value)]
-    if all(_is_blank(message) for message in messages):
-        raise PromptError("the prompt is empty")
-    return messages
 
 
 def watch_chats(
     prompts: Iterable[Prompt], template: Mapping[str, Any], warn: Callable[[str], None]
 ) -> Iterator[Prompt]:
     """The same prompts, with one warning for each role that no model is trained with (most templates print any), and
-    one for the first whose last message is not continued, or is, against what its role says. `template` are the
-    variables of the chat template.
+    one for the first chat whose last message is continued though it is not the assistant's, or the other way round.
+
+    `template` are the variables of the chat template.
     """
     seen = set(KNOWN_ROLES)
     continues = bool(template.get("continue_final_message"))
@@ -170,23 +133,8 @@ def watch_chats(
         yield prompt
 
 
-def last_message(value: Any) -> str:
-    """A cell of the prompt column as a reader knows it: what its chat's last message says, or the cell itself."""
-    try:
-        return message_text(parse_chat(value)[-1])
-    except PromptError:
-        return "" if value is NOT_UTF8 else str(value)
-
-
-def with_system_prompt(messages: list[Message], system_prompt: str | None) -> list[Message]:
-    """`messages` behind a system message, unless they begin with one."""
-    if system_prompt is None or messages[0]["role"] == "system":
-        return messages
-    return [{"role": "system", "content": system_prompt}, *messages]
-
-
 def _refuse_other_than_text(message: Message, number: int) -> None:
-    """Raise PromptError for a content, or a part of one, that is no text: tokens are all that the engine is given."""
+    """Raise PromptError for a content, or a part of one, that is not text: the engine is given tokens only."""
     content = message.get("content")
     if content is not None and not isinstance(content, str | list):
         raise PromptError(f"message {number} has a content that is {type(content).__name__}, not text")
@@ -194,73 +142,6 @@ def _refuse_other_than_text(message: Message, number: int) -> None:
         kind = part.get("type", "no text") if isinstance(part, dict) else type(part).__name__
         if not isinstance(part, str) and kind not in _TEXT_PARTS:
             raise PromptError(f"message {number} has a part that is {kind}; only text can be sampled")
-
-
-def _of_text(text: str) -> Any:
-    """What `text` encodes where it is a chat in JSON; else the chat in which a user says it.
-
-    Raises PromptError for a chat in another notation, which a model would be shown as the user's words.
-    """
-    if _IN_PYTHON.match(text):
-        raise PromptError("the prompt is a chat in Python's notation; write it with json.dumps, or as a list")
-    value: Any = None
-    if text.lstrip()[:1] in ("[", "{"):
-        try:
-            value = load_json(text)
-        except ValueError as error:  # a text may well begin with a bracket
-            if _IN_JSON.match(text):
-                raise PromptError(f"the prompt begins as a chat in JSON, but is not JSON ({error})") from error
-    if value == [] or _is_chat(value):
-        return value
-    return [{"role": "user", "content": text}]
-
-
-def _is_chat(value: Any) -> bool:
-    """Whether JSON is meant as a chat: messages, or what is hardly ever anything else."""
-    if isinstance(value, dict):
-        roles = value.get("role") in KNOWN_ROLES, value.get("from") in (*KNOWN_ROLES, "human", "gpt")
-        return any(roles) or {"role", "content"} <= value.keys() or _chat_in(value) is not None
-    if not isinstance(value, list) or not value:
-        return False
-    inner = value[0] if isinstance(value[0], list) else value
-    return _has_message(inner) or all(turn is None or turn == [] or isinstance(turn, dict) for turn in value)
-
-
-def _chat_in(value: dict[str, Any]) -> str | None:
-    """The field that holds a chat in a row of a data set written as JSON."""
-    for name, item in value.items():
-        if isinstance(item, list) and (_has_message(item) or (not item and name in ("messages", "conversations"))):
-            return name
-    return None
-
-
-def _has_message(turns: list[Any]) -> bool:
-    return any(isinstance(turn, dict) and {"role", "from"} & turn.keys() for turn in turns)
-
-
-def _no_list(value: dict[str, Any]) -> str:
-    """What is wrong with a prompt that is one object."""
-    if (name := _chat_in(value)) is not None:
-        return f"the prompt is an object with the messages in its field {name}; give that list alone"
-    return "the prompt is one message, not a list of them; put [ ] around it"
-
-
-def _message(turn: Any, number: int) -> Message:
-    if isinstance(turn, list) and turn and all(isinstance(pair, tuple) for pair in turn):
-        turn = dict(turn)  # a map
-    if not isinstance(turn, dict):
-        raise PromptError(f"message {number} is not {{role, content}} but {type(turn).__name__}")
-    message: Message = dict(turn)
-    if not isinstance(message.get("role"), str):
-        named = " but from and value; rename them to role and content" if {"from", "value"} <= turn.keys() else ""
-        raise PromptError(f"message {number} has no role{named}")
-    if message.setdefault("content", None) is None and not any(message.get(name) for name in _ANSWERS):
-        raise PromptError(f"message {number} has no content")
-    return message
-
-
-def _is_blank(message: Message) -> bool:
-    return not message_text(message).strip()
 
 
 def prompt_column_problems(table: Table, column: str, key: str) -> Iterator[str]:
@@ -282,7 +163,7 @@ def _missing(table: Table, column: str, key: str) -> str:
 
 
 def _steering_problems(table: Table, data: DataConfig) -> Iterator[str]:
-    """Why the columns that say how a row is sampled, and its tools, cannot be used: a line for each."""
+    """Why the columns with each row's sampling and tools cannot be used: a line for each."""
     used = {data.prompt_key: "data.prompt_key"}
     checks = (
         ("data.sampling_key", data.sampling_key, sampling_column_problems),
@@ -301,14 +182,14 @@ def _steering_problems(table: Table, data: DataConfig) -> Iterator[str]:
 
 
 def _shard_problems(num_rows: int, data: DataConfig) -> Iterator[str]:
-    """Every shard is refused when one of them would have no rows, for the job array cannot come to its end."""
+    """Refuse every shard when one of them would have no rows, because the job array could never be merged."""
     num_rows = num_rows if data.limit is None else min(data.limit, num_rows)
     if 1 <= num_rows < data.num_shards:
         yield f"data.num_shards={data.num_shards}: there are {num_rows} rows to split; lower it to at most {num_rows}"
 
 
 def taken_names(table: Table, reserved: Collection[str]) -> Iterator[str]:
-    """Why `table` cannot be an input beside output columns of these names: one line for all that it has."""
+    """One line about all columns of `table` whose names are reserved for output columns, if there are any."""
     if clash := [name for name in table.schema.names if name in reserved]:
         names = ",".join(clash)
         yield (

@@ -1,4 +1,4 @@
-"""How a row wants to be sampled: `data.sampling_key`, a column of objects, and how many samples each row gets by it."""
+"""How each row is sampled (`data.sampling_key`, a column of objects), and how many samples each row gets."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -18,10 +18,10 @@ from rollout.data.tables import Table
 from rollout.errors import PromptError
 
 _OF_THE_RUN = {"seed", "logprobs", "order", "extra"}
-"""Fields of SamplingConfig that no row has: what a sample keeps, how it can be made again, and when, is one for all."""
+"""Fields of SamplingConfig that a row cannot set: they must be the same for the whole run."""
 
 _STRUCTURES = {"structured_outputs", "repetition_detection"}
-"""Fields that are objects themselves: a row's one replaces the run's, with every field that vLLM's class has."""
+"""Fields that are objects themselves: a row's object replaces the run's, and may have every field of vLLM's class."""
 
 _TYPED = {item.name: item for item in dataclasses.fields(SamplingConfig) if item.name not in _OF_THE_RUN | _STRUCTURES}
 
@@ -30,14 +30,14 @@ _WORDS = {int: "a whole number", float: "a number", str: "text"}
 
 @dataclass(frozen=True)
 class RowSampling:
-    """What one row says: values by the names of SamplingConfig and of vLLM's other fields, and what is wrong."""
+    """What one row asks for: values by the names of SamplingConfig and vLLM's fields, and what is wrong with them."""
 
     values: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
 def read_row_sampling(value: Any, column: str) -> RowSampling:
-    """A cell of `column` as what it says; nothing for an empty one. What only vLLM knows is not checked here."""
+    """The sampling in a cell of `column`; an empty cell asks for nothing. Fields that only vLLM has are not checked."""
     if value is NOT_UTF8:
         return RowSampling(problems=[f"{column}: not UTF-8"])
     try:
@@ -69,21 +69,21 @@ def sampling_of_row(values: Mapping[str, Any] | None, run: RunConfig) -> Samplin
 
 @dataclass(frozen=True)
 class SampleCounts:
-    """How many samples each row has: sample_idx 0 and on. All samples of a run have a place, row by row."""
+    """How many samples each row has. Each sample of the run has a place: its number when counted row by row."""
 
     places: npt.NDArray[np.int64]
-    """Of the first sample of each row, and behind those the number of all samples."""
+    """The place of the first sample of each row, and at the end the number of all samples."""
     first_row: int = 0
     """The row_id of the first row."""
 
     @classmethod
     def equal(cls, num_rows: int, n_samples: int, first_row: int = 0) -> "SampleCounts":
-        """As many for every row."""
+        """The same number for every row."""
         return cls(np.arange(num_rows + 1, dtype=np.int64) * n_samples, first_row)
 
     @classmethod
     def of_each(cls, counts: npt.NDArray[np.int64], first_row: int) -> "SampleCounts":
-        """So many for each row."""
+        """A number for each row."""
         return cls(np.concatenate([[0], np.cumsum(counts)]), first_row)
 
     @property
@@ -101,12 +101,12 @@ class SampleCounts:
         return int(end - first)
 
     def of_rows(self, row_id: int, num_rows: int) -> "SampleCounts":
-        """Those of `num_rows` rows from one on, with places that begin at 0."""
+        """The counts of `num_rows` rows from `row_id` on, with places that begin at 0."""
         places = self.places[row_id - self.first_row : row_id - self.first_row + num_rows + 1]
         return SampleCounts(places - places[0], row_id)
 
     def rows_within(self, row_id: int, num_samples: int) -> int:
-        """How many rows from one on have at most `num_samples` samples together; at least one."""
+        """How many rows from `row_id` on have at most `num_samples` samples together; at least 1."""
         row = row_id - self.first_row
         return max(1, int(np.searchsorted(self.places, self.places[row] + num_samples, "right")) - 1 - row)
 

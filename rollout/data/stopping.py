@@ -1,7 +1,7 @@
-"""When a row has enough samples (`adaptive`): a rule on its first samples, by their number, not by when they came.
+"""When a row has enough samples (`adaptive`): a rule on its samples in the order of `sample_idx`, not of finishing.
 
-A row is judged after rounds, and only once all samples of its rounds so far are there. So one engine, several, and a
-run that is resumed ask for the same samples.
+A row is judged after rounds, and only once all samples of its rounds so far have finished. So one engine, several
+engines and a resumed run ask for the same samples.
 """
 
 import math
@@ -14,14 +14,14 @@ from typing import NamedTuple
 from rollout.config import AdaptiveConfig
 
 DONE, FAILED, SCORED, PASSED, NO_TRUTH = 1, 2, 4, 8, 16
-"""What is known of a sample, as bits: there is a response; it failed, maybe before there was one; all is known that its
-score can tell; it passes; its row has no ground truth."""
+"""What is known of a sample, as bits: it has a response; it failed (perhaps at an earlier try); its score is known; it
+passes; its row has no ground truth."""
 
 BUDGET, ERROR = "budget", "error"
-"""Why a row has no more samples, beside the words of `adaptive.until`: there may be no more; it cannot be sampled."""
+"""Why a row has no more samples, if not because of `adaptive.until`: its budget is used up; it cannot be sampled."""
 
 NO_VOTE = 0
-"""Stands for no answer, where other numbers stand for answers."""
+"""The vote of a response without an answer."""
 
 
 def vote_of(answer: str | None) -> int:
@@ -32,12 +32,12 @@ def vote_of(answer: str | None) -> int:
 
 
 class Verdict(NamedTuple):
-    """How far the rule has come with a row."""
+    """What the rule says of a row."""
 
     end: int
-    """The row's samples that are asked for so far: 0 to `end`."""
+    """Samples 0 to `end` (exclusive) of the row are asked for so far."""
     reason: str | None
-    """Why there will be no more; None where these have to be there first."""
+    """Why there will be no more; None while some of these are missing."""
 
 
 def judge(rule: AdaptiveConfig, flags: bytes, votes: Sequence[int]) -> Verdict:

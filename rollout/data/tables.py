@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -23,8 +23,6 @@ from rollout.data.jsonl_types import ColumnType, column_array
 from rollout.data.missing import no_such_file
 from rollout.data.text_files import COMPRESSED, is_utf8, line_blocks, open_text
 from rollout.errors import UserError
-from rollout.files import replacing
-from rollout.records import EXTRAS
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 256 << 20
@@ -148,35 +146,6 @@ def _without_first(batches: Iterator[pa.RecordBatch], num_rows: int) -> Iterator
         if num_rows < batch.num_rows:
             yield batch.slice(num_rows)
         num_rows = max(0, num_rows - batch.num_rows)
-
-
-def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatch]) -> int:
-    """Write `batches` to `path`, complete or not at all. Returns the number of rows."""
-    num_rows = 0
-    with replacing(path) as partial_path, parquet_writer(partial_path, schema) as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-            num_rows += batch.num_rows
-    return num_rows
-
-
-def parquet_writer(where: Path | BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer to be closed, with the settings of all results."""
-    return pq.ParquetWriter(where, schema, compression="zstd", use_dictionary=_with_dictionary(schema))
-
-
-def _with_dictionary(schema: pa.Schema) -> bool | list[str]:
-    """The columns of a file that are written with a dictionary, as paths to their leaves, or whether all are.
-
-    Token ids and log-probabilities are not: it would make log-probabilities larger, and both slower to write.
-    """
-    if EXTRAS.keys().isdisjoint(schema.names):
-        return True
-    sink = pa.BufferOutputStream()
-    pq.write_table(schema.empty_table(), sink)
-    leaves = pq.read_metadata(pa.BufferReader(sink.getvalue())).schema
-    paths = [leaves.column(number).path for number in range(len(leaves))]
-    return [path for path in paths if path.split(".")[0] not in EXTRAS]
 
 
 def open_parquet(path: Path) -> Table:

@@ -1,4 +1,4 @@
-"""Values as people write them: wherever a value of a table becomes text, it becomes this one."""
+"""Values as people write them. Wherever a value of a table becomes text, `as_text` makes it."""
 
 import base64
 import json
@@ -10,6 +10,11 @@ import numpy as np
 from rollout.data.arrow import without_nulls
 
 _POSITIONAL = range(-10, 16)  # exponents of ten of numbers that people write without one
+
+
+def counted(number: int, noun: str) -> str:
+    """1 as "1 row", 1234 as "1,234 rows"; `noun` is regular and in the singular."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def as_text(value: Any) -> str:

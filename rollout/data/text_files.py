@@ -1,4 +1,4 @@
-"""Files of text as lines, packed ones too."""
+"""Text files as lines, also compressed ones."""
 
 from collections.abc import Iterator
 from io import TextIOWrapper

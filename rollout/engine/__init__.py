@@ -1,1 +1,1 @@
-"""What turns requests into samples: vLLM, and what it takes to load it."""
+"""What turns requests into samples: vLLM, and all that loading it needs."""

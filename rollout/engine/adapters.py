@@ -1,6 +1,6 @@
-"""LoRA adapters as PEFT writes them: what their folder says, and why one cannot be put on a model.
+"""LoRA adapters as PEFT writes them: their rank, and why one cannot be used with a model.
 
-Looked at before anything is loaded: vLLM reads an adapter when its engine stands.
+They are checked before anything is loaded: vLLM reads an adapter only once its engine is running.
 """
 
 import json
@@ -19,15 +19,15 @@ CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""For which vLLM makes room: an adapter of rank 5 takes that of 8."""
+"""The ranks that vLLM makes room for: an adapter of rank 5 takes the room of rank 8."""
 
 _OF_BASE_INITS = ("pissa", "olora", "corda", "loftq")
-"""Ways to begin an adapter that change the base model too."""
+"""Initialisations of an adapter that change the base model too."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """What an adapter says of itself."""
+    """What the files of an adapter say."""
 
     path: str
     rank: int

@@ -22,16 +22,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class EngineSpec:
-    """All that an engine is built from. Two jobs with equal specs can share one engine."""
+    """Everything that an engine is built from. Two jobs with equal specs can share one engine."""
 
     model: ModelConfig
-    """But for what `Engine.use` takes: adapters and parsers come and go."""
+    """Without what `Engine.use` takes: adapters and parsers may change."""
     hardware: HardwareConfig
     engine: EngineConfig
     logprobs: str
-    """`sampling.logprobs`; an engine that is asked for none has vLLM's default, `raw`."""
+    """`sampling.logprobs`, or vLLM's default `raw` if none are asked for."""
     lora_rank: int | None = None
-    """The largest rank of an adapter that the engine has room for; None for one without adapters."""
+    """The largest rank of an adapter that the engine has room for; None for an engine without adapters."""
 
     @classmethod
     def of(cls, run: RunConfig) -> "EngineSpec":
@@ -42,8 +42,9 @@ class EngineSpec:
         return cls(model, run.hardware, run.engine, logprobs, None if room is None else max(room, asked))
 
     def key(self) -> str:
-        """Equal for equal specs, and for those whose models differ in their weights alone, where an engine can take
-        others; else as long as nobody puts other files in the model's folder.
+        """Equal for equal specs, and for specs whose models differ only in weights that an engine can replace.
+
+        Where it cannot replace them, the key also changes when the files in the model's folder do.
         """
         form, spec = self._form(), self
         if form is not None:
@@ -52,8 +53,9 @@ class EngineSpec:
         return json.dumps([dataclasses.asdict(spec), files], sort_keys=True, default=vars)
 
     def checkpoint(self) -> Checkpoint | None:
-        """The weights that an engine for this spec must have; None where `key` says that. Raises UserError for files
-        that are cut off or missing.
+        """The weights that an engine for this spec must have; None if `key` stands for them already.
+
+        Raises UserError for files that are cut off or missing.
         """
         return None if self._form() is None else checkpoints.checkpoint(self.model)
 
@@ -64,15 +66,15 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An engine ready for work, and what it took: 0 seconds when it was there already, with these weights."""
+    """An engine, and how long it took: 0 seconds if it was loaded already, with these weights."""
 
     engine: Engine
     seconds: float
     reused: bool
     reloaded: bool = False
-    """Whether the one that was there has got the weights of this model in place of another's."""
+    """Whether it was loaded already, with weights that were replaced by those of this model."""
     safer: tuple[str, ...] = ()
-    """What was left out so that its GPUs can exchange data, as overrides; see `communication`."""
+    """What was switched off so that its GPUs can exchange data, as overrides; see `communication`."""
 
 
 class _HasShutdown(Protocol):
@@ -83,7 +85,7 @@ Kept = TypeVar("Kept", bound=_HasShutdown)
 """An engine, or several behind one name."""
 
 Origin = Literal["loaded", "reused", "reloaded"]
-"""How what is there has come about: built now, as it was, or as it was with other weights."""
+"""Where the engine comes from: built now, kept as it was, or kept with its weights replaced."""
 
 
 class EngineCache:
@@ -98,18 +100,18 @@ class EngineCache:
         self._kept: Any = None
         self._checkpoint: Checkpoint | None = None
         self.level = 0
-        """Of `communication.LADDER`, with which what is kept was built."""
+        """The level of `communication.LADDER` with which the kept engine was built."""
         self.environment = ExitStack()
         """Undoes what the engine's `hardware.env` changed."""
 
     def get(
         self, spec: EngineSpec, build: Callable[[], Kept], reload: Callable[[Kept], None] | None = None
     ) -> tuple[Kept, Origin]:
-        """What was built for an equal `spec`; else `build()`, after what was kept has been shut down. Equal specs are
-        built by the same function: `hardware` says whether by one engine or by several.
+        """The kept engine or replicas, if they were built for an equal `spec`; else shut those down and `build()`.
 
-        Where the weights are others, what is kept gets them by `reload`; without one it sees to that by itself. Raises
-        UserError for weights that no engine could take; what is kept is as it was then.
+        If only the weights differ, the kept engine gets them by `reload`; replicas have no `reload` here and replace
+        their weights themselves. Raises UserError for weights that no engine could take; the kept engine is then
+        unchanged. Equal specs have the same type of engine: `hardware` says whether there are several.
         """
         key, checkpoint = spec.key(), None if reload is None else spec.checkpoint()
         if self._kept is not None and self._key == key:
@@ -124,12 +126,12 @@ class EngineCache:
         return built, "loaded"
 
     def _reloaded(self, new: Checkpoint | None, reload: Callable[[], None]) -> bool:
-        """Whether what is kept has the weights `new` now; where not, it is of no use any more."""
+        """Whether the kept engine has the weights `new` now. If not, it must not be used any more."""
         assert new is not None
         assert self._checkpoint is not None
         reason = checkpoints.why_anew(new, self._checkpoint)
         if reason is None:
-            key, self._key = self._key, ""  # whatever ends it half-way, nobody gets half-new weights
+            key, self._key = self._key, ""  # however this ends, nobody gets an engine with half of the new weights
             try:
                 reload()
             except WeightsNotPut as error:
@@ -141,7 +143,7 @@ class EngineCache:
         return False
 
     def release(self) -> None:
-        """Shut down what is kept, if there is something."""
+        """Shut down the kept engine or replicas, if there are any."""
         kept, self._kept = self._kept, None
         try:
             if kept is not None:
@@ -158,14 +160,13 @@ ENVIRONMENT = {
     "VLLM_USE_FLASHINFER_SAMPLER": "0",
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # W&B's threads are running by now, and a fork would copy their locks
 }
-"""What vLLM finds in its environment unless the user has set it: the shell's value or `hardware.env` counts more."""
+"""Environment variables for vLLM. A value from the shell or `hardware.env` takes precedence."""
 
 
 def acquire(spec: EngineSpec, level: int = 0) -> Loaded:
-    """The engine for `spec`: the current one if it was built from an equal spec, or from one whose model differs in its
-    weights alone, which are replaced then; else a new one, after the old one has been shut down. A new one leaves out
-    `level` ways of exchanging data between GPUs, see `communication.LADDER`. Raises UserError when it cannot be built
-    as asked, and for weights that no engine could take.
+    """The engine for `spec`, see `EngineCache.get`. A new one is built at this `level` of `communication.LADDER`.
+
+    Raises UserError when it cannot be built as asked, and for weights that no engine could take.
     """
     start = time.monotonic()
     engine, origin = _cache.get(spec, lambda: _load(spec, level), lambda engine: engine.reload(spec.model))
@@ -175,28 +176,28 @@ def acquire(spec: EngineSpec, level: int = 0) -> Loaded:
 
 
 def acquire_replicas(spec: EngineSpec, build: Callable[[], Kept]) -> tuple[Kept, bool]:
-    """The same for several engines behind the object that `build` makes, and whether they were there. Each of them is
-    given other weights where it is.
+    """The same for several engines behind the object that `build` makes, and whether they were loaded already. Each of
+    them replaces its weights itself.
     """
     kept, origin = _cache.get(spec, build)
     return kept, origin != "loaded"
 
 
 def release() -> None:
-    """Shut the current engine or replicas down, if there are any."""
+    """Shut down the current engine or replicas, if there are any."""
     _cache.release()
 
 
 @contextmanager
 def environment(hardware: HardwareConfig) -> Iterator[None]:
-    """The environment that an engine would find, while the body runs: vLLM reads some of it when it is imported."""
+    """Set the environment variables of an engine while the body runs: vLLM reads some of them when it is imported."""
     with ExitStack() as stack:
         _set_environment(hardware, stack)
         yield
 
 
 def _set_environment(hardware: HardwareConfig, undone_by: ExitStack) -> None:
-    """Until `undone_by` is closed: vLLM reads its switches whenever it needs them, not only when it starts."""
+    """Set them until `undone_by` is closed: vLLM reads them whenever it needs them, not only when it starts."""
     defaults = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
     asked = {"VLLM_BATCH_INVARIANT": "1"} if hardware.batch_invariant else {}
     for name, value in (defaults | hardware.env | asked).items():

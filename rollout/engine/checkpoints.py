@@ -1,6 +1,6 @@
-"""Checkpoints: models that differ in their weights alone, which one engine can serve one after another.
+"""Checkpoints: models that differ only in their weights, so that one engine can serve one after another.
 
-All here is told from their files, before an engine is touched.
+All of this is worked out from their files, before an engine is touched.
 """
 
 import json

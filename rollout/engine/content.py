@@ -1,4 +1,4 @@
-"""What a model's files hold, as one hash: two checkpoints of one shape differ in nothing else.
+"""A hash of the content of a model's files: the only thing in which two checkpoints of one shape differ.
 
 Files are read several at a time with BLAKE3, about as fast as the disk gives them, and what was found is kept in the
 user's cache folder, so that a checkpoint is read once. A hub model is known by its commit and is not read.
@@ -58,7 +58,7 @@ class Stamp:
 
 
 class Stopped(Exception):
-    """Nobody waits for the hash any more."""
+    """Says that nobody waits for the hash any more."""
 
 
 def content_of(model: ModelConfig, report: Report | None = None, stop: threading.Event | None = None) -> dict[str, str]:

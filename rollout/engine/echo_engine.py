@@ -51,13 +51,13 @@ class EchoEngine:
         self._splits = model.reasoning_parser is not None
 
     def reload(self, model: ModelConfig) -> None:
-        """It has no weights."""
+        """Nothing to do: it has no weights."""
 
     def configure(self, sampling: SamplingConfig) -> None:
         self._max_tokens, self._logprobs = sampling.max_tokens, sampling.logprobs
 
     def prepare(self, sampling: SamplingConfig, key: str) -> Any:
-        """It knows no parameters but those that have keys of their own."""
+        """Accepts only parameters that have keys of their own."""
         if unknown := sorted(sampling.extra):
             raise PromptError(f"{key}.{unknown[0]}: the echo engine has no such parameter")
 

@@ -1,4 +1,4 @@
-"""The start of an engine, watched: when it fails, no process of vLLM's is left, and this one does not wait for ever.
+"""Supervise the start of an engine: after a failure no process of vLLM's is left, and this process does not hang.
 
 vLLM's engine core and its workers are processes of their own. When one of them fails, the others may wait for it, or
 hang in their own clean-up, and our process would wait for them. So a thread watches their log and whether they are
@@ -45,9 +45,9 @@ class Loading:
     """How the start of an engine goes."""
 
     timed_out: bool = False
-    """Whether it took longer than it may."""
+    """Whether it took longer than `limit`."""
     is_tried_again: bool = False
-    """Set by the caller where the failure of this start is not the end of the command."""
+    """Set by the caller if it is going to try again after a failure."""
     _ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -55,9 +55,9 @@ class Loading:
 def supervised(log_file: Path, limit: float | None, ends_process: bool | None = None) -> Iterator[Loading]:
     """Load an engine in the body, which raises soon after one of the engine's processes has failed.
 
-    `log_file` is where they write to; `limit` is how many seconds loading may take, None for any number. When the body
-    raises, whatever it is, no process that it has started is left. `ends_process` says whether this process is ended
-    where the body hangs after a failure; None: if it is one of our commands.
+    `log_file` is where they write to; `limit` is how many seconds loading may take (None: any number). When the body
+    raises anything, no process that it has started is left. `ends_process` says whether to end this process if the body
+    hangs after a failure; None: only if the process is one of our commands.
     """
     _adopt_orphans(True)
     before = Family(os.getpid())
@@ -82,7 +82,7 @@ def supervised(log_file: Path, limit: float | None, ends_process: bool | None = 
 
 
 def _adopt_orphans(wanted: bool) -> None:
-    """Whether this process becomes the parent of those whose parent ends, see prctl(2); else nobody could find them."""
+    """Make this process the parent of processes whose parent ends, see prctl(2); else nobody could find them."""
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, int(wanted), 0, 0, 0)
 
 
@@ -92,8 +92,8 @@ def _stop(loading: Loading, thread: threading.Thread) -> None:
 
 
 def _do_not_hang_at_exit(loading: Loading) -> None:
-    """End this process some seconds after its main thread: what a failed start has left (threads, exit handlers) may
-    hang.
+    """End this process some seconds after its main thread, because threads and exit handlers that a failed start has
+    left behind may hang.
     """
     threading.main_thread().join()
     if loading.is_tried_again:

@@ -1,4 +1,4 @@
-"""Speeds that docs/performance.md documents, for an estimate where a machine has none of its own yet.
+"""The speeds in docs/performance.md, for estimates on a machine that has no run of its own yet.
 
 A test compares every figure with the page.
 """

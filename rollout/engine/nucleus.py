@@ -1,4 +1,4 @@
-"""What a seeded draw from a nucleus is, in torch: what `nucleus_kernel` is tested against.
+"""The definition of a seeded draw from a nucleus, in torch; `nucleus_kernel` is tested against it.
 
 The tokens of a row stand in an order: the larger logit first, of equal ones the lower id. top_k keeps the first k of
 them; top_p keeps of these the ones that have less than p of their mass before them, so always the first. The token

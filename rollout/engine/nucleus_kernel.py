@@ -114,6 +114,14 @@ class NucleusSampler:
         mask_rest[(rows, self._blocks)](logits, logits.stride(0), *last, self._vocabulary)
 
     def _make(self, rows: int) -> None:
+        """Allocate what the kernels hand on to each other, for batches of up to `rows` rows.
+
+        Of each block of a row: its largest logit and the sum of exp(logit - largest); how many tokens are left, and in
+        `slots` which; the token that wins in it. Of each row: its largest logit and its sum; the logit from which on
+        tokens are left; whether it is gone through as a whole, because too many are; the logit and the id of the last
+        token of its nucleus. `bounds`, `sums` and `ends` are of the search for that one, see `nucleus_last`.
+        """
+
         def empty(dtype: torch.dtype, *shape: int) -> torch.Tensor:
             return torch.empty(shape, dtype=dtype, device=self._device)
 

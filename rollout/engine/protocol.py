@@ -17,18 +17,19 @@ class Rendered:
 
 @dataclass(frozen=True)
 class GpuShare:
-    """What of a GPU another engine like the one that is there may have beside it, so that all fit."""
+    """How much of a GPU another engine like this one may take, so that all fit."""
 
     utilization: float
-    """Part of the GPU's memory."""
+    """Share of the GPU's memory."""
     kv_cache_bytes: int
-    """Of it for the KV cache."""
+    """How much of that for the KV cache."""
 
 
 @dataclass(frozen=True)
 class EngineStats:
-    """What is going on inside: samples being generated, samples waiting for a place, tokens generated so far (finished
-    or not; counted from any starting point, so only differences mean something).
+    """Samples being generated, samples waiting for a place, and tokens generated so far, of unfinished samples too.
+
+    Tokens are counted from any starting point, so only differences mean something.
     """
 
     running: int
@@ -41,15 +42,15 @@ class EngineStats:
 
 
 NO_STATS = EngineStats(0, 0, 0)
-"""Of an engine that has not begun."""
+"""The stats of an engine that has not begun."""
 
 
 class WeightsNotPut(Exception):
-    """Why an engine could not take other weights; it is of no use any more."""
+    """Why an engine could not take new weights. It must not be used any more."""
 
 
 class Renderer(Protocol):
-    """What makes tokens of a chat. It may be used from another thread than what samples."""
+    """Turns a chat into tokens. May be used from another thread than the one that samples."""
 
     max_model_len: int
     """Context length in tokens, prompt and response together."""
@@ -77,37 +78,39 @@ class Engine(Renderer, Protocol):
     steps: int
     """How often it has done a `step`, in which a running sample usually becomes a token longer."""
     share_of_next: GpuShare | None
-    """Where `vllm_worker.WorkerExtension` was asked to tell it."""
+    """None unless `vllm_worker.WorkerExtension` was asked to measure it."""
     sampler: str
     """What draws the tokens: `rollout` (see `nucleus_kernel`), `vllm`, or `echo`."""
 
     def use(self, model: ModelConfig) -> None:
-        """Put this adapter (or none) on the model from now on, and tell thinking from answers like this.
+        """Use the adapter of `model` (or none) and its reasoning parser from now on. To be called before `configure`.
 
-        Nothing else of `model` is looked at; what is asked for is in the `EngineSpec` that the engine was built from.
-        To be called before `configure`. Raises UserError for an adapter that does not fit or a parser that is not for
-        this tokenizer.
+        Nothing else of `model` matters here: the rest is in the `EngineSpec` that the engine was built from. Raises
+        UserError for an adapter that does not fit, or a parser that is not for this tokenizer.
         """
         ...
 
     def reload(self, model: ModelConfig) -> None:
-        """Take the weights of `model`, which has the `checkpoints.form` of the one that the engine was built for, and
-        forget what was computed with others. To be called while no request is there. Raises WeightsNotPut.
+        """Replace the weights by those of `model`, and forget what was computed with the old ones.
+
+        `model` has the `checkpoints.form` of the model that the engine was built for. To be called while there is no
+        request. Raises WeightsNotPut.
         """
         ...
 
     def configure(self, sampling: SamplingConfig) -> None:
-        """Sample like this from now on. Raises UserError when the engine does not know or accept one of them."""
+        """Sample like this from now on. Raises UserError when the engine does not know or accept a parameter."""
         ...
 
     def prepare(self, sampling: SamplingConfig, key: str) -> Any:
-        """What a request carries as `parameters` to be sampled like this instead. Raises PromptError, in which `key` is
-        where the row says so, when the engine does not know or accept one of them.
+        """What a request carries as `parameters` to be sampled like this instead.
+
+        `key` is where the row has its sampling. Raises PromptError when the engine does not know or accept a parameter.
         """
         ...
 
     def describe(self) -> str:
-        """What it samples with, as far as it differs from the engine's own defaults, for the log."""
+        """The sampling parameters that differ from the engine's own defaults, for the log."""
         ...
 
     def add(self, request: Request) -> None:

@@ -17,10 +17,10 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
 from rollout.engine import models, vllm_arguments, vllm_weights, vllm_worker
 from rollout.engine.protocol import EngineStats, GpuShare, Rendered, WeightsNotPut
-from rollout.engine.vllm_arguments import refusal
 from rollout.engine.vllm_logprobs import keep_sampled_only, sampled
 from rollout.engine.vllm_lora import LoadedAdapters
 from rollout.engine.vllm_reasoning import Thinking
+from rollout.engine.vllm_refusal import refusal
 from rollout.engine.vllm_renderer import VLLMRenderer
 from rollout.errors import EngineDied, PromptError, UserError
 from rollout.records import Message, Request, Sample, failed_sample

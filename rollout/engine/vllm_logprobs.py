@@ -1,4 +1,4 @@
-"""The log-probability of each sampled token, and nothing else that vLLM would tell about it.
+"""The log-probability of each sampled token, without anything else that vLLM would return about it.
 
 vLLM keeps a token's rank too, and decodes it once more for its text: 5 µs of the front end's one core for each token,
 and that core is what an engine of 1,024 requests waits for. We keep one number, for 0.4 µs.

@@ -1,11 +1,11 @@
-"""Adapters that one vLLM engine has been given, each known to it by a number of its own."""
+"""The adapters that one vLLM engine has been given, each under a number of its own."""
 
 from typing import Any
 
 from vllm.lora.request import LoRARequest
 
 from rollout.engine.content import stamps
-from rollout.engine.vllm_arguments import refusal
+from rollout.engine.vllm_refusal import refusal
 from rollout.errors import UserError
 from rollout.files import user_path
 

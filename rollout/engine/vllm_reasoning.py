@@ -1,9 +1,9 @@
-"""Thinking and answer of a response, told apart as vLLM's server does it, by the parsers that vLLM has.
+"""Split a response into thinking and answer as vLLM's server does, with vLLM's own parsers.
 
-The server's own steps: a parser for each response, made with the template's variables; texts with special tokens where
-the parser asks for them; and its function for whole responses. Beside that, where the prompt has closed the thinking
-already (as templates do with `enable_thinking=false`) and the response does not open it again, all of it is the
-answer: there the server's answer depends on whether the client asked for a stream.
+It takes the server's own steps: a parser for each response, made with the template's variables; texts with special
+tokens if the parser asks for them; and the parser's function for whole responses. One case differs: if the prompt has
+closed the thinking (as templates do with `enable_thinking=false`) and the response does not open it again, the whole
+response is the answer. There the server's result depends on whether the client asked for a stream.
 """
 
 from collections.abc import Iterator

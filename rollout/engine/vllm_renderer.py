@@ -1,4 +1,4 @@
-"""A chat as the model reads it: vLLM's own renderer, of an engine or, in a dry run, of a model's files alone.
+"""A chat as the model reads it, from vLLM's own renderer: that of an engine or, in a dry run, of a model's files.
 
 Nothing here differs between the two, so what a dry run counts is what a run samples from.
 """
@@ -16,14 +16,14 @@ from vllm.renderers import ChatParams, renderer_from_config
 from rollout.config import HardwareConfig, ModelConfig
 from rollout.engine import models, vllm_arguments
 from rollout.engine.protocol import Rendered
-from rollout.engine.vllm_arguments import refusal
+from rollout.engine.vllm_refusal import refusal
 from rollout.errors import PromptError, UserError
 from rollout.files import user_path
 from rollout.records import Message
 
 
 class VLLMRenderer:
-    """A model's tokenizer and chat template, in vLLM's hands."""
+    """A model's tokenizer and chat template, used by vLLM's renderer."""
 
     def __init__(self, renderer: Any, tokenizer: Any, model_config: Any, model: ModelConfig) -> None:
         """`renderer` and `model_config` are vLLM's; `tokenizer` is used here alone.
@@ -40,7 +40,7 @@ class VLLMRenderer:
         self._refuse_broken_template(model)
 
     def _refuse_broken_template(self, model: ModelConfig) -> None:
-        """It is no row's fault."""
+        """Raise UserError for a template that is broken or missing: that is not the fault of a row."""
         try:
             self.render([{"role": "user", "content": "hello"}])
         except PromptError as error:  # a template that merely refuses this chat is sound
@@ -54,7 +54,7 @@ class VLLMRenderer:
                 ) from error
 
     def render(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> Rendered:
-        """As `LLM.chat` does: vLLM brings a chat into the form that templates expect, for one tool calls' arguments."""
+        """Render as `LLM.chat` does: vLLM puts a chat, for example tool calls, into the form that templates expect."""
         try:
             # vLLM writes into the chat that it is given
             params = self._chat_params if tools is None else _with_tools(self._chat_params, tools)
@@ -92,7 +92,7 @@ def renderer_of_files(model: ModelConfig, hardware: HardwareConfig) -> VLLMRende
 
 
 def chat_params(model: ModelConfig, tokenizer: Any) -> ChatParams:
-    """What `LLM.chat` would make of its arguments."""
+    """The parameters that `LLM.chat` would make from its arguments."""
     template = None if model.chat_template is None else user_path(model.chat_template).read_text("utf-8")
     own = model.chat_template_kwargs
     begins_a_turn = not own.get("continue_final_message", False)
@@ -107,7 +107,7 @@ def _with_tools(params: ChatParams, tools: list[dict[str, Any]]) -> ChatParams:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """What `error` was raised from, and that from, and so on."""
+    """The causes of `error`, the nearest first."""
     while (cause := error.__cause__ or error.__context__) is not None:
         yield cause
         error = cause

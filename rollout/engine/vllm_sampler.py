@@ -1,4 +1,4 @@
-"""Our sampler in the place of vLLM's, in a worker of vLLM 0.26 whose runner and sampler it was written for.
+"""Our sampler in place of vLLM's, in a worker of vLLM 0.26 with the runner and sampler that it was written for.
 
 What comes before it stays vLLM's: penalties, bad words, temperature, min_p; so does a batch in which nothing is cut
 off, for which vLLM draws with the same noise. Everything else is drawn row by row: no row depends on the others.
@@ -76,7 +76,7 @@ def take_back(runner: Any) -> None:
 
 
 class FastSampling:
-    """What `Sampler.sample` is, drawn by `NucleusSampler`."""
+    """Takes the place of `Sampler.sample`; `NucleusSampler` draws."""
 
     def __init__(self, sampler: Any, rows: int, device: torch.device, dtype: torch.dtype) -> None:
         from rollout.engine.nucleus_kernel import NucleusSampler  # Triton is not everywhere

@@ -1,4 +1,4 @@
-"""Other weights in an engine that stands, and proof that they are there. `put` runs in vLLM's worker processes.
+"""Put new weights into a running engine, and prove that they are there. `put` runs in vLLM's worker processes.
 
 vLLM (0.26 to 0.33) reloads layer by layer into the memory that is there. It does not say what it has left out, so a
 sample of the files is looked for in the model: vLLM keeps several tensors of a file in one, and splits them among GPUs,
@@ -94,7 +94,7 @@ def _columns(width: int) -> Tensor:
 
 
 def _multiplied_with(module: Any, columns: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """Those columns of the matrix that the layer is."""
+    """These columns of the layer's matrix, found by multiplying with it."""
     ones = torch.nn.functional.one_hot(columns, width).to(dtype)
     product: Tensor = module.quant_method.apply(module, ones)
     return product.T

@@ -1,4 +1,4 @@
-"""What is added to vLLM's worker process; of such classes (`worker_extension_cls`) vLLM takes one."""
+"""Methods added to vLLM's workers, all in one class: vLLM takes only one such extension (`worker_extension_cls`)."""
 
 import logging
 import sys
@@ -10,11 +10,11 @@ from rollout.engine.protocol import GpuShare
 log = logging.getLogger(__name__)
 
 _MOST_OF_CUDA = 1 << 30
-"""What is taken beyond this before the engine begins is another program's: on an H100 CUDA takes 0.52 GiB a process."""
+"""Memory taken beyond this before the engine begins is another program's: on an H100, CUDA takes 0.52 GiB a process."""
 
 
 class WorkerExtension:
-    """What `LLM.collective_rpc` can ask of the workers beside vLLM's own."""
+    """Methods that `LLM.collective_rpc` can call in the workers, beside vLLM's own."""
 
     available_kv_cache_memory_bytes: int
     """Set by vLLM's own worker when it has measured."""

@@ -1,4 +1,4 @@
-"""What single tokens of a response say, long after the engine has gone: from the tokenizer's file alone."""
+"""The text of single tokens of a response, from the tokenizer's file: the engine is gone by then."""
 
 from collections.abc import Callable, Sequence
 

@@ -29,28 +29,29 @@ TAKE_SECONDS = 0.1  # how long to wait for the feed before looking for signals a
 
 
 class Source(Protocol):
-    """Where the loop takes requests from. It hears what became of them, and may have more of them because of that."""
+    """Where the loop takes requests from. It is told what became of them, and may then have more."""
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing to take and nothing will come, but for what may follow from samples that the engine
-        still works on.
+        """Whether there is nothing to take, and nothing more will come except because of samples that are still in the
+        engine.
         """
         ...
 
     def take(self, wait: bool) -> Request | Sample | None:
-        """The next request, or a sample that is one already; None when there is none now: at once, or with `wait`,
-        which says that the engine has nothing to do, after a moment.
+        """The next request, or a sample that failed before it became a request; None when there is neither.
+
+        Returns at once or, with `wait` (the engine has nothing to do), may wait a moment.
         """
         ...
 
     def hear(self, sample: Sample) -> None:
-        """A sample has finished, was refused, or was taken from here; `record` has had it before."""
+        """Be told of a sample that has finished or failed; `record` was called with it before."""
         ...
 
 
 def as_it_is(source: Source) -> Source:
-    """The source itself."""
+    """The source itself: what `generate` does without `around`."""
     return source
 
 
@@ -61,19 +62,19 @@ def generate(
     tick: Callable[[], None],
     around: Callable[[Source], Source] = as_it_is,
 ) -> None:
-    """Run `feed` through the engine, read ahead in a thread; see `drain`. What `feed` raises ends the stage too.
+    """Run `feed`, read ahead in a thread, through the engine; see `drain`. What `feed` raises ends the stage too.
 
-    `around` makes the source that the loop takes from out of the one that is read ahead.
+    `around` may wrap the source, to put it in another order.
     """
     with read_ahead(feed) as queued:
         drain(engine, around(queued), record, tick)
 
 
 def drain(engine: Engine, source: Source, record: Callable[[Sample], None], tick: Callable[[], None]) -> None:
-    """Run what comes out of `source` through the engine until it ends.
+    """Run the requests of `source` through the engine until it ends.
 
-    `record` gets every sample as it finishes and `source` hears of it then, `tick` is called between steps. Whatever
-    the engine, the source or the two callbacks raise ends the stage; requests still in the engine are dropped.
+    `record` and then `source.hear` are called with every sample as it finishes, `tick` between steps. Whatever the
+    engine, the source or the two callbacks raise ends the stage; requests still in the engine are dropped.
     """
     unfinished, hear = 0, source.hear
 
@@ -102,7 +103,7 @@ def drain(engine: Engine, source: Source, record: Callable[[Sample], None], tick
 
 
 def _submit(engine: Engine, request: Request, record: Callable[[Sample], None]) -> int:
-    """Queue `request`, or record why the engine refuses it; how many requests were queued."""
+    """Queue `request`, or record why the engine refuses it. Returns how many requests were queued."""
     try:
         engine.add(request)
     except PromptError as error:
@@ -112,12 +113,12 @@ def _submit(engine: Engine, request: Request, record: Callable[[Sample], None]) 
 
 
 class Queued(Generic[T]):
-    """A queue of what a feed gives, as requests and samples that failed before they became one."""
+    """A source that another thread fills, in chunks."""
 
     def __init__(self, most_chunks: int = 0) -> None:
         self.chunks: queue.Queue[list[T] | BaseException] = queue.Queue(most_chunks)
         """Lists of items, at most `most_chunks` of them (0: any number). An empty list ends the source; an error is
-        raised where it comes up."""
+        raised by `take`."""
         self._ready: deque[T] = deque()
         self._no_more_chunks = False
 
@@ -143,7 +144,7 @@ class Queued(Generic[T]):
         return self._ready.popleft() if self._ready else None
 
     def hear(self, sample: Sample) -> None:
-        """Nothing follows from it."""
+        """Nothing more is generated because of it."""
 
 
 @contextmanager

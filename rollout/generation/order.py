@@ -1,4 +1,4 @@
-"""The order in which an engine is given samples: `sampling.order`. Which is the longest is worked out in `turns`."""
+"""The order in which an engine is given samples (`sampling.order`). `turns` decides which row is the longest."""
 
 from collections import deque
 from collections.abc import Callable
@@ -12,13 +12,14 @@ from rollout.generation.turns import ROWS, SAMPLES, Turns
 from rollout.records import Lengths, Request, Sample
 from rollout.store.lengths import row_lengths
 
-_TOKENS = 4_000_000  # of the prompts of those rows, at most about: 150 MB
-_WAITING = 4  # of max_num_seqs, one in so many may wait in the engine, where the order stays as it is
+_MAX_PROMPT_TOKENS = 4_000_000  # of the rows in the window: about 150 MB
+_WAITING = 4  # beside max_num_seqs samples, one more for every so many may wait in the engine, which keeps their order
 
 
 def in_order(run: RunConfig, engine: Engine, run_dir: Path, counts: SampleCounts) -> Callable[[Source], Source]:
-    """What makes of a source one that gives samples in the order of `run`; of the rows of `counts` the journal in
-    `run_dir` tells what had finished before.
+    """A function that puts a source in the order that `run` asks for.
+
+    The journal in `run_dir` says what had finished before, of the samples that `counts` asks for.
     """
     if run.sampling.order == "input":
         return as_it_is
@@ -27,17 +28,17 @@ def in_order(run: RunConfig, engine: Engine, run_dir: Path, counts: SampleCounts
 
 
 def nothing_known(_row_id: int) -> Lengths:
-    """For a run that begins."""
+    """What has finished of a row in a run that begins."""
     return Lengths()
 
 
 def most_held(sampling: SamplingConfig, slots: int) -> int:
-    """How many samples an engine with so many slots has at most: those that it works on, and some to go on with."""
+    """How many samples an engine with so many slots is given at most: those that it works on, and some that wait."""
     return WINDOW * slots if sampling.order == "input" else most_given(slots)
 
 
 def most_given(slots: int) -> int:
-    """The same where the order matters of those that wait."""
+    """The same for `longest_first`: few may wait in the engine, because the order of these is fixed."""
     return slots + max(2, slots // _WAITING)
 
 
@@ -45,7 +46,7 @@ class LongestFirst:
     """A source that takes from another as much as fits in its window, and hands out what is longest first."""
 
     def __init__(self, source: Source, engine: Engine, known: Callable[[int], Lengths] = nothing_known) -> None:
-        """`known(row_id)` is what had finished of a row before."""
+        """`known(row_id)` is what had finished of a row before this session."""
         slots = engine.max_num_seqs
         self._source, self._known = source, known
         self._most_rows, self._most_samples, self._most_given = ROWS * slots, SAMPLES * slots, most_given(slots)
@@ -71,11 +72,11 @@ class LongestFirst:
         self._num_given -= self._turns.finish(sample.row_id, sample.sample_idx, tokens)
 
     def _fill(self, wait: bool) -> Sample | None:
-        """Take what there is until the window is full; a sample that failed before it was a request goes past it."""
+        """Fill the window from the source. Returns a sample that failed before it became a request, to be passed on."""
         while (
             len(self._waiting) < self._most_rows
             and self._num_waiting < self._most_samples
-            and self._num_tokens < _TOKENS
+            and self._num_tokens < _MAX_PROMPT_TOKENS
         ):
             item = self._source.take(wait and not self._num_waiting)
             if not isinstance(item, Request):

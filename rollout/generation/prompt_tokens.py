@@ -1,4 +1,4 @@
-"""How many tokens the prompts of a run have, before anything is loaded but a tokenizer: the heart of a dry run.
+"""How many tokens the prompts of a run have, for a dry run: only a tokenizer is loaded.
 
 Of a large input an evenly spread part is looked at, in bounded memory and time. Prompts are rendered as the run's
 engine would, and fitted to the context by the run's own rule.
@@ -33,13 +33,13 @@ that repeats every few rows of the input is seen whole, which every 512th row wo
 
 
 class NoTokenizer(Exception):
-    """Tokens cannot be counted here; says why in one line."""
+    """Tokens cannot be counted here; the message says why in one line."""
 
 
 @dataclass
 class EvenSample:
-    """Prompts spread evenly over those that were added, by the position of their rows: at most MAX_PROMPTS, and no more
-    text than fits in memory. The first ones of `prompts` are spread as evenly as all of them.
+    """A sample of the prompts that were added, spread evenly over their rows: at most MAX_PROMPTS, and a bounded amount
+    of text. The first ones of `prompts` are spread as evenly as all of them.
     """
 
     seen: int = 0
@@ -48,7 +48,7 @@ class EvenSample:
     _characters: int = 0
 
     def add(self, prompt: Prompt) -> None:
-        """Take the next prompt, or leave it out."""
+        """Take the next prompt into the sample, or leave it out."""
         self.seen += 1
         key = prompt.row_id * _GOLDEN % _MODULUS
         if key >= self._limit:
@@ -62,30 +62,30 @@ class EvenSample:
 
     @property
     def prompts(self) -> list[Prompt]:
-        """Those that were taken."""
+        """The prompts in the sample."""
         return [prompt for _, _, prompt in sorted(self._kept, key=lambda item: item[0])]
 
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """What rendering some prompts has told."""
+    """What was found by rendering some prompts."""
 
     lengths: Distribution | None
-    """Tokens of a prompt, of those that could be rendered."""
+    """Numbers of tokens of the prompts that could be rendered."""
     looked_at: int
     refused: list[Prompt]
-    """Those that cannot be sampled, each with its `error`: refused by the template, or too long."""
+    """Prompts that cannot be sampled, each with its `error`: refused by the template, or too long."""
     too_long: int
-    """Those that do not fit into the context beside their `max_tokens`."""
+    """How many do not fit into the context beside their `max_tokens`."""
     longest: int | None
-    """The row_id of the longest."""
+    """The row_id of the longest prompt."""
 
 
 def load_renderer(run: RunConfig) -> Renderer:
-    """What makes tokens of a chat in this run. Imports vLLM, which takes seconds, and unpacks the embedded model.
+    """The renderer of this run. Imports vLLM, which takes seconds, and unpacks the embedded model.
 
-    Raises UserError for a chat template that is broken or missing, and NoTokenizer where the model's files or vLLM are
-    not to be had.
+    Raises UserError for a chat template that is broken or missing, and NoTokenizer if the model's files or vLLM are not
+    available.
     """
     if run.engine.kind == "echo":
         from rollout.engine.echo_engine import EchoEngine
@@ -100,7 +100,7 @@ def load_renderer(run: RunConfig) -> Renderer:
             return renderer_of_files(run.model, run.hardware)
     except UserError:
         raise
-    except Exception as error:  # of vLLM's, transformers' or the hub's: whatever it is, the rest of the plan stands
+    except Exception as error:  # from vLLM, transformers or the hub: whatever it is, the rest of the plan can be shown
         raise NoTokenizer(f"the tokenizer cannot be loaded: {_reason(error)}") from error
 
 
@@ -130,7 +130,7 @@ def count_tokens(
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error that says something; pydantic's own first line only counts."""
+    """The first line of an error that says something; the first line of pydantic's only counts errors."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     line = lines[1] if len(lines) > 1 and re.match(r"\d+ validation errors? for ", lines[0]) else lines[0]
     return re.sub(r" \[type=.*", "", line.removeprefix("Value error, "))

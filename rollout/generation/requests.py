@@ -27,7 +27,7 @@ def sample_seed(seed: int, row_id: int, sample_idx: int) -> int:
 
 
 def requests(prompts: Iterable[Prompt], engine: Engine, run: RunConfig, owed: Callable[[int], list[int]]) -> Feed:
-    """What is owed of each prompt, as requests; for a prompt that cannot be sampled, as failed samples.
+    """The owed samples of each prompt as requests or, if it cannot be sampled, as failed samples.
 
     `owed(row_id)` gives the sample indices still to be generated.
     """
@@ -38,7 +38,7 @@ def requests(prompts: Iterable[Prompt], engine: Engine, run: RunConfig, owed: Ca
 
 @dataclass(frozen=True, slots=True)
 class RowRequests:
-    """A prompt as the engine reads it, for requests that may come one after the other."""
+    """A rendered prompt, from which the requests of its row are made, at once or round by round."""
 
     row_id: int
     seed: int
@@ -47,7 +47,7 @@ class RowRequests:
     """What they have in common, or why the prompt cannot be sampled."""
 
     def of(self, indices: Iterable[int]) -> Feed:
-        """These samples of the row, as requests; of one that cannot be sampled, as failed samples."""
+        """The samples with these indices as requests or, if the prompt cannot be sampled, as failed samples."""
         row_id, shared = self.row_id, self.shared
         for index in indices:
             seed = sample_seed(self.seed, row_id, index)
@@ -58,7 +58,7 @@ class RowRequests:
 
 
 def requests_of(prompt: Prompt, engine: Engine, run: RunConfig) -> RowRequests:
-    """The prompt, rendered and made to fit."""
+    """Render a prompt and fit it to the context."""
     try:
         shared: _Shared | str = _shared(prompt, engine, run)
     except PromptError as error:
@@ -67,7 +67,7 @@ def requests_of(prompt: Prompt, engine: Engine, run: RunConfig) -> RowRequests:
 
 
 class _Shared(NamedTuple):
-    """What the requests of a row have in common: the other fields of Request."""
+    """The fields of Request that all requests of a row have in common."""
 
     prompt_token_ids: list[int]
     max_tokens: int
@@ -90,5 +90,5 @@ def _shared(prompt: Prompt, engine: Engine, run: RunConfig) -> _Shared:
 
 
 def _kept(token_ids: list[int]) -> TokenIds:
-    """Token ids in an eighth of the memory, which the samples of a row share until they are durable."""
+    """Token ids as an array, in an eighth of a list's memory; the samples of a row share it until they are durable."""
     return (np.array(token_ids, np.int64) & 0x7FFFFFFF).astype(np.int32)  # the echo engine's made-up ones are larger

@@ -1,23 +1,22 @@
-"""Samples scored while others are generated, and rows that have more of them only where the rule asks (`adaptive`).
+"""Score samples while others are generated, and give a row more of them only as long as the rule asks (`adaptive`).
 
-The loop does not wait for a score: a sample that has finished goes to the processes that score, and what follows from
-its score is asked for when that is there. Meanwhile the engine works on other rows.
+The loop does not wait for a score: a finished sample goes to the processes that score, and once its score is there,
+what the rule then asks for is generated. Meanwhile the engine works on other rows.
 """
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pyarrow as pa
 
 from rollout.config import RunConfig, ScoreConfig
-from rollout.data.prompts import ScoredWith
+from rollout.data.prompts import ReadScoredWith
 from rollout.engine.protocol import Engine
 from rollout.generation.loop import TAKE_SECONDS, Queued
 from rollout.generation.requests import RowRequests, requests_of
-from rollout.records import Prompt, Request, Sample
+from rollout.records import Prompt, Request, Sample, SampleKey, ScoredWith
 from rollout.scoring.inputs import inputs_of, truths_of
 from rollout.scoring.scorers import Scored
 from rollout.scoring.workers import Background, scoring_beside
@@ -25,55 +24,54 @@ from rollout.store.journal_reader import Unscored
 from rollout.store.judged import Asked, Judged, no_truth
 
 MOST_UNSCORED = 16
-"""Samples that may wait for their scores before no new row is begun, as a multiple of max_num_seqs: where scoring is
-slower than generating, memory has an end and not the scorer."""
+"""While so many samples (a multiple of max_num_seqs) wait for their scores, no new row is begun: this bounds memory
+where scoring is slower than generating."""
 
 
-def scored_with(score: ScoreConfig) -> ScoredWith:
-    """For `read_prompts`: what the responses to each row are scored with."""
+def scored_with(score: ScoreConfig) -> ReadScoredWith:
+    """The function with which `read_prompts` fills `Prompt.scored_with`."""
 
-    def of(batch: pa.RecordBatch) -> list[tuple[Any, dict[str, Any]]]:
-        return list(zip(truths_of(batch, score), inputs_of(batch, score), strict=True))
+    def of(batch: pa.RecordBatch) -> list[ScoredWith]:
+        return list(map(ScoredWith, truths_of(batch, score), inputs_of(batch, score)))
 
     return of
 
 
 def scores_beside(run: RunConfig) -> AbstractContextManager[Background | None]:
-    """What scores samples while others are generated, or None without a rule. To be opened before the engine is loaded,
-    which gives its processes the time to start, and closed once nothing is timed any more.
+    """Scores samples in the background; None without a rule that stops rows. To be opened before the engine is loaded,
+    so that its processes start meanwhile, and closed when nothing is timed any more.
     """
     return nullcontext() if run.adaptive.until is None else scoring_beside(run.postprocess.score)
 
 
 class Scorer:
-    """Has samples scored, and says when they are."""
+    """Has samples scored in the background, and hands them on with their scores."""
 
     def __init__(self, background: Background, run: RunConfig, keep: Callable[[Sample], None]) -> None:
-        """`keep` gets every sample once it has its score."""
+        """`keep` is called with every sample once it has its score."""
         self._background, self._no_truth, self._keep = background, no_truth(run), keep
-        self._waiting: dict[tuple[int, int], Sample] = {}
+        self._waiting: dict[SampleKey, Sample] = {}
         self._ready: list[Sample] = []
 
     @property
     def num_waiting(self) -> int:
-        """Samples that were given, and not kept yet."""
+        """Samples that were given and have no score yet, or were not handed on."""
         return len(self._waiting) + len(self._ready)
 
-    def give(self, sample: Sample, beside: tuple[Any, dict[str, Any]] | None) -> None:
-        """Have a sample scored that has a response; `beside` is its prompt's `scored_with`."""
-        assert beside is not None
-        if self._no_truth is not None and beside[0] is None:
+    def give(self, sample: Sample, scored_with: ScoredWith | None) -> None:
+        """Have a sample that has a response scored; `scored_with` is its prompt's."""
+        assert scored_with is not None
+        if self._no_truth is not None and scored_with.truth is None:
             self._ready.append(_with(sample, Scored(None, error=self._no_truth)))
             return
-        place = sample.row_id, sample.sample_idx
-        self._waiting[place] = sample
-        self._background.give(place, (sample.response or "", *beside))
+        self._waiting[sample.key] = sample
+        self._background.give(sample.key, (sample.response or "", scored_with.truth, scored_with.row))
 
     def listen(self, seconds: float = 0.0) -> None:
-        """Keep what has its score by now; waits at most `seconds` for the first."""
+        """Hand on the samples that have their scores by now; waits at most `seconds` for the first."""
         ready, self._ready = self._ready, []
         scores = self._background.scored(0.0 if ready else seconds)
-        for sample in (*ready, *(_with(self._waiting.pop(place), scored) for place, scored in scores)):
+        for sample in (*ready, *(_with(self._waiting.pop(key), scored) for key, scored in scores)):
             self._keep(sample)
 
 
@@ -83,16 +81,16 @@ def _with(sample: Sample, scored: Scored) -> Sample:
 
 @dataclass(slots=True)
 class Row:
-    """A row that is asked for round by round."""
+    """A row that gets its samples in rounds."""
 
     requests: RowRequests
-    scored_with: tuple[Any, dict[str, Any]] | None
+    scored_with: ScoredWith | None
     asked: Asked
-    """At first."""
+    """What is asked for when the row begins."""
     unscored: dict[int, Sample] = field(default_factory=dict)
-    """What the journal has of it without scores, by number."""
+    """sample_idx -> samples that are in the journal without scores."""
     unfinished: int = 0
-    """Samples that were asked for, and are neither scored nor failed."""
+    """Samples that were asked for and have neither a score nor an error."""
 
 
 def rows(
@@ -101,11 +99,11 @@ def rows(
     run: RunConfig,
     judged: Judged,
     unscored: Unscored,
-    given_up: Collection[tuple[int, int]],
+    given_up: Collection[SampleKey],
 ) -> Iterator[Row]:
-    """The rows for which something is to be done, rendered.
+    """The rows that need samples or scores, rendered.
 
-    A sample whose (row_id, sample_idx) is in `given_up` is not tried again.
+    Samples in `given_up` are not tried again.
     """
     for prompt in prompts:
         asked, before = judged.begin(prompt.row_id), unscored.of(prompt.row_id)
@@ -117,15 +115,15 @@ def rows(
 
 
 class Rounds:
-    """A source for the loop: rows, begun one after the other, and what their rounds ask for.
+    """A source for the loop: begins one row after the other, and takes from each what its rounds ask for.
 
-    What a row that has begun asks for comes before new rows. `listen` has to be called again and again.
+    What a row that has begun asks for comes before new rows. `listen` must be called regularly.
     """
 
     def __init__(
         self, queued: Queued[Row], judged: Judged, scorer: Scorer, max_num_seqs: int, settle: Callable[[int, int], None]
     ) -> None:
-        """`settle` is told when a row has enough, as `Progress.settle` wants it."""
+        """`settle` is called when a row has enough, as `Progress.settle`."""
         self._queued, self._judged, self._scorer = queued, judged, scorer
         self._most_unscored, self._settle = MOST_UNSCORED * max_num_seqs, settle
         self._rows: dict[int, Row] = {}
@@ -133,7 +131,7 @@ class Rounds:
 
     @property
     def ended(self) -> bool:
-        """As of a source: what still waits for its score may have more asked for."""
+        """See `Source`. A sample that still waits for its score may ask for more."""
         return self._queued.ended and not self._ready and not self._scorer.num_waiting
 
     def take(self, wait: bool) -> Request | Sample | None:
@@ -144,7 +142,7 @@ class Rounds:
         return self._ready.popleft() if self._ready else None
 
     def _begin_rows(self, wait: bool) -> None:
-        """New rows, until there is something to take."""
+        """Begin new rows until there is something to take."""
         while not self._ready and self._scorer.num_waiting < self._most_unscored:
             row = self._queued.take(wait and not self._scorer.num_waiting)
             if row is None:
@@ -153,18 +151,18 @@ class Rounds:
             self._ask(row, row.asked)
 
     def hear(self, sample: Sample) -> None:
-        """A sample has finished: it is scored, or has failed."""
+        """A sample has finished: have it scored, or judge its row if it has failed."""
         if sample.error is None:
             self._scorer.give(sample, self._rows[sample.row_id].scored_with)
         else:
             self.judge(sample)
 
     def listen(self) -> None:
-        """Let what has its score by now be judged."""
+        """Judge the rows of samples that have their scores by now."""
         self._scorer.listen()
 
     def judge(self, sample: Sample) -> None:
-        """A sample is scored or has failed: ask for what follows from that."""
+        """A sample has its score or has failed: ask for what the rule then wants of its row."""
         row = self._rows[sample.row_id]
         row.unfinished -= 1
         asked = self._judged.hear(self._judged.telling.outcome(sample))
@@ -182,15 +180,15 @@ class Rounds:
 
 
 class Scoring:
-    """A source for the loop whose samples are scored; what follows from that is somebody else's affair."""
+    """A source for the loop whose samples are scored. What is generated next, the driver decides."""
 
     def __init__(self, queued: Queued[Request | Sample], scorer: Scorer, max_num_seqs: int) -> None:
         self._queued, self._scorer, self._most_unscored = queued, scorer, MOST_UNSCORED * max_num_seqs
-        self._scored_with: dict[tuple[int, int], Any] = {}
-        """By (row_id, sample_idx), for every sample that is to come: its prompt's `scored_with`."""
+        self._scored_with: dict[SampleKey, ScoredWith | None] = {}
+        """For every sample that is to come: its prompt's."""
 
     def expect(self, prompt: Prompt, indices: Iterable[int]) -> None:
-        """Samples of this prompt will come out of the queue. May be called in another thread."""
+        """Announce samples of this prompt that will come out of the queue. May be called from another thread."""
         for index in indices:
             self._scored_with[prompt.row_id, index] = prompt.scored_with
 
@@ -201,7 +199,7 @@ class Scoring:
 
     @property
     def ended(self) -> bool:
-        """As of a source."""
+        """See `Source`."""
         return self._queued.ended and not self._scorer.num_waiting
 
     def take(self, wait: bool) -> Request | Sample | None:
@@ -214,7 +212,7 @@ class Scoring:
         return item
 
     def hear(self, sample: Sample) -> None:
-        """A sample has finished: it is scored, unless it has failed."""
-        beside = self._scored_with.pop((sample.row_id, sample.sample_idx))
+        """A sample has finished: have it scored, unless it has failed."""
+        scored_with = self._scored_with.pop(sample.key)
         if sample.error is None:
-            self._scorer.give(sample, beside)
+            self._scorer.give(sample, scored_with)

@@ -1,4 +1,4 @@
-"""What one engine generates until nothing is owed any more: one stream of requests, or rows in rounds."""
+"""One engine generates until nothing is owed any more: in one stream of requests, or rows in rounds."""
 
 import logging
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from rollout.generation.loop import drain, generate, read_ahead
 from rollout.generation.order import in_order
 from rollout.generation.requests import requests
 from rollout.generation.rounds import Rounds, Scorer, rows, scored_with
-from rollout.records import Sample
+from rollout.records import Sample, SampleKey
 from rollout.scoring.workers import Background
 from rollout.store.journal import Journal, finished
 from rollout.store.journal_reader import Unscored
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stage:
-    """What is generated from, where it goes, and whom to tell."""
+    """What is sampled from, where samples go, and the callbacks of the session."""
 
     run: RunConfig
     table: Table
@@ -33,18 +33,18 @@ class Stage:
     counts: SampleCounts
     """The most samples that each row gets."""
     journal: Journal
-    failed: set[tuple[int, int]]
-    """By (row_id, sample_idx): not tried again."""
+    failed: set[SampleKey]
+    """Not tried again."""
     note: Callable[[Sample], None]
-    """To be called with every sample that has finished or failed."""
+    """Called with every sample that has finished or failed."""
     tick: Callable[[], None]
-    """To be called between the steps of the engine."""
+    """Called between the steps of the engine."""
     settle: Callable[[int, int], None]
-    """To be told when a row has enough, see `Progress.settle`."""
+    """Called when a row has enough, see `Progress.settle`."""
 
 
 def sample_one_stream(stage: Stage, engine: Engine) -> None:
-    """All that is owed, as one stream of requests. Raises what `drain` does."""
+    """Sample all that is owed, as one stream of requests. Raises what `drain` does."""
     done = finished(stage.run_dir, stage.counts)
 
     def owed(row_id: int) -> list[int]:
@@ -63,8 +63,9 @@ def sample_one_stream(stage: Stage, engine: Engine) -> None:
 
 
 def sample_in_rounds(stage: Stage, engine: Engine, background: Background) -> None:
-    """Of each row as many samples as the rule asks for, which `background` scores meanwhile. Raises what `drain` does,
-    and UserError where the processes that score do not start.
+    """Sample each row as often as the rule asks, while `background` scores.
+
+    Raises what `drain` does, and UserError when the processes that score do not start.
     """
     run, known = stage.run, judged(stage.run_dir, stage.counts, stage.run)
     before = Unscored(stage.run_dir, run.extra_columns, known)

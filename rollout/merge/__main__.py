@@ -15,10 +15,11 @@ from rollout.cli.arguments import show_help
 from rollout.cli.help import text
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import RunConfig, trust
+from rollout.data.text import counted
 from rollout.errors import UserError, did_you_mean, nearest
 from rollout.files import as_argument, disk_full_explained, holds_keys, short, user_path, write_json
 from rollout.merge.results import open_results, write_merged
-from rollout.merge.scores import open_scores, why_left_out, write_scores
+from rollout.merge.scores import open_scores, write_scores
 from rollout.merge.shards import Shard, differences, named, problems, shards_in, unsharded
 from rollout.process.signals import stop_on_signal
 from rollout.records import Totals
@@ -65,13 +66,22 @@ def main(arguments: list[str]) -> None:
         show_help(arguments, lambda: text(["merge"]))
         _, arguments = trust.asked(arguments)  # it reads data only, so trust makes no difference
         folders, output = _parse(arguments)
-        shards = merge(folders, output)
-        for line in _report_lines(shards, output):
+        for line in _report_lines(merge(folders, output), output):
             print(line)
 
 
-def merge(folders: list[Path], output: Path) -> list[Shard]:
-    """Write rollouts.parquet, merge.json and the scores, if any, to the folder `output`. Returns the shards, in order.
+@dataclass(frozen=True)
+class Merged:
+    """What a merge is made of."""
+
+    shards: list[Shard]
+    """In the order of their numbers."""
+    scores_left_out: str | None
+    """Why scores that some of them have are not in it; None where nothing is left out."""
+
+
+def merge(folders: list[Path], output: Path) -> Merged:
+    """Write rollouts.parquet, merge.json and the scores, if any, to the folder `output`.
 
     `folders` are those of runs, or hold them. Raises UserError with everything that is wrong with them.
     """
@@ -89,10 +99,10 @@ def merge(folders: list[Path], output: Path) -> list[Shard]:
     with disk_full_explained(f"output={output}", "free some space"):
         write_json(output / MERGED, asdict(_description(shards)))
         (output / SCORES).unlink(missing_ok=True)  # of a merge that was killed
-        if scores:
-            write_scores(output / SCORES, scores)
+        if scores.tables:
+            write_scores(output / SCORES, scores.tables)
         write_merged(output / OUTPUT, tables, unsharded(shards[0].record.digest))  # the last: then all is there
-    return shards
+    return Merged(shards, scores.left_out)
 
 
 def _parse(arguments: list[str]) -> tuple[list[Path], Path]:
@@ -159,13 +169,13 @@ def _totals(shards: list[Shard]) -> Totals:
     return sum((shard.totals for shard in shards), Totals())
 
 
-def _report_lines(shards: list[Shard], output: Path) -> Iterator[str]:
-    totals, result = _totals(shards), short(output / OUTPUT)
+def _report_lines(merged: Merged, output: Path) -> Iterator[str]:
+    shards, totals, result = merged.shards, _totals(merged.shards), short(output / OUTPUT)
     for line, odd in differences(shards).items():
         yield f"warning: not the same in all shards: {line} (in {named(odd)})"
-    if reason := why_left_out(shards):
-        yield f"warning: the scores are left out: {reason}; score the merge, or the shards alike"
-    yield f"merged {len(shards)} shards: {result}"
+    if merged.scores_left_out is not None:
+        yield f"warning: the scores are left out: {merged.scores_left_out}; score the merge, or the shards alike"
+    yield f"merged {counted(len(shards), 'shard')}: {result}"
     yield ", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in asdict(totals).items())
     yield f"go on with: python -m rollout analyze {as_argument(output)}"
 

@@ -1,4 +1,4 @@
-"""Many rollouts.parquet, one after the other, as the one that a run over the whole input would have written.
+"""Concatenate several rollouts.parquet to the one that a run over the whole input would have written.
 
 As a rule byte for byte: row groups are cut where `finalize` would have cut them, unless the input is a CSV of more than
 16 MiB, has rows of more than 256 KiB on average, or categorical columns in several row groups.
@@ -13,7 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rollout.data.tables import BATCH_BYTES, BATCH_ROWS, Table, conform, open_table, write_parquet
+from rollout.data.parquet_output import write_parquet
+from rollout.data.tables import BATCH_BYTES, BATCH_ROWS, Table, conform, open_table
 from rollout.errors import UserError
 from rollout.merge.shards import Shard
 from rollout.records import extras_of, rollout_fields

@@ -1,34 +1,42 @@
-"""The scores.parquet of all runs, one after the other: without them the merged responses would have no scores."""
+"""Concatenate the scores.parquet of all runs, or say why that cannot be done."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rollout.data.tables import Table, conform, open_table, write_parquet
+from rollout.data.parquet_output import write_parquet
+from rollout.data.tables import Table, conform, open_table
 from rollout.errors import UserError
 from rollout.merge.shards import Shard, named
 from rollout.store.layout import SCORES
 
 
-def why_left_out(shards: list[Shard]) -> str | None:
-    """What keeps the scores that some of `shards` have from being merged; None where nothing does, or none has any."""
+@dataclass(frozen=True)
+class ShardScores:
+    """The scores of all shards, in order, or why they are not merged."""
+
+    tables: list[Table] = field(default_factory=list)
+    """Empty where they are not merged."""
+    left_out: str | None = None
+    """Why scores that some shards have are left out; None where nothing is."""
+
+
+def open_scores(shards: list[Shard]) -> ShardScores:
+    """The scores of `shards`: those of all of them, if they were made alike, or none."""
     without = [shard for shard in shards if not _path(shard).exists()]
     if without:
-        return None if len(without) == len(shards) else f"there are none in {named(without)}"
-    made = [_made(shard) for shard in shards]
-    if damaged := [shard for shard, found in zip(shards, made, strict=True) if found is None]:
-        return f"not those of all responses in {named(damaged)}"
-    odd = [shard for shard, found in zip(shards, made, strict=True) if found != made[0]]
-    return f"made otherwise in {named(odd)}" if odd else None
-
-
-def open_scores(shards: list[Shard]) -> list[Table]:
-    """The scores of each, in order; of none where they are left out."""
-    is_whole = why_left_out(shards) is None
-    return [open_table(path, SCORES) for shard in shards if is_whole and (path := _path(shard)).exists()]
+        return ShardScores(left_out=None if len(without) == len(shards) else f"there are none in {named(without)}")
+    tables = {shard.run_dir: table for shard in shards if (table := _complete(shard)) is not None}
+    if damaged := [shard for shard in shards if shard.run_dir not in tables]:
+        return ShardScores(left_out=f"not those of all responses in {named(damaged)}")
+    made = [_made_with(shard) for shard in shards]
+    if odd := [shard for shard, found in zip(shards, made, strict=True) if found != made[0]]:
+        return ShardScores(left_out=f"made otherwise in {named(odd)}")
+    return ShardScores([tables[shard.run_dir] for shard in shards])
 
 
 def write_scores(path: Path, tables: list[Table]) -> None:
@@ -47,13 +55,16 @@ def _path(shard: Shard) -> Path:
     return shard.run_dir / SCORES
 
 
-def _made(shard: Shard) -> tuple[Any, ...] | None:
-    """Equal for scores that were made alike; None where they are not of all responses of the shard."""
+def _complete(shard: Shard) -> Table | None:
+    """The scores of a shard; None where they cannot be read, or are not those of all its responses."""
     try:
         table = open_table(_path(shard), SCORES)
     except UserError:
         return None
-    if table.num_rows != shard.totals.samples:
-        return None
-    schema = pq.read_schema(table.path)
+    return table if table.num_rows == shard.totals.samples else None
+
+
+def _made_with(shard: Shard) -> tuple[Any, ...]:
+    """Equal for scores that were made alike: their columns, what the footer says of them, and from where one passes."""
+    schema = pq.read_schema(_path(shard))
     return schema.names, schema.metadata, shard.record.config.postprocess.score.pass_score

@@ -1,4 +1,4 @@
-"""The runs of a job array, and why they may not be all the shards of one input."""
+"""The runs of a job array, and why they are not all the shards of one input."""
 
 from collections import Counter
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Pages that open from the disk, without a network: a skeleton with its styles, scripts and content in one file.
+"""Write pages that open from disk, without a network: skeleton, styles, scripts and content in one file.
 
 A template is an HTML file of this folder that names its assets as usual, `<link rel="stylesheet" href="style.css">` and
 `<script src="charts.js"></script>`, and has an empty `<script type="application/json" id="content">` for the data. The

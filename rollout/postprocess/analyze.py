@@ -28,24 +28,24 @@ from rollout.scoring.summary import ScoreCounts, ScoreSummary
 from rollout.store.layout import ANALYSIS
 
 MOST_GROUPS = 100
-"""Groups that `analyze.by` makes; the values that come later share one group, OTHERS."""
+"""The most groups that `analyze.by` makes; rows with further values share one group, OTHERS."""
 
 OTHERS = "(others)"
 
 
 @dataclass(frozen=True)
 class Thinking:
-    """What came before the answers."""
+    """The thinking before the answers."""
 
     unclosed: int
     """Responses whose thinking never closed: they have no answer."""
     tokens: Distribution | None
-    """Of the thinking, for each response."""
+    """The tokens of the thinking of each response."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """Counts are of samples unless they say rows. Distributions leave failed samples out; None of nothing."""
+    """Counts are of samples unless they say rows. Distributions are without failed samples, and None without values."""
 
     rows: int
     rows_with_errors: int
@@ -77,16 +77,16 @@ class Analysis:
     `failed_fraction`. Those of finish reasons are of the responses whose reason is known.
     """
     clusters: str = "rows"
-    """What error bars take for independent: `rows`, or `groups`, those of `by`."""
+    """What the error bars take as independent: `rows`, or `groups` (those of `by`)."""
     by: str | None = None
     groups: "dict[str, Analysis]" = field(default_factory=dict)
-    """The same of the rows of each value of `by`."""
+    """The analysis of the rows with each value of `by`."""
 
 
 def analyze(
     source: Source, output_dir: Path, config: AnalyzeConfig, score: ScoreConfig, early: Estimator | None = None
 ) -> Analysis:
-    """The same as `analysis_of`, and written to `analysis.json`."""
+    """As `analysis_of`, and write it to `analysis.json`."""
     analysis = analysis_of(source, config, score.pass_score, early)
     write_json(output_dir / ANALYSIS, dataclasses.asdict(analysis))
     return analysis
@@ -112,7 +112,7 @@ def analysis_of(source: Source, config: AnalyzeConfig, pass_score: float, early:
 
 
 def all_estimates(analysis: Analysis) -> dict[str, Estimate]:
-    """Its scores and shares by the names that tables of several runs have for them; the mean is `mean_score` there."""
+    """Its scores and shares by their names in tables of several runs, where the mean is `mean_score`."""
     scores = {} if analysis.scores is None else analysis.scores.estimates
     return {**{"mean_score" if name == "mean" else name: it for name, it in scores.items()}, **analysis.estimates}
 
@@ -224,7 +224,7 @@ class _Counts:
 
 
 def _ends(responses: pa.RecordBatch) -> Iterator[str]:
-    """What each response ends with: the answer, and where there is none the thinking."""
+    """The text at the end of each response: the answer or, if there is none, the thinking."""
     texts = responses.column("response").to_pylist()
     thought = responses.column("reasoning").to_pylist() if has_thinking(responses.schema) else [None] * len(texts)
     for text, thinking in zip(texts, thought, strict=True):

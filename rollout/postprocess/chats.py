@@ -5,7 +5,7 @@ chats alone: for those who sample responses themselves (`prompts`), and with the
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -14,12 +14,10 @@ import pyarrow as pa
 
 from rollout.config import DataConfig, ExportFormat
 from rollout.data.arrow import cells, is_list, stored
+from rollout.data.chat import parse_chat, with_system_prompt
 from rollout.data.json_text import holds_json, json_field
-from rollout.data.prompts import parse_chat, with_system_prompt
 from rollout.errors import PromptError
 from rollout.records import THINKING, Message, has_thinking
-
-_AS_IS = ExportFormat()
 
 
 @dataclass(frozen=True)
@@ -31,8 +29,22 @@ class Records:
 
 
 @dataclass(frozen=True)
+class Recipe:
+    """How records are made of a batch of responses."""
+
+    data: DataConfig
+    """Which column has the prompts, and the system prompt that their chats begin with."""
+    beside: list[str]
+    """The input's columns beside the records."""
+    continued: bool = False
+    """Whether a response continues a last message of the assistant: then the two are one turn."""
+    export: ExportFormat = field(default_factory=ExportFormat)
+    """Says what becomes of the thinking."""
+
+
+@dataclass(frozen=True)
 class _Answer:
-    """A response: the row of the batch that it is in, and what a record needs of it."""
+    """A response, with what a record needs of it; `position` is where it stands in the batch."""
 
     position: int
     row_id: int
@@ -47,10 +59,10 @@ class _Answer:
 
 
 def chat_field(name: str, prompt: pa.Field, thinks: bool = False) -> pa.Field:
-    """The column of chats called `name` made from the column `prompt`: with the same fields, where it has any, and
-    with one for the thinking if a message of it `thinks`.
+    """A column of chats called `name`, for chats of the column `prompt`: messages have the same fields, and one for the
+    thinking if a message of it `thinks`.
 
-    Chats of a JSONL file whose messages have other fields in other rows are JSON text, as the column they come from.
+    Where the prompts are JSON text, because messages have other fields in other rows of a JSONL file, so is this one.
     """
     if holds_json(prompt):
         return json_field(name)
@@ -62,78 +74,50 @@ def chat_field(name: str, prompt: pa.Field, thinks: bool = False) -> pa.Field:
     return pa.field(name, pa.list_(item))
 
 
-def messages(
-    batch: pa.RecordBatch,
-    data: DataConfig,
-    extra: list[str],
-    continued: bool = False,
-    export: ExportFormat = _AS_IS,
-) -> Records:
-    """One record per response: `messages` is the chat with the response as the assistant's turn.
-
-    Where the responses have `continued` a last message of the assistant, that message and the response are one turn.
-    `extra` names the input's columns beside them, `export` says what becomes of the thinking.
-    """
+def messages(batch: pa.RecordBatch, recipe: Recipe) -> Records:
+    """One record per response: `messages` is the chat with the response as the assistant's turn."""
     made, positions = list[dict[str, Any]](), list[int]()
-    for chat, answers in _chats(batch, data, continued, export):
+    for chat, answers in _chats(batch, recipe):
         for answer in answers:
             ids = {"row_id": answer.row_id, "sample_idx": answer.sample_idx}
-            made.append({"messages": [*chat, _turn(answer, export)], **ids})
+            made.append({"messages": [*chat, _turn(answer, recipe.export)], **ids})
             positions.append(answer.position)
-    return _records(made, batch, extra, positions)
+    return _records(made, batch, recipe, positions)
 
 
-def preferences(
-    batch: pa.RecordBatch,
-    data: DataConfig,
-    extra: list[str],
-    continued: bool = False,
-    export: ExportFormat = _AS_IS,
-) -> Records:
+def preferences(batch: pa.RecordBatch, recipe: Recipe) -> Records:
     """One record per row whose scores differ: its best response is `chosen`, its worst `rejected`; of equals the first.
 
     The conversational form with an explicit prompt that TRL's DPOTrainer documents, with scores and sample numbers
     beside it.
     """
     made, positions = list[dict[str, Any]](), list[int]()
-    for chat, answers in _chats(batch, data, continued, export):
+    for chat, answers in _chats(batch, recipe):
         scored = [(answer.score, answer) for answer in answers if answer.score is not None]
         if not scored:
             continue
         (high, best), (low, worst) = max(scored, key=itemgetter(0)), min(scored, key=itemgetter(0))
         if high == low:
             continue
-        record: dict[str, Any] = {"prompt": chat, "chosen": [_turn(best, export)]}
-        record["rejected"] = [_turn(worst, export)]
+        record: dict[str, Any] = {"prompt": chat, "chosen": [_turn(best, recipe.export)]}
+        record["rejected"] = [_turn(worst, recipe.export)]
         record |= {"chosen_score": high, "rejected_score": low, "row_id": best.row_id}
         made.append(record | {"chosen_sample_idx": best.sample_idx, "rejected_sample_idx": worst.sample_idx})
         positions.append(best.position)
-    return _records(made, batch, extra, positions)
+    return _records(made, batch, recipe, positions)
 
 
-def prompts(
-    batch: pa.RecordBatch,
-    data: DataConfig,
-    extra: list[str],
-    _continued: bool = False,
-    _export: ExportFormat = _AS_IS,
-) -> Records:
+def prompts(batch: pa.RecordBatch, recipe: Recipe) -> Records:
     """One record per row that has a response: `prompt` is its chat, with a last message of the assistant."""
-    return _of_rows(batch, data, extra, lambda _row: {})
+    return _of_rows(batch, recipe, lambda _row: {})
 
 
-def answers(
-    batch: pa.RecordBatch,
-    data: DataConfig,
-    extra: list[str],
-    _continued: bool = False,
-    _export: ExportFormat = _AS_IS,
-) -> Records:
-    """The same with the answer that has the most votes, of equals the first one given, with its votes and its score.
+def answers(batch: pa.RecordBatch, recipe: Recipe) -> Records:
+    """As `prompts`, with the answer that has the most votes (of equals the first one given), its votes and its score.
 
     A response in which the scorer found no answer does not vote.
     """
-    return _of_rows(batch, data, extra, _majority)
+    return _of_rows(batch, recipe, _majority)
 
 
 def _majority(row: list[_Answer]) -> dict[str, Any]:
@@ -144,19 +128,17 @@ def _majority(row: list[_Answer]) -> dict[str, Any]:
     return found | {"num_responses": len(row), "majority_score": score}
 
 
-def _of_rows(
-    batch: pa.RecordBatch, data: DataConfig, extra: list[str], found: Callable[[list[_Answer]], dict[str, Any]]
-) -> Records:
-    """A record for each row that has a response: its chat, and what is `found` in its responses."""
+def _of_rows(batch: pa.RecordBatch, recipe: Recipe, found: Callable[[list[_Answer]], dict[str, Any]]) -> Records:
+    """A record for each row that has a response: its whole chat, and what is `found` in its responses."""
     made, positions = list[dict[str, Any]](), list[int]()
-    for chat, row in _chats(batch, data, continued=False):
+    for chat, row in _chats(batch, Recipe(recipe.data, recipe.beside)):
         made.append({"prompt": chat, **found(row), "row_id": row[0].row_id})
         positions.append(row[0].position)
-    return _records(made, batch, extra, positions)
+    return _records(made, batch, recipe, positions)
 
 
-def _records(made: list[dict[str, Any]], batch: pa.RecordBatch, extra: list[str], positions: list[int]) -> Records:
-    return Records(made, batch.select(extra).take(pa.array(positions, pa.int64())))
+def _records(made: list[dict[str, Any]], batch: pa.RecordBatch, recipe: Recipe, positions: list[int]) -> Records:
+    return Records(made, batch.select(recipe.beside).take(pa.array(positions, pa.int64())))
 
 
 REASONING = "reasoning_content"
@@ -169,7 +151,7 @@ def _turn(answer: _Answer, export: ExportFormat) -> Message:
 
 
 def _as_written(answer: _Answer, marks: list[str], is_open: bool = False) -> str:
-    """The response with its thinking; `is_open`: what was begun for it has opened the thinking."""
+    """The response with its thinking between the marks; `is_open`: the turn that it continues has the first one."""
     start, end = marks
     if not (answer.reasoning or is_open):
         return answer.response
@@ -178,7 +160,7 @@ def _as_written(answer: _Answer, marks: list[str], is_open: bool = False) -> str
 
 
 def _as_one(begun: str, answer: _Answer, export: ExportFormat) -> _Answer:
-    """The turn that was `begun`, with the response as its end. Thinking that it opened is part of the response's."""
+    """The turn that was `begun` in the prompt, with the response as its end; its thinking is part of the response's."""
     said, opened = begun, None
     if answer.is_split:
         said, opened = _opened(begun, *export.reasoning_marks)
@@ -189,15 +171,14 @@ def _as_one(begun: str, answer: _Answer, export: ExportFormat) -> _Answer:
 
 
 def _opened(begun: str, start: str, end: str) -> tuple[str, str | None]:
-    """What stands before thinking that `begun` leaves open, and that thinking; None where it opens none."""
+    """Split `begun` before thinking that it leaves open: the text, and the thinking (None if none is open)."""
     said, mark, thought = begun.rpartition(start)
     return (said, thought) if mark and end not in thought else (begun, None)
 
 
-def _chats(
-    batch: pa.RecordBatch, data: DataConfig, continued: bool, export: ExportFormat = _AS_IS
-) -> Iterator[tuple[list[Message], list[_Answer]]]:
+def _chats(batch: pa.RecordBatch, recipe: Recipe) -> Iterator[tuple[list[Message], list[_Answer]]]:
     """For every input row in `batch` its chat and its responses; rows whose prompt is no chat are left out."""
+    data, export = recipe.data, recipe.export
     prompts, answers = batch.column(data.prompt_key), _answers(batch)
     for _, group in groupby(answers, key=attrgetter("row_id")):
         row = list(group)
@@ -206,7 +187,7 @@ def _chats(
         except PromptError:
             continue
         chat = with_system_prompt(chat, data.system_prompt)
-        begun = chat[-1]["content"] if continued and chat[-1]["role"] == "assistant" else None
+        begun = chat[-1]["content"] if recipe.continued and chat[-1]["role"] == "assistant" else None
         if isinstance(begun, str):
             chat, row = chat[:-1], [_as_one(begun, answer, export) for answer in row]
         elif export.reasoning == "keep":
@@ -215,7 +196,7 @@ def _chats(
 
 
 def _answers(batch: pa.RecordBatch) -> Iterator[_Answer]:
-    """The responses in `batch` that are there."""
+    """The responses in `batch`; samples that failed have none."""
     names = ["row_id", "sample_idx", "response"]
     names += [name for name in ("score", "extracted_answer") if name in batch.schema.names]
     is_split = has_thinking(batch.schema)
@@ -227,22 +208,22 @@ def _answers(batch: pa.RecordBatch) -> Iterator[_Answer]:
             yield _Answer(position, row["row_id"], row["sample_idx"], row["response"], *scored, is_split, *thought)
 
 
-def _messages_fields(prompt: pa.Field, thinks: bool = False) -> list[pa.Field]:
+def _messages_fields(prompt: pa.Field, thinks: bool) -> list[pa.Field]:
     return [chat_field("messages", prompt, thinks), pa.field("row_id", pa.int64()), pa.field("sample_idx", pa.int32())]
 
 
-def _preference_fields(prompt: pa.Field, thinks: bool = False) -> list[pa.Field]:
+def _preference_fields(prompt: pa.Field, thinks: bool) -> list[pa.Field]:
     sides = [chat_field("prompt", prompt), *(chat_field(name, prompt, thinks) for name in ("chosen", "rejected"))]
     scores = [pa.field(f"{side}_score", pa.float64()) for side in ("chosen", "rejected")]
     samples = [pa.field(f"{side}_sample_idx", pa.int32()) for side in ("chosen", "rejected")]
     return [*sides, *scores, pa.field("row_id", pa.int64()), *samples]
 
 
-def _prompts_fields(prompt: pa.Field, _thinks: bool = False) -> list[pa.Field]:
+def _prompts_fields(prompt: pa.Field, _thinks: bool) -> list[pa.Field]:
     return [chat_field("prompt", prompt), pa.field("row_id", pa.int64())]
 
 
-def _answers_fields(prompt: pa.Field, _thinks: bool = False) -> list[pa.Field]:
+def _answers_fields(prompt: pa.Field, _thinks: bool) -> list[pa.Field]:
     counts = [pa.field("majority_votes", pa.int32()), pa.field("num_responses", pa.int32())]
     found = [pa.field("majority_answer", pa.string()), *counts, pa.field("majority_score", pa.float64())]
     return [chat_field("prompt", prompt), *found, pa.field("row_id", pa.int64())]
@@ -252,17 +233,17 @@ def _answers_fields(prompt: pa.Field, _thinks: bool = False) -> list[pa.Field]:
 class Format:
     """What `export.format` makes of responses and their chats."""
 
-    fields: Callable[..., list[pa.Field]]
-    """The columns that a record has of itself, from that of the prompts and whether messages have their thinking."""
-    records: Callable[[pa.RecordBatch, DataConfig, list[str], bool, ExportFormat], Records]
-    """The records of a batch of responses; see `messages`."""
+    fields: Callable[[pa.Field, bool], list[pa.Field]]
+    """The format's own columns, from the column of the prompts and whether messages have their thinking in a field."""
+    records: Callable[[pa.RecordBatch, Recipe], Records]
+    """The records of a batch of responses."""
     needs_scores: bool = False
     keeps_input: bool = False
-    """Whether the input's other columns stand beside them where nobody names columns."""
+    """Whether the input's other columns stand beside the records if nobody names columns."""
 
     def names(self) -> frozenset[str]:
-        """Those of the columns: no input column can have them there."""
-        return frozenset(field.name for field in self.fields(pa.field("prompt", pa.string())))
+        """The names of its own columns: no input column can have one of them beside the records."""
+        return frozenset(own.name for own in self.fields(pa.field("prompt", pa.string()), False))
 
 
 FORMATS = {

@@ -1,7 +1,7 @@
-"""What of a run is durable while it grows, or after it was killed: numbers, and the samples as a Source.
+"""The durable samples of a run that is still growing or was killed: numbers, and a Source of them.
 
-Only parts of the journal are read that have their names: they are complete and never change. Of a sample that is there
-twice one counts, as in the merge the oldest without an error.
+Only parts of the journal under their final names are read: they are complete and never change. A sample that is there
+twice counts once, as in the merge: the oldest without an error.
 """
 
 from collections import Counter
@@ -43,7 +43,7 @@ class Durable:
 
     def _forget(self) -> None:
         self.parts: list[Path] = []
-        """Those that these numbers are of, oldest first."""
+        """The parts that these numbers are from, oldest first."""
         self.finish_reasons = Counter[str]()
         """Of the samples without an error."""
         self._done = np.empty(0, np.int64)
@@ -51,7 +51,7 @@ class Durable:
         self._lengths = ValueCounts()
 
     def look(self) -> None:
-        """Take in the parts that are new."""
+        """Read the parts that are new."""
         there = parts(self.run_dir)
         if not set(self.parts) <= set(there):  # somebody has deleted some
             self._forget()
@@ -71,17 +71,17 @@ class Durable:
 
     @property
     def num_done(self) -> int:
-        """Samples that are there without an error."""
+        """Durable samples without an error."""
         return len(self._done)
 
     @property
     def num_failed(self) -> int:
-        """Samples that are there with an error only."""
+        """Samples that have only failed so far."""
         return len(self._errors)
 
     @property
     def num_rows(self) -> int:
-        """Rows of which a sample is there, with an error or without."""
+        """Rows with a durable sample, also a failed one."""
         return len(np.unique(np.concatenate([self._done, self._failed()]) >> _INDEX_BITS))
 
     @property

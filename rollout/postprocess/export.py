@@ -1,4 +1,4 @@
-"""The responses in the form that others read: as they are, as chats, as preference pairs, as tokens; or the prompts."""
+"""Write responses in the form that other programs read: as they are, as chats, preference pairs, prompts or tokens."""
 
 import logging
 import os
@@ -14,7 +14,7 @@ from rollout.config import DataConfig, ExportConfig, ExportFormat, PostprocessCo
 from rollout.errors import did_you_mean
 from rollout.files import at_home, replacing
 from rollout.postprocess import tokens
-from rollout.postprocess.chats import FORMATS, Records
+from rollout.postprocess.chats import FORMATS, Recipe, Records
 from rollout.postprocess.origin import Origin
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts
@@ -49,9 +49,9 @@ def export(
 ) -> int:
     """Write `export.file` and return how many records it has: responses, chats, pairs, prompts or samples.
 
-    All formats but `responses` leave failed samples out, and those with chats rows whose prompt is none;
-    with `continued`, a last message of the assistant and the response are one turn (None: not known). `label` is the
-    path to the right answers, for slime. Raises UserError for a chat that the format of the file cannot hold.
+    All formats but `responses` leave out failed samples, and formats with chats also rows whose prompt is not a chat.
+    `continued` says whether responses continue a last message of the assistant (None: not known), `label` is the path
+    to the right answers, for slime. Raises UserError for a chat that the format of the file cannot hold.
     """
     path = output_dir / at_home(config.file)
     schema, parts = records(source, config, data, bool(continued), label)
@@ -122,7 +122,8 @@ def records(
         return pa.schema([*made, *beside]), tokens.token_records(source, made, names, label)
     chats = FORMATS[config.format]
     of_record = chats.fields(schema.field(data.prompt_key), config.reasoning == "field" and has_thinking(schema))
-    parts = (chats.records(batch, data, names, continued, config) for batch in source.batches())
+    recipe = Recipe(data, names, continued, config)
+    parts = (chats.records(batch, recipe) for batch in source.batches())
     return pa.schema([*of_record, *beside]), parts
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rollout.config import FilterConfig, PostprocessConfig
-from rollout.data.tables import parquet_writer
+from rollout.data.parquet_output import parquet_writer
 from rollout.files import replacing
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rollout.data.tables import write_parquet
+from rollout.data.parquet_output import write_parquet
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Step, Work
 from rollout.store.layout import FLAT

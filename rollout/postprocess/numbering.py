@@ -25,7 +25,7 @@ class Numbering:
         self._row, self._sample = -1, -1
 
     def missing(self, batch: pa.RecordBatch) -> dict[str, pa.Array]:
-        """Those of the two columns that the file lacks, for its next `batch`."""
+        """The columns that the file lacks (row_id, sample_idx), for its next `batch`."""
         if not self._missing:
             return {}
         numbers = list(self._numbers(batch))

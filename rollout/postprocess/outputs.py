@@ -1,7 +1,7 @@
-"""What post-processing writes, and which files it may replace: those it wrote itself, and never an input.
+"""Which files post-processing writes, and which it may replace: those that it wrote itself, and never an input.
 
-A folder keeps the names of what was written to it in WRITTEN. A run folder without that list is older than the list;
-there every file with the name of a result is the run's.
+The file WRITTEN of a folder lists what was written to it. A run folder without WRITTEN is from an older version; there
+every file with the name of a result is the run's.
 """
 
 import json

@@ -10,9 +10,8 @@ import pyarrow as pa
 
 from rollout.config import DataConfig
 from rollout.data.arrow import cells, row_slices
-from rollout.data.chat import message_text
+from rollout.data.chat import message_text, parse_chat, with_system_prompt
 from rollout.data.json_text import rows_of
-from rollout.data.prompts import parse_chat, with_system_prompt
 from rollout.data.text import as_text
 from rollout.engine.vocabulary import TokenText
 from rollout.errors import PromptError

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from rollout.config import PostprocessConfig, ScoreConfig
-from rollout.data.tables import write_parquet
+from rollout.data.parquet_output import write_parquet
 from rollout.errors import UserError
 from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.origin import Origin, Scoring, origin_of, with_scoring
@@ -42,10 +42,10 @@ _DISTINCT = 1000  # that are counted, for a scorer that names its row in each
 
 
 class ScoreFailed(UserError):
-    """No response could be scored. The scores are missing, and what needs them; all else can be done."""
+    """No response could be scored, so the steps that need scores cannot be done; all others can."""
 
     analysis: Analysis | None = None
-    """What `analyze` has found all the same."""
+    """The result of `analyze`, if that was done."""
     missing: Sequence[str] = ("score",)
     """The steps that were not done."""
 
@@ -56,9 +56,8 @@ def score_responses(
     """Write `scores.parquet`: SCHEMA, one row per response of `source`, in its order. Nothing is scored where the
     scores are `known`.
 
-    Returns how many responses were `scored`, how many of them had `no_answer`, how many were not scored although they
-    are there (`unscored`), and how many `failed`. Raises ScoreFailed, and writes nothing, when there were reasons not
-    to score every one.
+    Returns how many responses were `scored`, how many of these had `no_answer`, how many could not be scored
+    (`unscored`), and how many samples `failed`. Raises ScoreFailed, and writes nothing, if none could be scored.
     """
     counts = ScoringCounts()
     scored = _scored(source, score, counts) if known is None else _known(source, score, counts, known)
@@ -71,7 +70,7 @@ def score_responses(
 def newly_scored(source: Source, score: ScoreConfig, counts: "ScoringCounts") -> Source:
     """`source`, which has no scores, with the columns of SCORE_FIELDS. Reading it scores, and adds to `counts`.
 
-    Reading raises ScoreFailed at the end when there were reasons not to score every response.
+    Reading raises ScoreFailed at the end if no response could be scored.
     """
     schema = pa.schema([*source.schema, *SCORE_FIELDS])
 
@@ -106,7 +105,7 @@ class ScoringCounts:
                 reasons[reason] += 1
 
     def refuse_none(self, scorer: str | None) -> None:
-        """Raise ScoreFailed when there were reasons not to score every one of them."""
+        """Raise ScoreFailed if there were responses and none could be scored."""
         if not self.values["scored"] and self._reasons:
             reason, times = self._reasons.most_common(1)[0]
             raise ScoreFailed(
@@ -129,13 +128,13 @@ def _scored(
             scores = _scores(batch, score, score_all)
             counts.add(batch, scores)
             yield batch, scores
-    counts.refuse_none(score.scorer)  # before the scores that are there are replaced by none
+    counts.refuse_none(score.scorer)  # before existing scores are replaced by a file without any
 
 
 def _known(
     source: Source, score: ScoreConfig, counts: ScoringCounts, known: JournalScores
 ) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
-    """The same, with scores that were made while others were sampled. A batch holds rows that follow each other."""
+    """The same with scores that were made while sampling. A batch has consecutive rows."""
     for batch in source.batches():
         first, last = (batch.column("row_id")[place].as_py() for place in (0, batch.num_rows - 1))
         found = known.of(first, last + 1 - first)
@@ -180,7 +179,7 @@ def _equal(left: pa.Array, right: pa.ChunkedArray) -> bool:
 
 
 def _checksums(batch: pa.RecordBatch) -> pa.Array:
-    """Of the responses, so that scores are never read beside others; null for a failed sample."""
+    """Checksums of the responses, so that scores are never read beside others; null for a failed sample."""
     texts = batch.column("response").to_pylist()
     return pa.array([None if text is None else crc32(text.encode()) for text in texts], pa.int64())
 

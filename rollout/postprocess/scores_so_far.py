@@ -1,7 +1,7 @@
-"""Scores of a run that a rule stops (`adaptive`), while it goes on: from the first rounds, which stop nothing.
+"""Scores of a run that a rule stops (`adaptive`), while it is running: from the first round of each row only.
 
-Which rows are finished by now depends on how they passed, and so does how many samples each has. But every row begins
-with a first round, and those that are there are samples like any others.
+Which rows have finished by now, and how many samples each has, depends on how many passed, so scores of all samples
+would be biased. But every row begins with a first round, whatever its samples score.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from rollout.config import RunConfig
 from rollout.data.stopping import round_ends
+from rollout.data.text import counted
 from rollout.errors import UserError
 from rollout.postprocess.durable import first_of_each, sample_keys
 from rollout.scoring.stopped_early import Estimator
@@ -77,8 +78,7 @@ class ScoresSoFar:
         if found is None or not found.estimates:
             return None
         samples = "sample" if self._size == 1 else f"{self._size} samples"
-        num_rows = found.estimates["mean"].n
-        of_rows = "1 row" if num_rows == 1 else f"{num_rows:,} rows"
+        of_rows = counted(found.estimates["mean"].n, "row")
         return replace(found, note=f"so far: of the first {samples} of {of_rows}, which no rule has stopped by then")
 
 

@@ -1,7 +1,7 @@
-"""`output=FILE`: the result at a second place, the same bytes as `rollouts.parquet` in the run's folder.
+"""`output=FILE`: a second copy of the result, the same bytes as `rollouts.parquet` in the run's folder.
 
-A copy and no link: who edits one must not change the other. A file that is there already is replaced only if this run
-has written it: its folder says so, and so does the file's own footer.
+A copy, not a link: editing one must not change the other. A file that exists already is replaced only if this run has
+written it; the run's folder and the file's own footer must both say so.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Responses as a stream, one per row: what every step reads, whoever wrote the file."""
+"""Responses as a stream, one per row: what every step reads, whichever program wrote the file."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ _LISTS = {"finish_reason": "finish_reasons", "num_generated_tokens": "num_genera
 """Field of a response -> column of rollouts.parquet that lists it."""
 
 _OF_NOTHING = pa.schema([("prompt", pa.string()), *FLAT_FIELDS, *SCORE_FIELDS])
-"""The columns of a file that tells none."""
+"""The columns of a file without any."""
 
 _BESIDE_A_SCORE = [column for column in SCORE_FIELDS if column.name not in ("score", "pass_rate")]
 
@@ -55,12 +55,12 @@ class Source:
         return self.schema.with_metadata(self.origin.footer())
 
     def then(self, schema: pa.Schema, change: Callable[[Batches], Batches]) -> "Source":
-        """The source after a step that turns batches into batches of `schema`, whole rows into whole rows."""
+        """The source after a step that turns batches into batches of `schema`; no row may be split over two batches."""
         return replace(self, schema=schema, batches=lambda: change(self.batches()))
 
 
 def flat_schema(inputs: Iterable[pa.Field], extras: Collection[str] = ()) -> pa.Schema:
-    """The columns of a response to a row with these columns; `extras` are the run's `extra_columns`."""
+    """The columns of a flat file with the input columns `inputs`; `extras` are the run's `extra_columns`."""
     return pa.schema([*inputs, *flat_fields(extras)])
 
 
@@ -76,7 +76,7 @@ def open_source(path: Path, key: str = "input") -> Source:
 
 
 def source_of(table: Table, key: str) -> Source:
-    """The same of a file that is open."""
+    """As `open_source`, of a file that is open already."""
     path, names = table.path, table.schema.names
     if not names and not table.num_rows:
         return Source(path, _OF_NOTHING, lambda: iter(()))

@@ -1,4 +1,4 @@
-"""What a step of post-processing is. Each module of a step says it once, as its STEP; `steps.py` has them all."""
+"""What a step of post-processing is. Each step's module defines one `Step`; `steps.py` lists them all."""
 
 import logging
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Scores in a file that others wrote: in whatever column they are, one per response or a list of them per prompt."""
+"""Scores in a file that another program wrote: in any column, one per response or a list per prompt."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Rows as a file of the kind that its name says: JSONL or CSV, compressed or not, Parquet, or slime's dump."""
+"""Write rows to a file of the type that its name ends with: JSONL or CSV, compressed or not, Parquet, slime's dump."""
 
 import base64
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv
 
 from rollout.data.arrow import is_list, plain_values, shown, valid_text
 from rollout.data.json_text import dump_json, holds_json
-from rollout.data.tables import parquet_writer
+from rollout.data.parquet_output import parquet_writer
 from rollout.errors import UserError
 from rollout.postprocess.chats import Records
 from rollout.postprocess.slime import write_dump

@@ -24,6 +24,7 @@ from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import PrepareConfig, trust
 from rollout.config.arguments import parse
 from rollout.config.overrides import hydra_word
+from rollout.data.text import counted
 from rollout.errors import UserError
 from rollout.files import disk_full_explained, replacing, same_file, user_path
 from rollout.prepare.chat_rows import CHATS_AS_JSON, PROMPT, Plan, Refusal, plan_for, read_chats
@@ -202,8 +203,8 @@ def _is_read(output: Path, source: Path) -> bool:
 def _report_lines(report: Report, config: PrepareConfig) -> Iterator[str]:
     refused = sum(reason.rows for reason in report.refused.values())
     yield (
-        f"read {report.read:,} rows, wrote {report.written:,}, refused {refused:,}, duplicates {report.duplicates:,}: "
-        f"{config.output}"
+        f"read {counted(report.read, 'row')}, wrote {report.written:,}, refused {refused:,}, "
+        f"duplicates {report.duplicates:,}: {config.output}"
     )
     for reason, rows in sorted(report.refused.items(), key=lambda item: -item[1].rows):
         yield f"refused       {rows.rows:,}: {reason} ({rows})"

@@ -1,4 +1,4 @@
-"""A table and what is wanted of it -> the chat of each row, or why it has none; and the columns that stay beside it."""
+"""A table -> the chat of each row, or why it has none; and the columns that are kept beside the chats."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 
 from rollout.config import PrepareConfig
 from rollout.data.arrow import cells, is_list, stored
+from rollout.data.chat import parse_chat, with_system_prompt
 from rollout.data.column_path import ColumnPath, values_along
-from rollout.data.prompts import parse_chat, prompt_column_problems, with_system_prompt
+from rollout.data.prompts import prompt_column_problems
 from rollout.data.tables import Table, select
 from rollout.errors import PromptError, UserError, did_you_mean
 from rollout.prepare.template import Template, parse_template

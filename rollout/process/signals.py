@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the first lets the run end in order, a second one ends it at once."""
+"""Ctrl-C and SIGTERM: after the first the run stops cleanly, a second one ends it at once."""
 
 import multiprocessing
 import os
@@ -37,11 +37,6 @@ class StopRequest:
             yield
         finally:
             self._deferred = False
-
-    @property
-    def requested(self) -> bool:
-        """Whether a signal has come."""
-        return self._signum is not None
 
     def raise_if_requested(self) -> None:
         """Raise Interrupted if a signal has come."""

@@ -1,8 +1,8 @@
-"""Who samples what when several engines work on one run.
+"""Which engine samples what, when several work on one run.
 
 There is no static split. Each replica is given as much as keeps it busy, and never more than its fair share of what is
-left, so that none runs dry while another still has a queue. What is given is remembered until it is durable: the
-samples of a replica that dies go to the others.
+left, so that none is idle while another has a queue. What was handed out is remembered until it is durable: if a
+replica dies, its samples go to the others.
 """
 
 from collections import deque
@@ -10,10 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from rollout.records import Outcome, Prompt
-
-SampleKey = tuple[int, int]
-"""(row_id, sample_idx)."""
+from rollout.records import Outcome, Prompt, SampleKey
 
 WHOLE_ROWS = 4
 """A row is split over replicas only when its samples are more than this fraction (1/4) of what a replica holds: on one
@@ -32,31 +29,31 @@ class Tasks(Protocol):
     """What is owed, in the order in which it is to be handed out."""
 
     def join(self, replica: int, slots: int) -> None:
-        """A replica is ready that generates so many samples at a time."""
+        """A replica is ready; it generates `slots` samples at a time."""
         ...
 
     def next(self, replica: int, room: int, most: int, /) -> Task | None:
-        """Something for a replica that has `room` for more samples, of `most` that it may hold; it is going to do it.
+        """The next task for a replica, which has `room` for more samples and may hold `most`.
 
-        None where there is nothing, or nothing that fits.
+        None if there is no task, or none that fits.
         """
         ...
 
     def add(self, task: Task) -> None:
-        """More samples of a row."""
+        """Add more samples of a row."""
         ...
 
     def again(self, tasks: Iterable[Task]) -> None:
-        """What was handed out is to be done once more."""
+        """Take back tasks that were handed out, to be done again."""
         ...
 
     def finished(self, outcomes: Collection[Outcome]) -> None:
-        """What was handed out has finished."""
+        """Be told of samples that have finished."""
         ...
 
 
 class InInputOrder:
-    """First what is to be done again, then what was added, then row by row."""
+    """First tasks that are done again, then those that were added, then row by row."""
 
     def __init__(self, tasks: Iterator[Task]) -> None:
         self._tasks, self._returned = tasks, deque[Task]()
@@ -99,8 +96,8 @@ class Dispatcher:
         num_replicas: int,
         order: Callable[[Iterator[Task]], Tasks] = InInputOrder,
     ) -> None:
-        """`owed(row_id)` gives the sample indices to be generated, `num_owed` their number over all `prompts`, with
-        what `add` is going to bring. `order` makes of all tasks, row by row, those that come next.
+        """`owed(row_id)` gives the sample indices to be generated; `num_owed` is their number over all `prompts`, with
+        those that `add` will bring. `order` puts the tasks, which come row by row, in the order of handing out.
         """
         self._tasks = order(Task(prompt, indices) for prompt in prompts if (indices := owed(prompt.row_id)))
         self._unfinished = num_owed
@@ -118,7 +115,7 @@ class Dispatcher:
         return self.all_finished and not any(self._given)
 
     def join(self, replica: int, slots: int) -> None:
-        """A replica is ready that generates so many samples at a time."""
+        """A replica is ready; it generates `slots` samples at a time."""
         self._tasks.join(replica, slots)
 
     def held(self, replica: int) -> int:
@@ -126,9 +123,9 @@ class Dispatcher:
         return len(self._given[replica]) - len(self._in_memory[replica])
 
     def take(self, replica: int, capacity: int, num_connected: int | None = None) -> list[Task]:
-        """More for a replica that may hold `capacity` samples; nothing if it has its share of what is left.
+        """Tasks for a replica that may hold `capacity` samples; none if it has its share of what is left.
 
-        Shares are for the `num_connected` replicas that have a place, also while they load their engines. None: all.
+        Shares are for the `num_connected` replicas that have a process, also while they load (None: all replicas).
         """
         most = min(capacity, -(-self._unfinished // (num_connected or len(self._given))))
         tasks: list[Task] = []
@@ -139,19 +136,19 @@ class Dispatcher:
         return tasks
 
     def add(self, task: Task) -> None:
-        """More samples of a row, which are among what was said to be owed."""
+        """Add samples of a row, which are included in what is owed."""
         self._tasks.add(task)
 
     def owe(self, more: int) -> None:
-        """So many more samples are owed than was said; fewer where it is negative."""
+        """Count so many more samples as owed; fewer if negative."""
         self._unfinished += more
 
     def prompts_of(self, replica: int) -> dict[int, Prompt]:
-        """By row, of the samples that a replica has been given and that are not durable."""
+        """row_id -> prompt, of the samples that a replica was given and that are not durable."""
         return {row_id: prompt for (row_id, _), prompt in self._given[replica].items()}
 
     def finished(self, replica: int, outcomes: Collection[Outcome]) -> None:
-        """Note what has finished, in this order; until it is `durable` it can be lost with the replica."""
+        """Note samples that have finished, in this order; until they are `durable` they may be lost with it."""
         self._unfinished -= len(outcomes)
         self._in_memory[replica].extend(outcomes)
         self._tasks.finished(outcomes)
@@ -159,17 +156,17 @@ class Dispatcher:
     def durable(self, replica: int, count: int) -> None:
         """Note that the `count` samples that finished first, of those in the replica's memory, are durable."""
         for _ in range(count):
-            del self._given[replica][_sample_key(self._in_memory[replica].popleft())]
+            del self._given[replica][self._in_memory[replica].popleft().key]
 
     def requeue(self, replica: int, stored: Iterable[Outcome]) -> tuple[list[Outcome], list[Outcome]]:
-        """A replica is gone: owe again what it was given, but for what its journal holds, `stored`.
+        """A replica is gone: owe again what it was given, except what its journal holds (`stored`).
 
-        Returns what it had reported and is lost, and what is stored but it had not reported yet.
+        Returns the samples that it had reported and that are lost, and those that are stored but were not reported.
         """
-        given, reported = self._given[replica], {_sample_key(outcome): outcome for outcome in self._in_memory[replica]}
-        safe = {place: outcome for outcome in stored if (place := _sample_key(outcome)) in given}
-        lost = [outcome for place, outcome in reported.items() if place not in safe]
-        found = [outcome for place, outcome in safe.items() if place not in reported]
+        given, reported = self._given[replica], {outcome.key: outcome for outcome in self._in_memory[replica]}
+        safe = {outcome.key: outcome for outcome in stored if outcome.key in given}
+        lost = [outcome for key, outcome in reported.items() if key not in safe]
+        found = [outcome for key, outcome in safe.items() if key not in reported]
         self._unfinished += len(lost) - len(found)
         again: dict[int, Task] = {}
         for (row_id, index), prompt in given.items():
@@ -180,7 +177,3 @@ class Dispatcher:
         given.clear()
         self._in_memory[replica].clear()
         return lost, found
-
-
-def _sample_key(outcome: Outcome) -> SampleKey:
-    return outcome.row_id, outcome.sample_idx

@@ -1,7 +1,7 @@
-"""`sampling.order=longest_first` on several engines: one order for all of them, worked out where tasks are handed out.
+"""`sampling.order=longest_first` on several engines: one order for all, decided where tasks are handed out.
 
-Were each replica to order what it holds, it would have to hold thousands of samples, and near the end one would have a
-queue while another is idle. So a replica has little more than it works on, in the order in which it gets it.
+If each replica ordered its own samples, it would have to hold thousands, and near the end one would have a queue while
+another is idle. So a replica holds little more than it works on, in the order in which it was given it.
 """
 
 import time

@@ -1,4 +1,4 @@
-"""What the driver and a replica tell each other."""
+"""What the driver and a replica send each other."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Ready:
-    """What a replica can do once its engine is there, and what that took."""
+    """What a replica reports once its engine is loaded."""
 
     slots: int
     """Samples it generates at a time."""
@@ -35,24 +35,24 @@ class Ready:
     seconds: float
     reused: bool
     sampling: str
-    """What differs from vLLM's own sampling, for the log."""
+    """The sampling parameters that differ from vLLM's defaults, for the log."""
     rendered: str | None
     """`Job.first` as the model reads it."""
     host: str
     gpus: str
-    """Of this process, as CUDA numbers them; empty without one."""
+    """The GPUs of this process, as CUDA numbers them; empty without one."""
     share_of_next: GpuShare | None
-    """Of the GPU that it is on, for the engines that come after it."""
+    """What engines that are loaded later may take of its GPU."""
     safer: tuple[str, ...] = ()
-    """What was left out so that its GPUs can exchange data, as overrides."""
+    """What was switched off so that its GPUs can exchange data, as overrides."""
     sampler: str | None = None
     """What draws its tokens."""
     kv_cache_tokens: int | None = None
-    """Those that its KV cache has room for."""
+    """How many tokens its KV cache has room for."""
     pid: int = 0
     """Its process on `host`."""
     reloaded: bool = False
-    """Whether it is that of an earlier job, with other weights."""
+    """Whether the engine is kept from an earlier job, with its weights replaced."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Report:
     outcomes: list[Outcome]
     """Samples that finished, in this order."""
     durable: int
-    """Of all that finished, how many more are durable now; in the same order."""
+    """How many more samples are durable now, in the order in which they finished."""
     stats: EngineStats
     error: Exception | None
     """Why it has stopped: a UserError, an OSError of its disk, EngineDied, or RuntimeError with a bug's traceback."""

@@ -1,4 +1,4 @@
-"""A run as one of its engines does it."""
+"""The config of a run for one of its engines."""
 
 import dataclasses
 import os

@@ -1,6 +1,6 @@
 """Engines as Ray actors: on the GPUs of this machine, of a cluster, or several on one GPU. The only user of ray.
 
-What the replicas do is in `worker.py`, who of them samples what in `dispatcher.py`, and `driver.py` drives them.
+`worker.py` has what runs in an actor, `dispatcher.py` decides which samples what, and `driver.py` drives them.
 """
 
 import logging

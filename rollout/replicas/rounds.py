@@ -1,31 +1,70 @@
-"""Rows on several engines that have more samples only where a rule asks (`adaptive`): `generation/rounds.py` for many.
+"""What replicas are to generate: all that is owed in one stream, or in rounds where a rule stops rows (`adaptive`).
 
-A replica scores what it generates and tells how it passed; here it is decided what follows. Only samples that an
-earlier session left without a score are scored here, beside the driver.
+With a rule, a replica scores what it generates and reports whether it passed; what is generated next is decided here,
+as `generation/rounds.py` does for one engine. Only samples that an earlier session left without a score are scored
+here, beside the driver.
 """
 
+import logging
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TypeAlias
 
 from rollout.data.prompts import read_prompts, watch_chats
 from rollout.generation.rounds import Scorer, scored_with
-from rollout.generation.session import Session, log
+from rollout.generation.session import Session
 from rollout.records import Outcome, Prompt, Sample
 from rollout.replicas.dispatcher import Dispatcher, Task
 from rollout.replicas.longest import order_of
 from rollout.scoring.workers import scoring_beside
-from rollout.store.journal import Journal, writer_name
+from rollout.store.journal import Finished, Journal, writer_name
 from rollout.store.journal_reader import Unscored
-from rollout.store.judged import Asked, judged
+from rollout.store.judged import Asked, Survey, Telling, judged
+
+log = logging.getLogger(__name__)
+
+Settle: TypeAlias = Callable[[int, int], None]
+"""See `Progress.settle`."""
+
+
+def work_of(session: Session, done: Finished | Survey, num_replicas: int, settle: Settle) -> "OneStream | Rounds":
+    """What the session still has to generate. `settle` is called when a row has enough, as `Progress.settle`."""
+    if isinstance(done, Finished):
+        return OneStream(session, done, num_replicas)
+    return Rounds(session, done.num_owed, num_replicas, settle)
+
+
+class OneStream:
+    """All that is owed, known from the start: the outcome of a sample asks for nothing more."""
+
+    telling: Telling | None = None
+    is_done = True
+
+    def __init__(self, session: Session, done: Finished, num_replicas: int) -> None:
+        run = session.run
+        prompts = watch_chats(read_prompts(session.table, run.data), run.model.chat_template_kwargs, log.warning)
+        self.dispatcher = Dispatcher(prompts, done.owed, done.num_owed, num_replicas, order_of(session))
+
+    def scoring(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def listen(self) -> None:
+        pass
+
+    def hear(self, outcomes: Iterable[Outcome], prompts: Callable[[], dict[int, Prompt]]) -> None:
+        pass
+
+    def forget(self, outcomes: Collection[Outcome], prompts: dict[int, Prompt]) -> None:
+        pass
 
 
 class Rounds:
-    """What is asked for of each row, because of which samples."""
+    """The same with a rule that stops rows: each row gets more samples as long as the rule asks for them."""
 
-    def __init__(self, session: Session, num_owed: int, num_replicas: int, settle: Callable[[int, int], None]) -> None:
-        """`settle` is told when a row has enough, as `Progress.settle` wants it."""
+    def __init__(self, session: Session, num_owed: int, num_replicas: int, settle: Settle) -> None:
         self._session, self._settle, self._index = session, settle, num_replicas
         self._judged = judged(session.run_dir, session.counts, session.run)
+        self.telling = Telling.of(session.run)
         self._unscored = Unscored(session.run_dir, session.run.extra_columns, self._judged)
         self._open: dict[int, Prompt] = {}
         """Rows that have begun and may have more samples."""
@@ -39,7 +78,7 @@ class Rounds:
 
     @contextmanager
     def scoring(self) -> Iterator[None]:
-        """What an earlier session left without a score is scored in the body, where `listen` has to be called.
+        """Score in the body what an earlier session left without a score; `listen` has to be called there.
 
         To be opened before the engines are loaded, as `scores_beside`.
         """
@@ -66,12 +105,12 @@ class Rounds:
         return self._scorer is None or not self._scorer.num_waiting
 
     def listen(self) -> None:
-        """Take in what was scored here."""
+        """Act on what has been scored here."""
         if self._scorer is not None:
             self._scorer.listen()
 
     def hear(self, outcomes: Iterable[Outcome], prompts: Callable[[], dict[int, Prompt]]) -> None:
-        """Samples have their scores, or have failed; `prompts` gives theirs."""
+        """Act on samples that were scored or have failed; `prompts` gives their prompts by row."""
         for outcome in outcomes:
             asked = self._judged.hear(outcome)
             if asked.settled < 0:
@@ -79,7 +118,7 @@ class Rounds:
             self._follow(outcome.row_id, asked)
 
     def forget(self, outcomes: Collection[Outcome], prompts: dict[int, Prompt]) -> None:
-        """Samples that were heard of are lost; the dispatcher owes them again."""
+        """Take back samples that were heard of and are lost; the dispatcher owes them again."""
         for outcome in outcomes:
             self._open[outcome.row_id] = prompts[outcome.row_id]
             self._follow(outcome.row_id, self._judged.forget(outcome))
@@ -90,7 +129,7 @@ class Rounds:
             yield prompt
 
     def _owed(self, row_id: int) -> list[int]:
-        """What is to be generated first of a row, which is the newest in `_open`."""
+        """What to generate first of a row, whose prompt `_begun` has just put into `_open`."""
         asked = self._judged.begin(row_id)
         if before := {sample.sample_idx: sample for sample in self._unscored.of(row_id)}:
             self._left[row_id] = before
@@ -100,7 +139,7 @@ class Rounds:
         return asked.to_generate
 
     def _follow(self, row_id: int, asked: Asked) -> None:
-        """Have done what is asked for of a row."""
+        """Hand on what is asked for of a row."""
         if asked.to_generate:
             self.dispatcher.add(Task(self._open[row_id], asked.to_generate))
         self._score(row_id, asked.to_score)

@@ -1,6 +1,7 @@
 """What the driver knows of one replica, and what run.json says of it."""
 
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rollout.engine.protocol import NO_STATS, EngineStats
@@ -8,47 +9,48 @@ from rollout.records import Outcome
 from rollout.replicas.messages import Job, Ready, Report
 from rollout.store.run_record import ReplicaRecord
 
-_QUIET_SECONDS = 120.0
-"""Without a token, while it has samples to work on: from then on it may be one that hangs."""
+_QUIET_SECONDS, QUIET_IN_WORDS = 120.0, "two minutes"
+"""A replica that has samples to work on and makes no token for so long may hang."""
 
 
 @dataclass
 class ReplicaState:
-    """One replica, through all its engines: it gets another when one dies."""
+    """One replica, through all its engines: when one dies, it gets another."""
 
     job: Job
     ready: Ready | None = None
     """None until its engine is loaded."""
     newest: Ready | None = None
-    """`ready`, or that of the engine before while there is none."""
+    """`ready`, or while that is None, the one of the engine before."""
     stats: EngineStats = NO_STATS
     samples: int = 0
+    """How many have finished here and are not lost."""
     tokens: int = 0
-    """Of the samples that have finished here and are not lost."""
+    """Their generated tokens."""
     unscored: int = 0
-    """Samples that wait for their scores here, and not for the engine."""
+    """Samples that are with the scorer, not with the engine."""
     tokens_before: int = 0
     """`tokens` when the present engine began."""
     preemptions_before: int = 0
-    """Of the engines before the present one."""
+    """Preemptions of the engines before the present one."""
     restarts: int = 0
     moved: float = field(default_factory=time.monotonic)
-    """When it was last seen to get on, on the monotonic clock."""
+    """When it last made progress, on the monotonic clock."""
     is_quiet: bool = False
-    """Whether that is long ago."""
+    """Whether that was longer ago than _QUIET_SECONDS."""
 
     @property
     def generated_tokens(self) -> int:
-        """Those of samples that have not finished included."""
+        """All tokens so far, of unfinished samples too."""
         return max(self.tokens, self.tokens_before + self.stats.generated_tokens)
 
     @property
     def preemptions(self) -> int:
-        """Of all its engines."""
+        """Preemptions of all its engines."""
         return self.preemptions_before + self.stats.preemptions
 
     def hear(self, report: Report) -> None:
-        """Take in what it says of its engine."""
+        """Take in a report about the engine."""
         if report.ready is not None and self.ready is None:
             self.ready = self.newest = report.ready
             self._gets_on()
@@ -57,7 +59,7 @@ class ReplicaState:
         self.stats, self.unscored = report.stats, report.unscored
 
     def falls_quiet(self, num_owed: int) -> bool:
-        """Whether it has just become one that may hang, with `num_owed` samples to make: true once until it gets on."""
+        """Whether it has just become quiet, with `num_owed` samples to make: true only once until it makes progress."""
         if self.ready is None or not num_owed:
             self._gets_on()
         was_quiet, self.is_quiet = self.is_quiet, time.monotonic() - self.moved > _QUIET_SECONDS
@@ -92,3 +94,14 @@ class ReplicaState:
         """One more sample has finished here, or (-1) is lost."""
         self.samples += times
         self.tokens += times * outcome.num_generated_tokens
+
+
+def total_stats(states: Sequence[ReplicaState], held: Iterable[int]) -> EngineStats:
+    """The numbers of all replicas together; `held` is how many unfinished samples each has been given.
+
+    A replica's own numbers are a moment old, and what it holds is known here: it runs no more than that.
+    """
+    tokens = tuple(state.generated_tokens for state in states)
+    running = sum(min(state.stats.running, most) for state, most in zip(states, held, strict=True))
+    waiting = sum(state.stats.waiting for state in states) if running else 0
+    return EngineStats(running, waiting, sum(tokens), sum(state.preemptions for state in states), tokens)

@@ -1,4 +1,4 @@
-"""What a response is scored with, beside itself: the ground truth and the row of the input."""
+"""What a response is scored with: the ground truth and the row of the input."""
 
 from math import isnan
 from typing import Any

@@ -1,4 +1,4 @@
-"""Processes that score responses, each a chunk at a time: here how they are started and ended, below what they do."""
+"""Processes that score responses in chunks: first how they are started and ended, then what they do."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""What each row's scores come to: one value per row, which is what means, shares and differences are made of."""
+"""The scores of each row as one value per row, from which means, shares and differences are made."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from rollout.data.arrow import row_slices, row_sums
 from rollout.scoring.intervals import Floats
-from rollout.scoring.pass_at_k import majorities_at_k, pass_at_k, reported_ks
+from rollout.scoring.pass_at_k import majorities_at_k, reported_ks
 
 _MAX_VOTES = 1 << 22  # that are compared at a time, each with each other of its row
 
@@ -31,11 +31,6 @@ class RowScores:
     """k -> majority@k, for the k that are reported of each row's number; NaN in the other rows."""
     has_answers: bool
     """Whether the scorer has found an answer anywhere."""
-
-    def pass_at(self, k: int) -> Floats:
-        """pass@k; NaN in rows with fewer than k scored responses."""
-        counts = zip(self.sizes.tolist(), self.passed.tolist(), strict=True)
-        return np.array([pass_at_k(n, c, k) if n >= k else np.nan for n, c in counts])
 
 
 def row_scores(scored: pa.RecordBatch, pass_score: float) -> RowScores:

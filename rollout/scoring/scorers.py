@@ -1,4 +1,4 @@
-"""Scoring one response: the scorers that come with us, and a function of yours.
+"""Score one response: the built-in scorers, and a function of the user's.
 
 A function of yours is called with the response, the ground truth and a dictionary of the input's columns. It returns a
 number, true or false, None for no score, or a dictionary with `score` and, for majority@k, `answer`:

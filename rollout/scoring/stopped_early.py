@@ -1,4 +1,4 @@
-"""What rows tell whose sampling was stopped by what had come so far: without the bias of c / n.
+"""Estimates without bias from rows that a rule stopped because of their own scores; c / n would be biased.
 
 A row that stops at its first pass shows more passes per sample than its prompt has, so neither its own share of passes
 nor the pooled one is an estimate of anything. Girshick, Mosteller and Savage ("Unbiased estimates for certain binomial
@@ -11,9 +11,8 @@ samples these are c / n and the pass@k of `rollout.scoring.pass_at_k`.
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from fractions import Fraction
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +28,6 @@ from rollout.scoring.rows import RowScores, row_scores
 Stops: TypeAlias = Callable[[int, int], bool]
 """Whether a row ends after `n` samples of which `c` pass; asked at the ends of rounds only."""
 
-Number = TypeVar("Number", float, Fraction)
 
 Floats: TypeAlias = npt.NDArray[np.float64]
 Counts: TypeAlias = npt.NDArray[np.int64]
@@ -211,24 +209,6 @@ def sample_weights(n: Counts, c: Counts, pass_at_1: Floats) -> tuple[Floats, Flo
     every passing sample counts the same: which of them came first has nothing to do with when the row stopped.
     """
     return pass_at_1 / np.maximum(c, 1), (1.0 - pass_at_1) / np.maximum(n - c, 1)
-
-
-def expected_samples(ends: Sequence[int], stops: Stops, a: Number, b: Number) -> Number:
-    """Samples that a row takes on average when the pass rates of rows are distributed as Beta(a, b): (1, 1) is uniform
-    in [0, 1], and (0.5, 0.5) has most rows near 0 and 1. The last of `ends` is the budget. Exact for Fractions.
-    """
-    total, reached = a * 0, {0: a / a}
-    for size in range(1, ends[-1] + 1):
-        total += sum(reached.values())
-        grown = dict.fromkeys(range(min(reached), max(reached) + 2), a * 0)
-        for c, chance in reached.items():
-            passes = (a + c) / (a + b + size - 1)  # Polya's urn: what is likely after what has come
-            grown[c + 1] += chance * passes
-            grown[c] += chance * (1 - passes)
-        reached = {c: chance for c, chance in grown.items() if not (size in ends and stops(size, c))}
-        if not reached:
-            break
-    return total
 
 
 def _paths(most: int, ks: Sequence[int], ends: Collection[int], stops: Stops) -> Iterator[tuple[int, int, Floats]]:

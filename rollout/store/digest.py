@@ -1,8 +1,8 @@
 """What determines a run's samples, key by key, so that a resumed run cannot quietly mix two experiments.
 
-Of hardware only what changes the arithmetic is in it; the rest decides how fast samples come, not which, and so does
-`sampling.order`. Nor are `sampling.n_samples` and `data.limit` in it: more samples or rows are added to the ones that
-are there.
+Of `hardware` it has only what changes the arithmetic; the rest, like `sampling.order`, decides how fast samples come,
+not which. It does not have `sampling.n_samples` and `data.limit` either: more samples or rows are added to the existing
+ones.
 """
 
 import importlib.util
@@ -30,7 +30,7 @@ _SCHEMA = f"{constraints.KEY}.json"
 ENGINE_KWARGS = "hardware.engine_kwargs"
 
 _SAMPLER = "hardware.fast_sampler"
-"""Where a sample is to be the same whatever is in the batch, it matters who draws its tokens."""
+"""Part of the digest only with batch_invariant, where a sample must not depend on its batch."""
 
 _SCORE = "postprocess.score"
 _SOURCE = f"{_SCORE}.source"
@@ -38,19 +38,19 @@ _OF_SCORER = {
     *(f"{_SCORE}.{name}" for name in ("scorer", "ground_truth", "pattern", "pass_score", "after")),
     _SOURCE,
 }
-"""Keys that decide which samples there are only where a rule stops rows: other digests lack them."""
+"""Keys that decide which samples there are only if a rule stops rows; other digests do not have them."""
 
 _MEMORY_ONLY = {"kv_cache_memory_bytes", "max_cudagraph_capture_size", "cudagraph_capture_sizes"}
-"""Arguments of vLLM's engine that decide how much memory it takes and how fast it is, as all of `hardware` does."""
+"""Arguments of vLLM's engine that only decide about memory and speed."""
 
 _MADE_LATER = {content.MODEL, content.TOKENIZER, ENGINE_KWARGS}
-"""Keys that older digests lack although they had a value, which nobody knows any more."""
+"""Keys that older digests lack although the run had a value, which is not known any more."""
 
 _BEFORE = {_SAMPLER: "off"}
-"""What older runs were made with, where it is not today's default."""
+"""Values that older runs were made with and that are not today's defaults."""
 
 _SUPERSEDED = {content.MODEL: ("model.path", "model.revision"), content.TOKENIZER: ("model.tokenizer",)}
-"""What need not be compared where contents are known: names and sizes, and the name of a commit."""
+"""Keys that need not be compared where the contents are known: names and sizes, and the name of a commit."""
 
 
 _HASH = "blake2b:"
@@ -58,7 +58,7 @@ _SAME_CONTENT = "give what it was made with, wherever it lies, or start a new ru
 
 
 class Unknown:
-    """Stands for the value of a key in a digest that was made before there was such a key."""
+    """Stands for the value of a key in a digest that is older than the key."""
 
 
 UNKNOWN = Unknown()
@@ -126,8 +126,8 @@ def differences(before: Digest, now: Digest) -> Iterator[str]:
 def aligned(*digests: Digest) -> Iterator[tuple[str, list[Any]]]:
     """(key, its value in each of `digests`), by key.
 
-    A run older than a key was made with its default, or with something that is UNKNOWN. What the contents of the models
-    tell better, if all of them are known, is left out.
+    A run older than a key was made with its default, or with a value that is UNKNOWN. Keys that the contents of the
+    models make superfluous are left out, if the contents are known in all digests.
     """
     defaults = {key: field.value for key, field in config_fields()}
     defaults |= dict.fromkeys(_MADE_LATER | _OF_SCORER, UNKNOWN) | _BEFORE
@@ -137,12 +137,12 @@ def aligned(*digests: Digest) -> Iterator[tuple[str, list[Any]]]:
 
 
 def is_older(before: Digest, now: Digest) -> bool:
-    """Whether `before` was made when contents of models were not part of a digest."""
+    """Whether `before` is from a version whose digests did not have the contents of models."""
     return any(key in now and key not in before for key in _MADE_LATER)
 
 
 def config_key(key: str) -> str:
-    """What the user sets to have another value of `key`."""
+    """The config key that changes the value of `key`."""
     names = {content.MODEL: "model.path", content.TOKENIZER: "model.tokenizer", _SOURCE: f"{_SCORE}.scorer"}
     return names.get(key, key)
 
@@ -166,7 +166,7 @@ def _different_content(key: str, then: str, here: str) -> str:
 
 
 def _of_scorer(score: ScoreConfig) -> Digest:
-    """What decides whether a response passes. Scorers that come with us are told by the version of the program."""
+    """What decides whether a response passes. A built-in scorer is identified by the version of the program."""
     values = {key: getattr(score, key.rpartition(".")[2]) for key in _OF_SCORER - {_SOURCE}}
     return values | {_SOURCE: source_of_scorer(score)}
 
@@ -179,20 +179,20 @@ def source_of_scorer(score: ScoreConfig) -> str | None:
 
 
 def _of_sampling(sampling: SamplingConfig) -> Digest:
-    """Every key of `sampling`; of a JSON schema what it says, wherever it stands."""
+    """Every key of `sampling`; a JSON schema by its content, wherever it is."""
     values = {key: field.value for key, field in config_fields(sampling, "sampling.") if key not in _NOT_SAMPLES}
     return values | {_SCHEMA: constraints.constraint(sampling.structured_outputs).get("json")}
 
 
 def _without_memory(values: Mapping[str, Any]) -> Digest:
-    """`values` without what only decides about memory, and without what holds nothing else."""
+    """`values` without arguments that only decide about memory, and without groups that hold only such arguments."""
     kept = {name: value for name, value in values.items() if name not in _MEMORY_ONLY}
     nested = {name: _without_memory(value) if isinstance(value, Mapping) else value for name, value in kept.items()}
     return {name: value for name, value in nested.items() if value != {} or kept[name] == {}}
 
 
 def _identity(model: str) -> str:
-    """What tells one model from another: the name of a hub or embedded one, the hash of a folder's files."""
+    """What identifies a model: its name on the hub or if embedded, or the hash of its folder's files."""
     return folder_hash(user_path(model)) if is_local(model) else model
 
 

@@ -1,8 +1,8 @@
 """Merge the journal into `rollouts.parquet`: one row per input row, in input order, in bounded memory.
 
-Shards are sorted by (row_id, sample_idx) and overlap only where samples were being generated at the same time, so the
-merge walks the input once, a few thousand samples at a time, and holds just the row groups of parts that overlap the
-rows in hand. The same samples give the same bytes, however they came into the journal.
+Parts are sorted by (row_id, sample_idx) and overlap only where samples were generated at the same time. So the merge
+reads the input once, a few thousand samples at a time, and holds only the row groups of parts that overlap these rows.
+The same samples give the same bytes, in whatever order they came into the journal.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rollout.data.arrow import is_list, joined, sizes
+from rollout.data.parquet_output import parquet_writer
 from rollout.data.row_sampling import SampleCounts
-from rollout.data.tables import BATCH_BYTES, Table, parquet_writer
+from rollout.data.tables import BATCH_BYTES, Table
 from rollout.files import replacing
 from rollout.records import EXTRAS, Totals, extras_of, rollout_fields, sample_schema
 from rollout.store.journal import parts
@@ -31,10 +32,10 @@ def finalize(
     extras: Collection[str] = (),
     stopped: Sequence[str] = (),
 ) -> Totals:
-    """Write `rollouts.parquet` from the journal and the input: of each row as many samples as `counts` says. `metadata`
-    goes to its footer, `extras` are the run's `extra_columns`; `stopped` is that column, if it is one of them.
+    """Write `rollouts.parquet` from the journal and the input, with as many samples of each row as `counts` says.
 
-    Returns its totals. Raises RuntimeError when a sample is missing: only a complete journal can be merged.
+    `metadata` goes to its footer, `extras` are the run's `extra_columns`, and `stopped` are the values of that column,
+    if the run has it. Returns the totals. Raises RuntimeError if a sample is missing from the journal.
     """
     schema = pa.schema([*table.schema, *rollout_fields(extras)], metadata=metadata)
     journal = JournalReader(parts(run_dir), sample_schema(extras))
@@ -57,7 +58,7 @@ def _answered(
     schema: pa.Schema,
     stopped: Sequence[str],
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of `batch`, of which `first_row` is the first one's row_id, with their samples, a few rows at a time."""
+    """The rows of `batch` with their samples, a few rows at a time; `first_row` is the row_id of the first."""
     row_id, end = first_row, first_row + batch.num_rows
     while row_id < end:
         rows = batch.slice(row_id - first_row, counts.rows_within(row_id, journal.step))
@@ -78,8 +79,8 @@ def _answered(
 
 
 def wide(schema: pa.Schema) -> pa.Schema:
-    """`schema` for samples of which some are going to be taken: Arrow puts the chunks of a column together before it
-    takes from them, and a `string` array ends at 2 GiB.
+    """`schema` with types for more than 2 GiB, for tables to `take` from: Arrow first joins the chunks of a column, and
+    a `string` array ends at 2 GiB.
     """
     wide = {pa.string(): pa.large_string(), **{kind: pa.large_list(kind.value_type) for kind in _LISTS}}
     return pa.schema([column.with_type(wide.get(column.type, column.type)) for column in schema])
@@ -89,9 +90,9 @@ _LISTS = {extra.of_sample.type for extra in EXTRAS.values() if is_list(extra.of_
 
 
 def _without_prompts(samples: pa.Table, first_row: int, num_rows: int) -> tuple[pa.Table, pa.Array | None]:
-    """`samples` without the tokens of the prompts, and those of each row, if the run has kept them.
+    """`samples` without the tokens of the prompts, and these tokens for each row, if the run has kept them.
 
-    They are beside one sample of a row in each part; see `journal`.
+    In each part they stand beside one sample of a row; see `journal`.
     """
     if _PROMPT not in samples.schema.names:
         return samples, None
@@ -106,16 +107,16 @@ _PROMPT = "prompt_token_ids"
 
 
 def _num_bytes(samples: pa.Table, positions: npt.NDArray[np.int64]) -> int:
-    """Of what the samples at these positions hold that may be long."""
+    """The bytes of all values that may be long, of the samples at these positions."""
     counted = [name for name in samples.schema.names if name == "response" or name in EXTRAS]
     return sum(int(sizes(samples.column(name).combine_chunks())[positions].sum()) for name in counted)
 
 
 def row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The rows of `batches` in as few batches as there can be with at most BATCH_BYTES of responses, or a single row.
+    """The rows of `batches` in as few batches as possible, each with at most BATCH_BYTES of responses, or a single row.
 
-    Where the cuts are depends on the responses alone, their tokens and log-probabilities included, not on how the rows
-    were batched before.
+    The cuts depend only on the responses (with their tokens and log-probabilities), not on how the rows were batched
+    before.
     """
     held, held_bytes = list[pa.RecordBatch](), 0
     for batch in batches:
@@ -147,14 +148,14 @@ def _totals(written: pa.RecordBatch) -> Totals:
 
 
 def _pieces(num_rows: int, num_bytes: int) -> Iterator[tuple[int, int]]:
-    """Split rows with `num_bytes` of responses, as (first, last + 1), so that none has much more than BATCH_BYTES."""
+    """Split rows with `num_bytes` of responses into (first, last + 1), with not much more than BATCH_BYTES each."""
     rows = max(1, num_rows * BATCH_BYTES // max(num_bytes, BATCH_BYTES))
     for start in range(0, num_rows, rows):
         yield start, min(start + rows, num_rows)
 
 
 def _rollout_columns(samples: pa.Table, prompts: pa.Array | None, counts: SampleCounts) -> list[pa.Array]:
-    """Our columns of rollouts.parquet for the rows of `counts`, out of their samples in output order."""
+    """Our columns of rollouts.parquet for the rows of `counts`, from their samples in output order."""
     offsets = pa.array(counts.places, pa.int32())
 
     def lists(name: str) -> pa.Array:
@@ -176,7 +177,7 @@ def _rollout_columns(samples: pa.Table, prompts: pa.Array | None, counts: Sample
 
 
 def _num_prompt_tokens(column: pa.ChunkedArray, counts: SampleCounts) -> pa.Array:
-    """One count per row; null where no sample of the row got as far as being tokenised."""
+    """One count per row; null if no sample of the row was tokenised."""
     tokens = np.maximum.reduceat(column.fill_null(-1).to_numpy(), counts.places[:-1])
     return pa.array(tokens, pa.int32(), mask=tokens < 0)
 

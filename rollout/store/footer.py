@@ -10,7 +10,7 @@ from rollout.store.run_record import RunRecord
 
 DIGEST = "rollout.digest"
 TOKENS = "rollout.tokens"
-"""There only where a run keeps token ids."""
+"""Only if the run keeps token ids."""
 
 _OF_PROVENANCE = ("python", "git", "gpus", "driver", "model")
 """Beside package versions: nothing here may differ between two equal runs on one machine."""

@@ -1,8 +1,8 @@
 """The journal of finished samples: `samples/part-*.parquet` in the run directory.
 
-Every file under its final name is complete and is never changed again. What a crash can cost is what has finished since
-the last flush: at most `store.flush_seconds` or `store.flush_samples` of work. A run with several engines has a writer
-for each, with file names of its own: part-WRITER-NUMBER.parquet.
+Every file under its final name is complete and never changes. A crash costs what has finished since the last flush: at
+most `store.flush_seconds` or `store.flush_samples` of work. In a run with several engines each has a writer of its own,
+with its own file names: part-WRITER-NUMBER.parquet.
 """
 
 import re
@@ -24,13 +24,11 @@ from rollout.data.arrow import is_list
 from rollout.data.row_sampling import SampleCounts
 from rollout.errors import UserError
 from rollout.files import partial_of, replacing
-from rollout.records import JUDGED_FIELDS, SAMPLE_SCHEMA, Sample, TokenIds, sample_schema
+from rollout.records import JUDGED_FIELDS, SAMPLE_SCHEMA, Sample, SampleKey, TokenIds, sample_schema
 from rollout.store.layout import JOURNAL
 
 _PART = re.compile(r"part-(?:[0-9a-f]{11}-\d{3,}-)?\d{6,}\.parquet")
-_ROW_GROUP = (
-    256  # samples that the merge reads at a time: with many writers it has a row group of every one's part open
-)
+_ROW_GROUP = 256  # samples that the merge reads at a time: with many writers it has a row group of each one in memory
 _SCHEMA = pa.schema([*SAMPLE_SCHEMA, *JUDGED_FIELDS])
 _FLUSH_BYTES = 64 << 20  # keeps a part of very long responses small enough to be merged in memory
 
@@ -50,23 +48,23 @@ class Journal:
         self._store = store
         self._schema = sample_schema(extras)
         self._pending: list[Sample] = []
-        self._held: dict[tuple[int, int], tuple[Sample, float]] = {}
-        """Samples whose scores are still to come, and when they came."""
+        self._held: dict[SampleKey, tuple[Sample, float]] = {}
+        """Samples without their scores, and when each was taken."""
         self._prefix = "part-" if writer is None else f"part-{writer}-"
         numbers = (path.stem.removeprefix(self._prefix) for path in parts(run_dir))
         self._next_part = max((int(number) for number in numbers if number.isdigit()), default=-1) + 1
         self.num_durable = 0
-        """Samples added here that are durable; not those that are held, until they were added too."""
+        """How many samples that were added here are durable. A held sample counts once it is added too."""
         self._bytes = 0
-        self._oldest = 0.0  # when the first of the pending samples came
+        self._oldest = 0.0  # when the first of the pending samples was taken
 
     def add(self, sample: Sample) -> None:
         """Take a finished sample; it is durable after the next flush, which happens here once enough are waiting.
 
-        One that was held came back with its score.
+        A sample that was held is added when it has its score.
         """
-        if self._held and (place := (sample.row_id, sample.sample_idx)) in self._held:
-            del self._held[place]
+        if self._held and sample.key in self._held:
+            del self._held[sample.key]
         else:
             self._bytes += _size(sample)
         if not self._pending:
@@ -76,16 +74,17 @@ class Journal:
             self._flush_many()
 
     def hold(self, sample: Sample) -> None:
-        """Take a finished sample whose score is still to come: `add` has to be called with it then. If a flush is due
-        before, it is written without: durability does not wait for a scorer.
+        """Take a finished sample that has no score yet; `add` must be called with it once it has.
+
+        If a flush is due before, it is written without its score: durability does not wait for a scorer.
         """
-        self._held[sample.row_id, sample.sample_idx] = sample, time.monotonic()
+        self._held[sample.key] = sample, time.monotonic()
         self._bytes += _size(sample)
         if len(self._pending) + len(self._held) >= self._store.flush_samples or self._bytes >= _FLUSH_BYTES:
             self._flush_many()
 
     def flush_if_old(self) -> None:
-        """Flush when the oldest sample that is not durable has waited long enough."""
+        """Flush if the oldest sample that is not durable has waited `store.flush_seconds`."""
         if not (self._pending or self._held):
             return
         begins = [self._oldest] if self._pending else []
@@ -98,7 +97,7 @@ class Journal:
         self._write([sample for sample, _ in self._held.values()])
 
     def _flush_many(self) -> None:
-        """Flush, but what is held may stay so if that makes room enough: most scores come soon."""
+        """Flush; samples that are held are left out if that is enough, because most get their scores soon."""
         num_bytes = sum(_size(sample) for sample, _ in self._held.values())
         if 2 * len(self._held) >= self._store.flush_samples or 2 * num_bytes >= _FLUSH_BYTES:
             self.flush()
@@ -106,7 +105,7 @@ class Journal:
             self._write([])
 
     def _write(self, held: list[Sample]) -> None:
-        """A part of all that was added since the last one, and `held`, all that is held or nothing."""
+        """Write a part of all that was added since the last one, and of `held`: everything that is held, or nothing."""
         samples = [*self._pending, *held]
         if not samples:
             return
@@ -132,7 +131,7 @@ class Journal:
 
 
 def _size(sample: Sample) -> int:
-    """What a sample adds to a part, in bytes of memory. A prompt's tokens are there for each, though written once."""
+    """What a sample adds to a part, in bytes of memory. A prompt's tokens count for each, though written once."""
     num_bytes = len(sample.response or "") + len(sample.reasoning or "")
     for array in (sample.prompt_token_ids, sample.response_token_ids, sample.response_logprobs):
         if array is not None:
@@ -149,7 +148,7 @@ def _column(samples: list[Sample], column: pa.Field) -> pa.Array:
 
 
 def _once_per_row(samples: list[Sample]) -> list[TokenIds | None]:
-    """The tokens of each prompt beside the first of its samples that has them, so that any part of a row tells them."""
+    """The tokens of each prompt beside the first of its samples, so that every part with samples of a row has them."""
     told, found = set[int](), list[TokenIds | None]()
     for sample in samples:
         found.append(None if sample.row_id in told else sample.prompt_token_ids)
@@ -159,7 +158,7 @@ def _once_per_row(samples: list[Sample]) -> list[TokenIds | None]:
 
 
 def _lists(arrays: Sequence[npt.NDArray[Any] | None], kind: pa.DataType) -> pa.Array:
-    """A column of lists, out of the array that each list is made of."""
+    """A column of lists from an array for each list."""
     lengths = [0 if array is None else len(array) for array in arrays]
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     found = [array for array in arrays if array is not None]
@@ -178,7 +177,7 @@ class Finished:
 
     @property
     def num_done(self) -> int:
-        """Samples that are there."""
+        """Samples that the journal holds."""
         return int(self.mask.sum())
 
     @property
@@ -188,7 +187,7 @@ class Finished:
 
     @property
     def num_open(self) -> int:
-        """Samples of rows that may have enough before they have them all: none."""
+        """Samples of rows that may stop early: none, because there is no rule."""
         return 0
 
     @property
@@ -205,9 +204,9 @@ class Finished:
 
 
 def finished(run_dir: Path, counts: SampleCounts, failed_too: bool = False) -> Finished:
-    """Read the journal: of the samples that are asked for, one bit of a byte each.
+    """Read from the journal which of the samples that `counts` asks for are finished; a byte for each.
 
-    With `failed_too`, samples that failed count. Raises UserError for a part that cannot be read.
+    With `failed_too`, samples that failed count as finished. Raises UserError for a part that cannot be read.
     """
     mask = np.zeros(counts.total, dtype=np.bool_)
     for path in parts(run_dir):
@@ -219,14 +218,14 @@ def finished(run_dir: Path, counts: SampleCounts, failed_too: bool = False) -> F
 
 
 def remove_partial_files(run_dir: Path, names: Iterable[str]) -> None:
-    """Delete what a killed process was writing in `run_dir`: files of the journal, and those with one of `names`."""
+    """Delete partial files that a killed process has left in `run_dir`: of the journal, and of files with `names`."""
     inside = (run_dir / name for name in names if not Path(name).is_absolute() and ".." not in Path(name).parts)
     for path in (*(run_dir / JOURNAL).glob(".*.partial"), *map(partial_of, inside)):
         path.unlink(missing_ok=True)
 
 
 def parts(run_dir: Path) -> list[Path]:
-    """The journal's files, oldest first; of several writers, by when those began."""
+    """The journal's files, oldest first; those of several writers ordered by when the writers began."""
     return sorted(path for path in (run_dir / JOURNAL).glob("part-*.parquet") if _PART.fullmatch(path.name))
 
 
@@ -239,9 +238,9 @@ def writer_name(index: int) -> str:
 
 
 def read_part(path: Path, columns: list[str] | None = None, group: int | None = None) -> pa.Table:
-    """A part's samples, or those of one of its row groups, of which only the columns that it has can be read.
+    """The samples of a part, or of one of its row groups; of a row group, only columns that the part has.
 
-    Raises UserError for one that cannot be read.
+    Raises UserError for a part that cannot be read.
     """
     try:
         if group is None:

@@ -1,4 +1,4 @@
-"""The journal in the order of its rows, in bounded memory."""
+"""Read the journal in the order of its rows, in bounded memory."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ from rollout.store.judged import Judged
 
 _STEP_SAMPLES = 8192
 _STEP_BYTES = 64 << 20
-"""Most samples that are put in order at a time, and about how large they may be."""
+"""Limits on the samples that are put in order at a time: how many, and about how large."""
 
 _BLOCK = 256
-"""Rows whose samples without a score are looked for at a time."""
+"""How many rows are read at a time to find samples without a score."""
 
 
 class JournalReader:
-    """Reads parts of a journal once, in row order, a row group of a part when its first row comes up."""
+    """Reads the parts of a journal once, in row order: each row group when its first row comes up."""
 
     def __init__(self, paths: Iterable[Path], schema: pa.Schema) -> None:
         self._schema = schema
@@ -36,7 +36,7 @@ class JournalReader:
                 first_rows[path, number] = group.column(0).statistics.min
                 num_bytes += group.total_byte_size
         self.step = min(_STEP_SAMPLES, _STEP_BYTES * num_samples // num_bytes) if num_bytes else _STEP_SAMPLES
-        """Samples to put in order at a time."""
+        """How many samples to put in order at a time."""
         self._closed = sorted(first_rows.items(), key=lambda item: item[1], reverse=True)
         self._open: dict[tuple[Path, int], pa.Table] = {}
 
@@ -63,13 +63,13 @@ class Scores:
     """The scores of a journal, row after row."""
 
     def __init__(self, run_dir: Path, counts: SampleCounts) -> None:
-        """`counts` are the samples of each row that there are to be."""
+        """`counts` says how many samples each row has in the end."""
         names = ("row_id", "sample_idx", "error")
         schema = pa.schema([*(SAMPLE_SCHEMA.field(name) for name in names), *JUDGED_FIELDS])
         self._counts, self._journal = counts, JournalReader(parts(run_dir), schema)
 
     def of(self, row_id: int, num_rows: int) -> pa.Table:
-        """JUDGED_FIELDS of all samples of `num_rows` rows from one on; to be called for rows that ascend."""
+        """JUDGED_FIELDS of all samples of `num_rows` rows from `row_id` on; to be called with ascending rows."""
         asked = self._counts.of_rows(row_id, num_rows)
         samples = self._journal.rows_below(row_id + num_rows)
         samples = samples.filter(asked.asks_for(samples))
@@ -77,10 +77,10 @@ class Scores:
 
 
 def positions(samples: pa.Table, counts: SampleCounts) -> npt.NDArray[np.int64]:
-    """Where in `samples`, all of them asked for, each (row, sample) stands, in output order.
+    """The position in `samples` of each (row, sample) that `counts` asks for, in output order.
 
-    A sample that failed first and succeeded later is there twice: the success counts, and of equals the oldest. So is
-    one that was written before it had its score: then it counts with that.
+    A sample may be there twice: if it failed first and succeeded later, the success counts; if it was written before it
+    had its score, the one with the score. Of equals the oldest counts.
     """
     slot = counts.places_of(samples)
     worth = samples.column("error").is_null().to_numpy().astype(np.int8)
@@ -104,7 +104,7 @@ class Unscored:
         self._journal = JournalReader(parts(run_dir), self._schema) if judged.has_unscored else None
 
     def of(self, row_id: int) -> list[Sample]:
-        """Those of a row; to be called for rows that ascend."""
+        """The samples of a row; to be called with ascending rows."""
         if self._journal is None:
             return []
         while row_id >= self._read_to:
@@ -112,7 +112,7 @@ class Unscored:
         return self._found.pop(row_id, [])
 
     def _read(self, journal: JournalReader) -> None:
-        """The next rows."""
+        """Find the samples of the next rows."""
         rows = range(self._read_to, self._read_to + _BLOCK)
         self._read_to, self._found = rows.stop, {}
         table = journal.rows_below(rows.stop)
@@ -126,7 +126,7 @@ class Unscored:
 
 
 def _sample(of_one: pa.Table) -> Sample:
-    """A sample as it was before it was written; it has succeeded."""
+    """A sample without an error, as it was before it was written."""
     (values,) = of_one.to_pylist()
     for field in of_one.schema:
         if is_list(field.type) and values[field.name] is not None:

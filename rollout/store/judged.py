@@ -1,7 +1,7 @@
-"""What is there of every row of a run that stops rows (`adaptive`), and what its rule says of it.
+"""The state of every row of a run whose rule stops rows (`adaptive`), and the verdict of the rule on it.
 
-The one place that knows how many samples such a row has. A byte for each sample that a row may get; for `until=agree`
-eight more.
+This is the one place that knows how many samples such a row has. It takes a byte for each sample that a row may get,
+and eight more for `until=agree`.
 """
 
 from collections.abc import Iterator
@@ -25,15 +25,15 @@ _TOLD = [*_COLUMNS, "seed", "finish_reason", "num_prompt_tokens", "num_generated
 
 
 class Asked(NamedTuple):
-    """What is asked for of a row now, by the numbers of its samples."""
+    """What is asked for of a row now; samples by their sample_idx."""
 
     to_generate: list[int]
     to_score: list[int]
-    """They are in the journal, but without their scores."""
+    """Samples that are in the journal without their scores."""
     spared: int = 0
-    """How many samples need not be generated that were thought to be owed, because the row has enough,"""
+    """How many samples that were counted as owed need not be generated, because the row has enough now."""
     settled: int = 0
-    """and how many it might have had; both are negative where it is open again."""
+    """How many samples that row might have had. Both are 0 if nothing changes, negative if the row is open again."""
 
 
 _NOTHING = Asked([], [])
@@ -41,7 +41,7 @@ _NOTHING = Asked([], [])
 
 @dataclass(frozen=True)
 class Selection:
-    """What the rule has selected: how many samples each row has, and why no more."""
+    """What the rule has decided: how many samples each row has, and why no more."""
 
     counts: SampleCounts
     stopped: list[str]
@@ -52,26 +52,21 @@ class Selection:
 
 @dataclass(frozen=True)
 class Survey:
-    """How far all rows are together, in samples."""
+    """How far the run is, in samples of all rows."""
 
     asked: int
-    """The most that there may be in the end."""
-    there: int
-    """Of these: with a response."""
+    """How many there may be at most in the end."""
+    num_done: int
+    """How many of these have a response."""
     unscored: int
-    """Of those: without their scores, though they are asked for."""
+    """How many of those have no score, though the rule asks for it."""
     num_open: int
-    """Of those asked for: they are of rows that may have enough before."""
+    """How many of `asked` belong to rows that may stop before they have them all."""
 
     @property
     def num_owed(self) -> int:
         """Samples still to be generated, at most."""
-        return self.asked - self.there
-
-    @property
-    def num_done(self) -> int:
-        """Samples that are there."""
-        return self.there
+        return self.asked - self.num_done
 
     @property
     def is_complete(self) -> bool:
@@ -81,13 +76,13 @@ class Survey:
 
 @dataclass(frozen=True)
 class Telling:
-    """How a sample is told to who decides about its row."""
+    """How the outcome of a sample is encoded for the rule."""
 
     pass_score: float
     no_truth: str | None
-    """What is said of a sample that cannot be scored because its row has no ground truth."""
+    """The `score_error` of a sample whose row has no ground truth; None where none is needed."""
     has_votes: bool
-    """Whether answers decide."""
+    """Whether the rule looks at answers."""
 
     @classmethod
     def of(cls, run: RunConfig) -> "Telling":
@@ -95,7 +90,7 @@ class Telling:
         return cls(run.postprocess.score.pass_score, no_truth(run), run.adaptive.until == "agree")
 
     def outcome(self, sample: Sample) -> Outcome:
-        """What there is to know of a sample that has failed or has its score."""
+        """The outcome of a sample that has failed or has its score."""
         told = outcome_of(sample)
         if sample.error is not None:
             return told._replace(flags=FAILED)
@@ -106,32 +101,32 @@ class Telling:
 
 
 class Judged:
-    """What is known of every sample, and with that of every row.
+    """What is known of every sample, and so of every row.
 
-    A row is open until the rule says that it has enough. Its samples are asked for by `begin` and, as others are heard
-    of, by `hear`.
+    A row is open until the rule says that it has enough. `begin` says which samples to generate first; `hear`, which is
+    called with each outcome, which ones next.
     """
 
     def __init__(self, counts: SampleCounts, run: RunConfig) -> None:
-        """`counts` are the most that each row gets."""
+        """`counts` says how many samples each row gets at most."""
         self.counts = counts
         self.telling = Telling.of(run)
         self._rule = run.adaptive
         self._bytes = bytearray(counts.total)
-        self._flags = np.frombuffer(self._bytes, np.uint8)  # the same, for many at a time
+        self._flags = np.frombuffer(self._bytes, np.uint8)  # the same memory, as an array
         self._votes = np.zeros(counts.total if self.telling.has_votes else 0, np.int64)
-        self._failed = set[int]()  # the places of those that the journal has as failed
+        self._failed = set[int]()  # places of samples that are in the journal with an error
         self._asked: dict[int, int] = {}
-        """Of the rows that have begun and are open: how many samples were asked for."""
+        """row_id -> how many samples were asked for, of rows that have begun and are open."""
 
     def verdict(self, row_id: int) -> Verdict:
-        """What the rule says of a row now."""
+        """The verdict of the rule on a row now."""
         first, end = self._place(row_id)
         votes = self._votes[first:end].tolist() if self.telling.has_votes else ()
         return judge(self._rule, bytes(self._bytes[first:end]), votes)
 
     def begin(self, row_id: int) -> Asked:
-        """What is asked for first of a row; of samples that failed before, another try."""
+        """What is asked for when a row begins. Samples that failed before are tried again."""
         end, reason = self.verdict(row_id)
         if reason is None:
             self._asked[row_id] = end
@@ -151,7 +146,7 @@ class Judged:
         return self._after(outcome.row_id, before)
 
     def forget(self, outcome: Outcome) -> Asked:
-        """A sample that was heard of is lost, and will be heard of again."""
+        """Take back a sample: it is lost, and will be heard of again. Returns what is asked for because of that."""
         before, place = self.verdict(outcome.row_id), self._place(outcome.row_id)[0] + outcome.sample_idx
         self._bytes[place] = FAILED if place in self._failed else 0
         self._asked.setdefault(outcome.row_id, before.end)
@@ -163,22 +158,22 @@ class Judged:
         return bool(((self._flags & (DONE | SCORED)) == DONE).any())
 
     def survey(self, failed_too: bool = False) -> Survey:
-        """How far all rows are; with `failed_too`, samples that failed are there too."""
+        """How far all rows are; with `failed_too`, samples that failed count as done."""
         if not self._flags.any():
             return Survey(self.counts.total, 0, 0, self.counts.total)
-        asked = there = unscored = num_open = 0
+        asked = num_done = unscored = num_open = 0
         for row_id in self._row_ids():
             verdict, (first, _) = self.verdict(row_id), self._place(row_id)
             most = self._most(row_id, verdict)
             flags = self._flags[first : first + most]
             asked += most
-            there += int(np.count_nonzero(flags & (DONE | FAILED if failed_too else DONE)))
+            num_done += int(np.count_nonzero(flags & (DONE | FAILED if failed_too else DONE)))
             unscored += int(np.count_nonzero((flags[: verdict.end] & (DONE | SCORED)) == DONE))
             num_open += most if verdict.reason is None else 0
-        return Survey(asked, there, unscored, num_open)
+        return Survey(asked, num_done, unscored, num_open)
 
     def selection(self) -> Selection:
-        """What the rule has selected. Raises RuntimeError where a row is open."""
+        """What the rule has decided. Raises RuntimeError if a row is open."""
         verdicts = [self.verdict(row_id) for row_id in self._row_ids()]
         if is_open := [row for row, verdict in enumerate(verdicts) if verdict.reason is None]:
             raise RuntimeError(f"samples of row {self.counts.first_row + is_open[0]} are not in the journal")
@@ -221,14 +216,14 @@ class Judged:
         self._votes[places[is_new]] = [vote_of(answer) for answer in answers.to_pylist()]
 
     def _missing(self, row_id: int, start: int, end: int) -> Asked:
-        """What samples `start` to `end` of a row lack."""
+        """Which of the samples `start` to `end` of a row are to be generated, and which to be scored."""
         first, _ = self._place(row_id)
         known = enumerate(self._bytes[first + start : first + end], start)
         lacking = [(number, flags & DONE) for number, flags in known if flags & (DONE | SCORED) != DONE | SCORED]
         return Asked([number for number, done in lacking if not done], [number for number, done in lacking if done])
 
     def _after(self, row_id: int, before: Verdict) -> Asked:
-        """What follows for a row on which the verdict was `before`."""
+        """What is asked for of a row whose verdict was `before` and may have changed."""
         now, asked = self.verdict(row_id), self._asked.get(row_id, before.end)
         beyond = max(asked, now.end)
         spared = settled = 0
@@ -243,7 +238,7 @@ class Judged:
         return more._replace(spared=spared, settled=settled) if settled else more
 
     def _most(self, row_id: int, verdict: Verdict) -> int:
-        """How many samples a row may have in the end."""
+        """How many samples a row may have at most in the end."""
         return self.counts.of(row_id) if verdict.reason is None else verdict.end
 
     def _place(self, row_id: int) -> tuple[int, int]:
@@ -269,10 +264,9 @@ def how_far(run_dir: Path, counts: SampleCounts, run: RunConfig, failed_too: boo
 
 
 def outcomes_of(run_dir: Path, writer: str, telling: Telling | None = None) -> Iterator[Outcome]:
-    """How all the samples ended that this writer has made durable.
+    """The outcomes of all samples that this writer has made durable.
 
-    Where a rule stops rows (`telling`), a sample that is still without its score is not among them: it is as if it had
-    not been generated.
+    With `telling` (a rule stops rows), samples without their scores are left out, as if they had not been generated.
     """
     for path in parts(run_dir):
         if path.name.startswith(f"part-{writer}-"):
@@ -285,6 +279,6 @@ def outcomes_of(run_dir: Path, writer: str, telling: Telling | None = None) -> I
 
 
 def no_truth(run: RunConfig) -> str | None:
-    """What is said of a sample that cannot be scored because its row has no ground truth; None where none is needed."""
+    """The `score_error` of a sample whose row has no ground truth; None where none is needed."""
     path = run.postprocess.score.ground_truth
     return None if path is None or run.adaptive.until == "agree" else f"{path} is null"

@@ -1,4 +1,4 @@
-"""What is called how in the folder of a run, and in that of a sweep or a merge; see docs/run-directory.md."""
+"""The names of all files in the folders of a run, a sweep and a merge; see docs/run-directory.md."""
 
 from pathlib import Path
 
@@ -8,12 +8,12 @@ RESERVE = ".reserve"
 LOCK = ".lock"
 LOG = "rollout.log"
 LOGS = "logs"
-"""The folder for what the replicas log: replica-000.log, ..."""
+"""The folder for what the replicas log, see `replica_log`."""
 METRICS = "metrics.jsonl"
 """Progress and throughput over time."""
 CONFIG = Path(".hydra") / "config.yaml"
 CONFIG_FILES = (CONFIG, CONFIG.with_name("hydra.yaml"), CONFIG.with_name("overrides.yaml"))
-"""What a run keeps of its command; the last two as Hydra would."""
+"""What a run keeps of its command; the last two are the files that Hydra would write."""
 
 INPUT = "input.parquet"
 """The input of a run whose prompts a program gave as values."""
@@ -32,6 +32,8 @@ RESULTS = (FLAT, SCORES, KEPT, DROPPED, ANALYSIS, REPORT)
 WRITTEN = ".postprocess.json"
 """The names of the files that post-processing has written to a folder."""
 
+SWEEP_CONFIG = "multirun.yaml"
+"""In which Hydra keeps what a sweep was asked for, from its beginning on."""
 JOBS = "jobs"
 """In a sweep's folder, the folder of the jobs' notes."""
 CSV = "sweep.csv"
@@ -47,9 +49,14 @@ MERGED = "merge.json"
 _KEPT = {MANIFEST, MERGED, METRICS, INPUT, OUTPUT, SCORES, WRITTEN}
 
 
+def replica_log(run_dir: Path, index: int) -> Path:
+    """Where replica `index` of the run in `run_dir` logs."""
+    return run_dir / LOGS / f"replica-{index:03d}.log"
+
+
 def is_kept_by_a_run(path: Path) -> bool:
-    """Whether a run, or a merge, has the file and nothing else may write it: the input, a part of the journal, the
-    record, the result. Steps of the run itself replace some of them.
+    """Whether the file belongs to a run or a merge and nothing else may write it: the input, a part of the journal, the
+    record, the result. Only steps of the run itself replace some of them.
     """
     folder = path.resolve().parent
     is_inside = folder.name in (JOURNAL, CONFIG.parent.name) and (folder.parent / MANIFEST).exists()

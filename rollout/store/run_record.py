@@ -18,25 +18,25 @@ from rollout.process.signals import Interrupted
 from rollout.records import SCHEMA_VERSION, Totals
 from rollout.store import provenance
 from rollout.store.digest import Digest
-from rollout.store.layout import MANIFEST, RESERVE
+from rollout.store.layout import MANIFEST, RESERVE, SWEEP_CONFIG
 from rollout.store.provenance import Provenance, Reproducibility
 
 STAGES = ("load", "generate", "finalize", "postprocess")
-"""Whose seconds a session keeps, in the order in which they happen."""
+"""The stages whose seconds a session keeps, in the order in which they happen."""
 
 _RESERVE_BYTES = 256 * 1024
 
 
 @dataclass(kw_only=True)
 class ReplicaRecord:
-    """One of several engines. What is not known of one that was never ready is None."""
+    """One of several engines. For one that was never ready, what is not known is None."""
 
     host: str | None = None
     gpus: str | None = None
     """As CUDA numbers them on the host; empty without one."""
     reloaded: bool = False
     safer: list[str] = field(default_factory=list)
-    """As of EngineRecord, as are `reloaded`, `sampler` and `kv_cache_tokens`."""
+    """`safer`, `reloaded`, `sampler` and `kv_cache_tokens` are as in EngineRecord."""
     sampler: str | None = None
     kv_cache_tokens: int | None = None
     load_seconds: float | None = None
@@ -49,24 +49,24 @@ class ReplicaRecord:
 
 @dataclass(kw_only=True)
 class EngineRecord:
-    """How the engine of a session fared."""
+    """The engine, or engines, of a session."""
 
     reused: bool = False
-    """Whether an earlier job of the process had loaded it."""
+    """Whether an earlier job of this process had loaded it."""
     reloaded: bool = False
-    """Whether that one had another model's weights, which this model's have replaced."""
+    """Whether it then had the weights of another model, which were replaced."""
     restarts: int = 0
     safer: list[str] = field(default_factory=list)
-    """What was left out so that GPUs which share the model can exchange data, as overrides."""
+    """What was switched off so that GPUs which share the model can exchange data, as overrides."""
     sampler: str | None = None
-    """What drew the tokens: `rollout` or `vllm`; None where several engines did (see there), or none."""
+    """What drew the tokens: `rollout` or `vllm`; None if there are `replicas` (see there), or no engine."""
     kv_cache_tokens: int | None = None
-    """Tokens of prompts and responses that its KV cache has room for; None as `sampler` is."""
+    """How many tokens its KV cache has room for; None as `sampler`."""
     replicas: list[ReplicaRecord] = field(default_factory=list)
     """In the order of their numbers; empty where the run's own process had the engine."""
 
     def least_kv_cache_tokens(self) -> int | None:
-        """Of the engines that say it."""
+        """The least of all engines that say it."""
         told = (self.kv_cache_tokens, *(replica.kv_cache_tokens for replica in self.replicas))
         return min((tokens for tokens in told if tokens is not None), default=None)
 
@@ -91,14 +91,14 @@ class Saving:
     full_samples: int
     generated_tokens: int
     full_tokens: int
-    """An estimate: every row's samples as long as those that it has are on average."""
+    """An estimate: each row's further samples are taken to be as long as its existing ones on average."""
     saved: float
     """Share of the full budget's tokens that were not generated."""
     saved_samples: float
     stopped: dict[str, int]
     """Reason -> rows."""
     rows_without_truth: int
-    """They have no ground truth, so no sample of theirs can pass, and get their budget."""
+    """Rows without ground truth: none of their samples can pass, so they got their full budget."""
 
 
 @dataclass(kw_only=True)
@@ -122,7 +122,7 @@ class WandbIdentity:
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """What of the second stage could not be done, and can be done again."""
+    """Steps of post-processing that could not be done, and can be tried again."""
 
     steps: list[str]
     reason: str
@@ -133,7 +133,7 @@ class SessionRecord:
     """One process that worked on a run."""
 
     status: str
-    """running, done, interrupted or failed; killed for an earlier session that could say nothing at its end."""
+    """running, done, interrupted or failed; or killed, for an earlier session that ended without a word."""
     started: str
     """ISO 8601, as `ended`, which is None while it runs."""
     ended: str | None = None
@@ -142,15 +142,15 @@ class SessionRecord:
     engine: EngineRecord | None = None
     """None where nothing was generated."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """How long each of STAGES took, as far as it has come."""
+    """Seconds of each of STAGES so far."""
     throughput: Throughput | None = None
     provenance: Provenance | None = None
     missing: Missing | None = None
-    """None where all that was asked for is there, or the session did not come that far."""
+    """None if everything was done, or the session did not come that far."""
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Note how long the body took, beside what the stage took before."""
+        """Add the time that the body takes to the seconds of `stage`."""
         start = time.monotonic()
         try:
             yield
@@ -160,7 +160,7 @@ class SessionRecord:
 
 @dataclass(kw_only=True)
 class RunRecord(SessionRecord):
-    """The content of run.json: the newest session, what is true of the whole run, and the sessions before."""
+    """The content of run.json: the newest session, facts about the whole run, and the earlier sessions."""
 
     schema_version: int = SCHEMA_VERSION
     config: RunConfig
@@ -185,7 +185,7 @@ def exists(run_dir: Path) -> bool:
 def read(run_dir: Path) -> RunRecord:
     """The content of run.json. Raises UserError when `run_dir` is not a run folder, or that of a newer version.
 
-    Keys that older versions did not write have their defaults; keys that this one does not know are left out.
+    Keys that an older version did not write have their defaults; unknown keys are ignored.
     """
     path = run_dir / MANIFEST
     try:
@@ -197,7 +197,7 @@ def read(run_dir: Path) -> RunRecord:
             )
         return msgspec.convert(values, RunRecord)
     except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
-        if (run_dir / "multirun.yaml").exists():  # which Hydra writes
+        if (run_dir / SWEEP_CONFIG).exists():
             raise UserError(
                 f"{run_dir}: a sweep's folder; give the sweep's command again with hydra.sweep.dir={run_dir}, or the "
                 "folder of one of its jobs"
@@ -215,7 +215,7 @@ def write(run_dir: Path, record: RunRecord) -> None:
 def begun(
     run: RunConfig, digest: Digest, wandb: WandbIdentity | None = None, replay_of: ReplayOf | None = None
 ) -> RunRecord:
-    """The record of a new run that starts now, here."""
+    """The record of a new run that starts now, on this machine."""
     return RunRecord(
         status="running",
         started=now(),
@@ -232,11 +232,11 @@ def begun(
 def recorded(
     run_dir: Path, run: RunConfig, digest: Digest, wandb: WandbIdentity, replay_of: ReplayOf | None = None
 ) -> Iterator[RunRecord]:
-    """Yield the record of a session for the body to add to. `replay_of` is the run that a new one repeats.
+    """Yield the record of a session for the body to add to. `replay_of` is the run that a new run repeats.
 
-    run.json says `running` from the start and at the end how it ended: done, interrupted or failed. The sessions of a
-    run that was resumed are kept under `sessions`, one that was killed with the status `killed`. `wandb` is the W&B run
-    of a new run; a resumed one continues with the one it had.
+    run.json says `running` from the start, and at the end how the session ended: done, interrupted or failed. Earlier
+    sessions of a resumed run are kept under `sessions`; one that was killed gets the status `killed`. `wandb` is the
+    W&B run of a new run; a resumed run keeps its own.
     """
     record = begun(run, digest, wandb, replay_of)
     if exists(run_dir):

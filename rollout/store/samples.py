@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import pyarrow.parquet as pq
 
+from rollout.data.chat import last_message
 from rollout.data.json_text import rows_of
-from rollout.data.prompts import last_message
 
 _LISTS = ("responses", "finish_reasons", "num_generated_tokens", "seeds")
 
 
 class ShownSample(NamedTuple):
-    """As in flat.parquet, with the prompt as a reader knows it: its last message."""
+    """A row of flat.parquet, with the last message of the prompt in place of the prompt."""
 
     row_id: int
     sample_idx: int

@@ -13,7 +13,7 @@ from rollout.store.run_record import Saving
 
 
 def saving(rollouts: Path, budget: SampleCounts, found: Selection) -> Saving:
-    """Of a finished rollouts.parquet of what was `found`; `budget` is what each row might have had."""
+    """The saving of a finished rollouts.parquet, of which `found` was selected; `budget` is the most of each row."""
     tokens, full_tokens, row = 0, 0.0, 0
     counts, most = np.diff(found.counts.places), np.diff(budget.places)
     with pq.ParquetFile(rollouts) as file:

@@ -1,4 +1,4 @@
-"""The jobs of a sweep beside each other: sweep.csv for programs, sweep.html for people."""
+"""Compare the jobs of a sweep: sweep.csv for programs, sweep.html for people."""
 
 import csv
 import json
@@ -22,7 +22,7 @@ from rollout.postprocess.score import with_scores
 from rollout.postprocess.source import Source, open_source
 from rollout.scoring.stopped_early import made_by
 from rollout.store import run_record
-from rollout.store.layout import ANALYSIS, CSV, HTML, OUTPUT, SCORES
+from rollout.store.layout import ANALYSIS, CSV, HTML, OUTPUT, REPORT, SCORES
 from rollout.store.run_record import EngineRecord, RunRecord
 from rollout.sweep import steps
 from rollout.sweep.metrics import bars_of, best_jobs, metrics_of
@@ -162,7 +162,7 @@ def _job(one: _Done, sweep_dir: Path) -> JobRow:
     return {
         "num": job.num,
         "run_dir": str(shown),
-        "report": f"{shown}/report.html" if (run_dir / "report.html").exists() and inside else None,
+        "report": f"{shown}/{REPORT}" if (run_dir / REPORT).exists() and inside else None,
         "status": job.status,
         "error": one.error,
         "overrides": overrides,

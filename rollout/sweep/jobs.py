@@ -24,7 +24,7 @@ from rollout.config.overrides import hydra_word
 from rollout.errors import UserError
 from rollout.files import disk_full_explained, same_file, short, write_json
 from rollout.process.signals import Interrupted
-from rollout.store.layout import CSV, HTML, JOBS
+from rollout.store.layout import CSV, HTML, JOBS, SWEEP_CONFIG
 from rollout.sweep import objective
 from rollout.sweep.notes import JobRecord, jobs_in, read_note
 from rollout.terminal.text import postprocess_command
@@ -51,7 +51,7 @@ class Sweep(Callback):
         """Show the jobs in a table, say where the results are, and exit with 1 if jobs failed."""
         if config.dry_run:
             if self._is_new:  # Hydra has made it
-                (self._folder / "multirun.yaml").unlink(missing_ok=True)
+                (self._folder / SWEEP_CONFIG).unlink(missing_ok=True)
                 self._folder.rmdir()
             return
         if not (self._folder / JOBS).is_dir():
@@ -165,7 +165,7 @@ def _print_failure(job: JobRecord, error: Exception) -> None:
 
 
 def _write_comparison(sweep_dir: Path, num_rows: int, command: list[str]) -> None:
-    """Rewrite sweep.csv and sweep.html. What keeps them from it is a warning: the job itself is done."""
+    """Rewrite sweep.csv and sweep.html. A failure is only a warning: the job itself is done."""
     from rollout.sweep.comparison import write_comparison  # reads tables, which most commands need not load
 
     try:
@@ -175,7 +175,7 @@ def _write_comparison(sweep_dir: Path, num_rows: int, command: list[str]) -> Non
 
 
 def _warn_of_missing(jobs: list[JobRecord]) -> None:
-    """Repeat what could not be made of the samples of jobs that are done: it was printed long ago."""
+    """Repeat, for jobs that are done, which steps are missing: it was printed long ago."""
     from rollout.store import run_record
 
     for job in (job for job in jobs if job.status == "done"):
@@ -187,7 +187,7 @@ def _warn_of_missing(jobs: list[JobRecord]) -> None:
 
 
 def _show_table(sweep_dir: Path, path: str | None) -> None:
-    """Of all jobs of the sweep, also those that an earlier command has done."""
+    """Show all jobs of the sweep, also those that an earlier command has done."""
     from rollout.sweep.table import show_jobs  # reads tables
 
     try:

@@ -1,4 +1,4 @@
-"""The figures of a job that a sweep compares, and which of them are better when they are lower."""
+"""The figures of a job that a sweep compares, and for which of them lower is better."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

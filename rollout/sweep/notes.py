@@ -1,4 +1,4 @@
-"""What is known of a sweep's jobs from its folder: the notes in `jobs/`, and how many jobs were asked for."""
+"""The jobs of a sweep, read from its folder: the notes in `jobs/`, and how many jobs were asked for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,15 +7,12 @@ from typing import Any
 import msgspec
 import yaml
 
-from rollout.store.layout import JOBS
-
-ASKED = "multirun.yaml"
-"""The file in a sweep's folder in which Hydra keeps what was asked for, from the sweep's beginning on."""
+from rollout.store.layout import JOBS, SWEEP_CONFIG
 
 
 @dataclass
 class JobRecord:
-    """What a job leaves in `jobs/`."""
+    """The note that a job leaves in `jobs/`."""
 
     num: int
     run_dir: str
@@ -26,7 +23,7 @@ class JobRecord:
     """ISO 8601."""
     error: str | None = None
     refused: str | None = None
-    """Why the newest command could not have the job as it asked for; the rest is the job that is there."""
+    """Why the newest command was refused; the other fields are about the job that the folder keeps."""
     asked: list[str] | None = None
     """The overrides of that command."""
 
@@ -47,7 +44,7 @@ def read_note(path: Path) -> JobRecord:
 
 def is_sweep(folder: Path) -> bool:
     """Whether it is the folder of a sweep, which may not have begun its first job."""
-    return (folder / JOBS).is_dir() or (folder / ASKED).is_file()
+    return (folder / JOBS).is_dir() or (folder / SWEEP_CONFIG).is_file()
 
 
 def run_dir_of(job: JobRecord, sweep_dir: Path) -> Path:
@@ -59,7 +56,7 @@ def run_dir_of(job: JobRecord, sweep_dir: Path) -> Path:
 def num_jobs(sweep_dir: Path) -> int | None:
     """How many jobs the newest command asked for; None where that is not known before its end."""
     try:
-        hydra = yaml.safe_load((sweep_dir / ASKED).read_text(encoding="utf-8"))["hydra"]
+        hydra = yaml.safe_load((sweep_dir / SWEEP_CONFIG).read_text(encoding="utf-8"))["hydra"]
         sweeper, words = hydra["sweeper"], list(hydra["overrides"]["task"])
         if str(sweeper["_target_"]).endswith(".BasicSweeper"):
             return _num_combinations([*(f"{key}={value}" for key, value in (sweeper["params"] or {}).items()), *words])

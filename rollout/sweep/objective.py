@@ -1,4 +1,4 @@
-"""`sweep.objective`: the number that an optimizing sweeper gets of each job, and which way it is better."""
+"""`sweep.objective`: the number of each job that an optimizing sweeper gets, and whether higher is better."""
 
 import dataclasses
 import json
@@ -11,6 +11,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict, read_write
 from rollout.config import SweepConfig
 from rollout.config.limits import value_problems
 from rollout.errors import UserError, did_you_mean
+from rollout.store.layout import ANALYSIS, MANIFEST
 
 Direction = Literal["maximize", "minimize"]
 
@@ -25,7 +26,7 @@ _LOWER = (
     *(f"score{s}.{name}" for s in ("", "s") for name in ("no_answer", "cut_off", "unscored", "same_prompts_se")),
     *(f"estimates.{name}_fraction" for name in UNWANTED),
 )
-"""Those that are better when they are lower; the longer of two names that fit counts."""
+"""Parts whose numbers are better when they are lower. If two names fit, the longer one counts."""
 
 
 def direction(path: str) -> Direction | None:
@@ -43,7 +44,7 @@ def _longest(path: str, names: Sequence[str]) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a sweeper is told the direction."""
+    """The key by which a sweeper is told the direction."""
 
     key: str
     """Below hydra.sweeper."""
@@ -147,7 +148,7 @@ def _numbers(kind: type) -> set[str]:
 def value(run_dir: Path, path: str) -> float:
     """The number at the dotted `path` in run.json or analysis.json. Raises UserError when there is none."""
     known: dict[str, Any] = {}
-    for file in ("run.json", "analysis.json"):
+    for file in (MANIFEST, ANALYSIS):
         if (run_dir / file).exists():
             known |= json.loads((run_dir / file).read_text(encoding="utf-8"))
     found: Any = known | {"score": known.get("scores")}
@@ -155,6 +156,6 @@ def value(run_dir: Path, path: str) -> float:
         found = found.get(key) if isinstance(found, dict) else None
     if isinstance(found, bool) or not isinstance(found, int | float):
         raise UserError(
-            f"sweep.objective={path}: the job has no such number; see run.json and analysis.json in {run_dir}"
+            f"sweep.objective={path}: the job has no such number; see {MANIFEST} and {ANALYSIS} in {run_dir}"
         )
     return float(found)

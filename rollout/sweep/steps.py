@@ -1,13 +1,13 @@
-"""The step of training that a checkpoint's path tells."""
+"""The training step in the path of a checkpoint."""
 
 import re
 from dataclasses import dataclass
 
 KEYS = ("model.path", "model.lora", "model.revision")
-"""Whose values are checkpoints."""
+"""Keys whose values are checkpoints."""
 
 _WORDS = ("step", "iter|iteration", "checkpoint|ckpt", "update", "epoch")
-"""What stands before a step, in the order of what counts where there are several, as in `epoch=3-step=1500`."""
+"""Words before a step. If there are several, as in `epoch=3-step=1500`, the first of these counts."""
 
 _BY_WORD = [re.compile(rf"(?:^|[^a-z])(?:{word})s?[-_=. ]?(\d+)(k?)(?![a-z0-9])", re.IGNORECASE) for word in _WORDS]
 _BARE = re.compile(r"^(\d+)(k?)$", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""The jobs of a sweep on screen, in as many columns as there is room for: what differs, and what came of it."""
+"""The table of a sweep's jobs on screen: what differs and the results, in as many columns as there is room for."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

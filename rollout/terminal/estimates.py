@@ -1,4 +1,4 @@
-"""Numbers with their error bars, as they stand in tables."""
+"""Numbers with their error bars, as cells of tables."""
 
 from collections.abc import Callable, Iterable
 

@@ -1,4 +1,4 @@
-"""How far something is, on screen: a bar on a terminal, a line now and then elsewhere."""
+"""Progress on screen: a bar on a terminal, a line now and then elsewhere."""
 
 import logging
 import sys

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 
 def forgive_output() -> None:
-    """From now on what is printed never raises: what the encoding lacks is replaced, and what nobody takes is dropped.
+    """From now on printing never raises: characters that the encoding lacks are replaced, and unread output is dropped.
 
     Descriptors 1 and 2 are open afterwards, so that no other file gets their number. Streams that somebody has put
     there instead of the process's own stay as they are.

@@ -7,6 +7,7 @@ from statistics import median
 from rich.console import Console
 from rich.text import Text
 
+from rollout.data.text import counted
 from rollout.files import short
 from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.second_place import path_of
@@ -15,7 +16,7 @@ from rollout.records import Totals
 from rollout.scoring.distribution import Distribution
 from rollout.scoring.intervals import Estimate
 from rollout.scoring.summary import ScoreSummary
-from rollout.store.layout import REPORT
+from rollout.store.layout import OUTPUT, REPORT
 from rollout.store.run_record import EngineRecord, RunRecord, Saving, Throughput
 from rollout.store.samples import ShownSample
 from rollout.terminal.console import show_table
@@ -39,7 +40,7 @@ def show_summary(
     if analysis is not None:
         show_analysis(console, analysis)
     show_totals(console, run_dir, record, analysis)
-    console.print(Text(f"results: {short(run_dir / 'rollouts.parquet')}"), soft_wrap=True)
+    console.print(Text(f"results: {short(run_dir / OUTPUT)}"), soft_wrap=True)
     if (elsewhere := path_of(record.config)) is not None:
         console.print(Text(f"output:  {short(elsewhere)}"), soft_wrap=True)
     if (run_dir / REPORT).exists():
@@ -50,11 +51,11 @@ def show_summary(
 def show_totals(console: Console, run_dir: Path, record: RunRecord, analysis: Analysis | None) -> None:
     """Print how much there is, how fast it came, and what to look at."""
     totals = record.totals or Totals()
-    whole = f"{totals.samples:,} samples of {totals.rows:,} prompts"
+    whole = f"{counted(totals.samples, 'sample')} of {counted(totals.rows, 'prompt')}"
     if record.sessions:
-        console.print(f"{whole}, {totals.generated_tokens:,} tokens", soft_wrap=True)
+        console.print(f"{whole}, {counted(totals.generated_tokens, 'token')}", soft_wrap=True)
         whole = "in this session: "
-        whole += "none" if record.throughput is None else f"{record.throughput.samples:,} samples"
+        whole += "none" if record.throughput is None else counted(record.throughput.samples, "sample")
     if record.throughput is not None:
         whole += f", {_speed(record.throughput, record.seconds)}"
     console.print(whole, soft_wrap=True)
@@ -71,7 +72,7 @@ def _saving(saving: Saving | None) -> Iterator[str]:
     if saving is None:
         return
     yield (
-        f"at the full budget: {saving.full_samples:,} samples, about {saving.full_tokens:,} tokens; "
+        f"at the full budget: {counted(saving.full_samples, 'sample')}, about {counted(saving.full_tokens, 'token')}; "
         f"[bold]{saving.saved:.0%} saved[/bold] ({saving.saved_samples:.0%} of the samples)"
     )
     yield f"rows stopped by: {', '.join(f'{reason} {rows:,}' for reason, rows in saving.stopped.items())}"
@@ -178,7 +179,7 @@ def _cut(name: str) -> str:
 def _speed(throughput: Throughput, seconds: dict[str, float]) -> str:
     """What this session of the run generated, and how fast."""
     return (
-        f"{throughput.generated_tokens:,} tokens in {duration(seconds['generate'])}: "
+        f"{counted(throughput.generated_tokens, 'token')} in {duration(seconds['generate'])}: "
         f"[bold]{throughput.output_tok_s:,.0f} tok/s[/bold] (loading took {duration(seconds['load'])}, not counted)"
     )
 
@@ -195,7 +196,7 @@ def _replicas(engine: EngineRecord | None) -> str | None:
         *most, last = (f"{rate:,.0f}" for rate in rates)
         speed = f"{', '.join(most)} and {last} tok/s"
     restarts = sum(replica.restarts for replica in replicas)
-    again = f", {restarts} {'restart' if restarts == 1 else 'restarts'}" if restarts else ""
+    again = f", {counted(restarts, 'restart')}" if restarts else ""
     return f"{len(replicas)} replicas: {speed}{again}"
 
 
@@ -223,8 +224,9 @@ def _warnings(analysis: Analysis | None, record: RunRecord) -> list[str]:
             )
     if analysis is not None and analysis.errors:
         reason, count = next(iter(analysis.errors.items()))
-        rows = f"{analysis.rows_with_errors:,} row{'s have' if analysis.rows_with_errors > 1 else ' has'} errors"
-        warnings.append(f"{rows}; the most frequent ({count:,} samples): {reason}")
+        have = "has" if analysis.rows_with_errors == 1 else "have"
+        rows = f"{counted(analysis.rows_with_errors, 'row')} {have} errors"
+        warnings.append(f"{rows}; the most frequent ({counted(count, 'sample')}): {reason}")
     return warnings
 
 

@@ -1,9 +1,10 @@
-"""A run as somebody sees it who looks from outside: lines for a terminal or a file."""
+"""What `rollout watch` prints about a run, as lines for a terminal or a file."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rollout.data.text import counted
 from rollout.files import short
 from rollout.postprocess.durable import Durable
 from rollout.scoring.summary import ScoreSummary
@@ -121,14 +122,9 @@ def _share_done(look: Look) -> str:
 def _samples(look: Look) -> str:
     durable, record = look.durable, look.seen.record
     if look.phase == "done" and record is not None and record.totals is not None:
-        return f"{record.totals.samples:,}, of {_rows(record.totals.rows)}{_failed(record.totals.failed)}"
-    return (
-        f"{_share_done(look)}; durable: {durable.num_done:,}, of {_rows(durable.num_rows)}{_failed(durable.num_failed)}"
-    )
-
-
-def _rows(count: int) -> str:
-    return f"{count:,} row{'s' * (count != 1)}"
+        return f"{record.totals.samples:,}, of {counted(record.totals.rows, 'row')}{_failed(record.totals.failed)}"
+    rows = counted(durable.num_rows, "row")
+    return f"{_share_done(look)}; durable: {durable.num_done:,}, of {rows}{_failed(durable.num_failed)}"
 
 
 def _failed(count: int) -> str:
@@ -155,7 +151,7 @@ def _analysis(durable: Durable) -> Lines:
         yield "ended by", _reasons(durable)
     errors = durable.errors
     for error, count in errors.most_common(_MOST_ERRORS):
-        yield "error", f"{count:,} samples: {error}"
+        yield "error", f"{counted(count, 'sample')}: {error}"
     if len(errors) > _MOST_ERRORS:
         yield "error", f"and {len(errors) - _MOST_ERRORS:,} others"
 

@@ -33,11 +33,11 @@ class Snapshot:
     preemptions: int = 0
     """How often a sample was put back because the KV cache was full, and computed again."""
     replica_tok_s_now: tuple[float, ...] = ()
-    """Of each engine, where there are several."""
+    """The same for each engine, if there are several."""
 
 
 def throughput_of(now: Snapshot) -> Throughput:
-    """What run.json says of a session that has got so far; some time must have passed."""
+    """The throughput of a session so far, for run.json; some time must have passed."""
     return Throughput(
         samples=now.samples_generated,
         generated_tokens=now.generated_tokens,
@@ -48,13 +48,13 @@ def throughput_of(now: Snapshot) -> Throughput:
 
 
 class Progress:
-    """Counts samples as they finish, beside those that earlier sessions of the run have left.
+    """Counts samples as they finish, on top of those of earlier sessions of the run.
 
     Tokens and rates are of this session alone; tokens include those of samples that have not finished.
     """
 
     def __init__(self, samples_owed: int, samples_before: int, samples_open: int = 0) -> None:
-        """`samples_open` are those of rows that may have enough before they have them all; see `settle`."""
+        """`samples_open` are the owed samples of rows that may stop before they have them all; see `settle`."""
         self._stats: Callable[[], EngineStats] = lambda: NO_STATS
         self._start: float | None = None  # of the clock, while it runs
         self._elapsed_before = 0.0
@@ -69,7 +69,7 @@ class Progress:
 
     @contextmanager
     def watching(self, stats: Callable[[], EngineStats]) -> Iterator[None]:
-        """The clock runs in the body, where `stats` tells what the engine has generated; once for each engine."""
+        """Run the clock in the body; `stats` gives the numbers of the engine. To be used once for each engine."""
         self._stats, self._start = stats, time.monotonic()
         begin = stats()
         self._tokens_before = begin.generated_tokens - self._finished_tokens
@@ -80,7 +80,7 @@ class Progress:
             self._elapsed_before, self._start = self._elapsed(), None
 
     def count(self, sample: Sample | Outcome, times: int = 1) -> None:
-        """One more sample is finished; with `times=-1`, one that was counted is lost."""
+        """Count a sample that has finished; with `times=-1`, take back one that is lost."""
         self._done += times
         self._failed += times * (sample.error is not None)
         self._prompt_tokens += times * (sample.num_prompt_tokens or 0)
@@ -89,15 +89,16 @@ class Progress:
             self._lengths[sample.num_generated_tokens] += times
 
     def settle(self, spared: int, settled: int) -> None:
-        """A row that might have had `settled` samples has enough, and `spared` of what was owed need not be generated;
-        both are negative when it is open again.
+        """A row that might have had `settled` samples has enough; `spared` of its owed samples need not be generated.
+
+        Both are negative when a row is open again.
         """
         self._spared += spared
         self._settled += settled
 
     @property
     def _total_expected(self) -> int:
-        """Of this session: what is owed less what is spared, if the rows that are open spare as much as the others."""
+        """How many samples this session is going to generate, if the rows that are open spare as much as the others."""
         left = self._total - self._spared
         rest = self._spared * (self._open - self._settled) / self._settled if self._settled > 0 else 0.0
         return max(self._done, left - round(rest))
@@ -156,7 +157,7 @@ class Progress:
         return max((not_begun * mean + running * rest) / overall, rest * running / now)
 
     def _expected_rest(self, age: float) -> float:
-        """Tokens a sample still takes that has `age` tokens: the mean over finished ones that were longer."""
+        """How many more tokens a sample with `age` tokens will have: the mean over finished ones that were longer."""
         longer = {length: count for length, count in self._lengths.items() if length > age}
         if not longer:
             return age  # none was: expect as much again

@@ -1,4 +1,4 @@
-"""What Weights & Biases (W&B) shows of a run. Everything here may raise or hang: `tracker.py` keeps that from the run.
+"""What Weights & Biases (W&B) shows of a run. Anything here may raise or hang; `tracker.py` protects the run.
 
 W&B's own settings bound what its server can do (`init_timeout`, `finish_timeout`). They do not bound its service, a
 process called wandb-core on this machine, which every call waits for; `kill_service` is the way out of that.
@@ -23,6 +23,7 @@ from rollout.config import TrackingConfig
 from rollout.files import as_argument
 from rollout.process import watchdog
 from rollout.records import Totals
+from rollout.store.layout import CONFIG
 from rollout.store.run_record import RunRecord, Throughput, WandbIdentity
 from rollout.store.samples import ShownSample, samples_of
 from rollout.tracking.progress import Snapshot
@@ -40,7 +41,7 @@ def identity(run_dir: Path, group: str | None) -> WandbIdentity:
     sweep's: what was typed is common to all jobs, what the sweeper made of it is not.
     """
     words = [run_dir.name]
-    overrides = run_dir / ".hydra" / "overrides.yaml"
+    overrides = run_dir / CONFIG.with_name("overrides.yaml")
     if group is not None and overrides.is_file():
         words += [str(override) for override in OmegaConf.load(overrides) if override not in sys.argv]
     return WandbIdentity(

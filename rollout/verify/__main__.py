@@ -24,9 +24,11 @@ from rollout.cli.help import text
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.config import AdaptiveConfig, PostprocessConfig, RunConfig, trust
 from rollout.data.tables import Table, open_table
+from rollout.data.text import counted
 from rollout.errors import UserError
 from rollout.files import short
 from rollout.store import lineage, run_record
+from rollout.store.layout import LOG, OUTPUT
 from rollout.store.lineage import Made
 from rollout.store.provenance import Reproducibility
 from rollout.store.run_record import RunRecord
@@ -71,7 +73,8 @@ def verify(run_dir: Path, arguments: list[str], trusted: bool = False) -> Compar
     table = preflight(run)
     if table.num_rows != recorded.num_rows:
         raise UserError(
-            f"data.path={table.path}: {table.num_rows} rows, and the run has {recorded.num_rows}; give the run's input"
+            f"data.path={table.path}: {counted(table.num_rows, 'row')}, and the run has {recorded.num_rows}; "
+            "give the run's input"
         )
     try:
         with _scratch_folder() as scratch:
@@ -102,11 +105,11 @@ def _parse(arguments: list[str]) -> tuple[int | None, list[str]]:
 def _open_result(run_dir: Path) -> Table:
     from rollout.verify.regenerate import COMPARED
 
-    path = run_dir / "rollouts.parquet"
+    path = run_dir / OUTPUT
     if not path.exists():
         raise UserError(f"{path}: there is no result yet; {how_to_finish(run_dir)}")
     try:
-        result = open_table(path, "rollouts.parquet")
+        result = open_table(path, OUTPUT)
     except UserError as error:
         raise UserError(f"{path}: cannot be read; write it again with `{resume_command(run_dir)}`") from error
     if missing := set(COMPARED) - set(result.schema.names):
@@ -135,7 +138,6 @@ def _compare(
     from rollout.process.signals import stop_on_signal
     from rollout.store import provenance
     from rollout.store.digest import digest
-    from rollout.store.layout import LOG
     from rollout.verify.regenerate import regenerate
 
     with stop_on_signal() as stop, screen(scratch / LOG) as console:
@@ -158,7 +160,7 @@ def _show(console: Console, found: Comparison, reproducibility: Reproducibility)
     differing = found.samples - found.matches
     if differing > len(found.differences):
         console.print(f"... and {differing - len(found.differences):,} more", soft_wrap=True)
-    console.print(f"{found.matches:,} of {found.samples:,} samples match ({found.share()})", soft_wrap=True)
+    console.print(f"{found.matches:,} of {counted(found.samples, 'sample')} match ({found.share()})", soft_wrap=True)
     if differing:
         console.print(Text(f"the run is {reproducibility.level}: {reproducibility.means}"), soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""Comparing samples that were generated again with what a run has written of them."""
+"""Compare samples that were generated again with those that the run has written."""
 
 import math
 from bisect import insort

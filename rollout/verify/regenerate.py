@@ -16,9 +16,10 @@ from rollout.data.row_sampling import sample_counts
 from rollout.data.stopping import round_ends
 from rollout.data.tables import Table
 from rollout.errors import EngineDied, UserError
+from rollout.generation.engine_start import load
 from rollout.generation.loop import generate
 from rollout.generation.requests import requests
-from rollout.generation.session import every, load
+from rollout.generation.session import every
 from rollout.process.signals import StopRequest
 from rollout.records import EXTRAS, Prompt, Sample, extras_of
 from rollout.store.layout import LOG

@@ -16,10 +16,10 @@ from rollout import open_run
 from rollout.compare.comparison import Comparison
 from rollout.compare.comparison import compare as compare_sides
 from rollout.compare.screen import show_comparison
-from rollout.compare.sides import side_of_run
 from tests.commands import Completed, run_command
 from tests.compare_content import pair, side
 from tests.conftest import chat, run_in, write_input
+from tests.sides import side_of_run
 
 pytestmark = pytest.mark.long
 

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.config import DataConfig
-from rollout.data.prompts import last_message, open_input, parse_chat, read_prompts, watch_chats, with_system_prompt
+from rollout.data.chat import last_message, parse_chat, with_system_prompt
+from rollout.data.prompts import open_input, read_prompts, watch_chats
 from rollout.errors import PromptError, UserError
 from rollout.records import RESERVED_COLUMNS, Prompt
 from tests.conftest import chat, write_input

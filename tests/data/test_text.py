@@ -14,7 +14,7 @@ import pytest
 from rollout.config import AnalyzeConfig, DataConfig, ExportConfig, ScoreConfig
 from rollout.data.arrow import values as values_of
 from rollout.data.json_text import rows_of
-from rollout.data.text import as_text
+from rollout.data.text import as_text, counted
 from rollout.postprocess.analyze import analyze
 from rollout.postprocess.export import export
 from rollout.postprocess.sample_rows import sample_rows
@@ -104,3 +104,7 @@ def test_whatever_reads_a_column_gets_what_people_write(tmp_path: Path) -> None:
 def test_rows_have_the_columns_of_their_batch() -> None:
     batch = pa.record_batch({"a": [1, 2], "b": pa.array([0.1, 0.2], FLOAT32)})
     assert rows_of(batch) == [{"a": 1, "b": 0.1}, {"a": 2, "b": 0.2}]
+
+
+def test_one_is_not_plural() -> None:
+    assert [counted(number, "row") for number in (0, 1, 2, 1234)] == ["0 rows", "1 row", "2 rows", "1,234 rows"]

@@ -23,7 +23,7 @@ from benchmarks.per_row import parameters, unequal
 from rollout.cli import saved_config
 from rollout.cli.compose import compose_run
 from rollout.config import ModelConfig, RunConfig
-from rollout.data.prompts import parse_chat
+from rollout.data.chat import parse_chat
 from rollout.data.tools import read_tools
 from rollout.engine.cache import EngineSpec, acquire, release
 from rollout.errors import PromptError, UserError

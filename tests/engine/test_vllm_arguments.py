@@ -122,7 +122,7 @@ def test_a_constraint_is_looked_at_by_the_engines_own_library() -> None:
 
 
 def test_a_refusal_has_no_time_in_it_of_which_equal_runs_would_differ() -> None:
-    from rollout.engine.vllm_arguments import refusal
+    from rollout.engine.vllm_refusal import refusal
 
     error = ValueError('cannot: [06:47:28] /project/cpp/schema.cc:4944: Unsupported type "objct"\n')
     assert refusal(error) == 'cannot: Unsupported type "objct"'

@@ -9,7 +9,7 @@ import pytest
 
 from rollout.config import RunConfig
 from rollout.engine.cache import Loaded
-from rollout.generation import session
+from rollout.generation.engine_start import load
 from tests.conftest import chat, run_in, write_input
 
 SCORED_BY = ("postprocess.score.scorer=tests.graders:by_rate", "postprocess.score.ground_truth=rate")
@@ -20,13 +20,13 @@ DIES_ONCE = ("engine.echo.die_after=30", "sampling.n_samples=4", "hardware.max_n
 def test_also_of_an_engine_that_is_started_again(
     rule: str, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before, meanwhile, load = len(active_children()), list[int](), session.load
+    before, meanwhile = len(active_children()), list[int]()
 
     def watched(run: RunConfig, log_file: Path) -> Loaded:
         meanwhile.append(len(active_children()) - before)
         return load(run, log_file)
 
-    monkeypatch.setattr(session, "load", watched)
+    monkeypatch.setattr("rollout.generation.session.load", watched)
     rows: list[dict[str, Any]] = [{"prompt": chat(f"{row}"), "rate": 0.0} for row in range(10)]
     path = write_input(tmp_path / "input.parquet", rows)
     scored = (*SCORED_BY, "postprocess.score.workers=2", "postprocess.steps=[score]")

@@ -11,18 +11,14 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from rollout.records import Lengths, Outcome, Prompt
-from rollout.replicas.dispatcher import Dispatcher, InInputOrder, SampleKey, Task, Tasks
+from rollout.records import Lengths, Outcome, Prompt, SampleKey
+from rollout.replicas.dispatcher import Dispatcher, InInputOrder, Task, Tasks
 from rollout.replicas.longest import LongestFirst
 from tests.conftest import chat
 
 
 def outcome(place: SampleKey, tokens: int = 2) -> Outcome:
     return Outcome(*place, num_prompt_tokens=1, num_generated_tokens=tokens, error=None)
-
-
-def place(ended: Outcome) -> SampleKey:
-    return ended.row_id, ended.sample_idx
 
 
 def places(tasks: list[Task]) -> list[SampleKey]:
@@ -105,8 +101,8 @@ class Run(RuleBasedStateMachine):
         found = set(data.draw(st.permutations(given), label="order")[: data.draw(st.integers(0, len(given)))])
         journal = [outcome(each) for each in self.stored[replica] | found]
         lost_says, found_says = self.dispatcher.requeue(replica, journal)
-        assert Counter(map(place, lost_says)) == Counter(set(self.in_memory[replica]) - found)
-        assert Counter(map(place, found_says)) == Counter(found & set(self.held[replica]))
+        assert Counter(each.key for each in lost_says) == Counter(set(self.in_memory[replica]) - found)
+        assert Counter(each.key for each in found_says) == Counter(found & set(self.held[replica]))
         self.durable.update(found)
         self.held[replica], self.in_memory[replica], self.stored[replica] = [], [], set()
 

@@ -164,7 +164,7 @@ def test_a_replica_that_has_samples_to_make_and_makes_no_token_is_named_with_the
 def test_replicas_that_ray_has_no_room_for_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("rollout.replicas.driver._PLACE_SECONDS", -1.0)
+    monkeypatch.setattr("rollout.replicas.log._PLACE_SECONDS", -1.0)
     monkeypatch.setattr(Scripted, "num_connected", 1)
     driven(tmp_path, "late: 1")
     told = "Ray has found a place for 1 of 2 replicas; the others wait for CPUs or GPUs that others hold"

@@ -20,8 +20,8 @@ from rollout.engine import devices
 from rollout.errors import UserError
 from rollout.preflight import preflight
 from rollout.replicas import ray_replicas
+from rollout.replicas.job_thread import _check_folder
 from rollout.replicas.messages import Job
-from rollout.replicas.worker import _check_folder
 from rollout.store.layout import LOCK, LOGS
 from tests.commands import ECHO, command, resume, run_fresh
 from tests.conftest import composed, write_mixed_input

@@ -15,8 +15,8 @@ from rollout.engine.memory import GIB
 from rollout.engine.protocol import GpuShare
 from rollout.engine.vllm_worker import NAME, WorkerExtension, share_of_next
 from rollout.errors import EngineDied, UserError
-from rollout.generation.session import load_engine
-from rollout.replicas import worker
+from rollout.generation.engine_start import load_engine
+from rollout.replicas import job_thread
 from rollout.replicas.messages import Job, Report
 from rollout.replicas.one_engine import one_engine
 from rollout.replicas.worker import Replica
@@ -31,7 +31,7 @@ def report_of_one_that_raises(error: BaseException, folder: Path, monkeypatch: p
     def load(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr(worker, "load_engine", load)
+    monkeypatch.setattr(job_thread, "load_engine", load)
     return report_of_one(composed(*ECHO), folder)
 
 
@@ -71,7 +71,7 @@ def test_an_engine_that_fails_after_its_job_fails_the_next_one_of_that_model(
         tries.append(run.model.path)
         raise UserError(f"{run.model.path}={len(tries)}: wrong; fix it")
 
-    monkeypatch.setattr(worker, "load_engine", load)
+    monkeypatch.setattr(job_thread, "load_engine", load)
     (tmp_path / LOCK).write_text("driver")
     one = Replica()
     for path in ("m", model):
@@ -91,7 +91,7 @@ def test_what_was_wrong_with_one_job_only_does_not_fail_the_next_one(
         assert is_over.wait(10)
         return load_engine(*asked, **how)
 
-    monkeypatch.setattr(worker, "load_engine", load_slowly)
+    monkeypatch.setattr(job_thread, "load_engine", load_slowly)
     (tmp_path / LOCK).write_text("driver")
     one = Replica()
     for max_tokens in (100_000, 100):
@@ -114,7 +114,7 @@ def test_an_engine_that_dies_while_its_job_is_stopped_is_told_as_dead_to_the_nex
         deaths.append(EngineDied("at the end"))
         raise deaths[-1]
 
-    monkeypatch.setattr(worker, "drain", die)
+    monkeypatch.setattr(job_thread, "drain", die)
     (tmp_path / LOCK).write_text("driver")
     one = Replica()
     one.start(Job(composed(*ECHO), tmp_path, 3, "writer", holder="driver"))
@@ -136,7 +136,7 @@ def test_what_fails_at_the_end_of_a_job_is_returned_once_unless_a_report_has_tol
         assert is_over.wait(10)
         raise disk_full
 
-    monkeypatch.setattr(worker, "drain", fail)
+    monkeypatch.setattr(job_thread, "drain", fail)
     (tmp_path / LOCK).write_text("driver")
     one = Replica()
     one.start(Job(composed(*ECHO), tmp_path, 3, "writer", holder="driver"))
@@ -161,7 +161,7 @@ def test_an_engine_that_fails_after_its_job_is_told_at_the_end_of_one_of_another
             raise refusal
         return load_engine(run, log_file)
 
-    monkeypatch.setattr(worker, "load_engine", load)
+    monkeypatch.setattr(job_thread, "load_engine", load)
     (tmp_path / LOCK).write_text("driver")
     one = Replica()
     jobs = [Job(composed(*ECHO, f"model.path={path}"), tmp_path, 3, "writer", "driver") for path in ("m", "other")]
@@ -169,8 +169,8 @@ def test_an_engine_that_fails_after_its_job_is_told_at_the_end_of_one_of_another
     if not has_begun:
         assert one.stop() == []
         is_over.set()
-        assert one._work is not None
-        one._work.thread.join()
+        assert one._job is not None
+        one._job.thread.join()
     one.start(jobs[1])
     is_over.set()
     assert report_once_ready(one).error is None
@@ -194,7 +194,7 @@ def test_what_scores_starts_while_the_engine_is_loaded_and_ends_with_it(
         meanwhile.append(len(active_children()) - len(before))
         raise UserError("a=1: wrong; fix it")
 
-    monkeypatch.setattr(worker, "load_engine", load)
+    monkeypatch.setattr(job_thread, "load_engine", load)
     rule = ("adaptive.until=agree", "postprocess.score.scorer=math", "postprocess.score.workers=2")
     assert report_of_one(composed(*ECHO, *rule), tmp_path).error is not None
     assert meanwhile == [2]

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.stopped_early import expected_samples
 from rollout.config import AdaptiveConfig
 from rollout.data.stopping import is_met
 from rollout.scoring.pass_at_k import pass_at_k
-from rollout.scoring.stopped_early import Estimator, Stops, expected_samples, pass_at_ks, sample_weights
+from rollout.scoring.stopped_early import Estimator, Stops, pass_at_ks, sample_weights
 from rollout.scoring.summary import ScoreCounts
 
 EXACT = 1e-12
