@@ -17,7 +17,9 @@ _COMPLETION = {"-sc", "--shell-completion"}
 
 
 def main() -> None:
-    """The command. Exit code 0, 1 after a mistake or a failed run, 130 after Ctrl-C, 143 after SIGTERM."""
+    """The command. Exit code 0, 1 after a mistake or a failed run; after a signal 130 (Ctrl-C), 143 (SIGTERM) or 129
+    (SIGHUP).
+    """
     with one_line_errors():
         folder = str(Path.cwd())  # as with `python -m`: a scorer of the user's is looked for there
         if folder not in sys.path:

@@ -32,7 +32,7 @@ _PATH_ERRNOS = {
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Exit with code 1 and one line per problem for a mistake, with 130 or 143 after a signal.
+    """Exit with code 1 and one line per problem for a mistake, with 130, 143 or 129 after a signal.
 
     What is printed inside never raises, whatever reads it.
     """

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: after the first the run stops cleanly, a second one ends it at once."""
+"""Ctrl-C, SIGTERM and a closed terminal: after the first the run stops cleanly, a second one ends it at once."""
 
 import multiprocessing
 import os
@@ -7,6 +7,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""The signals by which somebody asks a run to stop. SIGHUP: its terminal was closed, or the connection to it was lost."""
 
 
 class Interrupted(BaseException):
@@ -45,6 +49,8 @@ class StopRequest:
 
     def handle(self, signum: int, _frame: FrameType | None) -> None:
         """The signal handler."""
+        if self._signum is not None and signum == signal.SIGHUP:  # a shell and the kernel each send one: no second wish
+            return
         if self._signum is not None and not self._ends_process:
             raise Interrupted(signum, at_once=True)
         if self._signum is not None:
@@ -58,7 +64,8 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal(ends_process: bool = True) -> Iterator[StopRequest]:
-    """Handle SIGINT and SIGTERM in the body. Python delivers signals to the main thread only; elsewhere none comes.
+    """Handle STOPPING in the body, but SIGHUP only where nobody has said what it means: `nohup` has, and a program may
+    have. Python delivers signals to the main thread only; elsewhere none comes.
 
     `ends_process`: whether a second one may end all that the process does, which in a notebook is not ours.
     """
@@ -66,9 +73,13 @@ def stop_on_signal(ends_process: bool = True) -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {signum: signal.signal(signum, stop.handle) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.signal(signum, stop.handle) for signum in STOPPING if _is_ours(signum)}
     try:
         yield stop
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _is_ours(signum: signal.Signals) -> bool:
+    return signum != signal.SIGHUP or signal.getsignal(signum) == signal.SIG_DFL

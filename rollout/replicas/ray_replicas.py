@@ -18,6 +18,7 @@ from ray.exceptions import RayError, RayTaskError
 from rollout.config import HardwareConfig
 from rollout.errors import UserError
 from rollout.process import watchdog
+from rollout.process.signals import STOPPING
 from rollout.replicas.dispatcher import Task
 from rollout.replicas.messages import Job, ReplicaLost, Report
 from rollout.replicas.worker import Replica
@@ -164,7 +165,7 @@ def _probe(address: str) -> None:
 @contextmanager
 def _signal_handlers_kept() -> Iterator[None]:
     """Ray sets handlers of its own, but a run stops cleanly on a signal."""
-    before = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+    before = {signum: signal.getsignal(signum) for signum in STOPPING}
     yield
     with suppress(ValueError):  # not the main thread: then nobody can have changed them
         for signum, handler in before.items():

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rollout.config import ScoreConfig
 from rollout.errors import UserError
+from rollout.process.signals import STOPPING
 from rollout.scoring.scorers import Scored, Scorer, scorer_of
 
 if TYPE_CHECKING:  # takes 50 ms, and most commands score nothing
@@ -25,6 +26,7 @@ Item = tuple[str, Any, dict[str, Any]]
 
 _GRACE = 5.0  # seconds a worker gets beyond the limit, before it is killed; and all of them, to begin
 _LOOK_SECONDS = 0.1  # between two looks whether those that have not begun still may
+_OF_A_TERMINAL = {signal.SIGINT, signal.SIGHUP}  # which all of its processes get
 
 _scorer: Scorer | UserError
 _timeout: float
@@ -117,7 +119,7 @@ class Workers:
         was_used, self.pool.is_used = self.pool.is_used, True
         seconds = self.timeout if len(chunk) == 1 else 3 * self.timeout
         try:
-            with nullcontext() if was_used else _without_ctrl_c():
+            with nullcontext() if was_used else _without_signals():
                 return self.pool.pebbles.schedule(_score_chunk, (chunk,), timeout=seconds + _GRACE)
         except RuntimeError as error:
             if not was_used:
@@ -147,13 +149,13 @@ class Workers:
 
 
 @contextmanager
-def _without_ctrl_c() -> Iterator[None]:
-    """Processes and threads that begin in the body do not get SIGINT: a process could get it before it ignores it.
+def _without_signals() -> Iterator[None]:
+    """Processes and threads that begin in the body do not get a terminal's signals: a process could get one before it ignores it.
 
     Nor does a signal interrupt the body: a pool of which half has started cannot be ended.
     """
     with _signals_afterwards():
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_A_TERMINAL)
         try:
             yield
         finally:
@@ -165,7 +167,7 @@ def _signals_afterwards() -> Iterator[None]:
     """Signals are handled after the body. Python calls handlers in the main thread, whichever thread gets a signal."""
     received, handlers = list[tuple[int, FrameType | None]](), dict[int, Callable[[int, FrameType | None], Any]]()
     if threading.current_thread() is threading.main_thread():
-        found = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)}
+        found = {signum: signal.getsignal(signum) for signum in STOPPING}
         handlers |= {signum: handler for signum, handler in found.items() if callable(handler)}
     try:
         for signum in handlers:
@@ -189,8 +191,9 @@ def _begin(score: ScoreConfig, begun: Semaphore, ready: Semaphore) -> None:
     """In a worker, once."""
     global _scorer, _timeout
     begun.release()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    for signum in _OF_A_TERMINAL:  # they are the parent's
+        signal.signal(signum, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_A_TERMINAL)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         _scorer = scorer_of(score)

@@ -35,11 +35,11 @@ def pids() -> set[int]:
     return {process.pid for process in multiprocessing.active_children() if process.pid is not None}
 
 
-def hears_of_ctrl_c(pid: int) -> bool:
-    """Whether SIGINT would do something to a process: it is neither blocked nor ignored."""
+def hears_of_the_terminal(pid: int) -> bool:
+    """Whether SIGINT or SIGHUP would do something to a process: one of them is neither blocked nor ignored."""
     lines = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
     deaf = int(lines["SigBlk"], 16) | int(lines["SigIgn"], 16)
-    return not deaf & 1 << (signal.SIGINT - 1)
+    return not all(deaf & 1 << (signum - 1) for signum in (signal.SIGINT, signal.SIGHUP))
 
 
 def scored(background: Background) -> list[tuple[int, Scored]]:
@@ -60,10 +60,12 @@ def test_they_start_at_once_whether_or_not_there_is_something_to_score_and_end_w
     assert pids() == before
 
 
-def test_one_that_is_starting_does_not_hear_of_ctrl_c_and_is_ended_silently(capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_that_is_starting_does_not_hear_of_the_terminal_and_is_ended_silently(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     before = pids()
     with pytest.raises(ZeroDivisionError), scoring_beside(ScoreConfig("regex", pattern="a", workers=2)):  # noqa: PT012
-        assert not any(map(hears_of_ctrl_c, pids() - before))
+        assert not any(map(hears_of_the_terminal, pids() - before))
         raise ZeroDivisionError  # a model that cannot be loaded
     assert pids() == before
     assert capfd.readouterr() == ("", "")
