@@ -26,6 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
     if partial.is_symlink():  # never write through a link that somebody has put there
         partial.unlink()
     try:
+        partial.open("wb").close()  # an error here names the file, as those of the libraries that write do not
         yield partial
         _sync(partial)
         partial.replace(path)

@@ -77,7 +77,7 @@ def start(run: RunConfig, run_dir: Path, asked: Asked = Asked()) -> RunRecord:
     """
     table = preflight(run, run_dir)
     refuse_used(run, run_dir)
-    with locked(run_dir):
+    with _mishaps_explained(run_dir), locked(run_dir):
         refuse_used(run, run_dir)  # once more: another process may have come first
         return _execute(run, table, run_dir, asked)
 
@@ -87,7 +87,7 @@ def resume(run: RunConfig, run_dir: Path, asked: Asked = Asked()) -> RunRecord |
 
     Raises as `start` does, and UserError when `run` is not the experiment of that run, or smaller.
     """
-    with locked(run_dir):
+    with _mishaps_explained(run_dir), locked(run_dir):
         table = preflight(run, run_dir)
         digest_now = to_continue(run, table, run_dir)
         return None if digest_now is None else _execute(run, table, run_dir, asked, digest_now)
@@ -102,10 +102,7 @@ def _execute(run: RunConfig, table: Table, run_dir: Path, asked: Asked, digest_n
         with (
             stop_on_signal(ends_process=not asked.is_call) as stop,
             screen(run_dir / LOG) as console,
-            disk_full_explained(
-                short(run_dir),
-                lambda: f"what was written is complete. Free some space, then `{resume_command(run_dir)}`",
-            ),
+            _mishaps_explained(run_dir),
             nullcontext() if asked.is_call else _interruption_explained(run_dir, console),
             run_record.recorded(
                 run_dir, run, digest_now or digest(run, table), identity(run_dir, asked.group), asked.replay_of
@@ -202,6 +199,32 @@ def _postprocess(session: Session, selected: Selection | None) -> Analysis | Non
     except ScoreFailed as error:  # the samples are there, and can be scored again
         record.missing = Missing(steps=list(error.missing), reason=str(error))
         return error.analysis
+
+
+@contextmanager
+def _mishaps_explained(run_dir: Path) -> Iterator[None]:
+    """A full disk, or a folder that somebody takes away, is a line that says how the run goes on."""
+    try:
+        with disk_full_explained(short(run_dir), lambda: _with_more_space(run_dir)):
+            yield
+    except FileNotFoundError as error:
+        if error.filename is None or not Path(error.filename).is_relative_to(run_dir):
+            raise
+        if not run_dir.is_dir():
+            raise UserError(
+                f"{short(run_dir)}: was moved or deleted while the run went on; what was written is where it is now: "
+                "continue there with `python -m rollout resume FOLDER`"
+            ) from error
+        raise UserError(
+            f"{short(Path(error.filename).parent)}: was moved or deleted while the run went on; put it back, then "
+            f"`{resume_command(run_dir)}`, which generates what is missing"
+        ) from error
+
+
+def _with_more_space(run_dir: Path) -> str:
+    if run_record.exists(run_dir):
+        return f"what was written is complete. Free some space, then `{resume_command(run_dir)}`"
+    return "nothing was begun. Free some space, then give the command again"
 
 
 @contextmanager

@@ -38,7 +38,7 @@ from rollout.store import run_record
 from rollout.store.digest import Digest, differences, digest, is_older
 from rollout.store.judged import how_far
 from rollout.store.layout import CONFIG_FILES, JOURNAL, LOCK, LOG, METRICS, OUTPUT, RESERVE, RESULTS
-from rollout.store.lock import is_of_a_run
+from rollout.store.lock import is_of_a_run, is_unwritten
 from rollout.store.run_record import RunRecord
 from rollout.terminal.console import unseen
 from rollout.terminal.progress_line import byte_progress
@@ -152,7 +152,7 @@ def refuse_used(run: RunConfig, run_dir: Path) -> None:
     kept = [] if is_of_a_run(run_dir) else [LOCK, LOG, METRICS, RESERVE, *map(str, CONFIG_FILES)]
     results = [] if run.postprocess.overwrite else [*RESULTS, *outputs(run.postprocess)]
     names = [OUTPUT, *(name for name in results if not Path(name).is_absolute()), *kept]
-    if found := [name for name in names if os.path.lexists(run_dir / name)]:
+    if found := [name for name in names if os.path.lexists(run_dir / name) and not is_unwritten(run_dir / name)]:
         raise UserError(f"hydra.run.dir={short(run_dir)}: {found[0]} already exists there; choose another folder")
 
 

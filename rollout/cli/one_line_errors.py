@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from rollout.errors import UserError
-from rollout.files import named_in
+from rollout.files import DISK_FULL, named_in
 from rollout.process.signals import Interrupted
 from rollout.terminal.streams import forgive_output
 
@@ -24,8 +24,7 @@ _PATH_ERRNOS = {
     errno.EISDIR,
     errno.EEXIST,
     errno.ENAMETOOLONG,
-    errno.ENOSPC,
-    errno.EDQUOT,
+    *DISK_FULL,
 }
 """Errors about a path that the user can cure."""
 
@@ -67,8 +66,10 @@ def _of_hydra(error: Exception) -> str | None:
 
 def _of_path(error: Exception) -> str | None:
     """The line about a path that its owner can make usable; None for any other error."""
-    if not isinstance(error, OSError) or error.filename is None:
+    if not isinstance(error, OSError):
         return None
+    if error.filename is None:
+        return f"the disk is full ({error.strerror}); free some space" if error.errno in DISK_FULL else None
     given = Path(str(error.filename))
     if error.errno not in _PATH_ERRNOS and not _is_of_something_new(error, given):
         return None

@@ -103,6 +103,11 @@ def is_of_a_run(run_dir: Path) -> bool:
     return holder_of(run_dir) is not None
 
 
+def is_unwritten(path: Path) -> bool:
+    """Whether it is the lock of a run that was ended before it could say who it is."""
+    return path.name == LOCK and path.is_file() and not path.stat().st_size
+
+
 def is_held(run_dir: Path) -> bool | None:
     """Whether a process holds `run_dir` now, found without taking the lock. None if that cannot be found: the last
     holder is on another machine, whose locks are not visible here.

@@ -243,8 +243,7 @@ def recorded(
         before = read(run_dir)
         record.replay_of, record.wandb = before.replay_of, before.wandb or wandb
         record.sessions = [*before.sessions, _session(before)]
-    (run_dir / RESERVE).write_bytes(b"\0" * _RESERVE_BYTES)
-    write(run_dir, record)
+    _begin(run_dir, record)
     try:
         yield record
         record.status = "done"
@@ -260,6 +259,15 @@ def recorded(
 def now() -> str:
     """The time as the records have it: ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def _begin(run_dir: Path, record: RunRecord) -> None:
+    try:
+        (run_dir / RESERVE).write_bytes(b"\0" * _RESERVE_BYTES)
+        write(run_dir, record)
+    except BaseException:
+        (run_dir / RESERVE).unlink(missing_ok=True)
+        raise
 
 
 def _close(run_dir: Path, record: RunRecord) -> None:

@@ -31,7 +31,7 @@ def screen(log_file: Path) -> Iterator[Console]:
     """
     with (
         _redirected() as (saved, redirect),
-        log_file.open("a", encoding="utf-8") as sink,
+        _as_far_as_possible(log_file) as sink,
         os.fdopen(os.dup(saved), "w", encoding=_encoding(), errors="replace") as terminal,
         process_streams() as notebook,
     ):
@@ -47,6 +47,17 @@ def screen(log_file: Path) -> Iterator[Console]:
             _flush()
             with suppress(OSError):
                 terminal.close()
+
+
+@contextmanager
+def _as_far_as_possible(log_file: Path) -> Iterator[TextIO]:
+    """Yield `log_file`, open to be added to. What a full disk does not take is left out: a log ends no run."""
+    sink = log_file.open("a", encoding="utf-8")
+    try:
+        yield sink
+    finally:
+        with suppress(OSError):
+            sink.close()
 
 
 @contextmanager
@@ -159,8 +170,16 @@ class _ScreenHandler(logging.Handler):
         self._console.print(line, soft_wrap=True)
 
 
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """Log lines in rollout.log, as far as its disk takes them."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in `logging`
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def _file_handler(sink: TextIO) -> logging.Handler:
-    handler = logging.StreamHandler(sink)
+    handler = _LogHandler(sink)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     return handler
 

@@ -1,0 +1,95 @@
+"""What the machine, or somebody, does to a run's folder while it works: one line, and nothing is lost."""
+
+import errno
+import time
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rollout.cli.one_line_errors import line_of
+from rollout.files import replacing
+from rollout.store import run_record
+from rollout.store.lock import locked
+from tests.commands import ECHO, resume, run_command, start_command
+from tests.conftest import write_input
+
+FULL = Path("/dev/full")
+"""Whoever writes to it finds no space left."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_input(tmp_path / "input.parquet", [{"prompt": f"question {number}"} for number in range(40)])
+    return tmp_path
+
+
+COMMAND = ("data.path=input.parquet", *ECHO, "hydra.run.dir=run")
+
+
+@pytest.mark.parametrize("name", [".hydra/hydra.yaml", ".reserve"])
+def test_a_disk_that_is_full_before_the_run_has_begun_wants_the_command_again(name: str, folder: Path) -> None:
+    run_dir = folder / "run"
+    with locked(run_dir):
+        pass  # as of a run that came no further
+    (run_dir / name).parent.mkdir(exist_ok=True)
+    (run_dir / name).symlink_to(FULL)
+    full = run_command(*COMMAND, cwd=folder)
+    assert full.returncode == 1
+    assert full.stderr.splitlines() == [
+        "error: run: the disk is full (No space left on device); nothing was begun. Free some space, then give the "
+        "command again"
+    ]
+    assert not (run_dir / ".reserve").exists()
+
+    (run_dir / name).unlink(missing_ok=True)
+    assert run_command(*COMMAND, cwd=folder).returncode == 0
+
+
+def test_a_lock_that_was_never_written_does_not_make_the_folder_somebodys(folder: Path) -> None:
+    (folder / "run").mkdir()
+    (folder / "run/.lock").touch()
+    assert run_command(*COMMAND, cwd=folder).returncode == 0
+
+
+def test_a_log_that_takes_no_more_ends_no_run(folder: Path) -> None:
+    run_dir = folder / "run"
+    with locked(run_dir):
+        (run_dir / "rollout.log").symlink_to(FULL)
+    done = run_command(*COMMAND, cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert run_record.read(run_dir).status == "done"
+
+
+def test_a_full_disk_is_a_line_where_nobody_says_which_file_it_was() -> None:
+    assert line_of(OSError(errno.ENOSPC, "No space left on device")) == (
+        "the disk is full (No space left on device); free some space"
+    )
+    assert line_of(OSError(errno.EIO, "Input/output error")) is None
+
+
+def test_an_error_of_a_file_that_is_written_names_it_whoever_writes(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as error, replacing(tmp_path / "gone/table.parquet") as partial:
+        pq.write_table(pa.table({"column": [1]}), partial)
+    assert error.value.filename == str(tmp_path / "gone/.table.parquet.partial")
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", ["run", "run/samples"])
+def test_a_folder_that_is_taken_away_from_a_run_is_a_line_and_goes_on_where_it_is(what: str, folder: Path) -> None:
+    slow = ("engine.echo.step_seconds=0.02", "engine.echo.max_steps=60", "store.flush_samples=10")
+    process = start_command(*COMMAND, *slow, cwd=folder)
+    while len(list(folder.glob("run/samples/part-*"))) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    (folder / what).rename(folder / "taken")
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    (line,) = errors.splitlines()
+    assert line.startswith(f"error: {what}: was moved or deleted while the run went on; ")
+
+    if what == "run/samples":
+        (folder / "taken").rename(folder / what)
+    there = "taken" if what == "run" else "run"
+    assert resume(there, "engine.echo.step_seconds=0", cwd=folder).returncode == 0
+    assert pq.read_table(folder / there / "rollouts.parquet").num_rows == 40
