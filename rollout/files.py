@@ -65,7 +65,17 @@ def same_file(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
     except OSError:
-        return one.resolve() == other.resolve()
+        return real(one) == real(other)
+
+
+def real(path: Path) -> Path:
+    """Where `path` leads once links are followed; one of a circle of links leads to itself, where `resolve` raises."""
+    return Path(os.path.realpath(path))
+
+
+def is_read_once(path: Path) -> bool:
+    """Whether it is a pipe or a device: it gives what it holds once only, and may wait for ever for a writer."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def holds_keys(path: Path, keys: set[str]) -> bool:

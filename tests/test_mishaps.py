@@ -1,6 +1,7 @@
 """What the machine, or somebody, does to a run's folder while it works: one line, and nothing is lost."""
 
 import errno
+import os
 import time
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.cli.one_line_errors import line_of
-from rollout.files import replacing
+from rollout.files import replacing, same_file
+from rollout.generation.session import first_prompt_in_words
 from rollout.store import run_record
 from rollout.store.lock import locked
 from tests.commands import ECHO, resume, run_command, start_command
@@ -93,3 +95,57 @@ def test_a_folder_that_is_taken_away_from_a_run_is_a_line_and_goes_on_where_it_i
     there = "taken" if what == "run" else "run"
     assert resume(there, "engine.echo.step_seconds=0", cwd=folder).returncode == 0
     assert pq.read_table(folder / there / "rollouts.parquet").num_rows == 40
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (("data.path=pipe.jsonl", *ECHO), "data.path"),
+        (("dry_run=true", "data.path=input.parquet", "model.chat_template=pipe.jsonl"), "model.chat_template"),
+        (("prepare", "pipe.jsonl", "out.parquet"), "input"),
+        (("analyze", "pipe.jsonl"), "input"),
+    ],
+)
+def test_a_pipe_is_no_file_and_nobody_waits_for_it(words: tuple[str, ...], key: str, folder: Path) -> None:
+    os.mkfifo(folder / "pipe.jsonl")
+    refused = run_command(*words, cwd=folder)
+    assert refused.returncode == 1
+    assert f"error: {key}=pipe.jsonl: is a pipe or a device, and " in refused.stderr
+
+
+def test_a_pipe_is_no_schema_either(folder: Path) -> None:
+    os.mkfifo(folder / "pipe.json")
+    refused = run_command(*COMMAND, "sampling.structured_outputs.json=pipe.json", cwd=folder)
+    assert "json=pipe.json: is a pipe or a device, and " in refused.stderr
+
+
+def test_links_in_a_circle_lead_to_a_line(folder: Path) -> None:
+    (folder / "circle.csv").symlink_to("circle.csv")
+    assert not same_file(folder / "circle.csv", folder / "input.parquet")
+    for words in (("flatten", "circle.csv", "out.csv"), ("flatten", "input.parquet", "circle.csv")):
+        refused = run_command(*words, cwd=folder)
+        assert refused.returncode == 1
+        assert all(line.startswith("error: ") for line in refused.stderr.splitlines())
+
+
+def test_a_folder_that_is_a_link_to_nowhere_says_so(folder: Path) -> None:
+    (folder / "outputs").symlink_to("unmounted")
+    refused = run_command(*COMMAND[:-1], cwd=folder)
+    assert refused.stderr.startswith("error: outputs: a link to nowhere; ")
+
+
+def test_a_run_whose_config_is_gone_can_be_looked_at(folder: Path) -> None:
+    dies = ("engine.echo.die_after=3", "engine.max_restarts=0")
+    assert run_command(*COMMAND, *dies, cwd=folder).returncode == 1
+    (folder / "run/.hydra/config.yaml").write_text("")
+    looked = run_command("watch", "run", "once=true", cwd=folder)
+    assert (looked.returncode, looked.stderr) == (1, "")
+    assert "continue  python -m rollout resume run" in looked.stdout
+
+
+def test_a_very_long_prompt_is_shown_without_its_middle() -> None:
+    shown = first_prompt_in_words(7, "begin" + "x" * 1_000_000 + "end")
+    assert shown.startswith("first prompt, rendered (row 7): 'beginx")
+    assert "x' ... 996,008 characters ... 'x" in shown
+    assert shown.endswith("xend'")
+    assert len(shown) < 4100

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rollout.cli.latest import named_path
 from rollout.errors import UserError
-from rollout.files import as_argument, short, user_path
+from rollout.files import as_argument, real, short, user_path
 from rollout.store.layout import is_kept_by_a_run
 
 ASKS = {"--help", "-h"}
@@ -43,7 +43,7 @@ def output_problems(
     key: str, output: Path, suffixes: tuple[str, ...], is_read: Callable[[Path], bool], overwrite: bool
 ) -> Iterator[str]:
     """Why the file `output`, the value of `key`, cannot be written; `is_read` tells of a path whether it is input."""
-    folder = output.resolve().parent
+    folder = real(output).parent
     if not output.name.endswith(suffixes) or output.name in suffixes:
         yield f"{key}={output}: must end in {', '.join(suffixes)}"
     elif output.is_dir():

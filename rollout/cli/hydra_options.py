@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override, QuotedString
 
 from rollout.config.overrides import FOLDERS, key_of
 from rollout.errors import UserError
-from rollout.files import holds_keys
+from rollout.files import holds_keys, real
 from rollout.store.layout import CSV, HTML, JOBS, MANIFEST, SWEEP_CONFIG
 
 _ONE_OF = ("run", "cfg", "multirun", "shell_completion", "info")
@@ -135,7 +135,7 @@ def saved_run(arguments: list[str]) -> tuple[Path | None, list[str]]:
     parser.add_argument("--config-name", "-cn")
     options, others = parser.parse_known_args(arguments)
     folder = Path(options.config_path or "").absolute()
-    if folder.name != ".hydra" and (folder := folder.resolve()).name != ".hydra":
+    if folder.name != ".hydra" and (folder := real(folder)).name != ".hydra":
         return None, arguments
     if options.config_name not in (None, "config", "config.yaml"):
         raise UserError(f"--config-name={options.config_name}: holds no run's config; leave it out")

@@ -74,7 +74,8 @@ def _of_path(error: Exception) -> str | None:
     if error.errno not in _PATH_ERRNOS and not _is_of_something_new(error, given):
         return None
     path = _named(str(named_in(given)))
-    return f"{path}: {error.strerror}; choose another path, or change its permissions or free space"
+    reason = "a link to nowhere" if given.is_symlink() and not given.exists() else error.strerror
+    return f"{path}: {reason}; choose another path, or change its permissions or free space"
 
 
 def _named(path: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rollout.config.sampling import SamplingConfig, StructuredOutputsConfig
 from rollout.errors import UserError
-from rollout.files import user_path
+from rollout.files import is_read_once, user_path
 
 KEY = "sampling.structured_outputs"
 
@@ -61,6 +61,8 @@ def _schema(value: Any) -> dict[str, Any]:
 
 
 def _read(path: Any) -> str:
+    if is_read_once(path):
+        raise UserError(f"{KEY}.json={path}: is a pipe or a device, and it is read more than once; give a file")
     try:
         return str(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:

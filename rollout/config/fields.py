@@ -42,7 +42,12 @@ def build(cfg: DictConfig) -> RunConfig:
 
 
 def from_values(values: Any) -> RunConfig:
-    """The same from plain values, as a run folder keeps them; nothing in them is resolved."""
+    """The same from plain values, as a run folder keeps them; nothing in them is resolved.
+
+    Raises ValueError for what is no mapping, or an empty one.
+    """
+    if not isinstance(values, dict) or not values:
+        raise ValueError("no config")
     return build(OmegaConf.create(literal(values)))
 
 

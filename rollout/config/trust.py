@@ -19,7 +19,7 @@ from rollout.config import HardwareConfig, ModelConfig, PostprocessConfig, RunCo
 from rollout.config.fields import from_values
 from rollout.config.presets import is_of_preset, leaves
 from rollout.errors import UserError
-from rollout.files import short, user_path
+from rollout.files import real, short, user_path
 from rollout.store.layout import CONFIG, JOURNAL, LOCK, LOG, LOGS, METRICS, RESERVE
 
 OVERRIDE = "trust=true"
@@ -212,7 +212,7 @@ def _of_output(run: RunConfig) -> Iterator[Concern]:
     `rollout.postprocess.second_place`.
     """
     if run.output is not None:
-        is_here = user_path(run.output).resolve().is_relative_to(Path.cwd().resolve())
+        is_here = real(user_path(run.output)).is_relative_to(Path.cwd())
         if not is_here or run.postprocess.overwrite:
             yield Concern("output", run.output, "writes outside the run's folder")
 

@@ -23,6 +23,7 @@ from rollout.data.jsonl_types import ColumnType, column_array
 from rollout.data.missing import no_such_file
 from rollout.data.text_files import COMPRESSED, is_utf8, line_blocks, open_text
 from rollout.errors import UserError
+from rollout.files import is_read_once
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 256 << 20
@@ -68,6 +69,8 @@ def open_table(path: Path, key: str, may_be_empty: bool = False) -> Table:
             f"{key}={path}: is a folder; give a file, or make one of its files: "
             "python -m rollout prepare FOLDER input.parquet"
         )
+    if is_read_once(path):
+        raise UserError(f"{key}={path}: is a pipe or a device, and a file is read more than once; give a file")
     if kind not in (openers if kind == path.suffix else compressed):
         raise UserError(
             f"{key}={path}: give a file that ends in {', '.join(openers)} ({' or '.join(COMPRESSED)} behind the last "

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rollout.config import EMBEDDED_MODEL, ModelConfig
 from rollout.errors import UserError
-from rollout.files import user_path
+from rollout.files import is_read_once, user_path
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +39,9 @@ def check(model: ModelConfig) -> Iterator[str]:
 
 
 def _template_problems(path: str) -> Iterator[str]:
+    if is_read_once(user_path(path)):
+        yield f"model.chat_template={path}: is a pipe or a device, and it is read more than once; give a file"
+        return
     try:
         user_path(path).read_text("utf-8")
     except UnicodeDecodeError:

@@ -38,7 +38,7 @@ from rollout.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-FIRST_PROMPT = "first prompt, rendered (row %d): %r"
+_SHOWN = 2000  # characters of a long prompt's beginning, and of its end
 
 
 @dataclass(frozen=True)
@@ -184,8 +184,17 @@ def _log_first_prompt(run: RunConfig, table: Table, engine: Engine) -> None:
         if prompt.error is not None:
             continue
         with suppress(PromptError):
-            log.info(FIRST_PROMPT, prompt.row_id, engine.render(prompt.messages, prompt.tools).text)
+            rendered = engine.render(prompt.messages, prompt.tools).text
+            log.info("%s", first_prompt_in_words(prompt.row_id, rendered))
             return
+
+
+def first_prompt_in_words(row_id: int, rendered: str) -> str:
+    """What the model reads of a row, for the log; a very long prompt without its middle."""
+    shown = repr(rendered)
+    if (left_out := len(rendered) - 2 * _SHOWN) > 0:
+        shown = f"{rendered[:_SHOWN]!r} ... {left_out:,} characters ... {rendered[-_SHOWN:]!r}"
+    return f"first prompt, rendered (row {row_id}): {shown}"
 
 
 def error_limit(run: RunConfig, num_rows: int) -> Callable[[Sample | Outcome], None]:

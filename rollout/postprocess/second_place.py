@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from rollout.config import RunConfig
 from rollout.errors import UserError
-from rollout.files import at_home, disk_full_explained, replacing, same_file, short, user_path
+from rollout.files import at_home, disk_full_explained, real, replacing, same_file, short, user_path
 from rollout.postprocess.outputs import claim, files_read, own
 from rollout.store.digest import differences
 from rollout.store.footer import DIGEST
@@ -88,7 +88,7 @@ def _of_place(run: RunConfig, path: Path, run_dir: Path | None) -> str | None:
     """What is wrong with the place: other files of this run are there."""
     if read := next((source for source in files_read(run) if same_file(path, source)), None):
         return f"is the input {short(read)}, which is never written over; choose another name"
-    if run_dir is not None and path.resolve().is_relative_to(run_dir.resolve()):
+    if run_dir is not None and real(path).is_relative_to(real(run_dir)):
         return "is in the run's own folder, which has the result already; choose a file elsewhere, or leave it out"
     if is_kept_by_a_run(path):
         return "is a file that another run keeps; choose another name"

@@ -26,7 +26,7 @@ from rollout.config.arguments import parse
 from rollout.config.overrides import hydra_word
 from rollout.data.text import counted
 from rollout.errors import UserError
-from rollout.files import disk_full_explained, replacing, same_file, user_path
+from rollout.files import disk_full_explained, real, replacing, same_file, user_path
 from rollout.prepare.chat_rows import CHATS_AS_JSON, PROMPT, Plan, Refusal, plan_for, read_chats
 from rollout.prepare.folders import open_source
 from rollout.process.signals import stop_on_signal
@@ -191,7 +191,7 @@ def _output_problems(source: Path, output: Path, overwrite: bool) -> Iterator[st
 
 def _is_read(output: Path, source: Path) -> bool:
     """Whether `source`, a file, a folder or a pattern of names, takes in `output`, by whatever name."""
-    read, written = source.resolve(), output.resolve()
+    read, written = real(source), real(output)
     if written == read or (source.is_dir() and read in written.parents):
         return True
     if written.parent == read.parent and fnmatch(written.name, read.name):

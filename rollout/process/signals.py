@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""The signals by which somebody asks a run to stop. SIGHUP: its terminal was closed, or the connection to it was lost."""
+"""The signals by which somebody asks a run to stop. SIGHUP: its terminal was closed, or the
+connection to it was lost."""
 
 
 class Interrupted(BaseException):

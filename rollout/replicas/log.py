@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rollout.config import RunConfig
 from rollout.generation.engine_start import log_start, sampling_in_words
-from rollout.generation.session import FIRST_PROMPT
+from rollout.generation.session import first_prompt_in_words
 from rollout.records import Prompt
 from rollout.replicas.messages import Ready, Replicas
 from rollout.replicas.state import QUIET_IN_WORDS, ReplicaState
@@ -32,7 +32,7 @@ class ReplicaLog:
             self._is_sampling_logged = True
             log.info("%s", sampling_in_words(self._run, ready.sampling))
             if self._first is not None and ready.rendered is not None:
-                log.info(FIRST_PROMPT, self._first.row_id, ready.rendered)
+                log.info("%s", first_prompt_in_words(self._first.row_id, ready.rendered))
 
     def all_started(self) -> None:
         """Ray has been asked for every replica; `places` warns if they do not all get a process in time."""

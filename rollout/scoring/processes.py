@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rollout.config import ScoreConfig
 from rollout.errors import UserError
-from rollout.process.signals import STOPPING
 from rollout.scoring.scorers import Scored, Scorer, scorer_of
 
 if TYPE_CHECKING:  # takes 50 ms, and most commands score nothing
@@ -150,7 +149,8 @@ class Workers:
 
 @contextmanager
 def _without_signals() -> Iterator[None]:
-    """Processes and threads that begin in the body do not get a terminal's signals: a process could get one before it ignores it.
+    """Processes and threads that begin in the body do not get a terminal's signals: a process could get one before it
+    ignores it.
 
     Nor does a signal interrupt the body: a pool of which half has started cannot be ended.
     """
@@ -167,7 +167,7 @@ def _signals_afterwards() -> Iterator[None]:
     """Signals are handled after the body. Python calls handlers in the main thread, whichever thread gets a signal."""
     received, handlers = list[tuple[int, FrameType | None]](), dict[int, Callable[[int, FrameType | None], Any]]()
     if threading.current_thread() is threading.main_thread():
-        found = {signum: signal.getsignal(signum) for signum in STOPPING}
+        found = {signum: signal.getsignal(signum) for signum in {*_OF_A_TERMINAL, signal.SIGTERM}}
         handlers |= {signum: handler for signum, handler in found.items() if callable(handler)}
     try:
         for signum in handlers:

@@ -5,6 +5,8 @@ most `store.flush_seconds` or `store.flush_samples` of work. In a run with sever
 with its own file names: part-WRITER-NUMBER.parquet.
 """
 
+import errno
+import os
 import re
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -240,14 +242,39 @@ def writer_name(index: int) -> str:
 def read_part(path: Path, columns: list[str] | None = None, group: int | None = None) -> pa.Table:
     """The samples of a part, or of one of its row groups; of a row group, only columns that the part has.
 
-    Raises UserError for a part that cannot be read.
+    Raises UserError for one that cannot be read, or is none.
     """
     try:
         if group is None:
-            return pq.read_table(path, columns=columns, schema=_SCHEMA, page_checksum_verification=True)
+            return _checked(path, columns)
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             return file.read_row_group(group, columns=columns)
     except (OSError, pa.ArrowException, ValueError) as error:
+        if (number := _of_the_machine(error)) is not None:
+            raise UserError(f"{path}: cannot be read ({os.strerror(number)}); make it readable") from error
         raise UserError(
             f"{path}: damaged ({str(error).splitlines()[0]}); delete it, and its samples will be generated again"
         ) from error
+
+
+def _of_the_machine(error: Exception) -> int | None:
+    """The number of an error that says nothing about what is in a file: its samples may all be there."""
+    if isinstance(error, FileNotFoundError):  # Arrow's has no number
+        return errno.ENOENT
+    return error.errno if isinstance(error, OSError) else None
+
+
+def _checked(path: Path, columns: list[str] | None) -> pa.Table:
+    """The whole part, with nulls in columns that it is older than. Raises UserError for what somebody else has put
+    there.
+    """
+    if path.is_dir():  # of which Arrow would read the files that are in it
+        raise _no_part(path)
+    part = pq.read_table(path, columns=columns, schema=_SCHEMA, page_checksum_verification=True)
+    if any(part.column(field.name).null_count for field in part.schema if not field.nullable):
+        raise _no_part(path)
+    return part
+
+
+def _no_part(path: Path) -> UserError:
+    return UserError(f"{path}: no part of a run's samples; move it elsewhere")

@@ -1,5 +1,6 @@
 """The names of all files in the folders of a run, a sweep and a merge; see docs/run-directory.md."""
 
+import os
 from pathlib import Path
 
 MANIFEST = "run.json"
@@ -58,6 +59,6 @@ def is_kept_by_a_run(path: Path) -> bool:
     """Whether the file belongs to a run or a merge and nothing else may write it: the input, a part of the journal, the
     record, the result. Only steps of the run itself replace some of them.
     """
-    folder = path.resolve().parent
+    folder = Path(os.path.realpath(path)).parent
     is_inside = folder.name in (JOURNAL, CONFIG.parent.name) and (folder.parent / MANIFEST).exists()
     return is_inside or (path.name in _KEPT and any((folder / name).exists() for name in (MANIFEST, MERGED)))

@@ -1,12 +1,16 @@
 """The journal of a run with several engines: a writer each, names of their own, one result."""
 
 import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from rollout.config import StoreConfig
 from rollout.data.row_sampling import SampleCounts
+from rollout.errors import UserError
 from rollout.records import Outcome, Sample
 from rollout.store.finalize import finalize
 from rollout.store.journal import Journal, finished, parts, writer_name
@@ -114,3 +118,41 @@ def test_a_sample_that_succeeded_counts_more_than_one_that_failed_whoever_wrote_
         finalize(tmp_path / name, table, SampleCounts.equal(1, 1), {})
         assert finished(tmp_path / name, SampleCounts.equal(1, 1)).num_owed == 0
     assert (tmp_path / "a" / OUTPUT).read_bytes() == (tmp_path / "b" / OUTPUT).read_bytes()
+
+
+def result_of_a_run(path: Path) -> None:
+    finalize(path.parents[1], questions(path.parents[1], 1), SampleCounts.equal(1, 1), {})
+    shutil.copy(path.parents[1] / OUTPUT, path)
+
+
+@pytest.mark.parametrize(
+    ("put", "says"),
+    [
+        (result_of_a_run, "no part of a run's samples; move it elsewhere"),
+        (Path.mkdir, "no part of a run's samples; move it elsewhere"),
+        (lambda path: path.symlink_to("unmounted"), "cannot be read (No such file or directory); make it readable"),
+        (Path.touch, "damaged (Could not open"),
+    ],
+    ids=["another table", "a folder", "a link to nowhere", "nothing in it"],
+)
+def test_what_is_no_part_is_named_before_anything_is_generated(
+    put: Callable[[Path], None], says: str, tmp_path: Path
+) -> None:
+    write(tmp_path, None, [answer(0, 0)])
+    put(path := tmp_path / JOURNAL / "part-000777.parquet")
+    with pytest.raises(UserError, match=re.escape(f"{path}: {says}")):
+        finished(tmp_path, SampleCounts.equal(1, 1))
+
+
+def test_a_part_that_the_machine_does_not_let_us_read_is_not_to_be_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, None, [answer(0, 0)])
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Failed to open local file. Detail: [errno 13] Permission denied")
+
+    monkeypatch.setattr(pq, "read_table", refused)
+    with pytest.raises(UserError) as error:
+        finished(tmp_path, SampleCounts.equal(1, 1))
+    assert str(error.value).endswith("part-000000.parquet: cannot be read (Permission denied); make it readable")
