@@ -34,7 +34,10 @@ def write_dump(path: Path, batches: Iterable[pa.RecordBatch]) -> int:
     samples = list(_samples(batches))
     _warn(samples)
     with path.open("wb") as file:  # given a path, torch writes its name into the file
-        torch.save({"rollout_id": 0, "samples": samples}, file, pickle_module=_Pickling)
+        try:
+            torch.save({"rollout_id": 0, "samples": samples}, file, pickle_module=_Pickling)
+        except RuntimeError as error:  # torch's last words hide that the disk is full
+            raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
     return len(samples)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from rollout.config import DataConfig, ExportConfig, FilterConfig, ScoreConfig
 from rollout.errors import UserError
+from rollout.files import DISK_FULL
 from rollout.lifecycle import start
 from rollout.postprocess import export as exporting
 from rollout.postprocess import slime
@@ -261,6 +263,19 @@ def test_without_token_ids_the_cure_is_said_before_a_run_and_by_the_command(
     assert list(error.value.problems) == [f"postprocess.export.{line}"]
     run_dir = rollout(ROWS, "store.token_ids=true", *step)
     assert (run_dir / file).exists()
+
+
+@pytest.mark.parametrize("name", ["dump.pt", "tokens.parquet", "tokens.jsonl"])
+def test_a_disk_that_is_full_is_known_whoever_writes(name: str, run_dir: Path, tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # as a full disk, for every file
+    try:
+        with pytest.raises(OSError) as error:  # noqa: PT011 - its number tells
+            export(responses(run_dir), tmp_path, ExportConfig(name, "slime" if name == "dump.pt" else "tokens"), DATA)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert error.value.errno in DISK_FULL
+    assert not list(tmp_path.iterdir())
 
 
 def test_slime_without_torch_is_one_line(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
