@@ -30,7 +30,7 @@ from rollout.preflight import preflight, refuse_used, results, scorer_warnings, 
 from rollout.process.signals import Interrupted, stop_on_signal
 from rollout.replicas.driver import generate_on_replicas
 from rollout.store import run_record
-from rollout.store.digest import Digest, digest
+from rollout.store.digest import Digest, digest, is_same_input
 from rollout.store.finalize import finalize
 from rollout.store.footer import footer
 from rollout.store.journal import remove_partial_files
@@ -126,6 +126,7 @@ def _stages(session: Session, is_call: bool) -> None:
     written = [MANIFEST, *map(str, CONFIG_FILES), OUTPUT, WRITTEN, *own(run_dir, record)]
     remove_partial_files(run_dir, written)
     _generate(session)
+    _refuse_changed_input(session)
     with record.timed("finalize"):
         selected = _finalize(session)
     with record.timed("postprocess"):
@@ -150,6 +151,16 @@ def _log_beginning(session: Session) -> None:
     if run.data.num_shards > 1:
         log.info("%s", shard_in_words(session.table, run.data))
     note_differences(session.record, is_loaded=False)
+
+
+def _refuse_changed_input(session: Session) -> None:
+    """Raises UserError where the rows of the input are others by now: they would stand beside these responses."""
+    if not is_same_input(session.record.digest, session.table):
+        raise UserError(
+            f"data.path={session.table.path}: has changed since the run began; put it back as it was, then "
+            f"`{resume_command(session.run_dir)}`: the samples are kept (if it was written over in place, "
+            "`rollout verify` tells whether some are of other prompts)"
+        )
 
 
 def _finalize(session: Session) -> Selection | None:

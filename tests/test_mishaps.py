@@ -14,7 +14,7 @@ from rollout.files import replacing, same_file
 from rollout.generation.session import first_prompt_in_words
 from rollout.store import run_record
 from rollout.store.lock import locked
-from tests.commands import ECHO, resume, run_command, start_command
+from tests.commands import ECHO, Running, resume, run_command, start_command
 from tests.conftest import write_input
 
 FULL = Path("/dev/full")
@@ -77,13 +77,44 @@ def test_an_error_of_a_file_that_is_written_names_it_whoever_writes(tmp_path: Pa
     assert error.value.filename == str(tmp_path / "gone/.table.parquet.partial")
 
 
+SLOW = ("engine.echo.step_seconds=0.01", "engine.echo.max_steps=60", "store.flush_samples=10", "sampling.n_samples=3")
+
+
+def started(folder: Path) -> Running:
+    """A run that has written its first samples and has more to come."""
+    process = start_command(*COMMAND, *SLOW, cwd=folder)
+    while len(list(folder.glob("run/samples/part-*"))) < 2 and process.poll() is None:
+        time.sleep(0.01)
+    return process
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("change", ["deleted", "other rows", "touched"])
+def test_rows_of_an_input_that_changes_while_the_run_goes_on_never_stand_beside_its_responses(
+    change: str, folder: Path
+) -> None:
+    process, original = started(folder), (folder / "input.parquet").read_bytes()
+    (folder / "input.parquet").unlink()
+    if change == "other rows":
+        write_input(folder / "input.parquet", [{"prompt": f"another {number}"} for number in range(40)])
+    elif change == "touched":
+        (folder / "input.parquet").write_bytes(original)
+    _, errors = process.communicate(timeout=30)
+    if change != "touched":
+        assert process.returncode == 1
+        (line,) = errors.splitlines()
+        assert line.startswith("error: data.path=input.parquet: has changed since the run began; put it back as it was")
+        assert not (folder / "run/rollouts.parquet").exists()
+        (folder / "input.parquet").write_bytes(original)
+        assert "120 of 120 samples exist already" in resume("run", cwd=folder).stdout
+    result = pq.read_table(folder / "run/rollouts.parquet")
+    assert result.column("prompt").to_pylist() == pq.read_table(folder / "input.parquet").column("prompt").to_pylist()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("what", ["run", "run/samples"])
 def test_a_folder_that_is_taken_away_from_a_run_is_a_line_and_goes_on_where_it_is(what: str, folder: Path) -> None:
-    slow = ("engine.echo.step_seconds=0.02", "engine.echo.max_steps=60", "store.flush_samples=10")
-    process = start_command(*COMMAND, *slow, cwd=folder)
-    while len(list(folder.glob("run/samples/part-*"))) < 2 and process.poll() is None:
-        time.sleep(0.01)
+    process = started(folder)
     (folder / what).rename(folder / "taken")
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
@@ -149,3 +180,16 @@ def test_a_very_long_prompt_is_shown_without_its_middle() -> None:
     assert "x' ... 996,008 characters ... 'x" in shown
     assert shown.endswith("xend'")
     assert len(shown) < 4100
+
+
+def test_a_page_of_what_is_durable_shows_no_prompt_of_an_input_that_has_changed(folder: Path) -> None:
+    dies = ("engine.echo.die_after=100", "engine.max_restarts=0")
+    assert run_command(*COMMAND, *dies, cwd=folder).returncode == 1
+    write_input(folder / "input.parquet", [{"prompt": f"another {number}"} for number in range(40)])
+    looked = run_command("watch", "run", "once=true", "report=true", cwd=folder)
+    assert (
+        f"data.path={folder / 'input.parquet'}: has changed since the run began; the page is without the prompts"
+        in (looked.stdout + looked.stderr)
+    )
+    (page,) = folder.glob("*.html")
+    assert "another 1" not in page.read_text(encoding="utf-8")

@@ -22,6 +22,7 @@ from rollout.postprocess.scores_so_far import ScoresSoFar
 from rollout.postprocess.source import Source, open_source
 from rollout.postprocess.step import Work
 from rollout.scoring.summary import ScoreSummary
+from rollout.store.digest import is_same_input
 from rollout.store.layout import CSV, HTML, OUTPUT, SCORES
 from rollout.store.lock import holder_of
 from rollout.store.outside import SILENT_SECONDS, look, seconds_since_written
@@ -115,6 +116,8 @@ class WatchedRun:
         run, problem, table = record.config, None, None
         try:
             run, table = self._input()
+            if not is_same_input(record.digest, table):
+                problem, table = f"data.path={table.path}: has changed since the run began", None
         except (UserError, OSError) as error:
             problem = str(error)
         counts = self._durable.counts(run.sampling.n_samples) if table is None else sample_counts(table, run)

@@ -103,6 +103,14 @@ def digest(run: RunConfig, table: Table) -> Digest:
     return as_saved
 
 
+def is_same_input(began_with: Digest, table: Table) -> bool:
+    """Whether the input is there and has the content that it had for this digest. Reads it only if it was touched."""
+    try:
+        return began_with.get("data.path", UNKNOWN) in (UNKNOWN, _file_hash(str(table.path)))
+    except FileNotFoundError:
+        return False
+
+
 def differences(before: Digest, now: Digest) -> Iterator[str]:
     """One line for each key that differs, with both values."""
     for key, (then, here) in aligned(before, now):
