@@ -1,1 +1,1 @@
-"""What turns requests into samples: vLLM, and all that loading it needs."""
+"""Engines, which turn requests into samples: vLLM, and what is needed to load it."""

@@ -22,7 +22,7 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """The ranks that vLLM makes room for: an adapter of rank 5 takes the room of rank 8."""
 
 _OF_BASE_INITS = ("pissa", "olora", "corda", "loftq")
-"""Initialisations of an adapter that change the base model too."""
+"""Ways to initialise an adapter that change the base model too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +31,14 @@ class Adapter:
 
     path: str
     rank: int
-    """The largest of its modules."""
+    """The largest rank of its modules."""
     alpha: float | None = None
     base_model: str | None = None
-    """What it was trained on, as its author called it."""
+    """The model that it was trained on, as the author named it."""
 
 
 def read_adapter(folder: str) -> Adapter:
-    """The adapter in `folder`. Raises UserError for a folder without one."""
+    """Read the adapter in `folder`. Raises UserError if there is none."""
     config = _config(folder)
     ranks = [config.get("r"), *(config.get("rank_pattern") or {}).values()]
     if not all(isinstance(rank, int) and rank > 0 for rank in ranks):
@@ -60,9 +60,9 @@ def room(model: ModelConfig) -> int | None:
 
 
 def problems(model: ModelConfig, sizes: dict[str, int] | None = None) -> Iterator[str]:
-    """Why the adapter cannot be put on the model, as far as files tell: one line each.
+    """Why the adapter cannot be put on the model, as far as its files show: one line each.
 
-    `sizes` are the model's, see `model_files.shape`; None where they are not known.
+    `sizes` are the model's, see `model_files.shape`; None if they are not known.
     """
     if model.lora is None:
         return
@@ -101,7 +101,7 @@ def _config(folder: str) -> dict[str, Any]:
 
 
 def _unsupported(config: dict[str, Any]) -> Iterator[str]:
-    """What the adapter asks for beside LoRA, in vLLM 0.26 to 0.33."""
+    """Features of the adapter that vLLM 0.26 to 0.33 does not support."""
     if config.get("use_dora"):
         yield "it is a DoRA adapter"
     if config.get("bias", "none") != "none" or config.get("lora_bias"):
@@ -123,7 +123,7 @@ _WRITES_HIDDEN = re.compile(r"\.(o_proj|down_proj)\.lora_B\.weight$")
 
 
 def _misfit(folder: Path, sizes: dict[str, int]) -> str | None:
-    """How the adapter's weights contradict the sizes of a model; None where nothing is known of one of them."""
+    """How the adapter's weights contradict the sizes of a model; None if they do not, or if a size is not known."""
     hidden, layers = sizes.get("hidden_size"), sizes.get("num_hidden_layers")
     of_language = {name: found for name, found in _shapes(folder).items() if not _OF_OTHER_SENSES.search(name)}
     for name, found in of_language.items():
@@ -137,8 +137,8 @@ def _misfit(folder: Path, sizes: dict[str, int]) -> str | None:
 
 
 def _shapes(folder: Path) -> dict[str, list[int]]:
-    """Of the adapter's weights, where they can be read without loading them."""
-    with suppress(Exception):  # ImportError, or whatever the library says of a broken file: the engine says it better
+    """Shapes of the adapter's weights, if they can be read without loading them."""
+    with suppress(Exception):  # ImportError, or any error about a broken file: the engine explains it better
         from safetensors import safe_open
 
         with safe_open(folder / _WEIGHTS[0], framework="numpy") as weights:

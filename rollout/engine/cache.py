@@ -25,11 +25,11 @@ class EngineSpec:
     """Everything that an engine is built from. Two jobs with equal specs can share one engine."""
 
     model: ModelConfig
-    """Without what `Engine.use` takes: adapters and parsers may change."""
+    """Without what `Engine.use` sets: adapters and parsers may change."""
     hardware: HardwareConfig
     engine: EngineConfig
     logprobs: str
-    """`sampling.logprobs`, or vLLM's default `raw` if none are asked for."""
+    """`sampling.logprobs`, or vLLM's default `raw` if no log-probabilities are asked for."""
     lora_rank: int | None = None
     """The largest rank of an adapter that the engine has room for; None for an engine without adapters."""
 
@@ -53,7 +53,7 @@ class EngineSpec:
         return json.dumps([dataclasses.asdict(spec), files], sort_keys=True, default=vars)
 
     def checkpoint(self) -> Checkpoint | None:
-        """The weights that an engine for this spec must have; None if `key` stands for them already.
+        """The weights that an engine for this spec must have; None if `key` covers them already.
 
         Raises UserError for files that are cut off or missing.
         """
@@ -66,7 +66,7 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class Loaded:
-    """An engine, and how long it took: 0 seconds if it was loaded already, with these weights."""
+    """An engine, and its loading time: 0 seconds if it was loaded already, with these weights."""
 
     engine: Engine
     seconds: float
@@ -74,7 +74,7 @@ class Loaded:
     reloaded: bool = False
     """Whether it was loaded already, with weights that were replaced by those of this model."""
     safer: tuple[str, ...] = ()
-    """What was switched off so that its GPUs can exchange data, as overrides; see `communication`."""
+    """Overrides that switch off what kept its GPUs from exchanging data; see `communication`."""
 
 
 class _HasShutdown(Protocol):
@@ -85,7 +85,7 @@ Kept = TypeVar("Kept", bound=_HasShutdown)
 """An engine, or several behind one name."""
 
 Origin = Literal["loaded", "reused", "reloaded"]
-"""Where the engine comes from: built now, kept as it was, or kept with its weights replaced."""
+"""Where the engine comes from: built now, kept unchanged, or kept with its weights replaced."""
 
 
 class EngineCache:
@@ -126,12 +126,12 @@ class EngineCache:
         return built, "loaded"
 
     def _reloaded(self, new: Checkpoint | None, reload: Callable[[], None]) -> bool:
-        """Whether the kept engine has the weights `new` now. If not, it must not be used any more."""
+        """Whether the kept engine now has the weights `new`. If not, it must not be used any more."""
         assert new is not None
         assert self._checkpoint is not None
         reason = checkpoints.why_anew(new, self._checkpoint)
         if reason is None:
-            key, self._key = self._key, ""  # however this ends, nobody gets an engine with half of the new weights
+            key, self._key = self._key, ""  # whatever happens, nobody gets an engine with half of the new weights
             try:
                 reload()
             except WeightsNotPut as error:
@@ -176,8 +176,8 @@ def acquire(spec: EngineSpec, level: int = 0) -> Loaded:
 
 
 def acquire_replicas(spec: EngineSpec, build: Callable[[], Kept]) -> tuple[Kept, bool]:
-    """The same for several engines behind the object that `build` makes, and whether they were loaded already. Each of
-    them replaces its weights itself.
+    """As `acquire`, for several engines behind the object that `build` makes. Also returns whether they were loaded
+    already. Each replaces its weights itself.
     """
     kept, origin = _cache.get(spec, build)
     return kept, origin != "loaded"
@@ -190,7 +190,7 @@ def release() -> None:
 
 @contextmanager
 def environment(hardware: HardwareConfig) -> Iterator[None]:
-    """Set the environment variables of an engine while the body runs: vLLM reads some of them when it is imported."""
+    """Set the environment variables of an engine in the body: vLLM reads some of them when it is imported."""
     with ExitStack() as stack:
         _set_environment(hardware, stack)
         yield

@@ -1,6 +1,6 @@
-"""Checkpoints: models that differ only in their weights, so that one engine can serve one after another.
+"""Checkpoints: models that differ only in their weights, so that one engine can serve them one after another.
 
-All of this is worked out from their files, before an engine is touched.
+Everything is derived from their files, before an engine is touched.
 """
 
 import json
@@ -21,22 +21,22 @@ from rollout.errors import UserError
 _FORMATS = (None, "auto", "hf", "safetensors")
 _DUMMY = "dummy"
 _INDEX = "model.safetensors.index.json"
-_OF_MISTRAL = "consolidated"  # how the names of files begin that vLLM prefers, with other names for the tensors
+_OF_MISTRAL = "consolidated"  # vLLM prefers files whose names begin like this; their tensors have other names
 _WEIGHTS = (".safetensors", ".index.json", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack")
 
 _BOUND_TO_WEIGHTS = (
     *("speculative_config", "worker_cls", "worker_extension_cls", "model_weights", "quantization_config"),
     *("enable_eplb", "eplb_config", "calculate_kv_scales", "cpu_offload_gb", "offload_backend", "offload_config"),
 )
-"""Arguments of vLLM's engine with which something else comes from the weights, or they are not where they were."""
+"""Arguments of vLLM's engine that change what is made of the weights, or where they are."""
 
 _NOTES = ("_name_or_path", "_model_name_or_path", "transformers_version")
-"""What a config says of where it comes from."""
+"""Keys of a config that only say where it comes from."""
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """What a file says of one tensor, in the words of safetensors."""
+    """What a file says about one tensor, under the names of safetensors."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -44,20 +44,20 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights in a folder. Two are equal as long as nobody has put other files there."""
+    """Weights in a folder. Two are equal as long as the files there are not replaced."""
 
     path: str = field(compare=False)
-    """As the user wrote it."""
+    """The path as the user wrote it."""
     folder: Path
     files: tuple[tuple[str, Stamp], ...]
     tensors: Mapping[str, Tensor] = field(compare=False, repr=False)
 
 
 def form(model: ModelConfig, hardware: HardwareConfig) -> str | None:
-    """Equal for models of which one engine can serve all: a hash of everything in their folders but the weights.
+    """Equal for all models that one engine can serve: a hash of everything in their folders but the weights.
 
-    None for a model whose engine has to be loaded anew for other weights: a quantized one, one on the hub, one without
-    safetensors, or one with arguments of the engine that depend on the weights.
+    None for a model whose engine must be loaded anew for other weights: a quantized one, one on the hub, one without
+    safetensors, or one with engine arguments that depend on the weights.
     """
     is_hub_id = not models.is_local(model.path) and not model.path.startswith("embedded:")
     folder = None if is_hub_id else models.local_folder(model.path, None)
@@ -74,7 +74,7 @@ def form(model: ModelConfig, hardware: HardwareConfig) -> str | None:
 
 
 def checkpoint(model: ModelConfig) -> Checkpoint | None:
-    """The weights of a model that has a `form`; None for dummy ones, which are the same for all of one form.
+    """The weights of a model that has a `form`; None for dummy weights, which are the same for all models of one form.
 
     Raises UserError for files that are cut off or missing.
     """
@@ -85,9 +85,9 @@ def checkpoint(model: ModelConfig) -> Checkpoint | None:
 
 
 def why_anew(new: Checkpoint, there: Checkpoint) -> str | None:
-    """Why an engine that has the weights `there` cannot take the new ones as they are, or None.
+    """Why an engine with the weights `there` cannot take the new ones as they are, or None.
 
-    Raises UserError where a tensor is missing or has another shape: no engine could take them.
+    Raises UserError if a tensor is missing or has another shape: no engine could take the weights.
     """
     optional = _optional(there.folder)
     lost = [name for name in there.tensors if name not in new.tensors and not optional.search(name)]
@@ -117,7 +117,7 @@ def _optional(folder: Path) -> re.Pattern[str]:
 
 
 def _tensors(path: str, folder: Path) -> dict[str, Tensor]:
-    """Of all safetensors files that vLLM reads."""
+    """The tensors of all safetensors files that vLLM reads."""
     from safetensors import SafetensorError, safe_open  # comes with the engine
 
     found = dict[str, Tensor]()
@@ -139,12 +139,12 @@ def _tensors(path: str, folder: Path) -> dict[str, Tensor]:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that vLLM reads: those of the index where there is one. Raises whatever reading it does."""
+    """The safetensors files that vLLM reads: those in the index, if there is one. Raises any error of reading it."""
     return [folder / name for name in sorted(set(_index(folder).values())) or _safetensors(folder)]
 
 
 def _index(folder: Path) -> dict[str, str]:
-    """Which file has which tensor, as the index says; empty without one."""
+    """Name of a tensor -> its file, from the index; empty without an index."""
     place = folder / _INDEX
     return dict(json.loads(place.read_text("utf-8"))["weight_map"]) if place.exists() else {}
 
@@ -165,7 +165,7 @@ def _is_quantized(folder: Path) -> bool:
 
 
 def _config(folder: Path) -> dict[str, Any]:
-    """Empty where it cannot be read: what is wrong with it, the engine says in better words."""
+    """Empty if it cannot be read: the engine explains the reason better."""
     try:
         return dict(json.loads((folder / "config.json").read_text("utf-8")))
     except (OSError, ValueError, TypeError):

@@ -17,10 +17,10 @@ from rollout.engine import devices
 
 @dataclass(frozen=True)
 class Safer:
-    """A way of exchanging data that is left out."""
+    """A way of exchanging data that is switched off."""
 
     without: str
-    """What, for the log."""
+    """Its name, for the log."""
     engine_kwargs: Mapping[str, Any] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
 
@@ -37,24 +37,26 @@ LADDER = (
         {"NCCL_P2P_DISABLE": "1"},
     ),
 )
-"""What is left out one after the other, the cheapest first: measured on H200s, the first costs 3 % of the tok/s."""
+"""What is switched off in turn, the cheapest first: measured on H200s, the first costs 3 % of the tok/s."""
 
 _FAILURES = re.compile(
     r"an illegal memory access|CUBLAS_STATUS_(?:EXECUTION|INTERNAL)_\w+|ncclUnhandledCudaError|ncclSystemError|"
     r"ncclInternalError|ncclRemoteError|NCCL error|custom_all_reduce\.cuh?:\d+|cudaErrorPeerAccess\w*|"
     r"peer access is not supported|invalid device pointer"
 )
-"""How vLLM 0.26 to 0.33 end where GPUs cannot exchange data as they were asked to."""
+"""Errors of vLLM 0.26 to 0.33 if GPUs cannot exchange data in the way that was asked for."""
 
 
 def failure(hardware: HardwareConfig, text: str) -> str | None:
-    """What in `text`, the output of an engine that failed to start, tells that its GPUs could not exchange data."""
+    """The part of `text`, the output of an engine that failed to start, that shows that its GPUs could not exchange
+    data.
+    """
     found = _FAILURES.search(text) if hardware.tensor_parallel_size > 1 else None
     return found[0] if found else None
 
 
 def tried_again(hardware: HardwareConfig, failure: str, level: int) -> str:
-    """What the log says when an engine that failed is started once more, without `level` rungs of LADDER."""
+    """The log line before an engine that failed is started again, without `level` rungs of LADDER."""
     return (
         f"the GPUs could not exchange data as they were to ({failure}): starting again without "
         f"{LADDER[level - 1].without}; to begin so next time, add {' '.join(as_overrides(hardware, level))}"
@@ -62,7 +64,7 @@ def tried_again(hardware: HardwareConfig, failure: str, level: int) -> str:
 
 
 def explain(hardware: HardwareConfig, failure: str | None) -> str | None:
-    """The line about an engine that failed in the safest way too; None where the failure was another one."""
+    """The line about an engine that failed even in the safest way; None if the failure has another cause."""
     if failure is None:
         return None
     return (
@@ -73,9 +75,9 @@ def explain(hardware: HardwareConfig, failure: str | None) -> str | None:
 
 
 def levels(hardware: HardwareConfig) -> Iterator[int]:
-    """How many rungs of LADDER to leave out, at the first start and at the next ones if that fails.
+    """How many rungs of LADDER to leave out at the first start, and at each next one if that fails.
 
-    Where NVLink multicast is switched off the first rung is left out at once. One that changes nothing is passed over.
+    Where NVLink multicast is switched off, the first rung is left out at once. A rung that changes nothing is skipped.
     """
     first = int(devices.lacks_multicast(hardware))
     yield first
@@ -86,7 +88,7 @@ def levels(hardware: HardwareConfig) -> Iterator[int]:
 
 
 def safer(hardware: HardwareConfig, level: int) -> HardwareConfig:
-    """`hardware` without the first `level` rungs of LADDER; what the user has set himself stays."""
+    """`hardware` without the first `level` rungs of LADDER; what the user has set stays."""
     for rung in LADDER[:level]:
         kwargs = _with_defaults(hardware.engine_kwargs, rung.engine_kwargs)
         hardware = dataclasses.replace(hardware, engine_kwargs=kwargs, env={**rung.env, **hardware.env})
@@ -94,7 +96,7 @@ def safer(hardware: HardwareConfig, level: int) -> HardwareConfig:
 
 
 def as_overrides(hardware: HardwareConfig, level: int) -> list[str]:
-    """What a user would write to have the same from the start."""
+    """The overrides with which a user gets the same from the start."""
     then, before = safer(hardware, level), dict(_leaves(hardware))
     return [f"{key}={value}" for key, value in _leaves(then) if key not in before]
 
@@ -107,7 +109,7 @@ def _leaves(hardware: HardwareConfig) -> Iterator[tuple[str, Any]]:
 
 
 def _with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """`values`, and of `defaults` what they do not say, in dictionaries within them too."""
+    """`values`, with missing keys taken from `defaults`, in nested dictionaries too."""
     both = {
         name: _with_defaults(values[name], default)
         for name, default in defaults.items()

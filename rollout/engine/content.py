@@ -31,19 +31,19 @@ _NOT_OF_A_MODEL = (
     *(".*", "*.md", "LICENSE*", "NOTICE*", "*.log", "*.png", "*.jpg", "events.out.tfevents.*", "runs"),
     *("optimizer*", "scheduler*", "scaler*", "rng_state*", "trainer_state.json", "training_args.*", "zero_to_fp32.py"),
 )
-"""What trainers and authors leave beside a model: nothing of it changes a sample."""
+"""Files that trainers and authors leave beside a model: they change no sample."""
 
 _BLOCK = 1 << 20
 _AT_A_TIME = 4  # files; one alone is read no faster than one core hashes
-_RACY_NS = 2_000_000_000  # a file written this lately may change again without a new time stamp
+_RACY_NS = 2_000_000_000  # a file as new as this may change again without a new time stamp
 
 Report = Callable[[int, int], None]
-"""Called with the bytes read so far and those to be read."""
+"""Called with the number of bytes read so far, and the number to read."""
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What a file's content cannot change without. `ctime_ns` tells files apart whose times were set by hand."""
+    """A file's content cannot change without these. `ctime_ns` tells files apart whose times were set by hand."""
 
     size: int
     mtime_ns: int
@@ -52,13 +52,13 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path) -> "Stamp":
-        """Of the file itself, where `path` is a link."""
+        """The stamp of the file itself, if `path` is a link."""
         stat = path.stat()
         return cls(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
 class Stopped(Exception):
-    """Says that nobody waits for the hash any more."""
+    """Raised when nobody waits for the hash any more."""
 
 
 def content_of(model: ModelConfig, report: Report | None = None, stop: threading.Event | None = None) -> dict[str, str]:
@@ -116,7 +116,7 @@ def _identity(path: str, revision: str | None, report: Report | None, stop: thre
 
 
 def files_of(folder: Path) -> list[Path]:
-    """What belongs to the model in `folder`, by name."""
+    """The files in `folder` that belong to the model, by name."""
     return [
         path
         for path in sorted(folder.iterdir())
@@ -125,7 +125,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def _file_hashes(folder: Path, files: list[Path], report: Report, stop: threading.Event) -> list[str]:
-    """The hash of each file, from the cache where its stamp is the one that was hashed."""
+    """The hash of each file, from the cache if its stamp has not changed."""
     cache = _cache_file(folder)
     before, known = _read_cache(cache), dict[str, tuple[Stamp, str]]()
     found = {file.name: Stamp.of(file) for file in files}
@@ -176,10 +176,10 @@ def _read_cache(path: Path) -> dict[str, tuple[Stamp, str]]:
 
 
 def _write_cache(path: Path, entries: dict[str, tuple[Stamp, str]]) -> None:
-    """A cache that cannot be written costs time, nothing else."""
+    """A cache that cannot be written costs only time."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")  # others may write the same at the same time
+        partial = path.with_name(f".{path.name}.{os.getpid()}")  # other processes may write it at the same time
         partial.write_text(
             json.dumps({name: [[*vars(stamp).values()], text] for name, (stamp, text) in entries.items()})
         )

@@ -21,9 +21,9 @@ class Gpu:
     name: str
     uuid: str
     driver: str
-    """Version of the driver."""
+    """The driver's version."""
     memory_mib: int | None
-    """None where the driver does not tell, as of memory that the GPU shares with the CPU."""
+    """None if the driver does not say, as for memory that the GPU shares with the CPU."""
 
 
 @cache
@@ -34,7 +34,7 @@ def installed_gpus() -> list[Gpu]:
     query = ["nvidia-smi", "--query-gpu=name,uuid,driver_version,memory.total", "--format=csv,noheader,nounits"]
     try:
         result = subprocess.run(query, capture_output=True, text=True, timeout=15, check=True)
-    except (OSError, subprocess.SubprocessError):  # the tool is there, the driver is not or does not answer
+    except (OSError, subprocess.SubprocessError):  # the tool exists, but the driver is missing or does not answer
         return []
     found = [line.split(", ") for line in result.stdout.splitlines() if line.count(", ") == 3]
     return [Gpu(name, uuid, driver, int(mib) if mib.isdigit() else None) for name, uuid, driver, mib in found]
@@ -51,14 +51,14 @@ def gpu_names() -> tuple[str, ...]:
 
 
 def gpu_memory() -> int | None:
-    """Bytes of the smallest of these GPUs; None where there is none, or where one of them does not tell."""
+    """Bytes of the smallest of these GPUs; None without a GPU, or if the driver does not say for one of them."""
     sizes = [None if gpu is None else gpu.memory_mib for _, gpu in _visible()]
     known = [size for size in sizes if size is not None]
     return min(known) << 20 if known and len(known) == len(sizes) else None
 
 
 def _visible() -> list[tuple[str, Gpu | None]]:
-    """What CUDA_VISIBLE_DEVICES names, word by word, or all GPUs; None for a word that is no GPU here."""
+    """The GPU of each entry in CUDA_VISIBLE_DEVICES, or all GPUs; None for an entry that is no GPU here."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
         return [(gpu.name, gpu) for gpu in installed_gpus()]
@@ -76,11 +76,11 @@ def _meant(word: str, gpus: list[Gpu]) -> Gpu | None:
 
 
 def lacks_multicast(hardware: HardwareConfig) -> bool:
-    """Whether GPUs work together and whoever runs this machine has switched NVLink multicast off, in the variables that
-    programs have for it.
+    """Whether several GPUs work together while NVLink multicast is switched off on this machine, by the environment
+    variables that programs have for it.
 
-    FlashInfer's fused all-reduce, vLLM's default for several GPUs, has none and would use it all the same; where it
-    does not work that ends in "an illegal memory access".
+    FlashInfer's fused all-reduce, vLLM's default for several GPUs, has no such variable and would use multicast anyway;
+    where it does not work, that ends in "an illegal memory access".
     """
     switches = {"NCCL_NVLS_ENABLE": "0", "TORCH_SYMM_MEM_DISABLE_MULTICAST": "1", "NVSHMEM_DISABLE_NVLS": "1"}
     is_off = any(os.environ.get(name) == value for name, value in switches.items())
@@ -88,12 +88,12 @@ def lacks_multicast(hardware: HardwareConfig) -> bool:
 
 
 def default_hardware() -> str:
-    """The hardware preset for this machine: `single_gpu` where there is a GPU, else `cpu`."""
+    """The hardware preset for this machine: `single_gpu` with a GPU, else `cpu`."""
     return "single_gpu" if gpu_names() else "cpu"
 
 
 def check(hardware: HardwareConfig) -> Iterator[str]:
-    """Whether the GPUs that `hardware` asks of this machine are there: one line for each problem."""
+    """Whether this machine has the GPUs that `hardware` needs: one line for each problem."""
     needed, found = gpus_needed(hardware), len(gpu_names())
     if needed <= found:
         return
@@ -106,7 +106,7 @@ def check(hardware: HardwareConfig) -> Iterator[str]:
 
 def gpus_needed(hardware: HardwareConfig) -> int:
     """The least number of GPUs that this machine must have for `hardware`."""
-    if hardware.device != "cuda" or hardware.ray_address is not None:  # a cluster is asked once it is reached
+    if hardware.device != "cuda" or hardware.ray_address is not None:  # a cluster is asked once it is connected
         return 0
     return math.prod(getattr(hardware, key) or 1 for key in _GPU_FACTORS)
 
@@ -117,7 +117,7 @@ def is_distributed(hardware: HardwareConfig) -> bool:
 
 
 def check_ray(hardware: HardwareConfig) -> Iterator[str]:
-    """Whether Ray is there if `hardware` needs it: one line if not."""
+    """Whether Ray is installed if `hardware` needs it: one line if not."""
     key = next(_asked_of_ray(hardware), None)
     if key is not None and find_spec("ray") is None:
         yield f"hardware.{key}={getattr(hardware, key)}: needs Ray, which is not installed; run `pip install ray`"

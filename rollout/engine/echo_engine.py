@@ -1,7 +1,7 @@
-"""An engine without a model, for tests of logic: deterministic, fast, and as slow or broken as a test wants it.
+"""An engine without a model, for tests of logic: deterministic, fast, and as slow or broken as a test needs.
 
-A response depends on the prompt's tokens and the request's seed alone, like a real engine's, so that whatever shifts,
-drops or doubles a sample shows in the text.
+A response depends only on the prompt's tokens and the request's seed, as with a real engine. So the text shows if a
+sample was shifted, dropped or doubled.
 """
 
 import heapq
@@ -29,7 +29,7 @@ _LOGPROBS: Logprobs = -_MADE_UP.standard_exponential(1 << 16, np.float32)
 class EchoEngine:
     """Answers `echo PROMPT_CHECKSUM-SEED` after a number of steps drawn from the seed.
 
-    Its token ids and log-probabilities are a stretch of made-up ones, which begins at a place drawn from both.
+    Token ids and log-probabilities are a section of made-up ones; both choose where it begins.
     """
 
     def __init__(self, echo: EchoConfig, hardware: HardwareConfig) -> None:
@@ -41,7 +41,7 @@ class EchoEngine:
         self.sampler = "echo"
         self._echo = echo
         self._waiting = deque[Request]()
-        self._running: list[tuple[int, int, Request]] = []  # a heap of (step it finishes in, tie-breaker, request)
+        self._running: list[tuple[int, int, Request]] = []  # a heap of (last step, tie-breaker, request)
         self._most_running = self.max_num_seqs if echo.token_steps else math.inf
         self._max_tokens, self._logprobs = SamplingConfig.max_tokens, SamplingConfig.logprobs
         self._splits = False
@@ -108,7 +108,7 @@ class EchoEngine:
         self._begun += 1
 
     def _words(self, request: Request) -> int:
-        """How long the response is that max_tokens does not cut off."""
+        """The response's length in words if max_tokens does not cut it off."""
         if self._echo.length_spread:
             answer = _lognormal(request, self._echo)
         else:
@@ -143,7 +143,7 @@ class EchoEngine:
         )
 
     def _text(self, words: list[str], thought: int, never_closes: bool) -> dict[str, Any]:
-        """The fields of a Sample that hold what it says, of which the first words are `thought`."""
+        """The fields of a Sample that hold its text; the first `thought` words are the thinking."""
         closed = len(words) > thought and not (thought and never_closes)
         thought = thought if closed else len(words)
         thinking, answer = " ".join(words[:thought]), " ".join(words[thought:])
@@ -155,7 +155,7 @@ class EchoEngine:
 
 
 def _lognormal(request: Request, echo: EchoConfig) -> int:
-    """A length that is drawn from the prompt, and from the seed."""
+    """A length drawn from the prompt and the seed."""
     of_row = _normal(blake2b(repr(request.prompt_token_ids).encode(), digest_size=8).digest())
     of_sample = _normal(request.seed.to_bytes(8) + b"length")
     deviation = math.sqrt(echo.row_share) * of_row + math.sqrt(1 - echo.row_share) * of_sample
@@ -163,6 +163,6 @@ def _lognormal(request: Request, echo: EchoConfig) -> int:
 
 
 def _normal(source: bytes) -> float:
-    """A number drawn from the standard normal distribution by its `source`."""
+    """A number drawn from the standard normal distribution with `source` as the seed."""
     drawn = int.from_bytes(blake2b(source, digest_size=6).digest())
     return NormalDist().inv_cdf((drawn + 0.5) / (1 << 48))

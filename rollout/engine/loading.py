@@ -25,7 +25,7 @@ _FAILED = re.compile(
     r"EngineCore failed to start|WorkerProc failed to start|WorkerProc hit an exception|"
     r"Worker proc \S+ died unexpectedly"
 )
-"""What vLLM 0.26 to 0.33 write once the start has failed, whatever becomes of their processes.
+"""What vLLM 0.26 to 0.33 write once the start has failed, whatever happens to their processes.
 
 With several GPUs that is often nothing: the engine core waits for the answers of its workers in the order of their
 ranks, and rank 0 waits on its GPU, in a collective, for the one that has failed.
@@ -42,12 +42,12 @@ _LEAVE_SECONDS = 2.0  # for the processes of an engine to end by themselves once
 
 @dataclass
 class Loading:
-    """How the start of an engine goes."""
+    """The state of an engine's start."""
 
     timed_out: bool = False
     """Whether it took longer than `limit`."""
     is_tried_again: bool = False
-    """Set by the caller if it is going to try again after a failure."""
+    """Set by the caller if it will try again after a failure."""
     _ended: threading.Event = field(default_factory=threading.Event)
 
 
@@ -106,7 +106,7 @@ def _do_not_hang_at_exit(loading: Loading) -> None:
 
 
 def _end(family: Family) -> None:
-    """Wait a little for the family to end, then kill what is left of it."""
+    """Wait a little for the family to end, then kill the rest."""
     deadline = time.monotonic() + _LEAVE_SECONDS
     family.look()
     while family.alive() and time.monotonic() < deadline:
@@ -123,7 +123,7 @@ def _watch(loading: Loading, family: Family, log_file: Path, limit: float | None
         family.look()
         if failed_at is None:
             if limit is not None and now - began > limit:
-                loading.timed_out, failed_at = True, now - _GRACE_SECONDS  # there is nothing to write
+                loading.timed_out, failed_at = True, now - _GRACE_SECONDS  # there is no reason to write
             elif _has_failed(family, log_file, position):
                 failed_at = now
         elif now - failed_at > _END_SECONDS:
@@ -131,7 +131,7 @@ def _watch(loading: Loading, family: Family, log_file: Path, limit: float | None
             family.kill()
             if ends_process:
                 os._exit(1)
-            return  # whoever calls us can be interrupted, and has more to lose
+            return  # our caller can be interrupted, and has more to lose
         elif now - failed_at > _GRACE_SECONDS:
             family.kill()
 

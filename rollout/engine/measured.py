@@ -8,21 +8,21 @@ from dataclasses import dataclass
 from rollout.config import HardwareConfig
 
 SOURCE = "docs/performance.md"
-_ALIKE = 0.75  # sizes whose ratio is no smaller
-_BYTES = 2  # of a number in the weights that were measured
+_ALIKE = 0.75  # the smallest ratio of two sizes that count as alike
+_BYTES = 2  # per number, in the weights that were measured
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Tokens per second of whole runs of 512 tokens a response, with as many samples at a time as the engine takes."""
+    """Tokens per second of whole runs with 512 tokens a response, and as many samples at a time as the engine takes."""
 
     shape: str
     billions: float
-    """Numbers in the weights."""
+    """Number of weights, in billions."""
     gpus: int
     preset: str
     hardware: HardwareConfig
-    """What of it decides the speed; the rest is the default."""
+    """The settings that decide the speed; the others are the defaults."""
     tok_s: int
     gpu: str = "H200"
 
@@ -40,9 +40,9 @@ MEASURED = (
 
 
 def measured_like(weights: int, hardware: HardwareConfig, gpus: tuple[str, ...]) -> Measured | None:
-    """What was measured on such GPUs, in such numbers, with a model whose weights take about as many bytes.
+    """The measurement with the same number of such GPUs and a model whose weights take about as many bytes.
 
-    Of several, the one with about as many samples at a time. None where nothing like it was.
+    If there are several, the one with about as many samples at a time. None if there is none.
     """
     if hardware.device == "cpu" or hardware.replicas_per_gpu > 1 or hardware.pipeline_parallel_size > 1:
         return None

@@ -35,23 +35,23 @@ _MIXED = {
     "ssm_cfg",
     "full_attn_idxs",
 }
-"""Keys of models whose layers do not all keep keys and values."""
+"""Keys in the configs of models in which some layers keep no keys and values."""
 
 _GATED = {"llama", "mistral", "qwen2", "qwen3"}
-"""Kinds of models whose weights can be counted from their config: attention and three matrices in every layer."""
+"""Model types whose weights can be counted from their config: attention and three matrices in every layer."""
 
 
 @dataclass(frozen=True)
 class ModelSize:
-    """What a model takes, in bytes, on all its GPUs together; None for what its files do not tell."""
+    """Memory that a model takes, in bytes, on all its GPUs together; None for what its files do not say."""
 
     weights: int | None
     kv_of_token: int | None
-    """KV cache of one token."""
+    """The KV cache of one token."""
 
 
 def model_size(model: ModelConfig, hardware: HardwareConfig) -> ModelSize:
-    """Of the model's files on this machine."""
+    """The size of the model, from its files on this machine."""
     folder = models.local_folder(model.path, model.revision)
     if folder is None:
         return ModelSize(None, None)
@@ -60,9 +60,9 @@ def model_size(model: ModelConfig, hardware: HardwareConfig) -> ModelSize:
 
 
 def kv_space(size: ModelSize, hardware: HardwareConfig, gpu_bytes: int | None) -> int | None:
-    """Bytes for the KV cache of one engine, on all its GPUs of `gpu_bytes` each; negative where the model does not fit.
+    """Bytes for the KV cache of one engine, on all its GPUs of `gpu_bytes` each; negative if the model does not fit.
 
-    None where it is not known. On the CPU it is what `hardware.env` or the environment says.
+    None if it is not known. On the CPU, `hardware.env` or the environment sets it.
     """
     if hardware.device == "cpu":
         space = hardware.env.get(_CPU_SPACE) or os.environ.get(_CPU_SPACE)
@@ -93,7 +93,7 @@ def _kv_of_token(config: dict[str, Any], hardware: HardwareConfig) -> int | None
     kv_heads = config.get("num_key_value_heads") or heads
     if not isinstance(heads, int) or not isinstance(config.get("hidden_size"), int):
         return None
-    # each of the GPUs that share a layer keeps at least one head
+    # every GPU that shares a layer keeps at least one head
     kv_heads = max(int(kv_heads or 1), hardware.tensor_parallel_size)
     return 2 * layers * kv_heads * _head_size(config) * size
 
@@ -103,10 +103,10 @@ def _head_size(config: dict[str, Any]) -> int:
 
 
 def _number_bytes(config: dict[str, Any], dtype: str) -> int | None:
-    """Bytes of a number as it is computed with; `dtype` as in `hardware.dtype`."""
+    """Bytes per number in computations; `dtype` as in `hardware.dtype`."""
     stored = str(config.get("dtype") or config.get("torch_dtype"))
     if dtype == "auto":
-        return min(_BYTES.get(stored, 2), 2)  # vLLM computes in 16 bits what is stored in 32
+        return min(_BYTES.get(stored, 2), 2)  # vLLM computes 32-bit weights in 16 bits
     return _BYTES.get(dtype)
 
 
@@ -126,7 +126,7 @@ def _weights(folder: Path, config: dict[str, Any], model: ModelConfig, hardware:
 
 
 def _weight_files(folder: Path) -> Iterator[int]:
-    """Bytes of the files that vLLM would read: those that an index names where there is one."""
+    """Sizes in bytes of the files that vLLM would read: those in an index, if there is one."""
     try:
         index = json.loads((folder / "model.safetensors.index.json").read_text("utf-8"))
         names = {str(name) for name in index["weight_map"].values()}
@@ -141,7 +141,7 @@ def _weight_files(folder: Path) -> Iterator[int]:
 
 
 def _numbers(config: dict[str, Any]) -> int | None:
-    """How many numbers the weights are, for kinds of models that are built alike; norms and biases are left out."""
+    """How many weights the model has, for model types that are built alike; norms and biases are left out."""
     keys = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size")
     if config.get("model_type") not in _GATED or not all(isinstance(config.get(key), int) for key in keys):
         return None

@@ -1,4 +1,4 @@
-"""What a model consists of, for run.json: hashes of config, tokenizer and template, the hub's commit, its shape."""
+"""What identifies a model, for run.json: hashes of config, tokenizer and template, the hub's commit, its shape."""
 
 import json
 import re
@@ -15,7 +15,9 @@ from rollout.engine.adapters import Adapter, read_adapter
 from rollout.files import user_path
 
 _READ = (".json", ".jinja", ".model", ".txt")
-"""Config and tokenizer files, hashed by content. Of every other file, weights above all, name and size count."""
+"""Endings of config and tokenizer files, hashed by content. Of all other files, such as weights, only name and size
+count.
+"""
 
 _SHAPE = (
     "hidden_size",
@@ -25,32 +27,32 @@ _SHAPE = (
     "intermediate_size",
     "vocab_size",
 )
-"""The sizes that decide how much work a token is, as Hugging Face's configs call them."""
+"""The sizes that decide the work per token, under the names of Hugging Face's configs."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:
-    """What is on this machine of a model: None for what is not, as for a hub model before it has been downloaded."""
+    """What this machine knows of a model; None for what is missing, as for a hub model before it is downloaded."""
 
     path: str
     revision: str | None = None
     commit: str | None = None
-    """The hub's."""
+    """The commit on the hub."""
     files: str | None = None
     """Hash of the names, the sizes and, but for weights, the contents of its files."""
     tokenizer_files: str | None = None
     vocabulary: str | None = None
     """Hash of the file that says which token has which id."""
     chat_template: str | None = None
-    """Hash of its text."""
+    """Hash of the chat template's text."""
     shape: dict[str, int] | None = None
     """See `shape`."""
     adapter: Adapter | None = None
-    """The LoRA adapter that is on it."""
+    """The model's LoRA adapter."""
 
 
 def describe(model: ModelConfig) -> ModelFiles:
-    """What this machine has of `model`."""
+    """What this machine knows of `model`."""
     folder = models.local_folder(model.path, model.revision)
     tokenizer = folder if model.tokenizer is None else models.local_folder(model.tokenizer, None)
     is_snapshot = folder is not None and folder.parent.name == "snapshots"
@@ -74,19 +76,19 @@ def shape(folder: Path) -> dict[str, int] | None:
 
 
 def model_type(folder: Path) -> str | None:
-    """What a model's config.json calls its architecture, as `llama`."""
+    """The architecture that a model's config.json names, such as `llama`."""
     try:
         kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
-    except (OSError, ValueError, AttributeError):  # what is wrong with it, the engine says in better words
+    except (OSError, ValueError, AttributeError):  # the engine explains the reason better
         return None
     return str(kind) if kind else None
 
 
 def context_length(model: ModelConfig) -> int | None:
-    """Most tokens that prompt and response may have together, as far as it is known before loading.
+    """The most tokens that prompt and response may have together, as far as it is known before loading.
 
-    `model.max_model_len`, or the model's `max_position_embeddings`, of which vLLM takes no more unless a scaled rotary
-    embedding stretches it (Llama 3's is counted already). None where only loading can tell.
+    `model.max_model_len`, else the model's `max_position_embeddings`: vLLM takes no more, unless a scaled rotary
+    embedding stretches it (Llama 3's is counted already). None if only loading can tell.
     """
     if model.max_model_len is not None:
         return model.max_model_len
@@ -99,9 +101,9 @@ def context_length(model: ModelConfig) -> int | None:
 
 
 def language_config(folder: Path) -> dict[str, Any]:
-    """A model's config.json; of one that reads more than text, with its language part (`text_config`) over the rest.
+    """A model's config.json. For a model that reads more than text, the keys of its language part (`text_config`) win.
 
-    Empty where it cannot be read: what is wrong with it, the engine says in better words.
+    Empty if it cannot be read: the engine explains the reason better.
     """
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -115,7 +117,7 @@ _VOCABULARIES = ("tokenizer.json", "tekken.json", "tokenizer.model", "vocab.json
 
 
 def vocabulary_hash(folder: Path) -> str | None:
-    """The hash of the first of _VOCABULARIES that is there: with equal ones, an id is the same token."""
+    """The hash of the first of _VOCABULARIES that exists: if two are equal, an id is the same token in both."""
     for name in _VOCABULARIES:
         with suppress(OSError):
             return _digest((folder / name).read_bytes())
@@ -144,7 +146,7 @@ def _template(model: ModelConfig, tokenizer: Path | None) -> str | None:
         return None
     with suppress(OSError):
         return (tokenizer / "chat_template.jinja").read_text("utf-8")
-    with suppress(OSError, ValueError, AttributeError):  # what is wrong with it, the engine says in better words
+    with suppress(OSError, ValueError, AttributeError):  # the engine explains the reason better
         template = json.loads((tokenizer / "tokenizer_config.json").read_text("utf-8")).get("chat_template")
         return template if isinstance(template, str | None) else json.dumps(template)
     return None

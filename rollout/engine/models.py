@@ -66,7 +66,7 @@ def absolute(path: str) -> str:
 
 
 def with_absolute_paths(model: ModelConfig) -> ModelConfig:
-    """`model` as it means the same from another folder."""
+    """`model` with paths that mean the same from any folder."""
     template = None if model.chat_template is None else str(user_path(model.chat_template).absolute())
     tokenizer = None if model.tokenizer is None else absolute(model.tokenizer)
     lora = None if model.lora is None else str(user_path(model.lora).absolute())
@@ -74,7 +74,7 @@ def with_absolute_paths(model: ModelConfig) -> ModelConfig:
 
 
 def local_folder(path: str, revision: str | None) -> Path | None:
-    """Where the files of a model or tokenizer are on this machine; None where they are not, or not yet."""
+    """Where the files of a model or tokenizer are on this machine; None if they are not here (yet)."""
     if path.startswith("embedded:"):
         return _embedded_folder() if _is_unpacked() else None
     if is_local(path):
@@ -115,7 +115,7 @@ def _packed_file() -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Where this program keeps what it would otherwise have to make again."""
+    """The folder for what this program would otherwise have to make again."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rollout"
 
 
@@ -128,7 +128,7 @@ def _is_unpacked() -> bool:
 
 
 def _unpacked() -> Path:
-    """The embedded model's folder. It appears under its name only once it is complete."""
+    """The embedded model's folder. It gets its name only once it is complete."""
     folder = _embedded_folder()
     if _is_unpacked():
         return folder
@@ -143,7 +143,7 @@ def _unpacked() -> Path:
         partial.chmod(0o755)
         partial.rename(folder)
     except OSError:
-        if not _is_unpacked():  # otherwise another process was faster, and its copy serves as well
+        if not _is_unpacked():  # else another process was faster, and its copy serves as well
             raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -1,9 +1,9 @@
 """The definition of a seeded draw from a nucleus, in torch; `nucleus_kernel` is tested against it.
 
-The tokens of a row stand in an order: the larger logit first, of equal ones the lower id. top_k keeps the first k of
-them; top_p keeps of these the ones that have less than p of their mass before them, so always the first. The token
-that is drawn is the one of the largest logit + noise among what is kept. The noise of a token is vLLM's, a function of
-the request's seed, the position and the token's id, so what is cut off decides which token wins, never by which noise.
+The tokens of a row are ordered: the larger logit first, and of equal ones the lower id. top_k keeps the first k of
+them. Of these, top_p keeps the tokens that have less than p of their mass before them, so always the first. The token
+drawn is the kept one with the largest logit + noise. The noise of a token is vLLM's, a function of the request's seed,
+the position and the token's id. So what is cut off decides which token wins, but not its noise.
 """
 
 import torch
@@ -24,7 +24,7 @@ def draw(
     seeds: torch.Tensor,
     positions: torch.Tensor,
 ) -> torch.Tensor:
-    """A token for each row of `logits`, which have been divided by their temperature; temperature=0 takes the first."""
+    """A token for each row of `logits`, which are already divided by the temperature; temperature=0 takes the first."""
     scores = logits.float() + noise(seeds, positions, logits.shape[1])
     scores = torch.where(temperature[:, None] == 0, logits.float(), scores)
     return scores.masked_fill(~kept(logits, top_p, top_k), -torch.inf).argmax(dim=1)
@@ -57,7 +57,7 @@ def _philox(seed: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     c0, c1 = torch.broadcast_tensors(offset & _WORD, (offset >> 32 & _WORD) + 0 * seed)
     c2 = c3 = torch.zeros_like(c1)
     for _ in range(_ROUNDS):
-        a, b = c0 * _ROUND[0], c2 * _ROUND[1]  # what overflows keeps its bits
+        a, b = c0 * _ROUND[0], c2 * _ROUND[1]  # an overflow keeps its bits
         c0, c2 = (b >> 32 & _WORD) ^ c1 ^ key[0], (a >> 32 & _WORD) ^ c3 ^ key[1]
         c1, c3 = b & _WORD, a & _WORD
         key = [word + step & _WORD for word, step in zip(key, _RAISE, strict=True)]

@@ -1,4 +1,4 @@
-"""The token of each row, from what is left of it: the last kernels of `nucleus_kernel`, a program for each row."""
+"""The token of each row, drawn from what is left of it: the last kernels of `nucleus_kernel`, one program per row."""
 
 import triton
 import triton.language as tl
@@ -7,16 +7,16 @@ from rollout.engine.nucleus_rows import BLOCK, NOBODY, SLOTS, noise, parameters
 
 _GROUP = tl.constexpr(32)
 _CHUNK = tl.constexpr(64)
-"""A tile of what is left is so many blocks by so many slots."""
+"""A tile of the tokens left is _GROUP blocks by _CHUNK slots."""
 
 _TILES, _ALL_OF_IT, _LOGITS = tl.constexpr(0), tl.constexpr(1), tl.constexpr(3)
 _VOCABULARY, _NUM_BLOCKS = tl.constexpr(6), tl.constexpr(7)
-"""Where in what `parts` returns, the `left` of the functions below."""
+"""Places in the tuple that `parts` returns, which is the argument `left` of the functions below."""
 
 
 @triton.jit
 def ordered_bits(logit):
-    """Integers in the order of the logits; adding 0 makes -0 and 0 one."""
+    """Integers in the order of the logits; adding 0 makes -0 and 0 equal."""
     bits = (logit + 0.0).to(tl.int32, bitcast=True)
     return tl.where(bits >= 0, bits, bits ^ 0x7FFFFFFF)
 
@@ -29,7 +29,7 @@ def logit_of(ordered):
 
 @triton.jit
 def _left(logits, counts, slots, whole, k, vocabulary, num_blocks, padded: tl.constexpr):
-    """What is left of a row, as `parts` has it."""
+    """The tokens left in a row, as `parts` returns them."""
     blocks = tl.arange(0, padded)
     left = tl.load(counts + blocks, mask=blocks < num_blocks, other=0)
     too_few = (k > num_blocks) & (k < vocabulary) & (tl.sum(left, axis=0) < k)
@@ -39,8 +39,8 @@ def _left(logits, counts, slots, whole, k, vocabulary, num_blocks, padded: tl.co
 
 @triton.jit
 def parts(all_of_it, most, logits, counts, slots, vocabulary, num_blocks):
-    """What is left of a row: in how many tiles, whether it is the whole row, in how many chunks of slots, and where;
-    `most` is the largest number that is left of a block.
+    """The tokens left in a row: the number of tiles, whether it is the whole row, the number of chunks of slots, and
+    where to read them; `most` is the largest number of tokens left in a block.
     """
     chunks = (most + _CHUNK - 1) // _CHUNK
     tiles = tl.where(all_of_it, tl.cdiv(vocabulary, _GROUP * _CHUNK), tl.cdiv(num_blocks, _GROUP) * chunks)
@@ -49,7 +49,7 @@ def parts(all_of_it, most, logits, counts, slots, vocabulary, num_blocks):
 
 @triton.jit
 def _tile(number, left):
-    """Logits and ids of a tile, and which of its places hold any; in a place, ids rise from tile to tile."""
+    """Logits and ids of a tile, and which of its places are filled; in one place, ids rise from tile to tile."""
     _tiles, all_of_it, chunks, logits, counts, slots, vocabulary, num_blocks = left
     group = tl.arange(0, _GROUP)[:, None]
     chunk = tl.arange(0, _CHUNK)[None, :]
@@ -67,13 +67,13 @@ def _tile(number, left):
 
 @triton.jit
 def is_before(logit, idx, value, token):
-    """Whether a token stands before one of this logit and id."""
+    """Whether a token comes before one with this logit and id."""
     return (logit > value) | ((logit == value) & (idx < token))
 
 
 @triton.jit
 def _before(value, token, base, left):
-    """The mass, relative to exp(base), and the number of the tokens before one of this logit and id in the order."""
+    """The mass, relative to exp(base), and the number of the tokens that come before one with this logit and id."""
     mass = tl.zeros((_GROUP, _CHUNK), tl.float32)
     count = tl.zeros((_GROUP, _CHUNK), tl.int32)
     for number in range(left[_TILES]):
@@ -86,7 +86,9 @@ def _before(value, token, base, left):
 
 @triton.jit
 def _above(value, base, left):
-    """The mass and the number of the tokens above a logit, the lowest logit of these, and the highest of the others."""
+    """The mass and the number of the tokens above a logit, the lowest logit of these, and the highest of the other
+    tokens.
+    """
     mass = tl.zeros((_GROUP, _CHUNK), tl.float32)
     count = tl.zeros((_GROUP, _CHUNK), tl.int32)
     lowest = tl.full((_GROUP, _CHUNK), float("inf"), tl.float32)
@@ -104,7 +106,9 @@ def _above(value, base, left):
 
 @triton.jit
 def _winner(value, token, seed, noisy, left):
-    """The token of the largest logit + noise of those before one of this logit and id; of equal ones the lowest id."""
+    """The token with the largest logit + noise before one with this logit and id; of equal ones, the one with the
+    lowest id.
+    """
     best = tl.full((_GROUP, _CHUNK), float("-inf"), tl.float32)
     winner = tl.full((_GROUP, _CHUNK), NOBODY, tl.int32)
     for number in range(left[_TILES]):
@@ -123,8 +127,8 @@ def _winner(value, token, seed, noisy, left):
 def last_value(limit, k, base, high, low, left):
     """The lowest logit of a token that has less than `limit` of mass and fewer than `k` tokens above it.
 
-    It is not above the logit `high`; `low`, an integer in the order of the logits, is below it. Each step leaves out
-    what lies between two tokens.
+    It is not above the logit `high`; `low`, an integer in the order of the logits, is below it. Each step skips the
+    logits between two tokens.
     """
     high = ordered_bits(high)
     while high - 1 > low:
@@ -138,7 +142,7 @@ def last_value(limit, k, base, high, low, left):
 
 @triton.jit
 def last_token(value, limit, k, base, left):
-    """The largest id that a token of the last value can have to be kept."""
+    """The largest id with which a token of the last value is still kept."""
     low = -1
     high = left[_VOCABULARY]
     _mass, above = _before(value, -1, base, left)
@@ -166,7 +170,7 @@ def _of_first(k, base, low, left):
 def _inside(token, limit, k, seed, base, left):
     """From a winner among all tokens to the one among those with less than `limit` and fewer than `k` before them.
 
-    A winner that has more is not one of these, nor is what comes after it: the next one is looked for before it.
+    A winner with more before it is not one of these, nor is any token after it: the next one is searched for before it.
     """
     outside = token != NOBODY
     while outside:
@@ -180,7 +184,7 @@ def _inside(token, limit, k, seed, base, left):
 
 @triton.jit
 def _first_winner(value, seed, noisy, best, tokens, is_drawn, left, padded: tl.constexpr):
-    """The winner among the tokens of at least this logit, which `draw_whole` may have drawn."""
+    """The winner among the tokens with at least this logit, which `draw_whole` may have drawn."""
     if is_drawn:
         blocks = tl.arange(0, padded)
         scores = tl.load(best + blocks, mask=blocks < left[_NUM_BLOCKS], other=float("-inf"))
@@ -223,7 +227,9 @@ def choose(
     padded: tl.constexpr,
     with_last: tl.constexpr,
 ):
-    """The token of a row; `with_last` also the last one, by logit and id, that could have been it, unless searched."""
+    """The token of a row; with `with_last`, unless the row is searched, also the last token that could have been drawn,
+    by logit and id.
+    """
     row = tl.program_id(0).to(tl.int64)
     place = row * num_blocks
     state = tl.load(states + row)
@@ -257,7 +263,7 @@ def choose(
 
 @triton.jit
 def mask_rest(logits, stride, last_values, last_tokens, vocabulary):
-    """-inf for what comes after the last token that could have been drawn."""
+    """Set the logits after the last token that could have been drawn to -inf."""
     row = tl.program_id(0).to(tl.int64)
     value = tl.load(last_values + row)
     idx = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)

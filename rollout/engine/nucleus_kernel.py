@@ -21,15 +21,15 @@ from rollout.engine.nucleus_last import BOUNDS, PASSES, PIVOTS, SPAN, collect, f
 from rollout.engine.nucleus_rows import BLOCK, SLOTS, block_sums, draw_whole, gather, thresholds
 
 _WARPS = 8
-"""Of the kernels whose programs do most."""
+"""Warps of the kernels whose programs have the most work."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """What the rows of a batch are drawn with: vLLM's tensors, one value for each request that it knows, and for each
-    row which request it belongs to and where its next token stands.
+    """What the rows of a batch are drawn with: vLLM's tensors, with one value for each request that it knows; and for
+    each row, its request and the position of its next token.
 
-    top_p=1 and a top_k as large as the vocabulary are none.
+    top_p=1 and a top_k as large as the vocabulary cut nothing off.
     """
 
     states: torch.Tensor
@@ -41,14 +41,14 @@ class Draw:
 
     @property
     def parameters(self) -> tuple[torch.Tensor, ...]:
-        """As the kernels take them: the request of each row, and what each request has set."""
+        """The arguments of the kernels: the request of each row, and the parameters of each request."""
         return self.states.contiguous(), self.temperature, self.top_p, self.top_k
 
 
 class NucleusSampler:
-    """Draws tokens on one device, with memory of its own for what is left of the rows: about 40 KB for each.
+    """Draws tokens on one device, with its own memory for the tokens left in the rows: about 40 KB for each row.
 
-    A sampler is for one vocabulary and one CUDA stream: the next draw overwrites what the one before has left.
+    A sampler is for one vocabulary and one CUDA stream: each draw overwrites what the one before it has left.
     """
 
     def __init__(self, rows: int, vocabulary: int, device: torch.device | str) -> None:
@@ -56,9 +56,9 @@ class NucleusSampler:
         self._make(rows)
 
     def draw(self, logits: torch.Tensor, draw: Draw, mask: bool = False) -> torch.Tensor:
-        """A token for each row of `logits`, which have been divided by their temperature.
+        """A token for each row of `logits`, which are already divided by the temperature.
 
-        With `mask`, what is not in a row's nucleus is -inf in `logits` afterwards.
+        With `mask`, the logits outside a row's nucleus are -inf afterwards.
         """
         rows = logits.shape[0]
         if rows > self._rows:
@@ -94,12 +94,14 @@ class NucleusSampler:
         p = torch.where(rows % 3 == 2, 1.0, 0.9)
         k = torch.where(rows % 5 == 1, 20, self._vocabulary).to(torch.int32)
         seeds = torch.randint(-(2**62), 2**62, (8,), generator=generator)
-        defined = nucleus.draw(logits, t, p, k, seeds, rows)  # on the CPU, as a run may leave a GPU no memory for it
+        defined = nucleus.draw(logits, t, p, k, seeds, rows)  # on the CPU, as a run may leave no GPU memory for it
         draw = Draw(*(values.to(self._device) for values in (rows.to(torch.int32), rows, t, p, k, seeds)))
         return int((self.draw(logits.to(self._device), draw).cpu() != defined).sum()) <= 1
 
     def mask_after(self, logits: torch.Tensor, draw: Draw, tokens: torch.Tensor) -> None:
-        """-inf for what is not in the nucleus of its row, never for `tokens`, which `draw` has drawn with `mask`."""
+        """Set logits outside the nucleus of their row to -inf, but never those of `tokens`, which `draw` has drawn with
+        `mask`.
+        """
         rows, sizes = logits.shape[0], (self._vocabulary, self._blocks)
         groups = triton.cdiv(self._blocks, SPAN.value)
         grid, padded = (rows, groups), triton.next_power_of_2(groups)
@@ -114,12 +116,12 @@ class NucleusSampler:
         mask_rest[(rows, self._blocks)](logits, logits.stride(0), *last, self._vocabulary)
 
     def _make(self, rows: int) -> None:
-        """Allocate what the kernels hand on to each other, for batches of up to `rows` rows.
+        """Allocate the memory through which the kernels pass on results, for batches of up to `rows` rows.
 
-        Of each block of a row: its largest logit and the sum of exp(logit - largest); how many tokens are left, and in
-        `slots` which; the token that wins in it. Of each row: its largest logit and its sum; the logit from which on
-        tokens are left; whether it is gone through as a whole, because too many are; the logit and the id of the last
-        token of its nucleus. `bounds`, `sums` and `ends` are of the search for that one, see `nucleus_last`.
+        For each block of a row: its largest logit and the sum of exp(logit - largest); how many tokens are left, and in
+        `slots` which ones; the token that wins in it. For each row: its largest logit and its sum; the lowest logit of
+        a token that is left; whether the whole row is read, because too many are; the logit and the id of the last
+        token of its nucleus. `bounds`, `sums` and `ends` are for the search for that token, see `nucleus_last`.
         """
 
         def empty(dtype: torch.dtype, *shape: int) -> torch.Tensor:

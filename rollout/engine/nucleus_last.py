@@ -1,9 +1,9 @@
-"""The last token of the nucleus of rows that are gone through as a whole, for `nucleus_kernel`'s mask.
+"""The last token of the nucleus of rows that are read as a whole, for `nucleus_kernel`'s mask.
 
-Its logit is searched for between two bounds. In each of a few passes over the logits, a program for every SPAN blocks
-of a row sums the mass above PIVOTS logits between the bounds; the next pass starts with these sums, which give closer
-bounds, so each pass is one kernel. So little is left between the last bounds that a program for each row finds the last
-token in it.
+Its logit is searched for between two bounds. In each of a few passes over the logits, one program for every SPAN blocks
+of a row sums the mass above PIVOTS logits between the bounds. The next pass begins with these sums, which give closer
+bounds, so each pass is one kernel. So few tokens are left between the last bounds that one program per row finds the
+last token.
 """
 
 import triton
@@ -13,14 +13,14 @@ from rollout.engine.nucleus_choice import is_before, is_searched, last_token, la
 from rollout.engine.nucleus_rows import BLOCK, NOBODY, SLOTS, keep, parameters
 
 PASSES = tl.constexpr(5)
-"""At most; two or three where logits are spread as a model's are."""
+"""The most passes; two or three are enough for logits that are spread like a model's."""
 PIVOTS = tl.constexpr(8)
 SPAN = tl.constexpr(8)
-"""Blocks of a program."""
+"""Blocks per program."""
 BOUNDS = tl.constexpr(7)
-"""What is known of a row before a pass, see `_bounds`."""
+"""Numbers known about a row before a pass, see `_bounds`."""
 _FEW = tl.constexpr(32)
-"""So many tokens between the bounds, for each block, need no further pass."""
+"""With this many tokens per block between the bounds, no further pass is needed."""
 
 
 @triton.jit
@@ -44,7 +44,7 @@ def _load_ends(ends, groups, padded: tl.constexpr):
 
 @triton.jit
 def _narrowed(known, limit, sums, ends, groups, padded: tl.constexpr):
-    """Bounds after a pass. Each sum is made in one order, so more is never less, and low stays below high."""
+    """Bounds after a pass. All sums are made in one order, so more is never less, and low stays below high."""
     low, high, mass_low, mass_high, bottom, top = known
     pivots = _pivots(bottom, top)
     group = tl.arange(0, padded)
@@ -63,9 +63,9 @@ def _narrowed(known, limit, sums, ends, groups, padded: tl.constexpr):
 
 @triton.jit
 def _bounds(number, row, group, limit, total, threshold, base, bounds, sums, ends, num_blocks, padded: tl.constexpr):
-    """What is known before a pass, and kept for the next: that the logit of the last token is above `low` and not above
-    `high`, and the mass above each; that the logits between these are from `bottom` to `top`; and whether they are few
-    or equal.
+    """What is known before a pass, and kept for the next: the logit of the last token is above `low` and not above
+    `high`, and the mass above each; the logits between these are from `bottom` to `top`; and whether they are few or
+    equal.
     """
     low, high, mass_low, mass_high, bottom, top = threshold, base, total, 0.0 * base, threshold, base
     groups = tl.cdiv(num_blocks, SPAN)
@@ -112,7 +112,7 @@ def narrow(
     num_blocks,
     padded: tl.constexpr,
 ):
-    """The mass of some blocks above each pivot, and the lowest and highest of their logits within the bounds."""
+    """The mass of some blocks above each pivot, and their lowest and highest logit within the bounds."""
     row = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1)
     _t, p, k = parameters(tl.load(states + row), temperature, top_p, top_k)
@@ -160,7 +160,9 @@ def collect(
     num_blocks,
     padded: tl.constexpr,
 ):
-    """How many tokens of each block are within the bounds after the last pass, and which; their ends."""
+    """How many tokens of each block are within the bounds after the last pass, and which ones; their lowest and highest
+    logit.
+    """
     row = tl.program_id(0).to(tl.int64)
     group = tl.program_id(1)
     _t, p, k = parameters(tl.load(states + row), temperature, top_p, top_k)
@@ -186,7 +188,7 @@ def collect(
 
 @triton.jit
 def _of_equals(value, number, logits, counts, vocabulary, num_blocks, padded: tl.constexpr):
-    """The id of the first, second, third ... token of a logit, of which each block has `counts`."""
+    """The id of the `number`-th token with this logit, of which each block has `counts`."""
     blocks = tl.arange(0, padded)
     so_far = tl.cumsum(tl.load(counts + blocks, mask=blocks < num_blocks, other=0), axis=0)
     number = tl.minimum(number, tl.max(so_far, axis=0))
@@ -221,7 +223,7 @@ def find_last(
     num_blocks,
     padded: tl.constexpr,
 ):
-    """The last token of the nucleus by logit and id, or the drawn one where sums put that just outside."""
+    """The last token of the nucleus by logit and id, or the drawn one if the sums put it just outside."""
     row = tl.program_id(0).to(tl.int64)
     _t, p, k = parameters(tl.load(states + row), temperature, top_p, top_k)
     total = tl.load(row_sum + row)

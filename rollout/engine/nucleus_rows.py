@@ -1,4 +1,4 @@
-"""What of the rows of logits is left to draw from: the first kernels of `nucleus_kernel`, a program for each block."""
+"""The tokens of each row that can still be drawn: the first kernels of `nucleus_kernel`, one program per block."""
 
 import triton
 import triton.language as tl
@@ -6,17 +6,17 @@ from triton.language.extra import libdevice
 
 BLOCK = tl.constexpr(2048)
 SLOTS = tl.constexpr(256)
-"""Tokens that a block can have left before its row is gone through as a whole."""
+"""Tokens that can be left in a block before its whole row is read."""
 NOBODY = tl.constexpr(0x7FFFFFFF)
 _REACH = tl.constexpr(24.4)
 """The noise is at most 21.49 and at least -2.82: a token whose logit is further below the largest cannot win."""
 _MARGIN = tl.constexpr(0.01)
-"""Far more than logits and sums are off by rounding, so that nothing of a nucleus is left out."""
+"""Far more than the rounding error of logits and sums, so that no token of a nucleus is left out."""
 _RAND_MIN = tl.constexpr(4.6566127342e-10)
-"""The smallest number but 0 that `tl.rand` gives; vLLM puts it in the place of 0."""
+"""The smallest number above 0 that `tl.rand` gives; vLLM uses it in place of 0."""
 
 
-if triton.knobs.runtime.interpret:  # Triton's interpreter, on a CPU, has none of CUDA's functions
+if triton.knobs.runtime.interpret:  # Triton's interpreter, on a CPU, lacks CUDA's functions
 
     @triton.jit
     def _log1p(x):
@@ -31,7 +31,7 @@ else:
 
 @triton.jit
 def noise(seed, idx):
-    """Gumbel noise, of vLLM's making."""
+    """Gumbel noise, as vLLM makes it."""
     u = tl.maximum(tl.rand(seed, idx), _RAND_MIN)
     return -tl.log(-_log1p(-u))
 
@@ -51,7 +51,7 @@ def block_sums(logits, stride, block_max, block_sum, vocabulary, num_blocks):
 
 @triton.jit
 def parameters(state, temperature, top_p, top_k):
-    """Of a request; of a row without one, what gives its first token."""
+    """The parameters of a request; for a row without one, those that give its first token."""
     known = state >= 0
     t = tl.load(temperature + state, mask=known, other=0.0)
     p = tl.load(top_p + state, mask=known, other=1.0)
@@ -75,9 +75,9 @@ def thresholds(
     num_blocks,
     padded: tl.constexpr,
 ):
-    """From which logit on a token of a row can be drawn, or is needed to say what can.
+    """The lowest logit of a token that can be drawn, or is needed to find out which ones can.
 
-    Less than (1 - top_p) of the mass is in tokens each of less than (1 - top_p) / vocabulary, so these are outside.
+    Less than (1 - top_p) of the mass is in tokens with less than (1 - top_p) / vocabulary each, so these are outside.
     At least k tokens are at least as large as the k-th largest of all blocks' maxima, so the first k are among those.
     """
     row = tl.program_id(0).to(tl.int64)
@@ -104,7 +104,7 @@ def thresholds(
 
 @triton.jit
 def keep(left, slots):
-    """How many tokens of a block are left; which, in its slots, if these are enough."""
+    """How many tokens of a block are left; also which ones, in its slots, if there are enough slots."""
     count = tl.sum(left.to(tl.int32), axis=0)
     if count <= SLOTS:
         position = tl.cumsum(left.to(tl.int32), axis=0) - 1
@@ -114,7 +114,7 @@ def keep(left, slots):
 
 @triton.jit
 def gather(logits, stride, block_max, threshold, counts, slots, whole, vocabulary, num_blocks):
-    """How many tokens of a block reach the threshold, and which; a note that its row is `whole` where they are many."""
+    """How many tokens of a block reach the threshold, and which ones; marks its row as `whole` if they are many."""
     row = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1)
     place = row * num_blocks + block
@@ -133,7 +133,7 @@ def gather(logits, stride, block_max, threshold, counts, slots, whole, vocabular
 def draw_whole(
     logits, stride, states, temperature, top_p, top_k, seeds, positions, whole, best, tokens, vocabulary, num_blocks
 ):
-    """The winner of each block of a row that is gone through as a whole, unless top_k leaves little of it anyway."""
+    """The winner of each block of a row that is read as a whole, unless top_k leaves little of the row anyway."""
     row = tl.program_id(0).to(tl.int64)
     if tl.load(whole + row) != 0:
         state = tl.load(states + row)

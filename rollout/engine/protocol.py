@@ -1,4 +1,4 @@
-"""What the generation stage asks of an engine."""
+"""The interface of an engine for the generation stage."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,7 +22,7 @@ class GpuShare:
     utilization: float
     """Share of the GPU's memory."""
     kv_cache_bytes: int
-    """How much of that for the KV cache."""
+    """The part of it for the KV cache."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class EngineStats:
     preemptions: int = 0
     """How often a sample was put back because the KV cache was full, to be computed again; counted like tokens."""
     tokens_of_replicas: tuple[int, ...] = ()
-    """Tokens for each of several engines, where there are several."""
+    """Tokens of each engine, if there are several."""
 
 
 NO_STATS = EngineStats(0, 0, 0)
@@ -53,7 +53,7 @@ class Renderer(Protocol):
     """Turns a chat into tokens. May be used from another thread than the one that samples."""
 
     max_model_len: int
-    """Context length in tokens, prompt and response together."""
+    """Context length in tokens: prompt and response together."""
     bos_token_id: int | None
     """The token every prompt begins with, if the model has one."""
 
@@ -78,20 +78,20 @@ class Engine(Renderer, Protocol):
     steps: int
     """How often it has done a `step`, in which a running sample usually becomes a token longer."""
     share_of_next: GpuShare | None
-    """None unless `vllm_worker.WorkerExtension` was asked to measure it."""
+    """None unless `vllm_worker.WorkerExtension` had to measure it."""
     sampler: str
     """What draws the tokens: `rollout` (see `nucleus_kernel`), `vllm`, or `echo`."""
 
     def use(self, model: ModelConfig) -> None:
         """Use the adapter of `model` (or none) and its reasoning parser from now on. To be called before `configure`.
 
-        Nothing else of `model` matters here: the rest is in the `EngineSpec` that the engine was built from. Raises
+        Nothing else of `model` is used: the rest is in the `EngineSpec` that the engine was built from. Raises
         UserError for an adapter that does not fit, or a parser that is not for this tokenizer.
         """
         ...
 
     def reload(self, model: ModelConfig) -> None:
-        """Replace the weights by those of `model`, and forget what was computed with the old ones.
+        """Replace the weights by those of `model`, and drop everything that was computed with the old ones.
 
         `model` has the `checkpoints.form` of the model that the engine was built for. To be called while there is no
         request. Raises WeightsNotPut.
@@ -99,13 +99,13 @@ class Engine(Renderer, Protocol):
         ...
 
     def configure(self, sampling: SamplingConfig) -> None:
-        """Sample like this from now on. Raises UserError when the engine does not know or accept a parameter."""
+        """Use these sampling parameters from now on. Raises UserError if the engine does not know or accept one."""
         ...
 
     def prepare(self, sampling: SamplingConfig, key: str) -> Any:
-        """What a request carries as `parameters` to be sampled like this instead.
+        """The `parameters` of a request that is to be sampled with these instead.
 
-        `key` is where the row has its sampling. Raises PromptError when the engine does not know or accept a parameter.
+        `key` is where the row has its sampling. Raises PromptError if the engine does not know or accept a parameter.
         """
         ...
 
@@ -114,17 +114,17 @@ class Engine(Renderer, Protocol):
         ...
 
     def add(self, request: Request) -> None:
-        """Queue a request. Raises PromptError when this one is refused; the others continue."""
+        """Queue a request. Raises PromptError if it is refused; the others continue."""
         ...
 
     def step(self) -> list[Sample]:
-        """Generate for a while; the samples that finished, in any order. Raises EngineDied."""
+        """Generate for a while, and return the samples that finished, in any order. Raises EngineDied."""
         ...
 
     def stats(self) -> EngineStats: ...
 
     def abort(self) -> None:
-        """Forget every request that has not finished."""
+        """Drop every request that has not finished."""
         ...
 
     def shutdown(self) -> None:

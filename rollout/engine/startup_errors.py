@@ -1,7 +1,7 @@
-"""vLLM's reasons for not starting, in one line with the cure.
+"""Why vLLM did not start, and how to cure it, in one line.
 
-The engine's own process prints the reason, and ours may only hear "Engine core initialization failed. See root cause
-above": so the text searched is the error and what was written to rollout.log since loading began.
+The engine's own process prints the reason, and ours may only get "Engine core initialization failed. See root cause
+above". So the text searched is the error and what was written to rollout.log since loading began.
 """
 
 import re
@@ -11,7 +11,7 @@ from rollout.config import RunConfig
 
 
 def explain(run: RunConfig, text: str) -> str | None:
-    """The line about the first known reason in `text`, or None where there is none."""
+    """The line about the first known reason in `text`, or None if there is none."""
     for pattern, line in _REASONS.items():
         if found := re.search(pattern, text):
             return line(run, found)
@@ -21,7 +21,7 @@ def explain(run: RunConfig, text: str) -> str | None:
 def failed_process(run: RunConfig, error: str, text: str) -> str | None:
     """The line about one of vLLM's own processes that failed for no reason known to `explain`, or None.
 
-    `error` is what vLLM raised here, `text` what its processes wrote: the last error in it that says something.
+    `error` is what vLLM raised here, `text` what its processes wrote: the last error in it that is useful.
     """
     if not re.search(r"Engine core initialization failed|WorkerProc initialization failed", error):
         return None
@@ -148,4 +148,4 @@ _REASONS: dict[str, Callable[[RunConfig, re.Match[str]], str]] = {
     ): _not_on_hub,
     r"validation errors? for \w+\s+(?:Value error, )?([^\[\n]+)": _refused,
 }
-"""vLLM 0.26 to 0.33 and the libraries below it; the first that matches counts."""
+"""Reasons of vLLM 0.26 to 0.33 and the libraries below it; the first that matches counts."""

@@ -22,9 +22,9 @@ _NUMBERS_ARE_TEXT = ConfigDict(coerce_numbers_to_str=True)  # a number in the co
 
 
 def built(owner: type, key: str, given: dict[str, Any], ours: Iterable[str]) -> dict[str, Any]:
-    """`given` as arguments of vLLM's class `owner`; `key` is where they stand in the config.
+    """`given` as arguments of vLLM's class `owner`; `key` is their place in the config.
 
-    Raises UserError with a line for each that is unknown, mistyped, or one of `ours`: those that this project sets.
+    Raises UserError with a line for each that is unknown, mistyped, or in `ours`: those that this project sets.
     """
     found, arguments = [*_unknown(owner, key, given, set(ours))], dict[str, Any]()
     if found:
@@ -40,7 +40,7 @@ def built(owner: type, key: str, given: dict[str, Any], ours: Iterable[str]) -> 
 
 
 _KEYS = {"logprobs_mode": "sampling.logprobs", "n": "n_samples"}
-"""vLLM's name -> the config key, where that is called otherwise."""
+"""vLLM's name -> the config key, if the names differ."""
 
 
 def _unknown(owner: type, key: str, given: Iterable[str], ours: set[str]) -> Iterator[str]:
@@ -54,7 +54,7 @@ def _unknown(owner: type, key: str, given: Iterable[str], ours: set[str]) -> Ite
 
 
 def _value(annotation: Any, key: str, value: Any) -> Any:
-    """`value` converted to the annotated type. Raises UserError where that cannot be done."""
+    """`value` converted to the annotated type. Raises UserError if it cannot be converted."""
     kinds = _alternatives(annotation)
     owner = next((kind for kind in kinds if isinstance(kind, type) and dataclasses.is_dataclass(kind)), None)
     if isinstance(value, dict) and owner is not None:
@@ -62,25 +62,25 @@ def _value(annotation: Any, key: str, value: Any) -> Any:
     if kinds == [owner] and (isinstance(value, str | list) or (value is not None and _is_of_sampling(owner))):
         raise UserError(f"{key}={value}: must be a dictionary")
     if value is None or owner is not None or any(_is_enum(kind) for kind in kinds):
-        return value  # vLLM has short forms of its own for these
+        return value  # vLLM has its own short forms of these
     try:
         return TypeAdapter(annotation, config=_NUMBERS_ARE_TEXT).validate_python(value)
-    except (PydanticUserError, PydanticUndefinedAnnotation):  # there are types that pydantic cannot check
+    except (PydanticUserError, PydanticUndefinedAnnotation):  # pydantic cannot check some types
         return value
     except ValidationError as error:
         raise UserError(f"{key}={value}: must be {_words(kinds)}") from error
 
 
 def structure(owner: type, key: str, given: dict[str, Any]) -> Any:
-    """`given`, a dictionary, as the structure `owner`; for one of the engine's, which vLLM makes itself, still the
-    dictionary, checked.
+    """`given`, a dictionary, as the structure `owner`. For a structure of the engine, which vLLM makes itself, the
+    dictionary after a check.
     """
     arguments = built(owner, key, given, ())
     if not _is_of_sampling(owner):
         return arguments
     try:
         return owner(**arguments)
-    except Exception as error:  # a ValueError, a TypeError or one of vLLM's own, by its version
+    except Exception as error:  # a ValueError, a TypeError or one of vLLM's own, depending on its version
         raise UserError(f"{key}: vLLM refuses it: {refusal(error)}") from error
 
 
@@ -90,19 +90,19 @@ def _is_of_sampling(owner: Any) -> bool:
 
 
 def _annotation(owner: type, name: str) -> Any:
-    """The annotation of the field `name`; Any where it cannot be evaluated, such as names imported for typing only."""
+    """The annotation of the field `name`; Any if it cannot be evaluated, as with names imported for typing only."""
     found = (inspect.get_annotations(base) for base in owner.__mro__)
     written: Any = next((annotations[name] for annotations in found if name in annotations), Any)
     if not isinstance(written, str):
         return written
     try:
-        return eval(written, dict(vars(sys.modules[owner.__module__])))  # vLLM's own source, read once more
-    except Exception:  # whatever its version writes
+        return eval(written, dict(vars(sys.modules[owner.__module__])))  # vLLM's own source, which is imported already
+    except Exception:  # what it contains depends on the version
         return Any
 
 
 def _alternatives(annotation: Any) -> list[Any]:
-    """The types that a value may have, without None."""
+    """The types that a value may have, except None."""
     if get_origin(annotation) is typing.Annotated:
         return _alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):

@@ -1,4 +1,4 @@
-"""Config -> arguments for vLLM, of sampling and of an engine, checked by its own classes before anything is loaded."""
+"""Config -> arguments of vLLM for sampling and for an engine, checked by its own classes before anything is loaded."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -41,17 +41,18 @@ _HARDWARE = (
 
 _CHUNKED = "enable_chunked_prefill"
 _WHOLE_PROMPTS = {"enable_prefix_caching": False, _CHUNKED: False}
-"""Under batch_invariant: vLLM's kernels round the rest of a prompt, behind what was cached or computed in an earlier
-step, in another way than a whole one. Measured with vLLM 0.26 on an H200: of 1,024 samples with the cache, 174 were
-those without it."""
+"""For batch_invariant: vLLM's kernels round the rest of a prompt, behind what was cached or computed in an earlier
+step, differently from a whole prompt. Measured with vLLM 0.26 on an H200: with the cache, 174 of 1,024 samples were the
+same as without it.
+"""
 
 
 def sampling_kwargs(
     sampling: SamplingConfig, key: str = "sampling", key_of_others: str = "sampling.extra"
 ) -> dict[str, Any]:
-    """Arguments of SamplingParams but for the seed. Raises UserError for what vLLM does not accept.
+    """Arguments of SamplingParams except the seed. Raises UserError for what vLLM does not accept.
 
-    The lines name `key`, and `key_of_others` for fields of vLLM's that have no key of their own.
+    The lines name `key`, and `key_of_others` for fields of vLLM that have no key of their own.
     """
     ours = {field.name: getattr(sampling, field.name) for field in dataclasses.fields(sampling)}
     ours = {name: value for name, value in ours.items() if name not in _NOT_OF_VLLM}
@@ -62,13 +63,13 @@ def sampling_kwargs(
     kwargs = ours | built(SamplingParams, key_of_others, sampling.extra, {*ours, *PER_REQUEST})
     try:
         SamplingParams(**kwargs)
-    except Exception as error:  # a ValueError, a TypeError or one of vLLM's own, by its version
+    except Exception as error:  # a ValueError, a TypeError or one of vLLM's own, depending on its version
         raise UserError(f"{key}: vLLM refuses these parameters: {refusal(error)}") from error
     return kwargs
 
 
 def prepared(sampling: SamplingConfig, key: str, backend: str) -> dict[str, Any]:
-    """The `sampling_kwargs` of a row, whose sampling stands at `key`; `backend` is the engine's for structured outputs.
+    """The `sampling_kwargs` of a row whose sampling is at `key`; `backend` is the engine's for structured outputs.
 
     Raises PromptError for what vLLM does not accept, also for a schema that it cannot use.
     """
@@ -82,7 +83,7 @@ def prepared(sampling: SamplingConfig, key: str, backend: str) -> dict[str, Any]
 
 
 def _structures(sampling: SamplingConfig) -> dict[str, Any]:
-    """The arguments that are structures of vLLM's own; a dictionary in their place breaks the engine core."""
+    """The arguments that are vLLM's own structures; a dictionary in their place breaks the engine core."""
     given = constraints.constraint(sampling.structured_outputs)
     found = {"structured_outputs": structure(StructuredOutputsParams, constraints.KEY, given)} if given else {}
     if (rules := sampling.repetition_detection) != RepetitionDetectionConfig():
@@ -92,9 +93,9 @@ def _structures(sampling: SamplingConfig) -> dict[str, Any]:
 
 
 def engine_kwargs(model: ModelConfig, hardware: HardwareConfig, logprobs: str = "none") -> dict[str, Any]:
-    """Arguments of `vllm.LLM` but for the model's path; `logprobs` is `sampling.logprobs`.
+    """Arguments of `vllm.LLM` except the model's path; `logprobs` is `sampling.logprobs`.
 
-    Raises UserError for an engine_kwargs that vLLM does not have.
+    Raises UserError for a key of engine_kwargs that vLLM does not have.
     """
     ours = {
         "tokenizer_revision": model.revision if model.tokenizer is None else None,
@@ -123,7 +124,7 @@ def _constraint_problems(sampling: SamplingConfig, hardware: HardwareConfig) -> 
     """Why vLLM would refuse the schema, expression or grammar of every request: one line or none."""
     try:
         kwargs = sampling_kwargs(sampling)
-    except UserError:  # which is another line
+    except UserError:  # which has its own line
         return
     key = "sampling.extra" if "structured_outputs" in sampling.extra else "sampling"
     yield from constraint_refusal(kwargs, key, backend_of(hardware))

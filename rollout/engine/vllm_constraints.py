@@ -14,14 +14,14 @@ from rollout.engine.vllm_refusal import refusal
 
 
 def backend_of(hardware: HardwareConfig) -> str:
-    """The library that vLLM is to use for structured outputs."""
+    """The library that vLLM uses for structured outputs."""
     return str(hardware.engine_kwargs.get("structured_outputs_config", {}).get("backend", "auto"))
 
 
 def constraint_refusal(kwargs: dict[str, Any], key: str, backend: str) -> Iterator[str]:
     """Why vLLM's `backend` would refuse the structured outputs in `kwargs`: one line or none.
 
-    `key` is where the arguments stand in the config.
+    `key` is the place of the arguments in the config.
     """
     structure = kwargs.get("structured_outputs")
     if structure is None:
@@ -37,7 +37,7 @@ _SHOWN = 80  # characters of a schema in an error
 
 @dataclasses.dataclass(frozen=True)
 class _Constraint:
-    """Structured outputs that are equal if their texts are: rows often share a schema, which is then checked once."""
+    """Structured outputs, equal if their texts are: rows often share a schema, which is then checked once."""
 
     text: str
     params: StructuredOutputsParams = dataclasses.field(compare=False)
@@ -48,15 +48,15 @@ def _refusal_of(constraint: _Constraint, backend: str) -> str | None:
     reasons = list[str]()
     for validate in _validators(backend):
         try:
-            # a copy, because these write into what they are given
+            # a copy, because the checks write into what they are given
             validate(SamplingParams(structured_outputs=copy.copy(constraint.params)))
-        except Exception as error:  # whatever the library raises about a text that it cannot read
+        except Exception as error:  # any error of the library about a text that it cannot read
             reasons.append(refusal(error))
         else:
             return None
     if not reasons:
         return None
-    # about a regular expression the first library says most; else the last one, which vLLM asks in the end
+    # the first library says most about a regular expression; else the last one, which vLLM asks at the end
     reason = reasons[0 if constraint.params.regex is not None else -1]
     return " ".join(reason.split())
 

@@ -42,7 +42,7 @@ class VLLMEngine:
         self, model: ModelConfig, hardware: HardwareConfig, logprobs: str = "none", lora_rank: int | None = None
     ) -> None:
         """`logprobs` is the `sampling.logprobs` that it can be asked for, beside "none"; `lora_rank` the largest rank
-        of its adapters, None for an engine without.
+        of its adapters, or None without adapters.
         """
         self.llm = LLM(**_engine_kwargs(model, hardware, logprobs, lora_rank))
         self._engine = self.llm.llm_engine
@@ -59,7 +59,7 @@ class VLLMEngine:
         self._thinking: Thinking | None = None
         self._adapters, self._lora = LoadedAdapters(), None
         self._unfinished: dict[str, Request] = {}
-        # the engine decodes with its tokenizer while the feeder thread encodes; a fast tokenizer is not made for both
+        # the engine decodes with its tokenizer while the feeder encodes; a fast tokenizer does not support both at once
         tokenizer = copy.deepcopy(self.llm.get_tokenizer())
         try:
             self._renderer = VLLMRenderer(self._engine.renderer, tokenizer, config.model_config, model)
@@ -67,15 +67,15 @@ class VLLMEngine:
             self.shutdown()
             raise
         self.bos_token_id: int | None = self._renderer.bos_token_id
-        # what is there by now stays until the end: to look through it again and again for cycles costs four times as
-        # much as reading what the engine sends, where log-probabilities come with it
+        # objects that exist by now stay until the end: searching them for cycles again and again costs four times as
+        # much as reading what the engine sends, if log-probabilities come with it
         gc.collect()
         gc.freeze()
 
     def use(self, model: ModelConfig) -> None:
         self._thinking = None
         if model.reasoning_parser is not None:
-            # not the feeder's copy: responses are told apart where they come out
+            # not the feeder's copy: thinking is told from answers in the thread of the engine's output
             config = self._engine.vllm_config.model_config
             self._thinking = Thinking(model, self.llm.get_tokenizer(), config.hf_config.model_type, config)
         self._lora = None if model.lora is None else self._adapters.ready(model.lora, self._engine)
@@ -86,7 +86,7 @@ class VLLMEngine:
             problem = vllm_weights.problem(told)
             if problem is None and not self.llm.reset_prefix_cache():
                 problem = "its prefix cache is in use"
-        except Exception as error:  # whatever vLLM raises half-way, the weights are neither these nor those
+        except Exception as error:  # after any error of vLLM half-way, the weights are neither the old nor the new ones
             raise WeightsNotPut(refusal(error)) from error
         if problem is not None:
             raise WeightsNotPut(problem)
@@ -119,7 +119,7 @@ class VLLMEngine:
         key = f"{request.row_id}:{request.sample_idx}"
         try:
             kwargs = self._params if request.parameters is None else request.parameters
-            # vLLM changes the params object it is given, so every request gets its own, and what is in it too
+            # vLLM changes the params object that it gets, so every request has its own, with its own contents
             own = {"max_tokens": request.max_tokens, "seed": request.seed, **_copied(kwargs)}
             params, prompt = SamplingParams(**kwargs | own), {"prompt_token_ids": request.prompt_token_ids}
             self._engine.add_request(key, prompt, params, lora_request=self._lora)
@@ -127,7 +127,7 @@ class VLLMEngine:
                 keep_sampled_only(self._engine, key)
         except EngineDeadError as error:
             raise EngineDied(str(error)) from error
-        except Exception as error:  # whatever it is, vLLM says it of this request, and the others can continue
+        except Exception as error:  # any error is about this request only, and the others can continue
             raise PromptError(refusal(error)) from error
         self._unfinished[key] = request
 
@@ -160,7 +160,7 @@ class VLLMEngine:
         gc.collect()
 
     def _take_sampler(self, hardware: HardwareConfig) -> str:
-        """Draw with our sampler where it is asked for and fits, on all ranks or on none; which it is."""
+        """Draw with our sampler if it is asked for and fits, on all ranks or on none. Returns which sampler draws."""
         if hardware.device != "cuda" or hardware.fast_sampler == "off":
             return "vllm"
         given = self._engine.vllm_config.parallel_config.worker_extension_cls
@@ -193,19 +193,19 @@ class VLLMEngine:
         )
 
     def _said(self, request: Request, completion: Any) -> dict[str, Any]:
-        """The fields of a Sample that hold its text. Raises PromptError where a parser cannot read it."""
+        """The fields of a Sample that hold its text. Raises PromptError if a parser cannot read it."""
         if self._thinking is None:
             return {"response": completion.text}
         try:
             return _thought(self._thinking, request, completion)
-        except Exception as error:  # whatever a parser says of this response, the others can continue
+        except Exception as error:  # any error of a parser is about this response only, and the others can continue
             raise PromptError(
                 f"model.reasoning_parser={self._thinking.name}: cannot read the response: {refusal(error)}"
             ) from error
 
 
 def _thought(thinking: Thinking, request: Request, completion: Any) -> dict[str, Any]:
-    """The fields of a Sample that hold what it says and what it thought."""
+    """The fields of a Sample that hold its answer and its thinking."""
     thought = thinking.split(completion.text, list(completion.token_ids), request.prompt_token_ids)
     return {
         "response": thought.answer,
@@ -236,6 +236,6 @@ def _engine_kwargs(
 
 
 def _copied(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What of the arguments vLLM writes into."""
+    """The arguments, with copies of those that vLLM writes into."""
     found = kwargs.get("structured_outputs")
     return {} if found is None else {"structured_outputs": copy.copy(found)}

@@ -16,9 +16,9 @@ class SampledLogprobs(LogprobsProcessor):  # type: ignore[misc]  # vLLM is not l
     """Collects one log-probability per token, in `logprobs`, a list of floats."""
 
     def update_from_output(self, output: Any) -> None:
-        """Called by vLLM with what a step brought."""
+        """Called by vLLM with the output of a step."""
         if output.new_logprobs is not None:
-            self.logprobs += output.new_logprobs.logprobs[:, 0].tolist()  # the sampled token's stands first
+            self.logprobs += output.new_logprobs.logprobs[:, 0].tolist()  # the sampled token's comes first
 
 
 def keep_sampled_only(engine: Any, request_id: str) -> None:
@@ -36,7 +36,7 @@ def keep_sampled_only(engine: Any, request_id: str) -> None:
 
 
 def sampled(logprobs: list[float], count: int) -> Logprobs:
-    """What was collected for `count` tokens. Raises RuntimeError where it is not as many."""
-    if len(logprobs) != count:  # beside wrong tokens they would spoil a training without a word
+    """The log-probabilities of `count` tokens. Raises RuntimeError if that is not how many were collected."""
+    if len(logprobs) != count:  # with the wrong tokens they would silently spoil a training
         raise RuntimeError(f"vLLM gave {len(logprobs)} log-probabilities for {count} tokens")
     return np.array(logprobs, np.float32)

@@ -1,4 +1,4 @@
-"""The adapters that one vLLM engine has been given, each under a number of its own."""
+"""The adapters that a vLLM engine has loaded, each with its own number."""
 
 from typing import Any
 
@@ -11,16 +11,16 @@ from rollout.files import user_path
 
 
 class LoadedAdapters:
-    """What tells adapters apart for vLLM, whose prefix cache and memory of adapters go by name and number.
+    """Identifies adapters for vLLM, whose prefix cache and memory of adapters use name and number.
 
-    A folder whose files are others now is another adapter.
+    A folder whose files have changed is another adapter.
     """
 
     def __init__(self) -> None:
         self._requests = dict[tuple[object, ...], LoRARequest]()
 
     def ready(self, folder: str, engine: Any) -> LoRARequest:
-        """The adapter in `folder`, which `engine` (vLLM's) has read. Raises UserError where it refuses it."""
+        """The adapter in `folder`, read by `engine` (vLLM's). Raises UserError if the engine refuses it."""
         path = user_path(folder).absolute()
         key = (path, *stamps(str(path)))
         request = self._requests.get(key)
@@ -29,7 +29,7 @@ class LoadedAdapters:
             request = LoRARequest(f"{path.name}-{number}", number, str(path))
             try:
                 engine.add_lora(request)
-            except Exception as error:  # whatever it says is about this adapter
+            except Exception as error:  # any error is about this adapter
                 raise UserError(f"model.lora={folder}: vLLM refuses it: {refusal(error)}; give another one") from error
             self._requests[key] = request
         return request

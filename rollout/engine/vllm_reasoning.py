@@ -26,25 +26,25 @@ KEY = "model.reasoning_parser"
 
 @dataclass(frozen=True)
 class Thought:
-    """What a response consists of."""
+    """The parts of a response."""
 
     reasoning: str
-    """Empty where there is none."""
+    """Empty if there is none."""
     answer: str
-    """Empty where the thinking never closed."""
+    """Empty if the thinking never closed."""
     num_tokens: int
-    """Of the thinking, without the marks around it: those before the first mark that ends it."""
+    """Tokens of the thinking, without the marks around it, up to the first mark that ends it."""
     closed: bool
-    """Whether the thinking has ended, in the response or before it."""
+    """Whether the thinking has ended, in the response or in the prompt."""
 
 
 class Thinking:
-    """What tells thinking from answer in the responses of one model."""
+    """Tells thinking from answer in the responses of one model."""
 
     def __init__(self, model: ModelConfig, tokenizer: Any, kind: str | None, model_config: Any = None) -> None:
         """`kind` is the model_type of the model's config, `model_config` vLLM's, if the model is loaded.
 
-        Raises UserError for a parser that vLLM has not, or that the tokenizer has not the tokens for.
+        Raises UserError for a parser that vLLM lacks, or whose tokens the tokenizer lacks.
         """
         self.name, self._tokenizer = model.reasoning_parser or "", tokenizer
         kwargs = dict(model.chat_template_kwargs)
@@ -56,8 +56,8 @@ class Thinking:
             parser = self._parser()
             self._request = parser.adjust_request(self._request)
             if not is_harmony:
-                parser.parse("", self._request)  # there are some that only tell where thinking ends
-        except Exception as error:  # RuntimeError, ValueError, ..., by the parser
+                parser.parse("", self._request)  # some only tell where thinking ends
+        except Exception as error:  # RuntimeError, ValueError, ..., depending on the parser
             raise UserError(
                 f"{KEY}={self.name}: not for this model ({error}); choose the model's own parser, or leave it out"
             ) from error
@@ -65,13 +65,13 @@ class Thinking:
         self._start = _token(tokenizer, getattr(own, "reasoning_start_str", None))
         self._end_text = getattr(own, "reasoning_end_str", None)
         end = _token(tokenizer, self._end_text)
-        # since 0.32 a parser may know several, as that of a tool call
+        # since 0.32 a parser may know several, such as that of a tool call
         self._ends = frozenset(getattr(own, "reasoning_end_token_ids", ())) or frozenset({end} - {None})
         self.keeps_special_tokens = not self._request.skip_special_tokens
-        """Whether responses are to have special tokens in their text: some of them are marks of thinking."""
+        """Whether the text of responses needs special tokens: some of them are marks of thinking."""
 
     def split(self, text: str, token_ids: list[int], prompt_token_ids: list[int]) -> Thought:
-        """A response's parts. Raises whatever the parser raises about one that it cannot read."""
+        """A response's parts. Raises any error of the parser about a response that it cannot read."""
         parser = self._parser()
         if hasattr(parser, "set_prompt_token_ids"):  # since 0.32
             parser.set_prompt_token_ids(prompt_token_ids)
@@ -83,8 +83,8 @@ class Thinking:
         return Thought(reasoning, answer, self._count(parser, token_ids) if reasoning else 0, closed)
 
     def _closes(self, parser: Any, text: str, token_ids: list[int]) -> bool:
-        """Whether the thinking ends in a response that has no answer."""
-        if not self._ends and self._end_text is not None:  # some models write the mark in several tokens
+        """Whether the thinking ends in a response without an answer."""
+        if not self._ends and self._end_text is not None:  # some models write the mark as several tokens
             return self._end_text in text
         return bool(parser.is_reasoning_end(token_ids))
 
@@ -96,7 +96,7 @@ class Thinking:
         return self._parser_class(self._tokenizer, None, **self._arguments)
 
     def _count(self, parser: Any, token_ids: list[int]) -> int:
-        """VLLM's own count needs the token that opens the thinking, which is often in the prompt."""
+        """The number of thinking tokens. vLLM's own count needs the token that opens them, which is often in the prompt."""
         if not self._ends:
             return int(parser.count_reasoning_tokens(token_ids)) if hasattr(parser, "count_reasoning_tokens") else 0
         last = next((place for place, token in enumerate(token_ids) if token in self._ends), len(token_ids))
@@ -104,7 +104,7 @@ class Thinking:
 
 
 def problems(model: ModelConfig) -> Iterator[str]:
-    """What is wrong with `model.reasoning_parser`, as far as the model's tokenizer is on this machine."""
+    """What is wrong with `model.reasoning_parser`, if the model's tokenizer is on this machine."""
     name, known = model.reasoning_parser, ReasoningParserManager.list_registered()
     if name is None:
         return
@@ -123,7 +123,7 @@ def _kind(model: ModelConfig) -> str | None:
 
 
 def _tokenizer(model: ModelConfig) -> Any:
-    """As vLLM will load it; None where it is not here, or cannot be loaded, which the engine explains."""
+    """The tokenizer as vLLM will load it; None if it is not here or cannot be loaded, which the engine explains."""
     revision = None if model.tokenizer else model.revision
     folder = models.local_folder(model.tokenizer or model.path, revision)
     with suppress(Exception):
@@ -139,6 +139,6 @@ def _parser_class(name: str, is_harmony: bool) -> Any:
 
 
 def _token(tokenizer: Any, text: str | None) -> int | None:
-    """The token that is exactly `text`, if there is one."""
+    """The token that is exactly `text`, or None."""
     found = None if text is None else tokenizer.get_vocab().get(text)
     return None if found is None else int(found)

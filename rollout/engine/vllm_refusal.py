@@ -3,13 +3,13 @@
 import re
 
 _PLACE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+:\d+: ")
-"""What a C++ library writes before its message. The time in it would make the errors of two equal runs differ."""
+"""The prefix of a C++ library's message. The time in it would make the errors of two equal runs differ."""
 
 
 def refusal(error: Exception) -> str:
-    """The reason in vLLM's words, behind the type of the error unless it is one that vLLM raises with a reason.
+    """The reason in vLLM's words, after the type of the error unless it is one that vLLM raises with a reason.
 
-    Those are ValueError up to 0.26, and VLLMValidationError since.
+    That is ValueError up to 0.26, and VLLMValidationError since.
     """
     is_said = isinstance(error, ValueError) or type(error).__name__ == "VLLMValidationError"
     text = _PLACE.sub("", str(error)).strip()

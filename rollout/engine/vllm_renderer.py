@@ -1,6 +1,6 @@
-"""A chat as the model reads it, from vLLM's own renderer: that of an engine or, in a dry run, of a model's files.
+"""A chat as the model reads it, from vLLM's own renderer: that of an engine or, in a dry run, one made from files.
 
-Nothing here differs between the two, so what a dry run counts is what a run samples from.
+Both work in the same way, so a dry run counts exactly what a run samples from.
 """
 
 import copy
@@ -26,9 +26,9 @@ class VLLMRenderer:
     """A model's tokenizer and chat template, used by vLLM's renderer."""
 
     def __init__(self, renderer: Any, tokenizer: Any, model_config: Any, model: ModelConfig) -> None:
-        """`renderer` and `model_config` are vLLM's; `tokenizer` is used here alone.
+        """`renderer` and `model_config` are vLLM's; nothing else uses `tokenizer`.
 
-        Raises UserError for a chat template that cannot be compiled, or that is missing.
+        Raises UserError for a chat template that is missing or cannot be compiled.
         """
         self.max_model_len: int = model_config.max_model_len
         self.bos_token_id: int | None = tokenizer.bos_token_id
@@ -40,10 +40,10 @@ class VLLMRenderer:
         self._refuse_broken_template(model)
 
     def _refuse_broken_template(self, model: ModelConfig) -> None:
-        """Raise UserError for a template that is broken or missing: that is not the fault of a row."""
+        """Raise UserError for a template that is broken or missing, which is not the fault of a row."""
         try:
             self.render([{"role": "user", "content": "hello"}])
-        except PromptError as error:  # a template that merely refuses this chat is sound
+        except PromptError as error:  # a template that only refuses this chat is sound
             causes = list(_causes(error))
             if broken := next((cause for cause in causes if isinstance(cause, TemplateSyntaxError)), None):
                 where = model.chat_template or model.path
@@ -54,9 +54,11 @@ class VLLMRenderer:
                 ) from error
 
     def render(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> Rendered:
-        """Render as `LLM.chat` does: vLLM puts a chat, for example tool calls, into the form that templates expect."""
+        """Render as `LLM.chat` does: vLLM converts a chat, for example its tool calls, to the form that templates
+        expect.
+        """
         try:
-            # vLLM writes into the chat that it is given
+            # vLLM writes into the chat that it gets
             params = self._chat_params if tools is None else _with_tools(self._chat_params, tools)
             _, prompt = self._renderer.render_messages(copy.deepcopy(messages), params)
             text, token_ids = prompt.get("prompt"), prompt.get("prompt_token_ids")
@@ -65,11 +67,11 @@ class VLLMRenderer:
             else:
                 # the template has written the special tokens already; adding them again would double the first one
                 token_ids = self._tokenizer.encode(text, add_special_tokens=False)
-        except Exception as error:  # a template is a program of the model's, and may raise anything about a chat
+        except Exception as error:  # a template is a program of the model's, and may raise any error about a chat
             raise PromptError(f"the chat template refuses it: {refusal(error)}") from error
         if not token_ids:
             raise PromptError("the prompt has no tokens")
-        if max(token_ids) >= self._vocab_size:  # vLLM would die of it
+        if max(token_ids) >= self._vocab_size:  # vLLM would crash
             raise PromptError(
                 f"the prompt has the token {max(token_ids)}, and the model knows {self._vocab_size} tokens"
             )
@@ -80,13 +82,13 @@ class VLLMRenderer:
 
 
 def renderer_of_files(model: ModelConfig, hardware: HardwareConfig) -> VLLMRenderer:
-    """What an engine for `model` would render with, from its config and tokenizer: no weights are read, no GPU is used.
+    """The renderer of an engine for `model`, from its config and tokenizer: no weights are read, no GPU is used.
 
-    Raises UserError as VLLMRenderer does, and whatever vLLM raises where the files are not to be had.
+    Raises UserError as VLLMRenderer does, and any error of vLLM if the files are not available.
     """
     arguments = EngineArgs(model=models.resolve(model.path), **vllm_arguments.engine_kwargs(model, hardware))
     config = arguments.create_model_config()
-    # a machine without GPUs would not do for the CUDA build otherwise; a renderer has nothing to do with the device
+    # without this, the CUDA build needs a GPU; a renderer does not use the device
     renderer = renderer_from_config(VllmConfig(model_config=config, device_config=DeviceConfig(device="cpu")))
     return VLLMRenderer(renderer, renderer.tokenizer, config, model)
 
@@ -96,7 +98,7 @@ def chat_params(model: ModelConfig, tokenizer: Any) -> ChatParams:
     template = None if model.chat_template is None else user_path(model.chat_template).read_text("utf-8")
     own = model.chat_template_kwargs
     begins_a_turn = not own.get("continue_final_message", False)
-    # the tokenizers of Mistral's own library give tokens only
+    # the tokenizers of Mistral's own library only give tokens
     tokenize = type(tokenizer).__name__ == "MistralTokenizer"
     kwargs = {"tokenize": tokenize, "add_generation_prompt": begins_a_turn, **own}
     return ChatParams(chat_template=template, chat_template_kwargs=kwargs)

@@ -1,7 +1,7 @@
 """Our sampler in place of vLLM's, in a worker of vLLM 0.26 with the runner and sampler that it was written for.
 
-What comes before it stays vLLM's: penalties, bad words, temperature, min_p; so does a batch in which nothing is cut
-off, for which vLLM draws with the same noise. Everything else is drawn row by row: no row depends on the others.
+The steps before it stay vLLM's: penalties, bad words, temperature, min_p. So does a batch in which nothing is cut off,
+for which vLLM draws with the same noise. Everything else is drawn row by row: no row depends on the others.
 """
 
 import inspect
@@ -23,9 +23,9 @@ _PROCESSED = ("processed_logprobs", "processed_logits")
 
 
 def refusal(runner: Any, version: str) -> str | None:
-    """Why vLLM's own sampler has to do, in words for the log; None where ours can take its place.
+    """Why vLLM's own sampler must be used, in words for the log; None if ours can replace it.
 
-    A runner that has no sampler, as on all GPUs but the last of a pipeline, is no reason.
+    A runner without a sampler, as on all GPUs but the last of a pipeline, is no reason.
     """
     if not version.startswith(_VERSION):
         return f"vLLM is {version}, and ours was written for {_VERSION}x"
@@ -39,7 +39,7 @@ def refusal(runner: Any, version: str) -> str | None:
 
 
 def _unlike(sampler: Any) -> str | None:
-    """In what this sampler is not the one that ours was written for."""
+    """How this sampler differs from the one that ours was written for, or None."""
     if (found := _name(sampler)) != _SAMPLER:
         return f"this model is sampled by {found}, and ours was written for {_SAMPLER}"
     for method, parameters in _METHODS.items():
@@ -55,9 +55,9 @@ def _name(value: Any) -> str:
 
 
 def put(runner: Any) -> bool:
-    """Draw with our sampler from now on, unless it draws something else here than it should; whether it does not.
+    """Draw with our sampler from now on, unless it draws wrong tokens here. Returns whether it is used.
 
-    The first time compiles it, for some seconds. On a rank without a sampler there is nothing to do.
+    The first time compiles it, which takes some seconds. On a rank without a sampler there is nothing to do.
     """
     sampler = runner.sampler
     if sampler is None or "sample" in vars(sampler):
@@ -76,10 +76,10 @@ def take_back(runner: Any) -> None:
 
 
 class FastSampling:
-    """Takes the place of `Sampler.sample`; `NucleusSampler` draws."""
+    """Replaces `Sampler.sample`; `NucleusSampler` draws."""
 
     def __init__(self, sampler: Any, rows: int, device: torch.device, dtype: torch.dtype) -> None:
-        from rollout.engine.nucleus_kernel import NucleusSampler  # Triton is not everywhere
+        from rollout.engine.nucleus_kernel import NucleusSampler  # Triton is not available everywhere
 
         self._vllms, self._sampler = sampler.sample, sampler
         self._kernel = NucleusSampler(rows, sampler.sampling_states.vocab_size, device)
@@ -104,7 +104,7 @@ class FastSampling:
         return self._kernel.draw(logits, self._draw(expanded_idx_mapping, pos), mask), logits
 
     def is_right(self, dtype: torch.dtype) -> bool:
-        """Whether it draws on this GPU what it should, from logits of this type."""
+        """Whether it draws the right tokens on this GPU, from logits of this type."""
         return self._kernel.draws_as_defined(dtype)
 
     def _draw(self, states: torch.Tensor, positions: torch.Tensor) -> Any:
@@ -114,7 +114,7 @@ class FastSampling:
         return Draw(states, positions, of.temperature.gpu, of.top_p.gpu, of.top_k.gpu, of.seeds.gpu)
 
     def _compile(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Draw once, for a row of no request: the first step of a run need not wait for the compiler."""
+        """Draw once, for a row without a request: the first step of a run need not wait for the compiler."""
         logits = torch.zeros(1, self._sampler.sampling_states.vocab_size, dtype=dtype, device=device)
         nobody, somewhere = (torch.tensor([value], dtype=kind, device=device) for value, kind in _NOBODY)
         mask = self._sampler.logprobs_mode in _PROCESSED
@@ -126,6 +126,6 @@ _NOBODY = ((-1, torch.int32), (0, torch.int64))
 
 
 def _cuts_off(states: Any, requests: np.ndarray[Any, Any]) -> bool:
-    """Whether top_p or top_k of any request of the batch keeps less than everything."""
+    """Whether top_p or top_k of any request in the batch cuts something off."""
     below = states.top_p.np[requests] != 1.0
     return bool(np.any(below | (states.top_k.np[requests] != states.vocab_size)))

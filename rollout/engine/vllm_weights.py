@@ -1,8 +1,8 @@
 """Put new weights into a running engine, and prove that they are there. `put` runs in vLLM's worker processes.
 
-vLLM (0.26 to 0.33) reloads layer by layer into the memory that is there. It does not say what it has left out, so a
-sample of the files is looked for in the model: vLLM keeps several tensors of a file in one, and splits them among GPUs,
-but their rows stay whole or are cut into equal parts.
+vLLM (0.26 to 0.33) reloads layer by layer into the memory that it already has. It does not report what it left out, so
+a sample of the files is searched for in the model. vLLM keeps several tensors of a file in one, and splits them among
+GPUs, but their rows stay whole or are cut into equal parts.
 """
 
 import re
@@ -19,14 +19,14 @@ from vllm.config import set_current_vllm_config
 from rollout.engine.checkpoints import weight_files
 
 _SAMPLED = 64  # tensors
-_COLUMNS = 16  # of each row that is compared
+_COLUMNS = 16  # of each row, which are compared
 
 Told = dict[str, Any]
-"""What a worker tells: plain values only, which vLLM passes on between processes."""
+"""A worker's report: plain values only, which vLLM passes between processes."""
 
 
 def put(worker: Any, folder: str) -> Told:
-    """Put the weights in `folder` into the model of `worker`, vLLM's, and tell what came of it, for `problem`."""
+    """Put the weights in `folder` into the model of `worker`, vLLM's, and return a report for `problem`."""
     model = worker.model_runner.get_model()
     before = _addresses(model)
     with set_current_vllm_config(worker.vllm_config):
@@ -41,7 +41,7 @@ def put(worker: Any, folder: str) -> Told:
 
 
 def problem(told: list[Told]) -> str | None:
-    """Why the weights are not known to be in place, from what all workers tell; None where they are."""
+    """Why the weights may not be in place, from the reports of all workers; None if they are."""
     rows: dict[str, list[list[bool]]] = {}
     for one in told:
         for place in (*one["moved"], *one["packed"]):
@@ -56,9 +56,10 @@ def problem(told: list[Told]) -> str | None:
 
 
 def _renew_tied(model: torch.nn.Module) -> None:
-    """What a layer has made for itself of a weight that it shares with another one: vLLM renews the other one's only.
+    """Renew what a layer has made for itself of a weight that it shares with another layer: vLLM only renews the
+    other's.
 
-    On a CPU that is the output head's weight in the form in which it is multiplied with.
+    On a CPU that is the output head's weight, in the form used for multiplication.
     """
     owners = dict[int, torch.nn.Module]()
     for module in model.modules():
@@ -69,7 +70,7 @@ def _renew_tied(model: torch.nn.Module) -> None:
 
 
 def _addresses(model: torch.nn.Module) -> dict[str, int]:
-    """Where the tensors of the model are, those included that were made of others: CUDA graphs read them there."""
+    """Addresses of the model's tensors, including those made from others: CUDA graphs read them there."""
     found = dict[str, int]()
     for place, module in model.named_modules():
         for name, value in [*vars(module).items(), *module._parameters.items(), *module._buffers.items()]:
@@ -81,7 +82,7 @@ def _addresses(model: torch.nn.Module) -> dict[str, int]:
 
 
 def _is_packed_as_it_is(module: torch.nn.Module) -> bool:
-    """Whether what a CPU multiplies with is what the layer's weight says, where it has kept both."""
+    """Whether the matrix that a CPU multiplies with equals the layer's weight, if the layer has kept both."""
     weight = module._parameters.get("weight")
     if not hasattr(module, "cpu_linear") or weight is None or weight.ndim != 2 or not weight.numel():
         return True
@@ -94,14 +95,14 @@ def _columns(width: int) -> Tensor:
 
 
 def _multiplied_with(module: Any, columns: Tensor, width: int, dtype: torch.dtype) -> Tensor:
-    """These columns of the layer's matrix, found by multiplying with it."""
+    """These columns of the layer's matrix, found by a multiplication with it."""
     ones = torch.nn.functional.one_hot(columns, width).to(dtype)
     product: Tensor = module.quant_method.apply(module, ones)
     return product.T
 
 
 def _sample(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Some tensors of the files, evenly spread: each as a few of its rows. One without rows is one row."""
+    """Some tensors of the files, evenly spread: a few rows of each. A tensor without rows is one row."""
     places = [(path, name) for path in weight_files(folder) for name in _names(path)]
     for path, name in places[:: max(1, len(places) // _SAMPLED)]:
         with safe_open(path, framework="pt") as file:
@@ -120,19 +121,19 @@ def _names(path: Path) -> list[str]:
 
 @dataclass(frozen=True)
 class _Matrix:
-    """A matrix of the model, with some of its columns. It may have a part of what the file has in a row."""
+    """A matrix of the model, with some of its columns. It may hold only a part of each row in the file."""
 
     width: int
     values: Tensor
 
     def has(self, row: Tensor) -> bool:
-        """Whether a row of the file, or a part of it, is one of the rows."""
+        """Whether a row of the file, or a part of it, is one of its rows."""
         parts = (part[_columns(self.width)].to(self.values) for part in row.split(self.width))
         return any(bool((self.values == part).all(1).any()) for part in parts)
 
 
 class _Model:
-    """Where the tensors of files are in vLLM's model."""
+    """Finds the tensors of files in vLLM's model."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._mapper = getattr(model, "hf_to_vllm_mapper", None)
@@ -140,7 +141,7 @@ class _Model:
         self._modules = dict(model.named_modules())
 
     def found(self, name: str, rows: Tensor) -> list[bool] | None:
-        """Whether each of the rows is in this worker's part of the model; None where it cannot be looked for."""
+        """Whether each of the rows is in this worker's part of the model; None if they cannot be searched for."""
         for mapped in [name] if self._mapper is None else self._mapper.apply_list([name]):
             matrices = [self._matrix(place) for place in self._places(mapped)]
             fitting = [matrix for matrix in matrices if matrix and rows.shape[1] % matrix.width == 0]
@@ -149,7 +150,7 @@ class _Model:
         return None
 
     def _places(self, name: str) -> list[str]:
-        """The parameter of that name, else those of the module that it belongs to, for an expert that of all."""
+        """The parameter with that name, else those of its module; for an expert, those of the module of all experts."""
         if name in self._parameters:
             return [name]
         owner, _, kind = name.rpartition(".")

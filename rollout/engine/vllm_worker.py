@@ -10,24 +10,25 @@ from rollout.engine.protocol import GpuShare
 log = logging.getLogger(__name__)
 
 _MOST_OF_CUDA = 1 << 30
-"""Memory taken beyond this before the engine begins is another program's: on an H100, CUDA takes 0.52 GiB a process."""
+"""Memory above this, in use before the engine starts, is another program's: on an H100, CUDA takes 0.52 GiB a process.
+"""
 
 
 class WorkerExtension:
     """Methods that `LLM.collective_rpc` can call in the workers, beside vLLM's own."""
 
     available_kv_cache_memory_bytes: int
-    """Set by vLLM's own worker when it has measured."""
+    """Set by vLLM's own worker after it has measured."""
     requested_memory: int
-    """The engine's part of the GPU, in bytes."""
+    """The engine's share of the GPU's memory, in bytes."""
     init_snapshot: Any
-    """The GPU's memory when the worker had CUDA and nothing else."""
+    """The GPU's memory when the worker had loaded CUDA and nothing else."""
     model_runner: Any
-    """Of vLLM's own worker."""
+    """Set by vLLM's own worker."""
 
     def share_of_next(self) -> tuple[float, int]:
-        """The fields of a GpuShare: what another engine like this one may have, less than this one had by what this one
-        takes beyond its part.
+        """The fields of a GpuShare for another engine like this one: the share of this one, less what it uses beyond
+        that.
 
         That is CUDA's own memory and CUDA graphs: vLLM counts neither, and leaves room for those of one engine.
         """
@@ -40,20 +41,20 @@ class WorkerExtension:
 
     def put_weights(self, folder: str) -> dict[str, Any]:
         """Take the weights in `folder`; see `vllm_weights.put`."""
-        from rollout.engine import vllm_weights  # torch and vLLM, in the worker's process only
+        from rollout.engine import vllm_weights  # imports torch and vLLM, only in the worker's process
 
         return vllm_weights.put(self, folder)
 
     def fast_sampler_refusal(self) -> str | None:
-        """Why vLLM's own sampler has to do here, or None."""
+        """Why vLLM's own sampler must be used here, or None."""
         from rollout.engine import vllm_sampler
 
         return vllm_sampler.refusal(self.model_runner, sys.modules["vllm"].__version__)
 
     def use_fast_sampler(self, wanted: bool) -> bool:
-        """Draw with our sampler from now on, or as vLLM does; False where ours draws something else than it should.
+        """Draw with our sampler from now on, or as vLLM does; False if ours draws wrong tokens here.
 
-        To be called where nothing refuses it, on all ranks.
+        To be called on all ranks, if none refuses it.
         """
         from rollout.engine import vllm_sampler
 
@@ -74,19 +75,19 @@ class WorkerExtension:
 
 
 Workers = Callable[..., list[Any]]
-"""Calls a method of each worker, as `LLM.collective_rpc` does. Answers come as msgpack has them: tuples as lists,
+"""Calls a method of each worker, as `LLM.collective_rpc` does. Answers are as msgpack returns them: tuples as lists,
 dataclasses as dictionaries.
 """
 
 
 def share_of_next(workers: Workers) -> GpuShare:
-    """What another engine like this one may have beside it."""
+    """The share of a GPU for another engine like this one."""
     utilization, kv_cache_bytes = workers("share_of_next")[0]
     return GpuShare(utilization, kv_cache_bytes)
 
 
 def take_fast_sampler(workers: Workers) -> str | None:
-    """Let all workers draw with our sampler, or none where one refuses it; why it does."""
+    """Let all workers draw with our sampler, or none if one refuses it. Returns the reason for refusing."""
     for reason in workers("fast_sampler_refusal"):
         if reason is not None:
             return str(reason)
