@@ -18,45 +18,45 @@ from rollout.scoring.summary import PLAIN
 
 @dataclass(frozen=True)
 class SideSummary:
-    """One side by itself, over all of its rows."""
+    """One side on its own, over all of its rows."""
 
     name: str
     label: str
     rows: int
     samples: int
     failed: int
-    """Of the samples: those without a response."""
+    """Samples without a response."""
     unscored: int
-    """Of the responses: those without a score, where others have one."""
+    """Responses without a score, if others have one."""
     scorer: str | None
     estimates: dict[str, Estimate]
     cost: Cost
     note: str | None = None
-    """What a reader has to know of its estimates."""
+    """What a reader must know about its estimates."""
 
 
 @dataclass(frozen=True)
 class MetricDifference:
-    """How one number differs over the matched rows that have it on both sides."""
+    """The difference of one metric over the matched rows that have it on both sides."""
 
     earlier: float
-    """The mean of the earlier side over these rows, as `later`."""
+    """The mean of the earlier side over these rows, like `later`."""
     later: float
     paired: PairedDifference
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sides; every difference is `later` less `earlier`."""
+    """Two sides; every difference is `later` minus `earlier`."""
 
     earlier: str
     later: str
     matched: int
-    """Rows that both have."""
+    """Number of rows that both sides have."""
     unmatched: dict[str, Unmatched]
-    """Of either side."""
+    """Side -> its rows without a counterpart."""
     copies: dict[str, int]
-    """Of either side, rows that ask what an earlier row has asked."""
+    """Side -> number of rows that repeat the prompt of an earlier row."""
     metrics: dict[str, MetricDifference]
 
 
@@ -65,9 +65,9 @@ class DifferingRow:
     """One of the rows that differ most."""
 
     row_ids: dict[str, int]
-    """Side -> the row there."""
+    """Side -> the row_id there."""
     positions: dict[str, int]
-    """Side -> how many rows stand before it there."""
+    """Side -> number of rows before it there."""
     values: dict[str, float | None]
     """Side -> its value of the comparison's first metric."""
 
@@ -80,13 +80,13 @@ class Comparison:
     """`prompt` or `prompt and ground truth`."""
     pass_score: float
     clusters: str | None
-    """The column whose values group rows that are not independent; None where only copies of a row do."""
+    """The column whose values group rows that are not independent; None if only copies of a row form groups."""
     metric: str
-    """The first of the metrics that all sides have: what rows are ordered by."""
+    """The first of the metrics that all sides have: it orders the rows."""
     sides: list[SideSummary]
     pairs: list[Pair]
     common: int
-    """Rows that all sides have."""
+    """Number of rows that all sides have."""
     rows: list[DifferingRow] = field(default_factory=list)
 
 
@@ -95,8 +95,8 @@ def compare(
 ) -> Comparison:
     """Compare every two of the sides, or with `pairs` "first" the first with each other one. Every side is read once.
 
-    `clusters` is a column whose values group rows that are not independent, `rows` the most rows to name as those that
-    differ most. Memory: some 150 bytes per row and side. Raises UserError where two sides have no row in common.
+    `clusters` is a column whose values group rows that are not independent; `rows` is how many of the rows that differ
+    most are named. Memory: about 150 bytes per row and side. Raises UserError if two sides have no row in common.
     """
     with_truths = all(side.truth is not None for side in sides)
     values = [
@@ -164,7 +164,7 @@ def _summary(side: Side, values: RowValues, with_truths: bool) -> SideSummary:
 
 
 def _estimate(values: RowValues, metric: str, clusters: Integers) -> Estimate | None:
-    """The mean over the rows of a side, or over their responses; None where no row has the value."""
+    """The mean over the rows of a side, or over their responses; None if no row has the value."""
     if "@" in metric:
         of_rows = values.of(metric)
         sums, sizes = np.nan_to_num(of_rows), (~np.isnan(of_rows)).astype(np.int64)
@@ -201,7 +201,7 @@ def _pair(sides: Sequence[Side], values: list[RowValues], places: tuple[int, int
 
 
 def _with_holm(pairs: list[Pair]) -> list[Pair]:
-    """The pairs with the p values of each metric corrected for their number, where there is more than one."""
+    """The pairs with the p values of each metric corrected for their number, if there are several."""
     if len(pairs) < 2:
         return pairs
     corrected = [dict(pair.metrics) for pair in pairs]
@@ -214,7 +214,9 @@ def _with_holm(pairs: list[Pair]) -> list[Pair]:
 
 
 def _common(matchings: list[Matching]) -> list[Integers]:
-    """The places, in each side, of the rows that all sides have; `matchings` are those of the first with each other."""
+    """The positions, in each side, of the rows that all sides have; `matchings` are those of the first with each other
+    side.
+    """
     first = matchings[0].first
     for found in matchings[1:]:
         first = np.intersect1d(first, found.first, assume_unique=True)
@@ -224,7 +226,7 @@ def _common(matchings: list[Matching]) -> list[Integers]:
 def _differing(
     sides: Sequence[Side], values: list[RowValues], places: list[Integers], metric: str, most: int
 ) -> list[DifferingRow]:
-    """The rows whose values are furthest apart, half of them where a later side has more, half where it has less."""
+    """The rows whose values are furthest apart: half of them with more on a later side, half with less."""
     found = np.stack([side.of(metric)[at] for side, at in zip(values, places, strict=True)])
     there = np.flatnonzero(~np.isnan(found).any(axis=0))
     found = found[:, there]

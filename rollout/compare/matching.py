@@ -12,47 +12,47 @@ _MIX = np.uint64(0x9E3779B97F4A7C15)  # an odd number with no pattern in its bit
 
 @dataclass(frozen=True)
 class Unmatched:
-    """Why rows of a side have no counterpart on the other, by how many."""
+    """How many rows of a side have no counterpart on the other, by reason."""
 
     not_there: int
-    """Nothing there asks this."""
+    """The other side does not have this prompt."""
     other_truth: int
-    """The same is asked there, with another right answer."""
+    """The other side has this prompt with another right answer."""
     more_copies: int
-    """The same is asked there, but fewer times than here."""
+    """The other side has this prompt, but fewer times."""
     unreadable: int
     """The row has no readable prompt."""
 
     @property
     def total(self) -> int:
-        """All of them."""
+        """The number of all these rows."""
         return self.not_there + self.other_truth + self.more_copies + self.unreadable
 
 
 @dataclass(frozen=True)
 class Matching:
-    """Rows of the one side and of the other that belong together, in the order of the first side."""
+    """Rows of the first and of the second side that belong together, in the order of the first side."""
 
     first: Integers
     """Positions in the first side."""
     second: Integers
-    """As many, in the second."""
+    """Positions in the second side, one for each of `first`."""
     unmatched: tuple[Unmatched, Unmatched]
     copies: tuple[int, int]
-    """Rows of each side that ask what an earlier row of it has asked. They are matched in their order."""
+    """Rows of each side that repeat the prompt of an earlier row. They are matched in their order."""
     clusters: Integers
-    """For each pair a number from 0: rows that ask the same have the same one, as they are not independent."""
+    """A group number for each pair, from 0: rows with the same prompt share one, as they are not independent."""
 
 
 def keys_of(side: RowValues, with_truths: bool) -> Hashes:
-    """What identifies the rows of a side: the prompt or, with right answers, the prompt and its answer."""
+    """The identity of each row of a side: its prompt or, with right answers, its prompt and answer."""
     if not with_truths or side.truths is None:
         return side.prompts
     return np.where(side.prompts == UNREADABLE, UNREADABLE, side.prompts * _MIX + side.truths)
 
 
 def match(first: RowValues, second: RowValues, with_truths: bool) -> Matching:
-    """The n-th row of the one that asks something belongs to the n-th row of the other that asks the same."""
+    """Match the n-th row with some prompt on the one side to the n-th row with the same prompt on the other."""
     sides, keys = (first, second), [keys_of(side, with_truths) for side in (first, second)]
     numbers = [_occurrences(found) for found in keys]
     readable = [np.flatnonzero(found != UNREADABLE) for found in keys]
@@ -77,7 +77,7 @@ def match(first: RowValues, second: RowValues, with_truths: bool) -> Matching:
 
 
 def _occurrences(keys: Hashes) -> Integers:
-    """For each row how many rows before it have the same key."""
+    """The number of earlier rows with the same key, for each row."""
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]])) if len(keys) else np.zeros(0, int)

@@ -13,9 +13,9 @@ from rollout.postprocess.report import flat
 _MOST_NAMED = 3
 _MOST_CHANGES = 8
 _GROUPS = ("model", "data", "sampling", "adaptive")
-"""Of a run's config, what its samples depend on."""
+"""The groups of a run's config on which its samples depend."""
 _CONTENT = {"data.path": "data.path", "model.path": "model.content"}
-"""A path in the config -> the hash of what is there, in the digest."""
+"""A path in the config -> the key of the digest with the hash of its content."""
 
 
 def notes_of(sides: Sequence[Side], comparison: Comparison) -> Iterator[str]:
@@ -43,7 +43,7 @@ def notes_of(sides: Sequence[Side], comparison: Comparison) -> Iterator[str]:
 
 
 def matched_line(pair: Pair, matched_by: str) -> str:
-    """How many rows of two sides belong together, and why others do not."""
+    """How many rows of two sides match, and why others do not."""
     line = f"{pair.earlier}, {pair.later}: {counted(pair.matched, 'row')} matched by {matched_by}"
     for name, other in ((pair.earlier, pair.later), (pair.later, pair.earlier)):
         if (left := pair.unmatched[name]).total:
@@ -62,7 +62,7 @@ def _reasons(left: Unmatched, other: str) -> Iterator[str]:
 
 
 def _settings(sides: Sequence[Side]) -> Iterator[str]:
-    """What was set differently for two runs; of more, their labels or the list of runs tell."""
+    """The settings that differ between two runs; for more runs, their labels or the list of runs show it."""
     runs = [asdict(side.run) for side in sides if side.run is not None]
     if len(sides) != 2 or len(runs) != 2:
         return
@@ -75,7 +75,7 @@ def _settings(sides: Sequence[Side]) -> Iterator[str]:
 
 
 def _is_same_content(key: str, sides: Sequence[Side]) -> bool:
-    """Whether this is a path by which both runs found the same input or weights."""
+    """Whether the key is a path, and both runs found the same input or weights there."""
     name = _CONTENT.get(key)
     found = [None if side.record is None else side.record.digest.get(name or "") for side in sides]
     return found[0] is not None and found[0] == found[1]

@@ -19,7 +19,7 @@ from rollout.store.layout import REPORT
 _TEMPLATE = "compare.html"
 _MARK = b"<title>rollout comparison</title>"
 _MOST_IN_TITLE = 4
-_HEAD = 2000  # bytes of the page in which the mark is
+_HEAD = 2000  # bytes at the beginning of the page, among which the mark is
 
 
 def write_comparison_page(path: Path, sides: Sequence[Side], comparison: Comparison, notes: Sequence[str]) -> None:
@@ -42,7 +42,7 @@ def _title(sides: Sequence[Side]) -> str:
 
 
 def is_page_of_ours(path: Path) -> bool:
-    """Whether the file is such a page."""
+    """Whether the file is a comparison page of this program."""
     try:
         with path.open("rb") as file:
             return _MARK in file.read(_HEAD)
@@ -51,13 +51,13 @@ def is_page_of_ours(path: Path) -> bool:
 
 
 def _report(side: Side, folder: Path) -> str | None:
-    """The way from `folder` to the report of the side's run."""
+    """The relative path from `folder` to the report of the side's run."""
     report = side.path / REPORT
     return os.path.relpath(report, folder) if report.exists() else None
 
 
 def _rows(sides: Sequence[Side], comparison: Comparison) -> list[CompareRow]:
-    """Rows that not all sides have room for on the page are left out."""
+    """The rows for the page, without those for which not all sides have room."""
     found = {side.name: _rows_of(side, comparison, PAGE_BYTES // len(sides)) for side in sides}
     rows = []
     for differing in comparison.rows:

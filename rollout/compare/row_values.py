@@ -1,4 +1,4 @@
-"""The values of each row of one side that are compared: read once as a stream, a few numbers per row and no text."""
+"""The values of each row of one side that are compared, read once as a stream: a few numbers per row and no text."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -26,29 +26,29 @@ Floats = npt.NDArray[np.float64]
 Hashes = npt.NDArray[np.uint64]
 
 UNREADABLE = np.uint64(0)
-"""The hash of a prompt that is none; such rows match no other."""
+"""The hash of a missing prompt; such rows match no other."""
 
 FEWEST_VOTES = 3
-"""Responses from which on a majority says something that pass@k does not."""
+"""With at least this many responses, a majority says something that pass@k does not."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a side by which rows are matched and grouped."""
+    """The columns by which rows of a side are matched and grouped."""
 
     prompt: str
     truth: str | None = None
-    """A dotted path, as `group`."""
+    """A dotted path, like `group`."""
     group: str | None = None
 
 
 @dataclass(frozen=True)
 class RowValues:
-    """One entry per row, in the order of the side. Sums are over the responses of the row that are there."""
+    """One entry per row, in the order of the side. Sums are over the responses that the row has."""
 
     row_ids: Integers
     prompts: Hashes
-    """Of what the prompt says, in whatever form the file has it."""
+    """Hash of the prompt's content, in whatever form the file has it."""
     truths: Hashes | None
     groups: Hashes | None
     samples: Integers
@@ -57,32 +57,32 @@ class RowValues:
     passed: Integers
     score_sum: Floats
     tokens: Floats
-    """NaN where the file does not tell, as `truncated`."""
+    """NaN if the file does not say, like `truncated`."""
     characters: Floats
     truncated: Floats
     is_binary: bool
-    """Whether every score is 0 or 1: their mean is a share then."""
+    """Whether every score is 0 or 1: then their mean is a share."""
     majorities: dict[int, Floats]
-    """k -> majority@k; NaN for rows with fewer scored responses. Empty where the scorer names no answers."""
+    """k -> majority@k; NaN for rows with fewer scored responses. Empty if the scorer names no answers."""
     early_n: Integers
-    """Of rows that a rule has stopped, as in `EarlyRows`, with NaN or 0 where nothing is known; else all 0."""
+    """For rows that a rule has stopped, as in `EarlyRows`, with NaN or 0 if nothing is known; else all 0."""
     early_c: Integers
     early_mean: Floats
     early: Estimator | None = None
-    """What can be told of such rows; None where no rule has stopped them, or by other scores."""
+    """An estimator for such rows; None if no rule has stopped any, or one with other scores."""
     is_plain: bool = False
-    """Whether a rule has stopped some of them and `early` is None."""
+    """Whether a rule has stopped some rows and `early` is None."""
 
     def __len__(self) -> int:
         return len(self.row_ids)
 
     @property
     def has_scores(self) -> bool:
-        """Whether any response has one."""
+        """Whether any response has a score."""
         return bool(self.scored.any())
 
     def of(self, metric: str) -> Floats:
-        """The value of `metric` for every row; NaN where a row has none.
+        """The value of `metric` for every row; NaN for a row without one.
 
         Metrics are `score` and, per response, `tokens`, `characters` and `truncated`; pass@k for any k; majority@k.
         """
@@ -97,7 +97,7 @@ class RowValues:
         return values
 
     def sums(self, metric: str) -> tuple[Floats, Integers]:
-        """Of a mean over responses: what those of each row add up to, and how many they are."""
+        """The sum over the responses of each row and their number, from which a mean over responses is made."""
         if metric == "score" and self.early is not None:
             is_known = ~np.isnan(self.early_mean) & (self.early_n > 0)
             return np.where(is_known, self.early_mean, 0.0), is_known.astype(np.int64)
@@ -121,7 +121,7 @@ class RowValues:
 
 
 def row_values(source: Source, columns: Columns, pass_score: float, early: Estimator | None = None) -> RowValues:
-    """The numbers of every row of `source`, which is read once. Some 150 bytes of memory per row.
+    """The numbers of every row of `source`, which is read once. Memory: about 150 bytes per row.
 
     `early` is for rows that a rule has stopped.
     """
@@ -163,7 +163,7 @@ class _Parts:
         self.rows += len(starts)
 
     def _scores(self, batch: pa.RecordBatch, row_ids: Integers, pass_score: float) -> dict[str, npt.NDArray[Any]]:
-        """Of the rows in the batch, with 0 for those without a score."""
+        """The scores of the rows in the batch, with 0 for rows without a score."""
         names = {"scored": "sizes", "passed": "passed", "score_sum": "sums"}
         of_early = {"early_n": "n", "early_c": "c", "early_mean": "mean"}
         made: dict[str, npt.NDArray[Any]] = {name: np.zeros(len(row_ids), _type(name)) for name in (*names, *of_early)}
@@ -229,7 +229,7 @@ def _sums(batch: pa.RecordBatch, starts: Integers) -> dict[str, npt.NDArray[Any]
 
 
 def _numbers(column: pa.Array) -> Floats:
-    """NaN for null."""
+    """The column's numbers, with NaN for null."""
     return np.asarray(column.cast(pa.float64()).to_numpy(zero_copy_only=False), np.float64)
 
 
@@ -239,7 +239,7 @@ def _prompt_hashes(rows: pa.RecordBatch, name: str) -> Hashes:
 
 
 def _prompt_hash(value: Any) -> int:
-    """A chat, the same as JSON, and a text that is its one message of the user have one hash."""
+    """The hash of a prompt: equal for a chat, its JSON, and a text that is the chat's only message, from the user."""
     try:
         chat = parse_chat(value)
     except PromptError:
@@ -254,7 +254,7 @@ def _hashes(rows: pa.RecordBatch, path: str) -> Hashes:
 
 
 def _value_hash(value: Any) -> int:
-    """As people write it: 42, 42.0 and "42" have one hash."""
+    """The hash of a value as people write it: 42, 42.0 and "42" have the same."""
     return _hash(repr(value).encode() if value is NOT_UTF8 else as_text(value).strip().encode("utf-8", "replace"))
 
 
@@ -263,7 +263,7 @@ def _hash(content: bytes) -> int:
 
 
 def metrics_of(sides: Sequence[RowValues]) -> Iterator[str]:
-    """The metrics that all of the sides have, those of scores first."""
+    """The metrics that all sides have, the scores first."""
     if all(side.has_scores for side in sides):
         yield "score"
         yield from (f"pass@{k}" for k in reported_ks([min(side.largest_k for side in sides)]))

@@ -13,18 +13,18 @@ from rollout.terminal.console import show_table
 from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
 from rollout.terminal.text import duration
 
-_MAX_LINES = 10  # about pairs
+_MAX_LINES = 10  # for pairs
 _ALPHA = 0.05
 _SMALLEST_P = 0.0001
 _NAMES = {"truncated": "cut off"}
-"""Metric -> its name for people, where that differs."""
+"""Metric -> its name for people, if it differs."""
 _FIRST = ("score", "pass", "majority")
 _SHORT = {"prompt tokens": "prompt", "generated tokens": "generated", "tokens / s": "tok/s"}
-"""Costs in the headings of a table with a line per side, so that it fits."""
+"""Short names of costs, so that a table with a line per side fits."""
 
 
 def show_comparison(console: Console, comparison: Comparison, notes: list[str]) -> None:
-    """Print what is compared, the differences, what they cost, and what a reader has to know."""
+    """Print what is compared, the differences, their costs, and notes for the reader."""
     for side in comparison.sides:
         text = f"{side.name}  {side.label}: {counted(side.rows, 'row')}, {counted(side.samples, 'sample')}"
         console.print(Text(text), soft_wrap=True)
@@ -41,7 +41,7 @@ def show_comparison(console: Console, comparison: Comparison, notes: list[str]) 
 
 
 def _matched_lines(comparison: Comparison) -> Iterator[str]:
-    """Of many pairs those that have rows without a counterpart."""
+    """For many pairs, only the lines of those that have rows without a counterpart."""
     pairs = comparison.pairs
     if len(pairs) > 1:
         pairs = [pair for pair in pairs if any(left.total for left in pair.unmatched.values())]
@@ -59,7 +59,7 @@ def shown_name(metric: str) -> str:
 
 
 def verdict(pair: Pair) -> str:
-    """What the first metric says, in words: which is better, or that it is a tie."""
+    """What the first metric shows, in words: which side is better, or that it is a tie."""
     metric = next(iter(pair.metrics), None)
     if metric is None:
         return f"{pair.earlier}, {pair.later}: no row has a number on both sides"
@@ -67,7 +67,7 @@ def verdict(pair: Pair) -> str:
 
 
 def in_words(paired: PairedDifference, pair: Pair) -> str:
-    """Which side has more, or that the difference may be chance."""
+    """Which side has more, or that the difference may be due to chance."""
     difference = paired.difference
     if difference is None or paired.rows < 2:
         return "one row says nothing"
@@ -91,7 +91,7 @@ def is_decided(paired: PairedDifference) -> bool:
 
 
 def p_value(paired: PairedDifference) -> str:
-    """With what it comes from, as in: p=0.031, sign-flip, exact."""
+    """The p value with its test, for example: p=0.031, sign-flip, exact."""
     return f"p{_p(paired.p, '=')}, {paired.test}"
 
 
@@ -110,7 +110,7 @@ def _signed_percent(value: float | None) -> str:
 
 
 def _show_sides(console: Console, sides: list[SideSummary]) -> None:
-    """Each side by itself, over all of its rows: a line per metric for two of them, else a line per side."""
+    """Each side on its own, over all of its rows: for two sides a line per metric, else a line per side."""
     cells = [{name: _cells(side, name) for name in side.estimates} for side in sides]
     metrics = sorted(dict.fromkeys(name for its in cells for name in _without_twin(its)), key=_place)
     if len(sides) == 2:
@@ -133,7 +133,7 @@ def _show_sides(console: Console, sides: list[SideSummary]) -> None:
 
 
 def _place(metric: str) -> tuple[int, int]:
-    """Where it stands: scores first, by their k, which not all sides have; the others as they come."""
+    """The place of a metric: scores first, by k, as not all sides have all of them; the others in their order."""
     name, _, k = metric.partition("@")
     return _FIRST.index(name) if name in _FIRST else len(_FIRST), int(k or 0)
 
@@ -144,7 +144,9 @@ def _cells(side: SideSummary, metric: str) -> list[str]:
 
 
 def show_pairs(console: Console, pairs: list[Pair]) -> None:
-    """The differences: of two sides in every metric, of more in the first that each two have, a line for each two."""
+    """The differences: for two sides in every metric; for more, a line for each pair, in the first metric that both
+    have.
+    """
     if len(pairs) == 1:
         (pair,) = pairs
         cells = {name: _difference_cells(pair, name) for name in pair.metrics}
@@ -176,12 +178,12 @@ def _difference_cells(pair: Pair, metric: str) -> list[str]:
 
 
 def _without_twin(cells: Mapping[str, list[str]]) -> list[str]:
-    """The metrics; without pass@1 where it shows what the score does, as with scores of 0 and 1."""
+    """The metrics, without pass@1 if it shows the same as the score, as with scores of 0 and 1."""
     return [name for name in cells if name != "pass@1" or cells[name] != cells.get("score")]
 
 
 def _show_costs(console: Console, sides: list[SideSummary]) -> None:
-    """What the sides took, each over all of its rows."""
+    """What the sides cost, each over all of its rows."""
     costs = [side.cost for side in sides]
     lines = {
         "prompt tokens": [_count(cost.prompt_tokens) for cost in costs],

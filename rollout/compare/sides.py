@@ -1,4 +1,4 @@
-"""A side of a comparison: responses, and what is known of the run that made them."""
+"""A side of a comparison: responses, and facts about the run that made them."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -15,29 +15,29 @@ class Side:
     """One side of a comparison. A difference is a later side minus an earlier one."""
 
     name: str
-    """A, B, ...: what tables call it."""
+    """Its name in tables: A, B, ..."""
     label: str
-    """What it is, as the user wrote it."""
+    """The side as the user wrote it."""
     path: Path
     source: Source
-    """With the column `score` where there are scores."""
+    """Its responses, with the column `score` if there are scores."""
     data: DataConfig
     """Where its prompts are."""
     truth: str | None
-    """Where its right answers are; None where nothing tells."""
+    """Dotted path to its right answers; None if it is not known."""
     run: RunConfig | None = None
-    """Of the run, or of the merge, that made it."""
+    """The config of the run, or of the merge, that made it."""
     record: RunRecord | None = None
-    """Of the run alone."""
+    """The record of the run that made it; a merge has none."""
 
     @property
     def is_scored(self) -> bool:
-        """Whether there is a column of scores."""
+        """Whether there is a column with scores."""
         return "score" in self.source.schema.names
 
     @property
     def scoring(self) -> ScoreConfig | None:
-        """How its run, or who scored it anew, has scored; None where nothing tells."""
+        """The settings with which its run or a later command scored it; None if they are not known."""
         if not self.is_scored:
             return None
         score = scoring_of(self.source.origin, self.run)
@@ -54,23 +54,23 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What the responses of a side took: all of them, also those of rows that were not matched. None: not known."""
+    """What the responses of a side cost: all of them, also those of rows that were not matched. None: not known."""
 
     prompt_tokens: int | None
     """Each row's prompt counts once."""
     generated_tokens: int | None
     tokens_per_pass: float | None
-    """Generated tokens for each response that passes."""
+    """Generated tokens per response that passes."""
     seconds: float | None
-    """How long all sessions of the run took to generate."""
+    """Time in which all sessions of the run generated."""
     output_tok_s: float | None
-    """Generated tokens a second, of these."""
+    """Generated tokens per second of that time."""
     machine: str | None
     """The GPUs of the newest session's machine, or CPU."""
 
 
 def cost_of(record: RunRecord | None, generated: int | None, passed: int) -> Cost:
-    """`generated` are the tokens of the responses that are there, `passed` those of them that pass."""
+    """`generated` is the number of tokens in all responses, `passed` the number of responses that pass."""
     seconds = None
     if record is not None:
         seconds = sum(session.seconds.get("generate", 0.0) for session in (record, *record.sessions)) or None

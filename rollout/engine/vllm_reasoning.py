@@ -96,7 +96,7 @@ class Thinking:
         return self._parser_class(self._tokenizer, None, **self._arguments)
 
     def _count(self, parser: Any, token_ids: list[int]) -> int:
-        """The number of thinking tokens. vLLM's own count needs the token that opens them, which is often in the prompt."""
+        """Count thinking tokens. vLLM's own count needs the token that opens them, which is often in the prompt."""
         if not self._ends:
             return int(parser.count_reasoning_tokens(token_ids)) if hasattr(parser, "count_reasoning_tokens") else 0
         last = next((place for place, token in enumerate(token_ids) if token in self._ends), len(token_ids))

@@ -9,18 +9,18 @@ from rollout.pages.report_content import Message, Response
 
 
 class CompareRow(TypedDict):
-    """One row that all sides have, with what each answered, in the order of `sample_idx`."""
+    """One row that all sides have, with the responses of each, in the order of `sample_idx`."""
 
     row_id: int
-    """On the first side."""
+    """The row_id on the first side."""
     row_ids: dict[str, int]
-    """By the name of the side."""
+    """Name of a side -> the row_id there."""
     prompt: list[Message]
     ground_truth: str | None
     values: dict[str, float | None]
-    """By the name of the side: what the rows are ordered by."""
+    """Name of a side -> the value by which the rows are ordered."""
     responses: dict[str, list[Response]]
-    """By the name of the side."""
+    """Name of a side -> its responses."""
 
 
 class ComparePage(TypedDict):
@@ -29,11 +29,11 @@ class ComparePage(TypedDict):
     title: str
     command: str
     matched: list[str]
-    """A line for every two sides that are compared: how many rows are matched, and why others are not."""
+    """A line for every two sides that are compared: how many rows match, and why others do not."""
     notes: list[str]
-    """What a reader has to know beside the numbers."""
+    """Notes that a reader needs beside the numbers."""
     reports: dict[str, str]
-    """Name of a side -> its report, relative to the page; sides that have none are absent."""
+    """Name of a side -> its report, relative to the page; sides without a report are absent."""
     comparison: dict[str, Any]
     """The content of compare.json. The page reads:
 
@@ -44,4 +44,4 @@ class ComparePage(TypedDict):
       losses, p, test, p_holm}}}}], a `difference` as an estimate
     """
     rows: list[CompareRow]
-    """Those that differ most, the first one most. All of them are in the page."""
+    """The rows that differ most, the largest difference first. All of them are in the page."""

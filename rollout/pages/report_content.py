@@ -12,12 +12,13 @@ class ReportPage(TypedDict):
     title: str
     """The run folder or the file, as the user wrote it."""
     run: "Run | None"
-    """None for a file that no run of ours made."""
+    """None for a file that was not made by a run of this program."""
     series: list["Point"]
-    """In order of time; at most some 600 points, one per pixel."""
+    """In order of time; at most about 600 points, one per pixel."""
     replica_lines: list[str]
-    """What `Point.replica_tok_s_now` is of: each replica, or of many the slowest, the median and the fastest. Empty for
-    a run with one engine."""
+    """The lines of `Point.replica_tok_s_now`: each replica, or with many the slowest, the median and the fastest. Empty
+    for a run with one engine.
+    """
     analysis: dict[str, Any]
     """The content of analysis.json. The page reads:
 
@@ -34,49 +35,49 @@ class ReportPage(TypedDict):
     A histogram is {edges: n + 1 ascending numbers, counts: n integers}.
     """
     rows: list["Row"]
-    """A sample of the rows, some hundred at most, in input order. All of them are in the page."""
+    """A sample of the rows, a hundred or so at most, in input order. All of them are in the page."""
     rows_total: int
 
 
 class Run(TypedDict):
-    """What ran: from run.json, as text where a person reads it."""
+    """What ran: from run.json, as text for people."""
 
     status: str
     error: NotRequired[str | None]
     """Why it failed."""
     started: str
-    """ISO 8601, as `ended`."""
+    """ISO 8601, like `ended`."""
     ended: str | None
     command: str
     run_dir: str
     facts: list[tuple[str, str]]
-    """The few keys that say which experiment this is, in order: model, temperature, ..."""
+    """The few keys that identify the experiment, in order: model, temperature, ..."""
     config: dict[str, str]
     """Every key of the config, flat: {"sampling.temperature": "0.7", ...}."""
     provenance: dict[str, str]
     totals: dict[str, int] | None
-    """rows, samples, failed, prompt_tokens, generated_tokens: of the whole run."""
+    """Totals of the whole run: rows, samples, failed, prompt_tokens, generated_tokens."""
     throughput: dict[str, float] | None
-    """samples, generated_tokens, output_tok_s, samples_s: of the newest session."""
+    """The newest session's samples, generated_tokens, output_tok_s, samples_s."""
     seconds: dict[str, float]
-    """load, generate, finalize, ...: of the newest session, in the order in which they happened."""
+    """Seconds of the newest session's stages, in the order in which they happened: load, generate, finalize, ..."""
     replicas: list["Replica"]
-    """The engines of the newest session, in order of their numbers; empty where there was one in the run's process."""
+    """The engines of the newest session, by number; empty if there was one engine, in the run's process."""
 
 
 class Replica(TypedDict):
     """One of several engines: `engine.replicas` of run.json."""
 
     host: str | None
-    """None, as `load_seconds`, for one that was never ready."""
+    """None, like `load_seconds`, for a replica that was never ready."""
     gpus: str | None
-    """As CUDA numbers them on the host; None without one."""
+    """GPU numbers as CUDA has them on the host; None without a GPU."""
     load_seconds: float | None
     restarts: int
     samples: int
     generated_tokens: int
     output_tok_s: float | None
-    """Over the whole time that the session generated, as `Run.throughput`."""
+    """Over the whole time in which the session generated, like `Run.throughput`."""
 
 
 class Point(TypedDict):
@@ -84,13 +85,13 @@ class Point(TypedDict):
 
     seconds: float
     output_tok_s: float
-    """Since the start; `output_tok_s_now` is of this interval."""
+    """Since the start; `output_tok_s_now` is for this interval."""
     output_tok_s_now: float
     samples_done: int
     running: int
     waiting: int
     replica_tok_s_now: NotRequired[list[float]]
-    """One for each of `ReportPage.replica_lines`; not there where a session had one engine."""
+    """One for each of `ReportPage.replica_lines`; absent if a session had one engine."""
 
 
 class Message(TypedDict):
@@ -104,38 +105,38 @@ class Token(TypedDict):
     """A token of a response."""
 
     position: int
-    """From 1."""
+    """Position in the response, from 1."""
     id: int
     text: str | None
-    """What it adds to the text before it; None where its tokenizer is not known here."""
+    """The text that it adds to the text before it; None if its tokenizer is not known here."""
     probability: float
 
 
 class Thought(TypedDict):
-    """What a response says before its answer."""
+    """The part of a response before its answer."""
 
     text: str
     tokens: int | None
     closed: bool
-    """Whether it has come to its end."""
+    """Whether the thinking has ended."""
 
 
 class Response(TypedDict):
-    """One sample of a row. `text` is None where it failed, and `error` says why."""
+    """One sample of a row. `text` is None if it failed, and `error` says why."""
 
     sample_idx: int
     text: str | None
     finish_reason: str
     tokens: int | None
     score: float | None
-    """None where nothing scored it; `answer` is what the scorer read out of the text."""
+    """None if nothing scored it; `answer` is what the scorer read from the text."""
     answer: str | None
     error: str | None
     looping: bool
     thinking: NotRequired["Thought"]
-    """What came before `text`; not there where thinking was not told from answers, or there was none."""
+    """The thinking before `text`; absent if thinking was not told from answers, or if there was none."""
     unlikely: NotRequired[list[Token]]
-    """Its least likely tokens, the least likely one first; not there where no log-probabilities were kept."""
+    """Its least likely tokens, the least likely one first; absent if no log-probabilities were kept."""
 
 
 class Row(TypedDict):

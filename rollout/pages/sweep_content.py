@@ -9,24 +9,24 @@ from rollout.pages.report_content import Message, Response
 
 
 class Bar(TypedDict):
-    """A score or share of a job, and how far it may be off."""
+    """A score or share of a job, with its error."""
 
     value: float
     se: float | None
     interval: tuple[float, float] | None
-    """Of 95 % confidence; None where a single row says nothing of it."""
+    """The 95 % confidence interval; None if a single row gives none."""
     n: int
-    """Rows behind it, or groups of them."""
+    """The number of rows behind it, or of groups of rows."""
     trusted: bool
-    """False where too few rows make the interval one not to rely on."""
+    """False if there are too few rows to rely on the interval."""
 
 
 class Step(TypedDict):
-    """What a checkpoint's path tells."""
+    """The training step in a checkpoint's path."""
 
     step: int
     of: str
-    """The path with `*` in place of the step, equal for all checkpoints of one training."""
+    """The path with `*` in place of the step: equal for all checkpoints of one training."""
 
 
 class JobRow(TypedDict):
@@ -34,16 +34,16 @@ class JobRow(TypedDict):
 
     num: int
     run_dir: str
-    """Relative to the sweep folder, as `report`."""
+    """Relative to the sweep folder, like `report`."""
     report: str | None
-    """Where its number leads; None before there is a report."""
+    """The page that its number links to; None before there is a report."""
     status: str
     """done, failed, running, interrupted or killed; another word is shown as it is."""
     error: str | None
     overrides: dict[str, str]
-    """What was typed for the job, at least each of the sweep's `parameters`: {"sampling.temperature": "0.3", ...}."""
+    """The overrides of the job, at least each of the sweep's `parameters`: {"sampling.temperature": "0.3", ...}."""
     steps: NotRequired[dict[str, Step]]
-    """Of those overrides that name a checkpoint with a step."""
+    """Override -> step, for overrides that name a checkpoint with a step."""
     engine: str | None
     """loaded, reused, or reloaded: reused with other weights."""
     metrics: dict[str, float | None]
@@ -56,17 +56,17 @@ class JobRow(TypedDict):
     - `mean_score`, `pass_rate`, and `pass@1`, `pass@4`, `majority@4`, ... for whatever k there are
     """
     estimates: dict[str, Bar]
-    """Those metrics that are scores or shares, with their error bars; none of a job that an older version analyzed."""
+    """The metrics that are scores or shares, with their error bars; empty for a job that an older version analyzed."""
 
 
 class SweepRow(TypedDict):
-    """One input row with what the jobs answered, each in the order of `sample_idx`."""
+    """One input row with the responses of each job, in the order of `sample_idx`."""
 
     row_id: int
     prompt: list[Message]
     ground_truth: str | None
     responses: dict[str, list[Response]]
-    """By the job's number as text; a job without this row is absent."""
+    """Number of a job, as text -> its responses; a job without this row is absent."""
 
 
 class SweepPage(TypedDict):
@@ -76,16 +76,18 @@ class SweepPage(TypedDict):
     """The sweep folder, as the user wrote it."""
     command: str
     parameters: list[str]
-    """The swept keys, those whose values differ between jobs."""
+    """The keys whose values differ between jobs."""
     jobs: list[JobRow]
     """In the order of `num`."""
     best: dict[str, list[int]]
-    """Metric with error bars -> the number of the best job, and of those that cannot be told from it; empty where fewer
-    than two jobs have the metric."""
+    """Metric with error bars -> the numbers of the best job, and of those that cannot be told from it; empty if fewer
+    than two jobs have the metric.
+    """
     pass_score: NotRequired[float]
-    """The score from which a response passes, 1 where it is absent."""
+    """A response with at least this score passes; 1 if absent."""
     rows: list[SweepRow]
-    """Some tens of rows, in input order. All of them are in the page.
+    """A few tens of rows, in input order. All of them are in the page.
 
-    Jobs that asked differently for a row, as in a sweep over system prompts, have a SweepRow each, of one `row_id`.
+    If jobs gave a row different prompts, as in a sweep over system prompts, each prompt has a SweepRow with the same
+    `row_id`.
     """

@@ -26,10 +26,10 @@ _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u20
 def write_page(path: Path, template: str, content: Mapping[str, Any]) -> None:
     """Write `path`, atomically, from the skeleton `template` ("report.html") and `content` (see report_content.py).
 
-    Raises ValueError for NaN and infinity, which JSON does not have: say None.
+    Raises ValueError for NaN and infinity, which JSON lacks: use None.
     """
     with replacing(path) as partial:
-        # A lone surrogate, which UTF-8 does not have, becomes \udXXX: JSON's way of writing it.
+        # A lone surrogate, which UTF-8 cannot encode, becomes \udXXX, as JSON writes it.
         partial.write_bytes(_page(template, content).encode("utf-8", "backslashreplace"))
 
 
@@ -54,5 +54,5 @@ def _hashes(texts: list[str]) -> str:
 
 
 def _as_data(content: Mapping[str, Any]) -> str:
-    """JSON in which no text can end the script element it stands in, as in https://json-ld.org/spec/latest/json-ld/#script."""
+    """JSON in which no text can end its script element, as in https://json-ld.org/spec/latest/json-ld/#script."""
     return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).translate(_ESCAPES)
