@@ -8,7 +8,7 @@ from rollout.errors import PromptError
 
 @dataclass(frozen=True)
 class Fitted:
-    """What to sample: the prompt's tokens, the longest response, and the tokens that were cut off the prompt."""
+    """What to sample: the prompt's tokens, the most tokens of the response, and the tokens cut off the prompt."""
 
     token_ids: list[int]
     max_tokens: int
@@ -16,9 +16,9 @@ class Fitted:
 
 
 def context_problem(run: RunConfig, max_model_len: int) -> str | None:
-    """Why no prompt at all fits into a context of `max_model_len` tokens beside the response that `run` asks for.
+    """Why no prompt fits into a context of `max_model_len` tokens beside the response that `run` asks for.
 
-    None where each row may ask for another length.
+    None if each row may ask for another length.
     """
     max_tokens = run.sampling.max_tokens
     if max_tokens < max_model_len or run.data.too_long == "reduce_max_tokens" or run.data.sampling_key is not None:
@@ -36,11 +36,12 @@ def fit_to_context(
     too_long: str,
     bos_token_id: int | None,
 ) -> Fitted:
-    """Apply `too_long` where prompt and `sampling.max_tokens` together exceed `max_model_len`.
+    """Apply `too_long` if prompt and `sampling.max_tokens` together exceed `max_model_len`.
 
-    `truncate_left` cuts the oldest tokens, behind the beginning-of-sequence token, and keeps the newest: the generation
-    prompt, unless `max_tokens` leaves less room than that. `reduce_max_tokens` leaves the response what is left. Raises
-    PromptError for `error`, and for a prompt that leaves no room for a single token or for `sampling.min_tokens`.
+    `truncate_left` cuts the oldest tokens, after the beginning-of-sequence token, and keeps the newest: the generation
+    prompt, unless `max_tokens` leaves less room than that. `reduce_max_tokens` leaves the rest of the context to the
+    response. Raises PromptError for `error`, and for a prompt that leaves no room for a single token or for
+    `sampling.min_tokens`.
     """
     max_tokens = sampling.max_tokens
     if len(token_ids) + max_tokens <= max_model_len:

@@ -21,7 +21,7 @@ from rollout.records import Request, Sample, failed_sample
 T = TypeVar("T")
 
 WINDOW = 2
-"""Requests held in the engine, as a multiple of max_num_seqs. Measured: more gains nothing."""
+"""Requests held in the engine, as a multiple of max_num_seqs. Measurements show no gain from more."""
 
 _CHUNK = 128  # items per queue entry: handing them over one by one would cost more than making them
 _QUEUE_CHUNKS = 8
@@ -29,13 +29,11 @@ TAKE_SECONDS = 0.1  # how long to wait for the feed before looking for signals a
 
 
 class Source(Protocol):
-    """Where the loop takes requests from. It is told what became of them, and may then have more."""
+    """Gives requests to the loop. It hears of every sample that ends, and may then have more requests."""
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing to take, and nothing more will come except because of samples that are still in the
-        engine.
-        """
+        """Whether there is nothing to take, and only samples that are still in the engine can bring more."""
         ...
 
     def take(self, wait: bool) -> Request | Sample | None:
@@ -46,12 +44,12 @@ class Source(Protocol):
         ...
 
     def hear(self, sample: Sample) -> None:
-        """Be told of a sample that has finished or failed; `record` was called with it before."""
+        """Called for a sample that has finished or failed, after `record`."""
         ...
 
 
 def as_it_is(source: Source) -> Source:
-    """The source itself: what `generate` does without `around`."""
+    """The source itself: the default for `around` in `generate`."""
     return source
 
 
@@ -62,9 +60,9 @@ def generate(
     tick: Callable[[], None],
     around: Callable[[Source], Source] = as_it_is,
 ) -> None:
-    """Run `feed`, read ahead in a thread, through the engine; see `drain`. What `feed` raises ends the stage too.
+    """Run `feed`, read ahead in a thread, through the engine; see `drain`. An error of `feed` ends the stage too.
 
-    `around` may wrap the source, to put it in another order.
+    `around` may wrap the source, to change its order.
     """
     with read_ahead(feed) as queued:
         drain(engine, around(queued), record, tick)
@@ -73,8 +71,8 @@ def generate(
 def drain(engine: Engine, source: Source, record: Callable[[Sample], None], tick: Callable[[], None]) -> None:
     """Run the requests of `source` through the engine until it ends.
 
-    `record` and then `source.hear` are called with every sample as it finishes, `tick` between steps. Whatever the
-    engine, the source or the two callbacks raise ends the stage; requests still in the engine are dropped.
+    `record` and then `source.hear` are called with every sample as it finishes, `tick` between steps. Any error of the
+    engine, the source or the two callbacks ends the stage; requests still in the engine are dropped.
     """
     unfinished, hear = 0, source.hear
 
@@ -128,9 +126,9 @@ class Queued(Generic[T]):
         return self._no_more_chunks and not self._ready
 
     def take(self, wait: bool) -> T | None:
-        """The next item, or None when there is none: at once, or with `wait` after a moment.
+        """The next item, or None if there is none: at once, or with `wait` after a moment.
 
-        Raises what the feed raised.
+        Raises the error of the feed.
         """
         if not self._ready and not self._no_more_chunks:
             try:
@@ -140,11 +138,11 @@ class Queued(Generic[T]):
             if isinstance(chunk, BaseException):
                 raise chunk
             self._ready.extend(chunk)
-            self._no_more_chunks = not chunk  # an empty one says so
+            self._no_more_chunks = not chunk  # an empty one is the end
         return self._ready.popleft() if self._ready else None
 
     def hear(self, sample: Sample) -> None:
-        """Nothing more is generated because of it."""
+        """A finished sample brings no more requests here."""
 
 
 @contextmanager
@@ -166,7 +164,7 @@ def read_ahead(feed: Iterator[T]) -> Iterator[Queued[T]]:
                 put(chunk)
                 if not chunk:
                     return
-        except BaseException as error:  # whatever it is, it must end the run, not only this thread
+        except BaseException as error:  # any error must end the run, not only this thread
             put(error)
 
     thread = threading.Thread(target=work, name="feeder", daemon=True)

@@ -1,4 +1,4 @@
-"""The order in which an engine is given samples (`sampling.order`). `turns` decides which row is the longest."""
+"""The order in which an engine gets samples (`sampling.order`). `turns` decides which row is the longest."""
 
 from collections import deque
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from rollout.generation.turns import ROWS, SAMPLES, Turns
 from rollout.records import Lengths, Request, Sample
 from rollout.store.lengths import row_lengths
 
-_MAX_PROMPT_TOKENS = 4_000_000  # of the rows in the window: about 150 MB
-_WAITING = 4  # beside max_num_seqs samples, one more for every so many may wait in the engine, which keeps their order
+_MAX_PROMPT_TOKENS = 4_000_000  # in prompts of the rows in the window: about 150 MB
+_WAITING = 4  # max_num_seqs divided by this: how many more samples may wait in the engine, which keeps their order
 
 
 def in_order(run: RunConfig, engine: Engine, run_dir: Path, counts: SampleCounts) -> Callable[[Source], Source]:
     """A function that puts a source in the order that `run` asks for.
 
-    The journal in `run_dir` says what had finished before, of the samples that `counts` asks for.
+    The journal in `run_dir` shows which of the samples in `counts` had finished before.
     """
     if run.sampling.order == "input":
         return as_it_is
@@ -28,22 +28,22 @@ def in_order(run: RunConfig, engine: Engine, run_dir: Path, counts: SampleCounts
 
 
 def nothing_known(_row_id: int) -> Lengths:
-    """What has finished of a row in a run that begins."""
+    """The finished lengths of a row in a run that begins: none."""
     return Lengths()
 
 
 def most_held(sampling: SamplingConfig, slots: int) -> int:
-    """How many samples an engine with so many slots is given at most: those that it works on, and some that wait."""
+    """How many samples an engine with this many slots gets at most: those that it works on, and some that wait."""
     return WINDOW * slots if sampling.order == "input" else most_given(slots)
 
 
 def most_given(slots: int) -> int:
-    """The same for `longest_first`: few may wait in the engine, because the order of these is fixed."""
+    """As `most_held`, for `longest_first`: few may wait in the engine, because their order is fixed."""
     return slots + max(2, slots // _WAITING)
 
 
 class LongestFirst:
-    """A source that takes from another as much as fits in its window, and hands out what is longest first."""
+    """A source that takes from another as much as fits in its window, and gives the longest first."""
 
     def __init__(self, source: Source, engine: Engine, known: Callable[[int], Lengths] = nothing_known) -> None:
         """`known(row_id)` is what had finished of a row before this session."""

@@ -1,7 +1,7 @@
 """How many tokens the prompts of a run have, for a dry run: only a tokenizer is loaded.
 
-Of a large input an evenly spread part is looked at, in bounded memory and time. Prompts are rendered as the run's
-engine would, and fitted to the context by the run's own rule.
+From a large input, an evenly spread sample is read, in bounded memory and time. Prompts are rendered as by the run's
+engine, and fitted to the context by the run's own rule.
 """
 
 import importlib.util
@@ -27,8 +27,8 @@ _MAX_CHARACTERS = 64 << 20
 _MAX_SECONDS = 10.0
 _MODULUS = 1 << 64
 _GOLDEN = 0x9E3779B97F4A7C15
-"""2 ** 64 over the golden ratio: its multiples modulo 2 ** 64 fill the numbers evenly (a Weyl sequence), and a pattern
-that repeats every few rows of the input is seen whole, which every 512th row would not do.
+"""2 ** 64 divided by the golden ratio: its multiples modulo 2 ** 64 are evenly spread (a Weyl sequence). They also
+cover all of a pattern that repeats every few rows of the input, which every 512th row would not.
 """
 
 
@@ -38,8 +38,8 @@ class NoTokenizer(Exception):
 
 @dataclass
 class EvenSample:
-    """A sample of the prompts that were added, spread evenly over their rows: at most MAX_PROMPTS, and a bounded amount
-    of text. The first ones of `prompts` are spread as evenly as all of them.
+    """A sample of the added prompts, spread evenly over their rows: at most MAX_PROMPTS, and a bounded amount of text.
+    The first ones of `prompts` are spread as evenly as all of them.
     """
 
     seen: int = 0
@@ -48,7 +48,7 @@ class EvenSample:
     _characters: int = 0
 
     def add(self, prompt: Prompt) -> None:
-        """Take the next prompt into the sample, or leave it out."""
+        """Add the next prompt to the sample, or leave it out."""
         self.seen += 1
         key = prompt.row_id * _GOLDEN % _MODULUS
         if key >= self._limit:
@@ -68,15 +68,15 @@ class EvenSample:
 
 @dataclass(frozen=True)
 class PromptTokens:
-    """What was found by rendering some prompts."""
+    """The result of rendering some prompts."""
 
     lengths: Distribution | None
-    """Numbers of tokens of the prompts that could be rendered."""
+    """Token counts of the prompts that could be rendered."""
     looked_at: int
     refused: list[Prompt]
     """Prompts that cannot be sampled, each with its `error`: refused by the template, or too long."""
     too_long: int
-    """How many do not fit into the context beside their `max_tokens`."""
+    """How many prompts do not fit into the context beside their `max_tokens`."""
     longest: int | None
     """The row_id of the longest prompt."""
 
@@ -100,7 +100,7 @@ def load_renderer(run: RunConfig) -> Renderer:
             return renderer_of_files(run.model, run.hardware)
     except UserError:
         raise
-    except Exception as error:  # from vLLM, transformers or the hub: whatever it is, the rest of the plan can be shown
+    except Exception as error:  # any error of vLLM, transformers or the hub: the rest of the plan can be shown
         raise NoTokenizer(f"the tokenizer cannot be loaded: {_reason(error)}") from error
 
 
@@ -130,7 +130,7 @@ def count_tokens(
 
 
 def _reason(error: Exception) -> str:
-    """The first line of an error that says something; the first line of pydantic's only counts errors."""
+    """The first line of an error that is useful; pydantic's first line only counts errors."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     line = lines[1] if len(lines) > 1 and re.match(r"\d+ validation errors? for ", lines[0]) else lines[0]
     return re.sub(r" \[type=.*", "", line.removeprefix("Value error, "))

@@ -1,4 +1,4 @@
-"""Prompts -> requests: one for each sample, with a seed of its own."""
+"""Prompts -> requests: one for each sample, with its own seed."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -42,9 +42,9 @@ class RowRequests:
 
     row_id: int
     seed: int
-    """The run's."""
+    """The seed of the run."""
     shared: "_Shared | str"
-    """What they have in common, or why the prompt cannot be sampled."""
+    """The fields that all requests have in common, or why the prompt cannot be sampled."""
 
     def of(self, indices: Iterable[int]) -> Feed:
         """The samples with these indices as requests or, if the prompt cannot be sampled, as failed samples."""
@@ -77,7 +77,7 @@ class _Shared(NamedTuple):
 
 
 def _shared(prompt: Prompt, engine: Engine, run: RunConfig) -> _Shared:
-    """Raises PromptError where the prompt cannot be sampled."""
+    """The common fields. Raises PromptError if the prompt cannot be sampled."""
     if prompt.error is not None:
         raise PromptError(prompt.error)
     sampling = sampling_of_row(prompt.sampling, run)
@@ -91,4 +91,4 @@ def _shared(prompt: Prompt, engine: Engine, run: RunConfig) -> _Shared:
 
 def _kept(token_ids: list[int]) -> TokenIds:
     """Token ids as an array, in an eighth of a list's memory; the samples of a row share it until they are durable."""
-    return (np.array(token_ids, np.int64) & 0x7FFFFFFF).astype(np.int32)  # the echo engine's made-up ones are larger
+    return (np.array(token_ids, np.int64) & 0x7FFFFFFF).astype(np.int32)  # the echo engine's made-up ids are larger

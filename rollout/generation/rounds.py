@@ -1,7 +1,7 @@
-"""Score samples while others are generated, and give a row more of them only as long as the rule asks (`adaptive`).
+"""Score samples while others are generated, and give a row more of them only while the rule asks for more (`adaptive`).
 
-The loop does not wait for a score: a finished sample goes to the processes that score, and once its score is there,
-what the rule then asks for is generated. Meanwhile the engine works on other rows.
+The loop does not wait for a score: a finished sample goes to the processes that score. Once it has its score, the
+samples that the rule then asks for are generated. Meanwhile the engine works on other rows.
 """
 
 from collections import deque
@@ -24,8 +24,9 @@ from rollout.store.journal_reader import Unscored
 from rollout.store.judged import Asked, Judged, no_truth
 
 MOST_UNSCORED = 16
-"""While so many samples (a multiple of max_num_seqs) wait for their scores, no new row is begun: this bounds memory
-where scoring is slower than generating."""
+"""While this many samples (a multiple of max_num_seqs) wait for their scores, no new row begins: this bounds memory if
+scoring is slower than generating.
+"""
 
 
 def scored_with(score: ScoreConfig) -> ReadScoredWith:
@@ -39,13 +40,13 @@ def scored_with(score: ScoreConfig) -> ReadScoredWith:
 
 def scores_beside(run: RunConfig) -> AbstractContextManager[Background | None]:
     """Scores samples in the background; None without a rule that stops rows. To be opened before the engine is loaded,
-    so that its processes start meanwhile, and closed when nothing is timed any more.
+    so that its processes start meanwhile, and closed after all timing has ended.
     """
     return nullcontext() if run.adaptive.until is None else scoring_beside(run.postprocess.score)
 
 
 class Scorer:
-    """Has samples scored in the background, and hands them on with their scores."""
+    """Gets samples scored in the background, and passes them on with their scores."""
 
     def __init__(self, background: Background, run: RunConfig, keep: Callable[[Sample], None]) -> None:
         """`keep` is called with every sample once it has its score."""
@@ -55,11 +56,11 @@ class Scorer:
 
     @property
     def num_waiting(self) -> int:
-        """Samples that were given and have no score yet, or were not handed on."""
+        """Number of samples that were given and have no score yet, or were not passed on."""
         return len(self._waiting) + len(self._ready)
 
     def give(self, sample: Sample, scored_with: ScoredWith | None) -> None:
-        """Have a sample that has a response scored; `scored_with` is its prompt's."""
+        """Get a sample with a response scored; `scored_with` is its prompt's."""
         assert scored_with is not None
         if self._no_truth is not None and scored_with.truth is None:
             self._ready.append(_with(sample, Scored(None, error=self._no_truth)))
@@ -68,7 +69,7 @@ class Scorer:
         self._background.give(sample.key, (sample.response or "", scored_with.truth, scored_with.row))
 
     def listen(self, seconds: float = 0.0) -> None:
-        """Hand on the samples that have their scores by now; waits at most `seconds` for the first."""
+        """Pass on the samples that have their scores by now; waits at most `seconds` for the first."""
         ready, self._ready = self._ready, []
         scores = self._background.scored(0.0 if ready else seconds)
         for sample in (*ready, *(_with(self._waiting.pop(key), scored) for key, scored in scores)):
@@ -86,11 +87,11 @@ class Row:
     requests: RowRequests
     scored_with: ScoredWith | None
     asked: Asked
-    """What is asked for when the row begins."""
+    """What the row asks for when it begins."""
     unscored: dict[int, Sample] = field(default_factory=dict)
-    """sample_idx -> samples that are in the journal without scores."""
+    """sample_idx -> sample that is in the journal without a score."""
     unfinished: int = 0
-    """Samples that were asked for and have neither a score nor an error."""
+    """Number of samples that were asked for and have neither a score nor an error."""
 
 
 def rows(
@@ -115,15 +116,15 @@ def rows(
 
 
 class Rounds:
-    """A source for the loop: begins one row after the other, and takes from each what its rounds ask for.
+    """A source for the loop: begins one row after the other, and takes from each the samples of its rounds.
 
-    What a row that has begun asks for comes before new rows. `listen` must be called regularly.
+    Requests of a row that has begun come before new rows. `listen` must be called regularly.
     """
 
     def __init__(
         self, queued: Queued[Row], judged: Judged, scorer: Scorer, max_num_seqs: int, settle: Callable[[int, int], None]
     ) -> None:
-        """`settle` is called when a row has enough, as `Progress.settle`."""
+        """`settle` is called when a row has enough, like `Progress.settle`."""
         self._queued, self._judged, self._scorer = queued, judged, scorer
         self._most_unscored, self._settle = MOST_UNSCORED * max_num_seqs, settle
         self._rows: dict[int, Row] = {}
@@ -151,7 +152,7 @@ class Rounds:
             self._ask(row, row.asked)
 
     def hear(self, sample: Sample) -> None:
-        """A sample has finished: have it scored, or judge its row if it has failed."""
+        """A sample has finished: get it scored, or judge its row if it has failed."""
         if sample.error is None:
             self._scorer.give(sample, self._rows[sample.row_id].scored_with)
         else:
@@ -162,7 +163,7 @@ class Rounds:
         self._scorer.listen()
 
     def judge(self, sample: Sample) -> None:
-        """A sample has its score or has failed: ask for what the rule then wants of its row."""
+        """A sample has its score or has failed: ask for what the rule now needs for its row."""
         row = self._rows[sample.row_id]
         row.unfinished -= 1
         asked = self._judged.hear(self._judged.telling.outcome(sample))
@@ -180,21 +181,21 @@ class Rounds:
 
 
 class Scoring:
-    """A source for the loop whose samples are scored. What is generated next, the driver decides."""
+    """A source for the loop whose samples are scored. The driver decides what is generated next."""
 
     def __init__(self, queued: Queued[Request | Sample], scorer: Scorer, max_num_seqs: int) -> None:
         self._queued, self._scorer, self._most_unscored = queued, scorer, MOST_UNSCORED * max_num_seqs
         self._scored_with: dict[SampleKey, ScoredWith | None] = {}
-        """For every sample that is to come: its prompt's."""
+        """For every sample that is still to come: the `scored_with` of its prompt."""
 
     def expect(self, prompt: Prompt, indices: Iterable[int]) -> None:
-        """Announce samples of this prompt that will come out of the queue. May be called from another thread."""
+        """Announce samples of this prompt that will come from the queue. May be called from another thread."""
         for index in indices:
             self._scored_with[prompt.row_id, index] = prompt.scored_with
 
     @property
     def num_unscored(self) -> int:
-        """Samples that wait for their scores."""
+        """Number of samples that wait for their scores."""
         return self._scorer.num_waiting
 
     @property
@@ -212,7 +213,7 @@ class Scoring:
         return item
 
     def hear(self, sample: Sample) -> None:
-        """A sample has finished: have it scored, unless it has failed."""
+        """A sample has finished: get it scored, unless it has failed."""
         scored_with = self._scored_with.pop(sample.key)
         if sample.error is None:
             self._scorer.give(sample, scored_with)

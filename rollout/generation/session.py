@@ -38,12 +38,12 @@ from rollout.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 2000  # characters of a long prompt's beginning, and of its end
+_SHOWN = 2000  # characters shown at each end of a long prompt
 
 
 @dataclass(frozen=True)
 class Session:
-    """What one session of a run works with."""
+    """The objects that one session of a run works with."""
 
     record: RunRecord
     """The content of run.json; the stages add to it."""
@@ -66,7 +66,7 @@ class Session:
 def generate_owed(session: Session, done: Finished | Survey) -> Snapshot:
     """Load the engine and generate what is owed; an engine that dies is started again. Returns the final numbers.
 
-    `done` is what the journal holds at the start. Notes the engine and the seconds in the session's record.
+    `done` is the journal's content at the start. Adds the engine and the seconds to the session's record.
     """
     run, run_dir, record = session.run, session.run_dir, session.record
     record.engine = about_engine = EngineRecord()
@@ -87,7 +87,7 @@ def generate_owed(session: Session, done: Finished | Survey) -> Snapshot:
 
 
 def no_more_restarts(session: Session, died: str, log_file: Path) -> UserError:
-    """What to raise when an engine has been started again as often as it may be; `log_file` says why it `died`."""
+    """The error to raise when an engine has been restarted as often as allowed; `log_file` says why it `died`."""
     return UserError(
         f"engine.max_restarts={session.run.engine.max_restarts}: {died}; see {short(log_file)}, then continue with "
         f"`{resume_command(session.run_dir)}`"
@@ -114,10 +114,10 @@ def sample_all(
 ) -> Snapshot:
     """Generate every sample that the session's journal does not hold. Returns the final numbers.
 
-    `background` scores them where a rule asks for it (`scores_beside`).
+    `background` scores them if a rule needs scores (`scores_beside`).
 
-    Samples in `failed` have failed in this session; they are not tried again in it, also after a restart of the engine.
-    What fails here is added.
+    Samples in `failed` have failed in this session and are not tried again in it, even after a restart of the engine.
+    New failures are added.
 
     Raises EngineDied, Interrupted and UserError (too many bad rows), each after a flush of the journal.
     """
@@ -152,8 +152,8 @@ def report_progress(
 ) -> Iterator[Callable[[], None]]:
     """Run the clock of `progress` in the body, which must call the yielded function regularly.
 
-    That function shows and records how far the run is, and raises Interrupted once a signal has come; nowhere else is
-    the body interrupted.
+    That function shows and records the progress, and raises Interrupted once a signal has come; nowhere else is the
+    body interrupted.
     """
     run, stop = session.run, session.stop
     with metrics_file(session.run_dir) as write_metrics, progress_view(session.console) as show:
@@ -179,7 +179,7 @@ def report_progress(
 
 
 def _log_first_prompt(run: RunConfig, table: Table, engine: Engine) -> None:
-    """Log once what the model really reads: a wrong template or a doubled token shows here, before hours are spent."""
+    """Log once what the model really reads: this shows a wrong template or a doubled token before hours are spent."""
     for prompt in read_prompts(table, run.data):
         if prompt.error is not None:
             continue
@@ -190,7 +190,7 @@ def _log_first_prompt(run: RunConfig, table: Table, engine: Engine) -> None:
 
 
 def first_prompt_in_words(row_id: int, rendered: str) -> str:
-    """What the model reads of a row, for the log; a very long prompt without its middle."""
+    """The text that the model reads for a row, for the log; a very long prompt without its middle."""
     shown = repr(rendered)
     if (left_out := len(rendered) - 2 * _SHOWN) > 0:
         shown = f"{rendered[:_SHOWN]!r} ... {left_out:,} characters ... {rendered[-_SHOWN:]!r}"

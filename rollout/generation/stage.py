@@ -1,4 +1,4 @@
-"""One engine generates until nothing is owed any more: in one stream of requests, or rows in rounds."""
+"""One engine generates until nothing more is owed: in one stream of requests, or rows in rounds."""
 
 import logging
 from collections.abc import Callable
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Stage:
-    """What is sampled from, where samples go, and the callbacks of the session."""
+    """The source of prompts, the store for samples, and the callbacks of the session."""
 
     run: RunConfig
     table: Table
@@ -34,13 +34,13 @@ class Stage:
     """The most samples that each row gets."""
     journal: Journal
     failed: set[SampleKey]
-    """Not tried again."""
+    """Samples that are not tried again."""
     note: Callable[[Sample], None]
     """Called with every sample that has finished or failed."""
     tick: Callable[[], None]
     """Called between the steps of the engine."""
     settle: Callable[[int, int], None]
-    """Called when a row has enough, see `Progress.settle`."""
+    """Called when a row has enough; see `Progress.settle`."""
 
 
 def sample_one_stream(stage: Stage, engine: Engine) -> None:
@@ -65,7 +65,7 @@ def sample_one_stream(stage: Stage, engine: Engine) -> None:
 def sample_in_rounds(stage: Stage, engine: Engine, background: Background) -> None:
     """Sample each row as often as the rule asks, while `background` scores.
 
-    Raises what `drain` does, and UserError when the processes that score do not start.
+    Raises what `drain` does, and UserError if the scoring processes do not start.
     """
     run, known = stage.run, judged(stage.run_dir, stage.counts, stage.run)
     before = Unscored(stage.run_dir, run.extra_columns, known)

@@ -1,11 +1,11 @@
 """The order of `sampling.order=longest_first`, for one engine and for several.
 
-A run ends with its longest sample, and the later that one begins, the longer slots stand empty while it runs. How long
-a response will be is not known, but responses to one prompt are often alike. So the first sample of every row is
-started as it comes, and the rest of the row by its expected length, the longest first: the mean of its finished samples
-or, until one has finished, 1.5 times what its first sample should have by now. To wait for the first sample instead
-would delay just those rows whose samples are long. Where responses to one prompt turn out to be only somewhat alike, a
-second one is started, because one tells little; where they are not alike at all, rows keep their order.
+A run ends with its longest sample; the later this begins, the longer slots stay empty while it runs. The length of a
+response is not known before, but responses to one prompt are often alike. So the first sample of every row is started
+in input order, and the rest of the row by expected length, the longest first. That is the mean of the row's finished
+samples or, until one has finished, 1.5 times the length that its first sample should have by now. Waiting for the first
+sample instead would delay exactly the rows with long samples. If responses to one prompt are only somewhat alike, a
+second one is started, because one says little; if they are not alike at all, rows keep their order.
 """
 
 import heapq
@@ -18,29 +18,30 @@ from typing import NamedTuple
 from rollout.records import Lengths
 
 ROWS, SAMPLES = 4, 32
-"""How many rows, and how many of their samples, the longest is looked for among: multiples of the number of slots. The
-short ones among them fill the slots while the last long ones run; with only as many samples as slots, they would be
-over long before.
+"""In how many rows, and samples of them, the longest is searched for: multiples of the number of slots. The short ones
+among them fill the slots while the last long ones run; with only as many samples as slots, they would end long before.
 """
 
 _OVERDUE = 2 * ROWS
-"""A row is next in any case once so many rows (a multiple of the slots) have come after it: parts of the journal then
-overlap only so far, which bounds the memory of the merge.
+"""A row is next in any case once this many rows (a multiple of the slots) have come after it. This limits how far parts
+of the journal overlap, and so the memory of the merge.
 """
 
 _STILL_RUNNING = 1.5
-"""A sample that has been running for a while is expected to become this many times as long."""
+"""A running sample is expected to become this many times as long as it is."""
 
 _PAIR_EVERY = 4
-"""Of one row in so many, two samples are started at once: pairs tell how alike the samples of a row are. Of samples
-that do not begin together, the long ones would be missing at first."""
+"""In one of this many rows, two samples are started at once: pairs show how alike the samples of a row are. In samples
+that do not begin together, the long ones would be missing at first.
+"""
 
 _MIN_PAIRS = 30
-"""Until there are so many pairs, samples of a row are taken to be alike."""
+"""Until there are this many pairs, samples of a row are assumed to be alike."""
 
 _ALIKE, _UNRELATED = 0.6, 0.1
-"""Correlations: below the first, one sample tells little of its row; below the second, or below what chance often
-gives, nothing."""
+"""Correlations: below the first, one sample says little about its row; below the second, or below what chance often
+gives, it says nothing.
+"""
 
 
 @dataclass
@@ -71,20 +72,20 @@ class _Likeness:
 
     @property
     def tells_rows_apart(self) -> bool:
-        """Whether the length of one sample says anything of the others of its row."""
+        """Whether the length of one sample says anything about the others of its row."""
         return self.correlation > max(_UNRELATED, 2 / math.sqrt(max(self.pairs, _MIN_PAIRS)))
 
 
 @dataclass(slots=True)
 class _Row:
     samples: int
-    """How many have finished."""
+    """How many samples have finished."""
     tokens: int
-    """Of the samples that have finished."""
+    """Tokens of the finished samples."""
     waiting: int = 0
     """How many samples wait to be started."""
     running: dict[int, int] = field(default_factory=dict)
-    """sample_idx -> the lane that it is in."""
+    """sample_idx -> its lane."""
     arrival: int = -1
     """How many rows had come before this one, when its samples last began to wait."""
     is_pair: bool = False
@@ -92,23 +93,23 @@ class _Row:
     pair: dict[int, int | None] = field(default_factory=dict)
     """sample_idx -> tokens of these two; None until the sample has finished."""
     first: int = -1
-    """The sample_idx of the one that was started first, of those that run."""
+    """The sample_idx of the running sample that was started first."""
     first_start: int = -1
     """How many samples of all rows had been started before that one."""
     first_began: float | None = None
-    """When that one got a slot; None while it waits in its engine."""
+    """The time at which that one got a slot; None while it waits in its engine."""
 
 
 @dataclass
 class _Lane:
-    """One engine. It begins samples in the order in which they were given to it."""
+    """One engine. It begins samples in the order in which it got them."""
 
     slots: int
     given: int = 0
-    """Samples so far, as `ended`."""
+    """Number of samples so far, like `ended`."""
     ended: int = 0
     not_begun: deque[tuple[int, _Row]] = field(default_factory=deque)
-    """Rows whose first sample waits in it, each with how many samples it had been given before that one."""
+    """Rows whose first sample waits in it, each with the number of samples that it got before that one."""
 
     def note_begun(self, now: float) -> None:
         """Note that the samples which have just got a slot begin now."""
@@ -117,7 +118,7 @@ class _Lane:
 
 
 class Turn(NamedTuple):
-    """The row that is next, and how many of its samples may be started."""
+    """The next row, and how many of its samples may be started."""
 
     row_id: int
     samples: int
@@ -126,7 +127,7 @@ class Turn(NamedTuple):
 class Turns:
     """Knows how many samples of each row wait to be started, and which row is next.
 
-    A row with no sample waiting or running is remembered for a while: with `adaptive` it may come back.
+    A row without waiting or running samples is remembered for a while: with `adaptive` it may come back.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
@@ -136,12 +137,12 @@ class Turns:
         self._rows: dict[int, _Row] = {}
         self._gone: dict[int, None] = {}  # row_ids without samples left, the oldest first
         self._arrived = self._started = 0
-        # Where the next row is looked for. Entries that are out of date are dropped when they come up.
+        # Where the next row is searched for. Outdated entries are dropped when they come up.
         self._arrivals = deque[tuple[int, int]]()  # (row_id, arrival) in the order of arrival
         self._fresh = deque[int]()  # row_ids of which a sample is to be started to learn their length
         self._running: list[tuple[int, int]] = []  # a heap of (first_start, row_id) of rows with none finished
         self._known: list[tuple[float, int, int]] = []  # a heap of (-mean of the finished, row_id, how many these are)
-        self._probe_tokens = self._probe_time = 1.0  # of all first samples together: how fast one sample gets longer
+        self._probe_tokens = self._probe_time = 1.0  # of all first samples together: how fast one sample grows
         self._likeness = _Likeness()
 
     def set_slots(self, slots: int, lane: int = 0) -> None:
@@ -150,7 +151,7 @@ class Turns:
 
     @property
     def slots(self) -> int:
-        """Of all engines."""
+        """Slots of all engines."""
         return sum(lane.slots for lane in self._lanes.values())
 
     def add(self, row_id: int, samples: int, known: Lengths) -> None:
@@ -168,7 +169,7 @@ class Turns:
             self._enqueue(row_id, row)
 
     def next(self) -> Turn | None:
-        """What is to be started; None where nothing waits."""
+        """The next row; None if nothing waits."""
         oldest = self._oldest()
         if oldest is None:
             return None
@@ -183,7 +184,7 @@ class Turns:
         return None if longest is None else Turn(longest, self._rows[longest].waiting)
 
     def start(self, row_id: int, sample_idx: int, lane: int = 0) -> None:
-        """A sample that waited has been given to an engine."""
+        """A waiting sample was given to an engine."""
         row, engine = self._rows[row_id], self._lanes[lane]
         if not row.running:
             row.first, row.first_start, row.first_began = sample_idx, self._started, None
@@ -201,7 +202,7 @@ class Turns:
             self._enqueue_all()
 
     def finish(self, row_id: int, sample_idx: int, tokens: int | None) -> bool:
-        """A sample has ended with so many tokens, or failed (None). Returns whether it was known to be running."""
+        """A sample has ended with this many tokens, or failed (None). Returns whether it was known to be running."""
         row = self._rows.get(row_id)
         if row is None or sample_idx not in row.running:
             return False
@@ -217,7 +218,7 @@ class Turns:
         return True
 
     def _learn(self, row: _Row, sample_idx: int, tokens: int) -> bool:
-        """Take in the length of a sample. Returns whether that may change the order of other rows."""
+        """Use the length of a finished sample. Returns whether that may change the order of other rows."""
         if sample_idx == row.first and row.first_began is not None:
             self._probe_tokens += tokens
             self._probe_time += self._clock() - row.first_began
@@ -241,7 +242,7 @@ class Turns:
             self._fresh.append(row_id)
 
     def _samples_to_probe(self, row: _Row) -> int:
-        """How many samples to start only to learn how long those of this row are."""
+        """How many samples to start only to learn the lengths of this row."""
         wanted = 2 if row.is_pair or self._likeness.correlation < _ALIKE else 1
         return max(0, min(row.waiting, wanted - row.samples - len(row.running)))
 

@@ -1,1 +1,1 @@
-"""After a job array: the results of its runs as one. `python -m rollout merge`."""
+"""After a job array: merge the results of its runs. `python -m rollout merge`."""

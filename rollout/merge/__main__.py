@@ -29,12 +29,12 @@ from rollout.store.provenance import Provenance
 from rollout.store.run_record import Throughput, now
 
 _OF_FILES = (".parquet", ".jsonl", ".csv", ".gz", ".zst")
-"""With one of these, OUT was meant as a file of rows, as it is in the commands on files."""
+"""With one of these endings, OUT was meant as a file of rows, as in the commands on files."""
 
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What merge.json says of one run."""
+    """The entry of one run in merge.json."""
 
     shard_index: int
     run_dir: str
@@ -50,21 +50,21 @@ class MergeRecord:
     """The content of merge.json."""
 
     merged: str
-    """When, ISO 8601."""
+    """Time of the merge, ISO 8601."""
     totals: Totals
     config: RunConfig
-    """That of a run over the whole input, as `digest`."""
+    """The config of a run over the whole input, like `digest`."""
     digest: Digest
     differences: list[str]
-    """What was not the same in all runs, and need not be."""
+    """Differences between the runs that do not prevent a merge."""
     shards: list[ShardRecord]
 
 
 def main(arguments: list[str]) -> None:
-    """The command. Exit codes as of `python -m rollout`."""
+    """The command. Exit codes as for `python -m rollout`."""
     with one_line_errors(), stop_on_signal():
         show_help(arguments, lambda: text(["merge"]))
-        _, arguments = trust.asked(arguments)  # it reads data only, so trust makes no difference
+        _, arguments = trust.asked(arguments)  # a merge only reads data, so trust makes no difference
         folders, output = _parse(arguments)
         for line in _report_lines(merge(folders, output), output):
             print(line)
@@ -72,18 +72,18 @@ def main(arguments: list[str]) -> None:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge is made of."""
+    """The parts of a merge."""
 
     shards: list[Shard]
-    """In the order of their numbers."""
+    """By number."""
     scores_left_out: str | None
-    """Why scores that some of them have are not in it; None where nothing is left out."""
+    """Why scores that some of the shards have are left out; None if nothing is left out."""
 
 
 def merge(folders: list[Path], output: Path) -> Merged:
     """Write rollouts.parquet, merge.json and the scores, if any, to the folder `output`.
 
-    `folders` are those of runs, or hold them. Raises UserError with everything that is wrong with them.
+    `folders` are runs, or contain runs. Raises UserError with all problems of them.
     """
     shards, wrong = list[Shard](), [*_output_problems(output)]
     for folder in folders:
@@ -98,15 +98,15 @@ def merge(folders: list[Path], output: Path) -> Merged:
     output.mkdir(parents=True, exist_ok=True)
     with disk_full_explained(f"output={output}", "free some space"):
         write_json(output / MERGED, asdict(_description(shards)))
-        (output / SCORES).unlink(missing_ok=True)  # of a merge that was killed
+        (output / SCORES).unlink(missing_ok=True)  # from a merge that was killed
         if scores.tables:
             write_scores(output / SCORES, scores.tables)
-        write_merged(output / OUTPUT, tables, unsharded(shards[0].record.digest))  # the last: then all is there
+        write_merged(output / OUTPUT, tables, unsharded(shards[0].record.digest))  # the last file: if it exists, all do
     return Merged(shards, scores.left_out)
 
 
 def _parse(arguments: list[str]) -> tuple[list[Path], Path]:
-    """The folders to merge and the one to write. Raises UserError with everything that is wrong with the arguments."""
+    """The folders to merge and the one to write. Raises UserError with all problems of the arguments."""
     slips = [word for word in arguments if _is_slip(word)]
     outputs = [word.removeprefix("output=") for word in arguments if word.startswith("output=")]
     folders = [word for word in arguments if not word.startswith("output=") and word not in slips]
@@ -125,14 +125,14 @@ def _parse(arguments: list[str]) -> tuple[list[Path], Path]:
 
 
 def _is_slip(word: str) -> bool:
-    """Whether `word` hardly is a folder, but was meant as output=FOLDER."""
+    """Whether `word` is unlikely to be a folder, but was meant as output=FOLDER."""
     key, equals, _ = word.partition("=")
     is_near = key == "--output" or (bool(equals) and bool(nearest(key, ["output"])) and key != "output")
     return is_near and not user_path(word).exists()
 
 
 def _output_problems(output: Path) -> Iterator[str]:
-    """What a merge that was killed has left is written over; anything else is not."""
+    """Problems of the output folder: only the files of a merge that was killed are overwritten."""
     if output.suffix in _OF_FILES:
         yield f"output={output}: is the name of a file, a merge is a folder; leave {output.suffix} out"
     elif output.exists() and not output.is_dir():

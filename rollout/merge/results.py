@@ -1,7 +1,7 @@
 """Concatenate several rollouts.parquet to the one that a run over the whole input would have written.
 
-As a rule byte for byte: row groups are cut where `finalize` would have cut them, unless the input is a CSV of more than
-16 MiB, has rows of more than 256 KiB on average, or categorical columns in several row groups.
+Usually the same byte for byte: row groups are cut where `finalize` would have cut them, unless the input is a CSV of
+more than 16 MiB, has rows of more than 256 KiB on average, or categorical columns in several row groups.
 """
 
 import base64
@@ -28,7 +28,7 @@ _DIGEST = DIGEST.encode()
 
 
 def open_results(shards: list[Shard]) -> list[Table]:
-    """The rollouts.parquet of each. Raises UserError for those that are not as their run has written them."""
+    """The rollouts.parquet of each shard. Raises UserError for those that have changed since their run wrote them."""
     tables, problems = list[Table](), list[str]()
     for shard in shards:
         again = f"delete it, then `{resume_command(shard.run_dir)}`"
@@ -49,18 +49,18 @@ def open_results(shards: list[Shard]) -> list[Table]:
 
 
 def write_merged(path: Path, tables: list[Table], digest: Digest) -> None:
-    """Write the rows of `tables` to `path`, complete or not at all; `digest` goes to the footer.
+    """Write the rows of `tables` to `path`, completely or not at all; `digest` goes to the footer.
 
-    Raises UserError when a row is missing, doubled or not in its place.
+    Raises UserError if a row is missing, doubled or in the wrong place.
     """
     schema = _schema([table.path for table in tables], digest)
     write_parquet(path, schema, _batches(tables, schema))
 
 
 def _schema(paths: list[Path], digest: Digest) -> pa.Schema:
-    """The schema as the first run has written it, with what the footers of all runs say alike.
+    """The schema that the first run has written, with the footer keys that are equal in all runs.
 
-    Reading the file gives another one: in Parquet the items of lists have names of their own.
+    Reading the file gives another schema: in Parquet the items of lists have their own names.
     """
     footers = [_footer(path) for path in paths]
     schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(footers[0][b"ARROW:schema"])))
@@ -80,7 +80,9 @@ def _batches(tables: list[Table], schema: pa.Schema) -> Iterator[pa.RecordBatch]
 
 
 def _numbered(batches: Iterator[pa.RecordBatch], num_rows: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """The rows of `batches`, cut at every multiple of `num_rows`; each part with the number of multiples before it."""
+    """The rows of `batches`, cut at every multiple of `num_rows`; each part comes with the number of multiples before
+    it.
+    """
     row = 0
     for batch in batches:
         while batch.num_rows:
@@ -105,11 +107,11 @@ def _in_order(tables: list[Table]) -> Iterator[pa.RecordBatch]:
 
 
 def _batch_rows(tables: list[Table]) -> int:
-    """Rows in a batch of the input, as `open_parquet` would choose, from the size of the input's columns."""
+    """Rows in a batch of the input, as `open_parquet` would choose it, from the size of the input's columns."""
     num_bytes = 0
     for table in tables:
         about = pq.read_metadata(table.path)
         groups = [about.row_group(number) for number in range(about.num_row_groups)]
-        inputs = range(about.num_columns - len(rollout_fields(extras_of(table.schema))))  # ours, a Parquet column each
+        inputs = range(about.num_columns - len(rollout_fields(extras_of(table.schema))))  # each is one Parquet column
         num_bytes += sum(group.column(number).total_uncompressed_size for group in groups for number in inputs)
     return max(1, min(BATCH_ROWS, BATCH_BYTES * sum(table.num_rows for table in tables) // max(1, num_bytes)))

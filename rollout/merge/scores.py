@@ -1,4 +1,4 @@
-"""Concatenate the scores.parquet of all runs, or say why that cannot be done."""
+"""Concatenate the scores.parquet of all runs, or say why they are left out."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -17,16 +17,16 @@ from rollout.store.layout import SCORES
 
 @dataclass(frozen=True)
 class ShardScores:
-    """The scores of all shards, in order, or why they are not merged."""
+    """The scores of all shards, by number, or why they are not merged."""
 
     tables: list[Table] = field(default_factory=list)
-    """Empty where they are not merged."""
+    """Empty if the scores are not merged."""
     left_out: str | None = None
-    """Why scores that some shards have are left out; None where nothing is."""
+    """Why scores that some shards have are left out; None if nothing is left out."""
 
 
 def open_scores(shards: list[Shard]) -> ShardScores:
-    """The scores of `shards`: those of all of them, if they were made alike, or none."""
+    """The scores of `shards`: of all of them, if they were made alike, or of none."""
     without = [shard for shard in shards if not _path(shard).exists()]
     if without:
         return ShardScores(left_out=None if len(without) == len(shards) else f"there are none in {named(without)}")
@@ -40,7 +40,7 @@ def open_scores(shards: list[Shard]) -> ShardScores:
 
 
 def write_scores(path: Path, tables: list[Table]) -> None:
-    """Write the rows of `tables`, as the first one says they were made, to `path`, complete or not at all."""
+    """Write the rows of `tables` to `path`, completely or not at all, with the first one's footer."""
     schema = pq.read_schema(tables[0].path)
     write_parquet(path, schema, _batches(tables, schema))
 
@@ -56,7 +56,7 @@ def _path(shard: Shard) -> Path:
 
 
 def _complete(shard: Shard) -> Table | None:
-    """The scores of a shard; None where they cannot be read, or are not those of all its responses."""
+    """The scores of a shard; None if they cannot be read, or do not cover all its responses."""
     try:
         table = open_table(_path(shard), SCORES)
     except UserError:
@@ -65,6 +65,6 @@ def _complete(shard: Shard) -> Table | None:
 
 
 def _made_with(shard: Shard) -> tuple[Any, ...]:
-    """Equal for scores that were made alike: their columns, what the footer says of them, and from where one passes."""
+    """Equal for scores that were made alike: their columns, their footer, and the least score that passes."""
     schema = pq.read_schema(_path(shard))
     return schema.names, schema.metadata, shard.record.config.postprocess.score.pass_score

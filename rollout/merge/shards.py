@@ -30,7 +30,7 @@ class Shard:
 
     @property
     def totals(self) -> Totals:
-        """What its result holds; nothing before there is one."""
+        """The totals of its result; empty before there is one."""
         return self.record.totals or Totals()
 
     @property
@@ -45,7 +45,7 @@ class Shard:
 
     @property
     def facts(self) -> Digest:
-        """Config key -> value, of the keys that must be equal in all shards, and data.shard_index."""
+        """Config key -> value, for the keys that must be equal in all shards, and data.shard_index."""
         config = self.record.config
         more = {"sampling.n_samples": config.sampling.n_samples, "data.limit": config.data.limit}
         rule = {"adaptive.until": config.adaptive.until}
@@ -55,18 +55,18 @@ class Shard:
 
 
 def shards_in(folder: Path) -> list[Shard]:
-    """The run in `folder`, or those in the folders of it. Raises UserError where there is none."""
+    """The run in `folder`, or those in its folders. Raises UserError if there is none."""
     inside = [] if (folder / MANIFEST).exists() else [path.parent for path in folder.glob(f"*/{MANIFEST}")]
     return [Shard(path, read(path)) for path in sorted(inside) or [folder]]
 
 
 def unsharded(digest: Digest) -> Digest:
-    """`digest` as it is for a run of the whole input."""
+    """`digest` as it would be for a run over the whole input."""
     return digest | {"data.num_shards": 1, "data.shard_index": 0}
 
 
 def problems(shards: list[Shard]) -> Iterator[str]:
-    """Why `shards` cannot be merged, in one line for each reason."""
+    """Why `shards` cannot be merged, one line for each reason."""
     for shard in shards:
         yield from _unfinished(shard)
     yield from _differing(shards)
@@ -75,7 +75,7 @@ def problems(shards: list[Shard]) -> Iterator[str]:
 
 
 def differences(shards: list[Shard]) -> dict[str, list[Shard]]:
-    """What does not keep shards from being merged, as `lineage.differences` says it, and the shards that differ so."""
+    """Differences that do not prevent a merge, in the words of `lineage.differences` -> the shards with each."""
     found: dict[str, list[Shard]] = {}
     for shard in shards[1:]:
         for line in lineage.differences(Made.of(shards[0].record), Made.of(shard.record)):
@@ -84,7 +84,7 @@ def differences(shards: list[Shard]) -> dict[str, list[Shard]]:
 
 
 def named(shards: list[Shard]) -> str:
-    """The folders of the first of them, and how many more there are."""
+    """The folders of the first shards, and how many more there are."""
     names = [str(shard) for shard in shards[:_NAMED]]
     if len(shards) > _NAMED:
         names.append(f"{len(shards) - _NAMED} more")
@@ -101,7 +101,7 @@ def _unfinished(shard: Shard) -> Iterator[str]:
 
 
 def _differing(shards: list[Shard]) -> Iterator[str]:
-    """One line for each value that some shards were made with and most of the others were not."""
+    """One line for each value that some shards were made with, but most of the others were not."""
     for key, values in aligned(*(shard.facts for shard in shards)):
         texts = [None if value is UNKNOWN else str(value) for value in values]
         usual, *others = dict(Counter(text for text in texts if text is not None).most_common())

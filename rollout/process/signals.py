@@ -14,28 +14,28 @@ connection to it was lost."""
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop. A BaseException, so that nothing mistakes it for a failure and continues."""
+    """The run was asked to stop. A BaseException, so that nothing treats it as a failure and continues."""
 
     def __init__(self, signum: int, at_once: bool = False) -> None:
         super().__init__(signal.Signals(signum).name)
         self.exit_code = 128 + signum
         self.signum = signum
         self.at_once = at_once
-        """Whether it was the second signal: the engine may be in the middle of anything."""
+        """Whether it was the second signal: the engine may be in the middle of any work."""
 
 
 class StopRequest:
-    """Whether a signal has come. Outside `deferred` it raises Interrupted where the program happens to be."""
+    """Whether a signal has come. Outside `deferred` it raises Interrupted at any place in the program."""
 
     def __init__(self, ends_process: bool = True) -> None:
-        """`ends_process`: a second signal ends the process, not only what is being done."""
+        """`ends_process`: whether a second signal ends the process, not only the current work."""
         self._ends_process = ends_process
         self._signum: int | None = None
         self._deferred = False
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within, a signal is only noted, for `raise_if_requested` to act on between two steps."""
+        """In the body, a signal is only noted, for `raise_if_requested` to act on between two steps."""
         self._deferred = True
         try:
             yield
@@ -49,7 +49,7 @@ class StopRequest:
 
     def handle(self, signum: int, _frame: FrameType | None) -> None:
         """The signal handler."""
-        if self._signum is not None and signum == signal.SIGHUP:  # a shell and the kernel each send one: no second wish
+        if self._signum is not None and signum == signal.SIGHUP:  # the shell and the kernel each send one
             return
         if self._signum is not None and not self._ends_process:
             raise Interrupted(signum, at_once=True)
@@ -64,10 +64,10 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal(ends_process: bool = True) -> Iterator[StopRequest]:
-    """Handle STOPPING in the body, but SIGHUP only where nobody has said what it means: `nohup` has, and a program may
-    have. Python delivers signals to the main thread only; elsewhere none comes.
+    """Handle STOPPING in the body, but SIGHUP only if nobody has set what it does, as `nohup` or a program may. Python
+    delivers signals to the main thread only; in other threads none comes.
 
-    `ends_process`: whether a second one may end all that the process does, which in a notebook is not ours.
+    `ends_process`: whether a second signal may end the whole process, which in a notebook is not ours.
     """
     stop = StopRequest(ends_process)
     if threading.current_thread() is not threading.main_thread():

@@ -1,9 +1,9 @@
-"""Ends the engine's processes when this one is gone, even by SIGKILL.
+"""Ends the engine's processes when this one has ended, even by SIGKILL.
 
-vLLM's engine core is a process of its own, and it does not notice that nobody listens any more: after a SIGKILL it
-keeps the GPU's memory, and a resume finds none free. A small process waits on a pipe that only the run holds; when the
-pipe closes, it kills what the run had started. A program that calls us has processes of its own, which are not ours to
-end: there it kills engines, and what they had started.
+vLLM's engine core is a separate process, and it does not notice that nobody listens any more: after a SIGKILL it keeps
+the GPU's memory, and a resume finds none free. A small process waits on a pipe that only the run holds; when the pipe
+closes, it kills what the run has started. A program that calls us has its own processes, which are not ours to end:
+there it only kills engines, and what they have started.
 """
 
 import os
@@ -16,14 +16,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_POLL_SECONDS = 1.0  # how often to look which processes there are
+_POLL_SECONDS = 1.0  # how often to look for processes
 _SPARED = ("wandb", "gpu_stats")  # W&B's own processes end by themselves, after writing what they hold
 
 _ENGINES = ("VLLM::", "ray", "gcs_server")
-"""How the names of engines' processes begin, and of those that Ray starts for them."""
+"""The first characters in the names of engines' processes, and of those that Ray starts for them."""
 
 ALL, ENGINES = "all", "engines"
-"""What is killed in the end."""
+"""What is killed at the end."""
 
 _pipe: list[int] = []  # the write end; open as long as this process lives
 
@@ -36,7 +36,7 @@ def start() -> None:
     read_end, write_end = os.pipe()
     _pipe.append(write_end)
     os.register_at_fork(after_in_child=lambda: os.close(write_end))  # a forked child must not keep it open
-    # a session of its own: a Ctrl-C in the terminal, or a signal to our process group, must not end it
+    # its own session: a Ctrl-C in the terminal, or a signal to our process group, must not end it
     subprocess.Popen(
         [sys.executable, __file__, str(os.getpid()), killed],
         stdin=read_end,
@@ -48,41 +48,41 @@ def start() -> None:
 
 
 def is_our_command() -> bool:
-    """Whether this process is one of our commands; how a program that uses this package ends is its own affair."""
+    """Whether this process is one of our commands; a program that uses this package decides itself how it ends."""
     spec = sys.modules["__main__"].__spec__
     return (Path(sys.argv[0]).name if spec is None else spec.name).split(".")[0] == "rollout"
 
 
 def children_named(name: str, parent: int) -> list[int]:
-    """The ids of the processes called `name` that the process `parent` has started itself."""
+    """The ids of the processes called `name` that the process `parent` itself has started."""
     return [pid for pid, process in processes().items() if process.name == name and process.parent == parent]
 
 
 @dataclass(frozen=True)
 class Process:
-    """What /proc says of one."""
+    """One process, as /proc shows it."""
 
     name: str
     parent: int
     started: str
-    """In clock ticks since the machine's start: tells a process from a later one with the same id."""
+    """In clock ticks since the machine's start: distinguishes a process from a later one with the same id."""
     is_dead: bool
-    """Whether it has ended and only waits for its parent to take note."""
+    """Whether it has ended and only waits for its parent to notice."""
 
 
 class Family:
-    """The processes that one has started, and those that these have started, also once their parents are gone.
+    """The processes that a process has started, directly or through others, even if their parents have ended.
 
-    Only what is there when `look` is called becomes known.
+    Only processes that exist when `look` is called become known.
     """
 
     def __init__(self, parent: int, without: Collection[int] = ()) -> None:
-        """`without` are ids of processes that do not count, nor what they start."""
+        """`without` are ids of processes to leave out, with all that they start."""
         self._parent, self._without = parent, frozenset(without)
         self.members: dict[int, Process] = {}
 
     def look(self) -> None:
-        """Find the new members, and the names that the others have given themselves."""
+        """Find new members, and new names of the others."""
         there = processes()
         present = {pid: there[pid] for pid, member in self.members.items() if _is_same(there.get(pid), member)}
         self.members |= present
@@ -104,10 +104,10 @@ class Family:
         }
 
     def kill(self, only_engines: bool = False) -> None:
-        """End all members but those of W&B, or only engines and what they have started."""
+        """End all members except those of W&B, or only engines and what they have started."""
         for pid, process in self.alive().items():
             if not process.name.startswith(_SPARED) and (not only_engines or self._is_of_an_engine(pid)):
-                with suppress(ProcessLookupError):  # it ended with one that was killed before it
+                with suppress(ProcessLookupError):  # it ended together with one that was killed before
                     os.kill(pid, signal.SIGKILL)
 
     def _is_of_an_engine(self, pid: int) -> bool:
@@ -120,13 +120,13 @@ def _is_same(process: Process | None, member: Process) -> bool:
 
 
 def processes() -> dict[int, Process]:
-    """Process id -> what is known of it."""
+    """Process id -> process."""
     pids = (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
     return {pid: found for pid in pids if (found := process(pid)) is not None}
 
 
 def process(pid: int) -> Process | None:
-    """What /proc says of one process (see proc(5): fields 2, 3, 4 and 22 of stat); None where there is none."""
+    """One process as /proc shows it (see proc(5): fields 2, 3, 4 and 22 of stat); None if there is none."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:  # it has ended meanwhile

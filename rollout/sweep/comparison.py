@@ -32,7 +32,7 @@ from rollout.sweep.steps import step_of
 
 @dataclass(frozen=True)
 class _Done:
-    """One job, with what its run has written, if it has."""
+    """One job, with what its run has written, if anything."""
 
     job: JobRecord
     run: RunRecord | None
@@ -44,7 +44,7 @@ class _Done:
 
     @property
     def error(self) -> str | None:
-        """Why the job has no result, or not all of it."""
+        """Why the job has no result, or only a part of it."""
         missing = None if self.run is None or self.job.status != "done" else self.run.missing
         return self.job.error if missing is None else missing.reason
 
@@ -56,16 +56,16 @@ class _Done:
 
 
 def job_rows(sweep_dir: Path, records: list[JobRecord]) -> list[JobRow]:
-    """What the page and the table say about the jobs."""
+    """The jobs as the page and the table show them."""
     return [_job(_Done.of(record), sweep_dir) for record in records]
 
 
 def write_comparison(sweep_dir: Path, records: list[JobRecord], num_rows: int, command: list[str]) -> None:
-    """Write sweep.csv and sweep.html from the `records` of the jobs and what the jobs' own folders hold.
+    """Write sweep.csv and sweep.html from the `records` of the jobs and the content of the jobs' own folders.
 
-    `command` is what the sweep was started with. The page compares the first `num_rows` rows of every job, or as many
-    as its share of a page holds. Several processes may do this at the same time: each writes in a folder of its own,
-    and the last one's files stay.
+    `command` is the command that started the sweep. The page compares the first `num_rows` rows of every job, or as
+    many as fit into its share of a page. Several processes may do this at the same time: each writes in its own folder,
+    and the files of the last one stay.
     """
     known = [_Done.of(record) for record in records]
     jobs = [_job(one, sweep_dir) for one in known]
@@ -103,13 +103,13 @@ def _write_csv(path: Path, jobs: list[JobRow], parameters: list[str]) -> None:
 
 
 def _columns(metric: str, jobs: list[JobRow]) -> list[str]:
-    """The metric, and its error bar where it has one in any of the jobs."""
+    """The columns of a metric: itself, and its error bar if any job has one."""
     has_bar = any(metric in job["estimates"] for job in jobs)
     return [metric, *(f"{metric}_{part}" for part in ("se", "low", "high") if has_bar)]
 
 
 def _figures(job: JobRow, metric: str) -> dict[str, float | None]:
-    """By the names of the columns."""
+    """Column -> the job's value of the metric."""
     figures = {metric: job["metrics"].get(metric)}
     if (bar := job["estimates"].get(metric)) is not None:
         low, high = bar["interval"] or (None, None)
@@ -124,7 +124,7 @@ def swept(jobs: list[JobRow]) -> list[str]:
 
 
 def _rows(known: list[_Done], num_rows: int) -> list[SweepRow]:
-    """The first rows of the finished jobs, with what each job answered; a job may have other rows than another."""
+    """The first rows of the finished jobs, with the responses of each job; jobs may have different rows."""
     rows: dict[tuple[int, str], SweepRow] = {}
     done = [one for one in known if one.job.status == "done"]
     for one in done:
@@ -141,21 +141,21 @@ def _rows_of(one: _Done, num_rows: int, most_bytes: int) -> list[Row]:
     run_dir, data, score = one.run_dir, one.run.config.data, one.run.config.postprocess.score
     try:
         source = open_source(run_dir / OUTPUT, "run_dir")
-    except UserError:  # it was deleted, or moved
+    except UserError:  # it was deleted or moved
         return []
 
     def rows_of(responses: Source) -> list[Row]:
         truth = made_by(responses.scored_by, score).ground_truth
         return sample_rows(responses, range(num_rows), data, truth, most_bytes)
 
-    with suppress(UserError):  # scores of what a filter had left
+    with suppress(UserError):  # scores of what a filter left
         if (run_dir / SCORES).exists():
             return rows_of(with_scores(source, run_dir / SCORES))
     return rows_of(source)
 
 
 def _job(one: _Done, sweep_dir: Path) -> JobRow:
-    """What the page and the table say about one job."""
+    """One job as the page and the table show it."""
     job, run_dir = one.job, one.run_dir
     inside, overrides = run_dir.is_relative_to(sweep_dir), _overrides(job.overrides)
     shown = run_dir.relative_to(sweep_dir) if inside else run_dir
@@ -174,7 +174,7 @@ def _job(one: _Done, sweep_dir: Path) -> JobRow:
 
 
 def _overrides(typed: list[str]) -> dict[str, str]:
-    """Keys and values without what quotes and escapes they were typed with."""
+    """Key -> value, without the quotes and escapes that were typed."""
     parsed = OverridesParser.create().parse_overrides(typed)
     return {override.key_or_group: str(override.value()) for override in parsed}
 

@@ -1,7 +1,7 @@
 """A sweep: many jobs, some of which may fail. Their results are in sweep.csv and sweep.html, rewritten after each job.
 
-Each job keeps a note in `jobs/` of the sweep's folder, from its start on: jobs may run in one process or in many, and
-the same command may be given again, to do what is not done yet.
+Each job keeps a note in `jobs/` of the sweep's folder from its start on: jobs may run in one process or in many, and
+the same command may be given again to do the rest.
 """
 
 import shlex
@@ -31,8 +31,8 @@ from rollout.terminal.text import postprocess_command
 
 
 class Sweep(Callback):
-    """A sweep that this process has started. Hydra makes it, as conf/config.yaml asks, and says when it begins and
-    when all its jobs have been tried; an exception of a job ends it before.
+    """A sweep that this process has started. Hydra makes it, as conf/config.yaml asks, and says when it begins and when
+    all its jobs have been tried; an exception of a job ends it earlier.
     """
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
@@ -50,7 +50,7 @@ class Sweep(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Show the jobs in a table, say where the results are, and exit with 1 if jobs failed."""
         if config.dry_run:
-            if self._is_new:  # Hydra has made it
+            if self._is_new:  # it was made by Hydra
                 (self._folder / SWEEP_CONFIG).unlink(missing_ok=True)
                 self._folder.rmdir()
             return
@@ -78,12 +78,12 @@ def name() -> str | None:
 
 
 def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: list[str]) -> float | None:
-    """Do one job of a sweep, note how it went, and return what `config.objective` names.
+    """Do one job of a sweep, note its outcome, and return the value of `config.objective`.
 
-    `command` is what the whole sweep was started with.
+    `command` is the command that started the whole sweep.
 
-    A failure is printed here and now and does not stop the other jobs, unless an optimizer waits for the objective: it
-    gets the exception, for its own policy about failed trials.
+    A failure is printed at once and does not stop the other jobs, unless an optimizer waits for the objective: it gets
+    the exception, for its own policy about failed trials.
     """
     hydra_cfg = HydraConfig.get()
     sweep_dir = Path(hydra_cfg.sweep.dir).absolute()
@@ -103,7 +103,7 @@ def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: 
         job.status, job.error = "failed", _explained(error)
         _print_failure(job, error)
         if before is not None and before.status == "done" and isinstance(error, UserError):
-            # the folder keeps the job it has
+            # the folder stays that of its earlier job
             job = replace(before, started=job.started, refused=job.error, asked=job.overrides)
         if config.objective is not None:
             raise
@@ -114,8 +114,8 @@ def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: 
 
 
 def _note(sweep_dir: Path, job: JobRecord) -> None:
-    """Write what is known of a job. Ends the whole sweep, in one line, where there is no space: no job could have a
-    result, and nobody would know which have been tried.
+    """Write the note of a job. Without disk space, ends the whole sweep in one line: no job could have a result, and
+    nobody would know which have been tried.
     """
     cure = f"free some space, then give the sweep's own command and {_folder_override(sweep_dir)}"
     try:
@@ -132,8 +132,8 @@ def _folder_override(sweep_dir: Path) -> str:
 
 
 def sampled_once_if_greedy(run: RunConfig) -> RunConfig:
-    """`run` with one sample per prompt where it is greedy and all would be the same; prints that. In a run this is an
-    error; here the other jobs have another temperature, and this one is there to be compared with them.
+    """`run` with one sample per prompt if it is greedy, as all samples would be the same; prints that. In a single run
+    this is an error; in a sweep the other jobs have other temperatures, and this one is compared with them.
     """
     sampling = run.sampling
     if sampling.temperature != 0 or sampling.n_samples == 1:
@@ -143,7 +143,7 @@ def sampled_once_if_greedy(run: RunConfig) -> RunConfig:
 
 
 def refuse_as_input(path: Path) -> None:
-    """Raise UserError for an input that the sweep's own table or page would replace."""
+    """Raise UserError for an input that the sweep's table or page would replace."""
     folder = Path(HydraConfig.get().sweep.dir)
     for name in (CSV, HTML):
         if same_file(path, folder / name):
@@ -175,7 +175,7 @@ def _write_comparison(sweep_dir: Path, num_rows: int, command: list[str]) -> Non
 
 
 def _warn_of_missing(jobs: list[JobRecord]) -> None:
-    """Repeat, for jobs that are done, which steps are missing: it was printed long ago."""
+    """Repeat which steps are missing in jobs that are done: it was printed long ago."""
     from rollout.store import run_record
 
     for job in (job for job in jobs if job.status == "done"):
@@ -192,5 +192,5 @@ def _show_table(sweep_dir: Path, path: str | None) -> None:
 
     try:
         show_jobs(sweep_dir, jobs_in(sweep_dir), path)
-    except Exception as error:  # the jobs are done, whatever keeps them from being shown
+    except Exception as error:  # the jobs are done, even if they cannot be shown
         print(f"warning: the jobs cannot be shown: {_explained(error)}", file=sys.stderr)

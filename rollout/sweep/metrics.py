@@ -1,4 +1,4 @@
-"""The figures of a job that a sweep compares, and for which of them lower is better."""
+"""The metrics of a job that a sweep compares, and for which of them lower is better."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -13,7 +13,7 @@ from rollout.sweep.objective import UNWANTED
 
 
 def metrics_of(run: RunRecord, analysis: Analysis | None) -> dict[str, float | None]:
-    """Every figure of a job by its name in sweep.csv."""
+    """Name in sweep.csv -> value, for every metric of a job."""
     totals = () if run.totals is None else asdict(run.totals).items()
     metrics = {
         "output_tok_s": None if run.throughput is None else run.throughput.output_tok_s,
@@ -52,7 +52,7 @@ def _of_scores(scores: ScoreSummary | None) -> dict[str, float | None]:
 
 
 def bars_of(analysis: Analysis | None) -> dict[str, Bar]:
-    """The error bars of those figures that are scores or shares."""
+    """The error bars of the metrics that are scores or shares."""
     estimates = {} if analysis is None else all_estimates(analysis)
     return {
         name: Bar(value=it.value, se=it.se, interval=it.interval, n=it.n, trusted=it.trusted)
@@ -61,9 +61,9 @@ def bars_of(analysis: Analysis | None) -> dict[str, Bar]:
 
 
 def best_jobs(jobs: Sequence[JobRow], metric: str) -> list[int]:
-    """The number of the job with the best estimate, and of those that cannot be told from it by their intervals.
+    """The numbers of the job with the best estimate, and of those that cannot be told from it by their intervals.
 
-    Nobody is the best of fewer than two, and shards of one input are parts, not rivals.
+    With fewer than two jobs none is the best; shards of one input are parts, not rivals.
     """
     bars = {job["num"]: job["estimates"][metric] for job in jobs if metric in job["estimates"]}
     if len(bars) < 2 or len({job["overrides"].get("data.shard_index") for job in jobs}) > 1:
@@ -72,5 +72,5 @@ def best_jobs(jobs: Sequence[JobRow], metric: str) -> list[int]:
 
 
 def is_lower_better(metric: str) -> bool:
-    """Whether a share of responses is one of those that nobody wants."""
+    """Whether a metric is a share of responses that nobody wants."""
     return metric.removesuffix("_fraction") in UNWANTED

@@ -23,38 +23,38 @@ class JobRecord:
     """ISO 8601."""
     error: str | None = None
     refused: str | None = None
-    """Why the newest command was refused; the other fields are about the job that the folder keeps."""
+    """Why the newest command was refused; the other fields are about the earlier job in this folder."""
     asked: list[str] | None = None
     """The overrides of that command."""
 
     def title(self) -> str:
-        """Its number and what was asked for."""
+        """The job's number and its overrides."""
         return f"{self.num} ({' '.join(self.overrides if self.asked is None else self.asked)})"
 
 
 def jobs_in(sweep_dir: Path) -> list[JobRecord]:
-    """What each job of the sweep has left, in the order of their numbers."""
+    """The notes of all jobs of the sweep, by number."""
     return sorted(map(read_note, (sweep_dir / JOBS).glob("*.json")), key=lambda job: job.num)
 
 
 def read_note(path: Path) -> JobRecord:
-    """What one job has left."""
+    """The note of one job."""
     return msgspec.json.decode(path.read_bytes(), type=JobRecord)
 
 
 def is_sweep(folder: Path) -> bool:
-    """Whether it is the folder of a sweep, which may not have begun its first job."""
+    """Whether it is the folder of a sweep, even if no job has begun."""
     return (folder / JOBS).is_dir() or (folder / SWEEP_CONFIG).is_file()
 
 
 def run_dir_of(job: JobRecord, sweep_dir: Path) -> Path:
-    """Where a job's run is: in `sweep_dir` too, if all that has been moved, or is seen from another machine."""
+    """The folder of a job's run: in `sweep_dir`, even if that was moved or is seen from another machine."""
     run_dir = Path(job.run_dir)
     return run_dir if run_dir.exists() else sweep_dir / run_dir.name
 
 
 def num_jobs(sweep_dir: Path) -> int | None:
-    """How many jobs the newest command asked for; None where that is not known before its end."""
+    """How many jobs the newest command asked for; None if that is not known before its end."""
     try:
         hydra = yaml.safe_load((sweep_dir / SWEEP_CONFIG).read_text(encoding="utf-8"))["hydra"]
         sweeper, words = hydra["sweeper"], list(hydra["overrides"]["task"])

@@ -1,4 +1,4 @@
-"""`sweep.objective`: the number of each job that an optimizing sweeper gets, and whether higher is better."""
+"""`sweep.objective`: the metric of each job that an optimizing sweeper gets, and whether higher is better."""
 
 import dataclasses
 import json
@@ -16,21 +16,21 @@ from rollout.store.layout import ANALYSIS, MANIFEST
 Direction = Literal["maximize", "minimize"]
 
 UNWANTED = ("truncated", "empty", "duplicate", "looping", "unclosed", "failed")
-"""Shares of the responses, as in truncated_fraction, that are better when they are lower."""
+"""Shares of the responses, as in truncated_fraction, for which lower is better."""
 
 _HIGHER = ("score", "scores", "throughput", "distinct_responses")
-"""Parts of run.json and analysis.json whose numbers are better when they are higher."""
+"""Parts of run.json and analysis.json with numbers for which higher is better."""
 _LOWER = (
     *("seconds", "truncated_fraction", "empty", "duplicates", "looping", "failed", "rows_with_errors", "errors"),
     *("thinking.unclosed", "totals.failed"),
     *(f"score{s}.{name}" for s in ("", "s") for name in ("no_answer", "cut_off", "unscored", "same_prompts_se")),
     *(f"estimates.{name}_fraction" for name in UNWANTED),
 )
-"""Parts whose numbers are better when they are lower. If two names fit, the longer one counts."""
+"""Parts with numbers for which lower is better. If two names fit, the longer one counts."""
 
 
 def direction(path: str) -> Direction | None:
-    """Which way the number is better; None where that depends on what somebody wants, as with lengths."""
+    """Whether lower or higher is better; None if that depends on what the user wants, as with lengths."""
     if path.endswith((".se", ".n", ".trusted", ".std")):
         return None
     lower, higher = (_longest(path, names) for names in (_LOWER, _HIGHER))
@@ -38,16 +38,16 @@ def direction(path: str) -> Direction | None:
 
 
 def _longest(path: str, names: Sequence[str]) -> int:
-    """Characters of the longest of the names that `path` is, or lies in."""
+    """The number of characters in the longest name that is `path` or a parent of it."""
     return max((len(name) for name in names if path == name or path.startswith(f"{name}.")), default=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """The key by which a sweeper is told the direction."""
+    """The key that sets the direction of a sweeper."""
 
     key: str
-    """Below hydra.sweeper."""
+    """The key below hydra.sweeper."""
     words: Mapping[Direction, str | bool]
 
 
@@ -56,13 +56,13 @@ _PLACES = {
     "NevergradSweeper": _Place("optim.maximize", {"maximize": True, "minimize": False}),
     "AxSweeper": _Place("ax_config.experiment.minimize", {"maximize": False, "minimize": True}),
 }
-"""By the last part of their `_target_`. Others that optimize are told by the user."""
+"""Last part of `_target_` -> place. For other optimizing sweepers, the user sets the direction."""
 
 
 def direct(config: DictConfig) -> None:
-    """Tell the sweeper in `config`, of a whole sweep, which way `sweep.objective` is better, and say so.
+    """Set the direction of the sweeper in `config`, that of a whole sweep, for `sweep.objective`, and say so.
 
-    What the user has told the sweeper itself stays. Raises UserError for what no job could make good.
+    A direction set by the user stays. Raises UserError for problems that no job could solve.
     """
     asked, sweeper = config.sweep, config.hydra.sweeper
     (choices,) = (item.metadata for item in dataclasses.fields(SweepConfig) if item.name == "direction")
@@ -72,7 +72,7 @@ def direct(config: DictConfig) -> None:
         if asked.direction is not None:
             raise UserError(f"sweep.direction={asked.direction}: of which number? add sweep.objective=score.mean")
         return
-    check(asked.objective, ["analyze", "score"])  # the name; each job checks its steps
+    check(asked.objective, ["analyze", "score"])  # only the name; each job checks its steps
     place = _PLACES.get(str(sweeper._target_).rpartition(".")[2])
     if place is not None:
         _direct(config, asked, place)
@@ -101,12 +101,12 @@ def _direct(config: DictConfig, asked: DictConfig, place: _Place) -> None:
 
 
 def _told(word: Any, place: _Place) -> Direction | None:
-    said = getattr(word, "name", word)  # Optuna's own are members of an enumeration
+    said = getattr(word, "name", word)  # Optuna's are members of an enumeration
     return next((direction for direction, known in place.words.items() if known == said), None)
 
 
 def metric(path: str) -> str | None:
-    """The column of sweep.csv that it is; None for one that has no error bar."""
+    """The column of sweep.csv with this number; None for one without an error bar."""
     first, _, rest = path.partition(".")
     name, _, k = rest.partition(".")
     if first == "truncated_fraction":
@@ -146,7 +146,7 @@ def _numbers(kind: type) -> set[str]:
 
 
 def value(run_dir: Path, path: str) -> float:
-    """The number at the dotted `path` in run.json or analysis.json. Raises UserError when there is none."""
+    """The number at the dotted `path` in run.json or analysis.json. Raises UserError if there is none."""
     known: dict[str, Any] = {}
     for file in (MANIFEST, ANALYSIS):
         if (run_dir / file).exists():

@@ -22,9 +22,9 @@ class Step:
 
 
 def step_of(path: str) -> Step | None:
-    """From `checkpoint-1200`, `step_300`, `global_step_20/actor`, `iter_0000500`, `ckpt/800`, `step-10k`, ...
+    """The step in `checkpoint-1200`, `step_300`, `global_step_20/actor`, `iter_0000500`, `ckpt/800`, `step-10k`, ...
 
-    The last part of the path that has one counts. None where there is none.
+    The last part of the path with a step counts. None if there is none.
     """
     parts = path.rstrip("/").split("/")
     for at in reversed(range(len(parts))):

@@ -1,4 +1,4 @@
-"""The table of a sweep's jobs on screen: what differs and the results, in as many columns as there is room for."""
+"""The table of a sweep's jobs on screen: what differs, and the results, in as many columns as fit."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, 
 from rollout.terminal.text import compare_command, merge_command
 
 _MOST_JOBS = 40
-_LONGEST, _SHORTEST = 28, 8  # characters of a parameter's value, where there is room and where there is not
+_LONGEST, _SHORTEST = 28, 8  # characters of a parameter's value, with enough room and without
 _GAP = 2  # between columns
 _NAMES = {"mean_score": "mean", "truncated_fraction": "cut off", "mean_tokens": "tokens", "output_tok_s": "tok/s"}
 
@@ -29,7 +29,7 @@ class _Column:
     cells: list[str]
     is_left: bool = False
     parameter: str | None = None
-    """What was swept, if this is its column."""
+    """The swept key, if this is its column."""
 
     @property
     def width(self) -> int:
@@ -52,14 +52,14 @@ def show_jobs(sweep_dir: Path, records: list[JobRecord], path: str | None) -> No
 
 
 def _score(jobs: list[JobRow], path: str | None) -> str | None:
-    """What the jobs are compared by: the objective where it has error bars, else the mean score."""
+    """The metric that compares the jobs: the objective if it has error bars, else the mean score."""
     there = {name for job in jobs for name in job["estimates"]}
     asked = None if path is None else objective.metric(path)
     return next((name for name in (asked, "mean_score") if name in there), None)
 
 
 def _best_of_many(jobs: list[JobRow], score: str | None) -> list[JobRow]:
-    """All jobs, or of very many the best, in the order of their numbers."""
+    """All jobs or, of very many, the best, by number."""
 
     def rank(job: JobRow) -> float:
         if score is None or score not in job["estimates"]:
@@ -70,7 +70,7 @@ def _best_of_many(jobs: list[JobRow], score: str | None) -> list[JobRow]:
 
 
 def _columns(jobs: list[JobRow], shown: list[JobRow], score: str | None, names: list[str], width: int) -> list[_Column]:
-    """Those that fit: first the job and its score, then what differs, then further figures."""
+    """The columns that fit: first the job and its score, then what differs, then further metrics."""
     first = [_Column("job", [str(job["num"]) for job in shown])]
     if any(job["status"] != "done" for job in shown):
         first.append(_Column("status", [job["status"] for job in shown], is_left=True))
@@ -82,7 +82,7 @@ def _columns(jobs: list[JobRow], shown: list[JobRow], score: str | None, names: 
 
 
 def _parameters(jobs: list[JobRow], names: list[str], room: int) -> list[_Column]:
-    """What was swept: in full where there is room, else cut to equal parts of it, and the last left out."""
+    """The columns of swept keys: in full if there is room, else cut to equal widths, and the last ones left out."""
     for longest in range(_LONGEST, _SHORTEST - 1, -1):
         columns = [_parameter(jobs, name, names, longest) for name in names]
         if sum(column.width for column in columns) <= room:
@@ -98,7 +98,7 @@ def _parameter(jobs: list[JobRow], name: str, names: list[str], longest: int) ->
 
 
 def _cut(text: str, longest: int) -> str:
-    """Without its middle, nearer to the end, where it is too long: paths differ there."""
+    """Long text without its middle, cut nearer to the end: there paths differ."""
     line = " ".join(text.split())
     if len(line) <= longest:
         return line
@@ -107,7 +107,7 @@ def _cut(text: str, longest: int) -> str:
 
 
 def _further(jobs: list[JobRow], shown: list[JobRow], score: str | None) -> Iterator[list[_Column]]:
-    """More figures, the most interesting ones first; those in one list belong together."""
+    """Columns of further metrics, the most interesting ones first; those in one list belong together."""
     yield [_figure(shown, "truncated_fraction", percent)]
     yield [_figure(shown, "output_tok_s", _whole)]
     yield [_figure(shown, "mean_tokens", _whole)]
@@ -126,7 +126,9 @@ def _that_fit(groups: Iterator[list[_Column]] | list[list[_Column]], room: int) 
 
 
 def _estimated(jobs: list[JobRow], shown: list[JobRow], metric: str) -> list[_Column]:
-    """A score with its interval, and which job is the best: one, or several that cannot be told apart."""
+    """The columns of a score: its value, its interval, and which jobs are the best: one, or several that cannot be told
+    apart.
+    """
     bars = [Estimate(**bar) if (bar := job["estimates"].get(metric)) else None for job in shown]
     best = best_jobs(jobs, metric)
     mark = "tied" if len(best) > 1 else "best"

@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 WIDEST = 110
-"""Characters of a line; a longer one is hard to read."""
+"""Most characters in a line; longer ones are hard to read."""
 _NARROWEST = 40
 _LONGEST_NAME = 28
 _NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -25,12 +25,12 @@ def columns(rows: Iterable[tuple[str, str]], indent: int = 2, left: int = 0) -> 
 
 
 def longest(names: Iterable[str]) -> int:
-    """Characters of the longest name, leaving out those that get a line to themselves."""
+    """Characters of the longest name, without those that get their own line."""
     return max((len(name) for name in names if len(name) <= _LONGEST_NAME), default=4)
 
 
 def wrapped(text: str, indent: int, room: int = 0) -> list[str]:
-    """`text` in lines as wide as the terminal, less the `room` for what the caller puts behind them."""
+    """`text` in lines as wide as the terminal, less `room` for what the caller adds behind them."""
     margin = " " * indent
     if text.startswith(" "):  # an example, laid out by hand
         return textwrap.indent(textwrap.dedent(text), margin).splitlines()

@@ -1,4 +1,4 @@
-"""What a person sees: our lines, one progress bar, a closing table; everybody else's chatter goes to rollout.log."""
+"""Output on screen: our lines, one progress bar, a final table; the output of libraries goes to rollout.log."""
 
 import logging
 import os
@@ -19,15 +19,15 @@ from rollout.terminal.text import printable
 
 log = logging.getLogger(__name__)
 
-_WIDEST = 10_000  # characters of a table's line
+_WIDEST = 10_000  # characters in a line of a table
 
 
 @contextmanager
 def screen(log_file: Path) -> Iterator[Console]:
-    """Send file descriptors 1 and 2 to `log_file` and yield a console on what was stdout.
+    """Send file descriptors 1 and 2 to `log_file` and yield a console on the former stdout.
 
-    Redirecting the descriptors also catches what libraries written in C++ and the engine's own processes print, which
-    no logging setting would. Our logger `rollout` writes to both. Everything is as it was at the end.
+    Redirecting the descriptors also catches the output of C++ libraries and of the engine's processes, which no logging
+    setting does. Our logger `rollout` writes to both. At the end everything is restored.
     """
     with (
         _redirected() as (saved, redirect),
@@ -51,7 +51,7 @@ def screen(log_file: Path) -> Iterator[Console]:
 
 @contextmanager
 def _as_far_as_possible(log_file: Path) -> Iterator[TextIO]:
-    """Yield `log_file`, open to be added to. What a full disk does not take is left out: a log ends no run."""
+    """Yield `log_file`, open for appending. What a full disk does not accept is left out: a log ends no run."""
     sink = log_file.open("a", encoding="utf-8")
     try:
         yield sink
@@ -62,7 +62,7 @@ def _as_far_as_possible(log_file: Path) -> Iterator[TextIO]:
 
 @contextmanager
 def unseen() -> Iterator[None]:
-    """What libraries print in the body goes nowhere."""
+    """Discard the output of libraries in the body."""
     with _redirected() as (_, redirect), process_streams(), Path(os.devnull).open("wb") as null:
         redirect(null.fileno())
         try:
@@ -73,7 +73,7 @@ def unseen() -> Iterator[None]:
 
 @contextmanager
 def plain_screen() -> Iterator[Console]:
-    """Yield a console on stdout that also shows what our logger says; nothing is redirected."""
+    """Yield a console on stdout that also shows our logger's lines; nothing is redirected."""
     console = Console(highlight=False)
     with _our_log(_ScreenHandler(console)):
         yield console
@@ -81,7 +81,7 @@ def plain_screen() -> Iterator[Console]:
 
 @contextmanager
 def _our_log(*handlers: logging.Handler) -> Iterator[None]:
-    """What our logger says goes to `handlers` in the body, and to nobody else's."""
+    """Send our logger's lines to `handlers`, and to no other handler, in the body."""
     ours = logging.getLogger("rollout")
     before, level, propagates = ours.handlers[:], ours.level, ours.propagate
     ours.setLevel(logging.INFO)
@@ -126,7 +126,9 @@ def _flush() -> None:
 
 
 class _Terminal:
-    """What was stdout. Once it cannot be written to (the pipe's reader is gone, say) the run continues without it."""
+    """The former stdout. If writing fails (for example, the reader of the pipe has ended), the run continues without
+    it.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -156,7 +158,7 @@ class _Terminal:
 
 
 class _ScreenHandler(logging.Handler):
-    """Log lines above the progress bar; warnings and errors say so."""
+    """Log lines above the progress bar; warnings and errors are marked."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -171,7 +173,7 @@ class _ScreenHandler(logging.Handler):
 
 
 class _LogHandler(logging.StreamHandler[TextIO]):
-    """Log lines in rollout.log, as far as its disk takes them."""
+    """Log lines in rollout.log, as far as its disk accepts them."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - its name in `logging`
         if not isinstance(sys.exc_info()[1], OSError):
@@ -187,9 +189,9 @@ def _file_handler(sink: TextIO) -> logging.Handler:
 def show_table(
     console: Console, title: str, columns: list[str], rows: list[list[str]], left: Collection[str] = ()
 ) -> None:
-    """A small table; every column but the first, and those named in `left`, is aligned right.
+    """A small table; every column except the first and those named in `left` is aligned right.
 
-    On a narrow screen its lines run over: a column that is cut would show another number.
+    On a narrow screen its lines run over: a column that was cut would show another number.
     """
     table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for position, name in enumerate(columns):

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterable
 from rollout.scoring.intervals import FEWEST, Estimate
 
 INTERVAL = "95% interval"
-"""The heading over cells of `interval_cell`; they are aligned left."""
+"""The heading above cells of `interval_cell`; they are aligned left."""
 
 LEGEND = f"* not to rely on: too few rows, or fewer than {FEWEST} on one side of the share"
-"""What the mark stands for."""
+"""The meaning of the mark."""
 
 
 def number(value: float | None) -> str:
@@ -24,12 +24,12 @@ def percent(value: float | None) -> str:
 
 
 def value_cell(estimate: Estimate | None, shown: Callable[[float | None], str] = number) -> str:
-    """The number alone."""
+    """The number only."""
     return shown(None if estimate is None else estimate.value)
 
 
 def interval_cell(estimate: Estimate | None, shown: Callable[[float | None], str] = number) -> str:
-    """0.121 to 0.646, with a * where it is not to rely on."""
+    """0.121 to 0.646, with a * if it is not to be relied on."""
     if estimate is None or estimate.interval is None:
         return "-"
     low, high = estimate.interval
@@ -37,5 +37,5 @@ def interval_cell(estimate: Estimate | None, shown: Callable[[float | None], str
 
 
 def legend(rows: Iterable[list[str]]) -> list[str]:
-    """The LEGEND for the cells of a table, where any of them needs it."""
+    """The LEGEND for the cells of a table, if any of them needs it."""
     return [LEGEND] if any(cell.endswith(" *") for row in rows for cell in row) else []

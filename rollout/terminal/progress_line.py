@@ -21,7 +21,7 @@ from rollout.tracking.progress import Snapshot
 
 log = logging.getLogger(__name__)
 
-_UNSEEN_SECONDS = 0.5  # work that is done sooner needs no progress line
+_UNSEEN_SECONDS = 0.5  # shorter work needs no progress line
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def _log_lines() -> Callable[[Snapshot], None]:
 
 
 def rates(now: Snapshot, eta_seconds: float | None) -> str:
-    """How fast it is, and how long it is going to take."""
+    """The speed, and the time that is left."""
     eta = "?" if eta_seconds is None else duration(eta_seconds)
     failed = f"  {now.samples_failed} failed" if now.samples_failed else ""
     return f"{now.output_tok_s_now:,.0f} tok/s now, {now.output_tok_s:,.0f} overall  ETA {eta}{failed}"
@@ -63,8 +63,8 @@ def rates(now: Snapshot, eta_seconds: float | None) -> str:
 
 @contextmanager
 def byte_progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that shows how many bytes of how many are done, once it has taken a moment."""
-    is_terminal = sys.stderr is not None and sys.stderr.isatty()  # whatever FORCE_COLOR says: a notebook sets it
+    """Yield a function that shows how many bytes of how many are done, once the work has taken a moment."""
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()  # FORCE_COLOR does not count: a notebook sets it
     console = Console(stderr=True, highlight=False, force_jupyter=False, force_terminal=is_terminal)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:

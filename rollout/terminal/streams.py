@@ -1,4 +1,4 @@
-"""Standard output and error as they may be: of any encoding, closed, full, or a pipe that nobody reads any more."""
+"""Standard output and error in any state: of any encoding, closed, full, or a pipe that nobody reads any more."""
 
 import io
 import os
@@ -12,8 +12,8 @@ from typing import Any, TextIO
 def forgive_output() -> None:
     """From now on printing never raises: characters that the encoding lacks are replaced, and unread output is dropped.
 
-    Descriptors 1 and 2 are open afterwards, so that no other file gets their number. Streams that somebody has put
-    there instead of the process's own stay as they are.
+    Descriptors 1 and 2 are open afterwards, so that no other file gets their number. Streams that replace the process's
+    own stay as they are.
     """
     for descriptor in (1, 2):
         open_if_closed(descriptor)
@@ -24,7 +24,7 @@ def forgive_output() -> None:
 
 
 def open_if_closed(descriptor: int) -> None:
-    """A program may be started with its output closed."""
+    """Open `descriptor` if the program was started with it closed."""
     try:
         os.fstat(descriptor)
     except OSError:
@@ -36,10 +36,10 @@ def open_if_closed(descriptor: int) -> None:
 
 @contextmanager
 def process_streams() -> Iterator[TextIO | None]:
-    """In the body `sys.stdout` and `sys.stderr` write to descriptors 1 and 2, also in a notebook, which has put streams
-    of its own there. Yields its stream for stdout; None where that is the process's own.
+    """In the body, `sys.stdout` and `sys.stderr` write to descriptors 1 and 2, also in a notebook, which replaces both
+    streams. Yields the notebook's stdout; None if stdout is the process's own.
 
-    A library that keeps what it finds in `sys.stdout`, as vLLM's log does, then has one that stays open.
+    A library that keeps the `sys.stdout` that it finds, as vLLM's log does, then has one that stays open.
     """
     before = sys.stdout, sys.stderr
     is_own = [_is_own(stream, descriptor) for descriptor, stream in enumerate(before, start=1)]
@@ -54,15 +54,15 @@ def process_streams() -> Iterator[TextIO | None]:
 
 
 def _is_own(stream: TextIO | None, descriptor: int) -> bool:
-    """Whether what is written to `stream` comes out of `descriptor`."""
+    """Whether `stream` writes to `descriptor`."""
     try:
         return stream is None or stream.fileno() == descriptor
-    except (AttributeError, OSError, ValueError):  # it has none, or is closed
+    except (AttributeError, OSError, ValueError):  # it has no descriptor, or is closed
         return False
 
 
 def _own(descriptor: int, stream: TextIO | None) -> TextIO:
-    """The process's own `stream`, or where that is lost another one on `descriptor`."""
+    """The process's own `stream`, or if that is lost, a new one on `descriptor`."""
     if stream is not None and not stream.closed and _is_own(stream, descriptor):
         return stream
     return open(descriptor, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)
@@ -79,7 +79,7 @@ def _forgiving(descriptor: int, before: TextIO | None) -> TextIO:
 
 
 class _Unread(io.RawIOBase):
-    """A descriptor to which writing succeeds, also when nobody takes what is written."""
+    """A descriptor to which writing always succeeds, even if nobody reads it."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The end of a run on screen: what came out, how fast, what to look at, where it is."""
+"""The end of a run on screen: results, speed, warnings, and paths."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,9 +23,9 @@ from rollout.terminal.console import show_table
 from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
 from rollout.terminal.text import duration, postprocess_command, printable, replay_command
 
-_LONGEST_NAME = 15  # of a group
-_MAX_RATES = 8  # that a line has room for
-_TRUNCATION_WARNING = 0.05  # a few long responses are normal; more than this share cut off is worth a line
+_LONGEST_NAME = 15  # characters of a group's name
+_MAX_RATES = 8  # rates that fit into a line
+_TRUNCATION_WARNING = 0.05  # a few long responses are normal; a larger share cut off needs a line
 
 
 def show_summary(
@@ -49,7 +49,7 @@ def show_summary(
 
 
 def show_totals(console: Console, run_dir: Path, record: RunRecord, analysis: Analysis | None) -> None:
-    """Print how much there is, how fast it came, and what to look at."""
+    """Print how much was generated, how fast, and what needs attention."""
     totals = record.totals or Totals()
     whole = f"{counted(totals.samples, 'sample')} of {counted(totals.rows, 'prompt')}"
     if record.sessions:
@@ -81,7 +81,7 @@ def _saving(saving: Saving | None) -> Iterator[str]:
 
 
 def show_analysis(console: Console, analysis: Analysis) -> None:
-    """Print the tables of lengths, of how responses ended, and of scores where there are any."""
+    """Print the tables of lengths, of how responses ended, and of scores if there are any."""
     rows = [
         _distribution_row("characters", analysis.characters),
         _distribution_row("tokens", analysis.tokens),
@@ -102,7 +102,7 @@ def show_analysis(console: Console, analysis: Analysis) -> None:
 
 
 def _show_shares(console: Console, analysis: Analysis) -> list[list[str]]:
-    """How responses ended: shares of the responses, and of the samples for those that failed. Returns the cells."""
+    """How responses ended: shares of the responses or, for failed samples, of the samples. Returns the cells."""
     counts = {name: (share_of_reason(name), count) for name, count in analysis.finish_reasons.items()}
     counts |= {"empty": ("empty_fraction", analysis.empty), "duplicate": ("duplicate_fraction", analysis.duplicates)}
     if analysis.thinking is not None:
@@ -135,9 +135,11 @@ def _show_groups(console: Console, analysis: Analysis) -> None:
 
 
 def _show_scores(console: Console, scores: ScoreSummary, analysis: Analysis) -> list[list[str]]:
-    """A line for each number; the pass rate only where it is not pass@1, as with as many responses in every row."""
+    """A line for each number; the pass rate only if it differs from pass@1, which it does not with equally many
+    responses per row.
+    """
     cells = {name: [number(it.value), interval_cell(it), f"{it.n:,}"] for name, it in scores.estimates.items()}
-    if cells.get("pass_rate") == cells.get("pass@1"):  # as shown: two sums round differently
+    if cells.get("pass_rate") == cells.get("pass@1"):  # compared as shown: two sums round differently
         cells.pop("pass_rate", None)
     rows = [[name, *shown] for name, shown in cells.items()]
     if rows:
@@ -172,12 +174,12 @@ def _cells(estimate: Estimate | None) -> list[str]:
 
 
 def _cut(name: str) -> str:
-    """A group's name, for a table of 80 columns."""
+    """A group's name, cut for a table of 80 columns."""
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 3]}..."
 
 
 def _speed(throughput: Throughput, seconds: dict[str, float]) -> str:
-    """What this session of the run generated, and how fast."""
+    """How much this session of the run generated, and how fast."""
     return (
         f"{counted(throughput.generated_tokens, 'token')} in {duration(seconds['generate'])}: "
         f"[bold]{throughput.output_tok_s:,.0f} tok/s[/bold] (loading took {duration(seconds['load'])}, not counted)"
@@ -185,7 +187,7 @@ def _speed(throughput: Throughput, seconds: dict[str, float]) -> str:
 
 
 def _replicas(engine: EngineRecord | None) -> str | None:
-    """How fast each of several engines was, or of many the slowest, the median and the fastest."""
+    """The speed of each of several engines; with many, of the slowest, the median and the fastest."""
     replicas = [] if engine is None else engine.replicas
     if len(replicas) < 2:
         return None
@@ -231,7 +233,7 @@ def _warnings(analysis: Analysis | None, record: RunRecord) -> list[str]:
 
 
 def _missing(run_dir: Path, record: RunRecord) -> list[str]:
-    """What of the second stage could not be done, and how to do it."""
+    """The parts of the second stage that could not be done, and how to do them."""
     if record.missing is None:
         return []
     steps = ", ".join(record.missing.steps)

@@ -1,4 +1,4 @@
-"""What `rollout watch` prints about a run, as lines for a terminal or a file."""
+"""The output of `rollout watch` about a run, as lines for a terminal or a file."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,41 +17,41 @@ from rollout.terminal.text import duration, resume_command
 from rollout.tracking.metrics import Point
 
 Lines = Iterator[tuple[str, str]]
-"""What something is, and what there is to say of it."""
+"""Name of a line -> its text."""
 
 _OF_SESSION = ("running", "silent")
-"""How a run is whose newest session has not ended."""
+"""States of a run whose newest session has not ended."""
 
 _MOST_ERRORS = 3
-_MOST_REPLICAS = 16  # whose rates a line has room for
-_QUIET_SECONDS = 60.0  # of a run that writes nothing: worth a word
+_MOST_REPLICAS = 16  # replicas whose rates fit into a line
+_QUIET_SECONDS = 60.0  # without output from the run, before a line says so
 
 
 @dataclass(frozen=True)
 class Look:
-    """What is known of a run at one moment."""
+    """The state of a run at one moment."""
 
     run_dir: Path
     seen: Seen
     durable: Durable
     point: Point | None
-    """The newest line of metrics.jsonl that the newest session has written."""
+    """The newest line of metrics.jsonl from the newest session."""
     total: int | None
-    """Samples that are asked for; None where that cannot be known here."""
+    """Number of samples asked for; None if it cannot be known here."""
     now: float
-    """In seconds since 1970."""
+    """Seconds since 1970."""
     scores: ScoreSummary | None = None
-    """What is known of them before all are there, in a run that a rule stops."""
+    """What is known of the scores before all are there, in a run that a rule stops."""
 
     @property
     def num_done(self) -> int:
-        """Samples that are done, durable or not; one that failed is done as long as the session goes on that tried."""
+        """Samples that are done, durable or not; a failed one counts as done while its session goes on."""
         done = self.durable.num_done
         return max(done, self.point.samples_done) if self.point and self.seen.status in _OF_SESSION else done
 
     @property
     def phase(self) -> str:
-        """What it is doing, or how it has ended."""
+        """The current stage, or how the run has ended."""
         if self.seen.status != "running":
             return self.seen.status
         if self.total is not None and self.num_done >= self.total:
@@ -60,14 +60,14 @@ class Look:
 
     @property
     def eta_seconds(self) -> float | None:
-        """How long it will take, if it goes on as it did."""
+        """The time that is left, if the run goes on at the same speed."""
         if self.point is None or self.point.eta_seconds is None or self.phase != "sampling":
             return None
         return max(0.0, self.point.eta_seconds - (self.now - self.point.time))
 
 
 def describe(look: Look) -> Lines:
-    """All that there is to say of a run, line by line."""
+    """Everything about a run, line by line."""
     yield "run", short(look.run_dir)
     yield from _status(look)
     record = look.seen.record
@@ -85,7 +85,7 @@ def describe(look: Look) -> Lines:
 
 
 def progress_line(look: Look) -> str:
-    """How far a run is, in one line."""
+    """The progress of a run, in one line."""
     parts = [look.phase, _share_done(look)]
     if look.phase == "sampling" and look.point is not None:
         parts.append(rates(look.point, look.eta_seconds))
@@ -167,7 +167,7 @@ def _scores(scores: ScoreSummary | None) -> Lines:
 
 
 def _reasons(durable: Durable, but: str | None = None) -> str:
-    """How responses ended, as shares of those that are durable."""
+    """How responses ended, as shares of the durable ones."""
     reasons = durable.finish_reasons
     shares = [f"{name} {count / reasons.total():.1%}" for name, count in reasons.most_common() if name != but]
     return ", ".join(shares)

@@ -1,1 +1,1 @@
-"""How far a run is and how fast: for metrics.jsonl and W&B."""
+"""How far a run is and how fast, for metrics.jsonl and W&B."""

@@ -37,7 +37,7 @@ class Point(Snapshot):
 
 
 def newest_point(run_dir: Path) -> Point | None:
-    """The newest line of metrics.jsonl; None where there is none, or another version has written it."""
+    """The newest line of metrics.jsonl; None if there is none, or if another version wrote it."""
     try:
         return msgspec.convert(newest_line(run_dir), Point)
     except msgspec.ValidationError:

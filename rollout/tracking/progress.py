@@ -11,7 +11,7 @@ from rollout.engine.protocol import NO_STATS, EngineStats
 from rollout.records import Outcome, Sample
 from rollout.store.run_record import Throughput
 
-_NOW_SECONDS = 10.0  # "now" is the average over this long
+_NOW_SECONDS = 10.0  # "now" is the average over this time
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Snapshot:
     preemptions: int = 0
     """How often a sample was put back because the KV cache was full, and computed again."""
     replica_tok_s_now: tuple[float, ...] = ()
-    """The same for each engine, if there are several."""
+    """Tokens per second of each engine, if there are several."""
 
 
 def throughput_of(now: Snapshot) -> Throughput:
@@ -48,28 +48,30 @@ def throughput_of(now: Snapshot) -> Throughput:
 
 
 class Progress:
-    """Counts samples as they finish, on top of those of earlier sessions of the run.
+    """Counts samples as they finish, in addition to those of earlier sessions of the run.
 
-    Tokens and rates are of this session alone; tokens include those of samples that have not finished.
+    Tokens and rates are for this session only; tokens include those of unfinished samples.
     """
 
     def __init__(self, samples_owed: int, samples_before: int, samples_open: int = 0) -> None:
-        """`samples_open` are the owed samples of rows that may stop before they have them all; see `settle`."""
+        """`samples_open` is how many of the owed samples are in rows that may stop before they have them all; see
+        `settle`.
+        """
         self._stats: Callable[[], EngineStats] = lambda: NO_STATS
-        self._start: float | None = None  # of the clock, while it runs
+        self._start: float | None = None  # the clock's time, while it runs
         self._elapsed_before = 0.0
         self._tokens_before = self._preemptions = self._preemptions_before = 0
-        # (elapsed, generated tokens, the same of each replica), for "now"
+        # (elapsed, generated tokens, generated tokens of each replica), for "now"
         self._recent: deque[tuple[float, int, tuple[int, ...]]] = deque([(0.0, 0, ())])
         self._total, self._before = samples_owed, samples_before
         self._open = samples_open
         self._spared = self._settled = 0
         self._done = self._failed = self._prompt_tokens = self._finished_tokens = 0
-        self._lengths = Counter[int]()  # of the finished responses
+        self._lengths = Counter[int]()  # of finished responses
 
     @contextmanager
     def watching(self, stats: Callable[[], EngineStats]) -> Iterator[None]:
-        """Run the clock in the body; `stats` gives the numbers of the engine. To be used once for each engine."""
+        """Run the clock in the body; `stats` returns the engine's numbers. To be used once for each engine."""
         self._stats, self._start = stats, time.monotonic()
         begin = stats()
         self._tokens_before = begin.generated_tokens - self._finished_tokens
@@ -89,22 +91,22 @@ class Progress:
             self._lengths[sample.num_generated_tokens] += times
 
     def settle(self, spared: int, settled: int) -> None:
-        """A row that might have had `settled` samples has enough; `spared` of its owed samples need not be generated.
+        """A row that could have had `settled` samples has enough; `spared` of its owed samples need not be generated.
 
-        Both are negative when a row is open again.
+        Both are negative if a row is open again.
         """
         self._spared += spared
         self._settled += settled
 
     @property
     def _total_expected(self) -> int:
-        """How many samples this session is going to generate, if the rows that are open spare as much as the others."""
+        """How many samples this session will generate, if the open rows spare as many as the others."""
         left = self._total - self._spared
         rest = self._spared * (self._open - self._settled) / self._settled if self._settled > 0 else 0.0
         return max(self._done, left - round(rest))
 
     def snapshot(self) -> Snapshot:
-        """Ask the engine (about a millisecond) and add everything up."""
+        """Ask the engine (about a millisecond), and compute the state."""
         stats, elapsed = self._stats(), self._elapsed()
         generated = max(stats.generated_tokens - self._tokens_before, self._finished_tokens)
         self._preemptions = max(self._preemptions, stats.preemptions - self._preemptions_before)
@@ -118,7 +120,7 @@ class Progress:
             for tokens, tokens_then in zip_longest(stats.tokens_of_replicas, of_replicas_then, fillvalue=0)
         )
         now = (generated - generated_then) / (elapsed - then) if elapsed > then else overall
-        if of_replicas and elapsed > then:  # one that died has taken with it what others have not generated since
+        if of_replicas and elapsed > then:  # a lost replica took tokens with it, which are not generated again yet
             now = sum(of_replicas)
         return Snapshot(
             elapsed_seconds=elapsed,
@@ -141,12 +143,13 @@ class Progress:
         return self._elapsed_before + (0.0 if self._start is None else time.monotonic() - self._start)
 
     def _eta(self, unfinished_tokens: int, running: int, overall: float, now: float) -> float | None:
-        """Seconds to the end, if what is to come is as long as what has finished.
+        """Seconds to the end, if the remaining responses are as long as the finished ones.
 
-        None while more are running than have finished: the first to finish are the short ones, and say too little.
+        None while more samples are running than have finished: the first to finish are the short ones, and say too
+        little.
 
-        Two bounds, the larger counts: all tokens still to come at the overall rate, and the rest of one running sample
-        at the rate of one sample, which is what the end of a run waits for.
+        The larger of two bounds counts: all remaining tokens at the overall rate, and the rest of one running sample at
+        the rate of one sample, which is what the end of a run waits for.
         """
         if not self._lengths or self._done < running or not overall or not now:
             return None
@@ -157,8 +160,8 @@ class Progress:
         return max((not_begun * mean + running * rest) / overall, rest * running / now)
 
     def _expected_rest(self, age: float) -> float:
-        """How many more tokens a sample with `age` tokens will have: the mean over finished ones that were longer."""
+        """How many more tokens to expect of a sample with `age` tokens: the mean over longer finished ones."""
         longer = {length: count for length, count in self._lengths.items() if length > age}
         if not longer:
-            return age  # none was: expect as much again
+            return age  # no finished one was longer: expect as much again
         return sum((length - age) * count for length, count in longer.items()) / sum(longer.values())

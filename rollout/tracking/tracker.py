@@ -1,7 +1,7 @@
-"""metrics.jsonl always, Weights & Biases beside it.
+"""metrics.jsonl always, with Weights & Biases beside it.
 
-The file is the source of truth. W&B is a guest: it works in a thread of its own that the run waits for at its end only,
-and only so long. Whatever goes wrong there is one warning, and the run continues.
+The file is the source of truth. W&B is a guest: it works in its own thread, for which the run waits only at its end,
+and only for a limited time. Any failure there is one warning, and the run continues.
 """
 
 import logging
@@ -22,16 +22,16 @@ from rollout.tracking.progress import Snapshot
 log = logging.getLogger(__name__)
 
 _GRACE_SECONDS = 4.0  # for W&B's own time limits to take effect before ours do, once at the start and once at the end
-_MAX_BEHIND = 1000  # points that W&B may be behind: more than an hour's
-_LAST_SECONDS = 1.0  # for the thread to end once W&B's service has been killed
+_MAX_BEHIND = 1000  # points that W&B may be behind: more than an hour
+_LAST_SECONDS = 1.0  # for the thread to end after W&B's service was killed
 
 
 @contextmanager
 def tracked(run_dir: Path, record: RunRecord) -> Iterator["Tracker"]:
-    """Yield a Tracker whose W&B run is closed at the end, as failed when the body raises.
+    """Yield a Tracker whose W&B run is closed at the end, as failed if the body raises.
 
-    Of `record` it uses the config, the identity of the W&B run and, in `summarise`, what the run has come to. The end
-    comes at most `tracking.init_timeout`, 1.5 times `tracking.finish_timeout` and nine seconds later than without W&B.
+    It uses the config and the W&B identity in `record` and, in `summarise`, the results of the run. The end comes at
+    most `tracking.init_timeout`, 1.5 times `tracking.finish_timeout` and nine seconds later than without W&B.
     """
     tracker = Tracker(run_dir, record)
     try:
@@ -71,7 +71,7 @@ class Tracker:
         self._enqueue("summarise", lambda: wandb_run.log_results(self._run, self._tracking, results))
 
     def finish(self, exit_code: int) -> None:
-        """Close the W&B run; give up when that takes longer than the time limits allow."""
+        """Close the W&B run; give up if that takes longer than the time limits allow."""
         if self._worker is None:
             return
         self._exit_code = exit_code
@@ -79,7 +79,7 @@ class Tracker:
         starting = max(0.0, self._started_by - time.monotonic())
         try:
             self._worker.join(starting + 1.5 * self._tracking.finish_timeout + _GRACE_SECONDS)
-        finally:  # also when a signal ends the waiting
+        finally:  # also if a signal ends the waiting
             if self._worker.is_alive():
                 self._give_up(self._worker)
 
@@ -109,7 +109,7 @@ class Tracker:
     def _attempt(self, what: str, action: Callable[[], object]) -> None:
         try:
             action()
-        except Exception as error:  # by contract: nothing that W&B does may end a rollout
+        except Exception as error:  # by contract, no failure of W&B may end a rollout
             self._broken = True
             self._warn(f"W&B failed to {what} ({type(error).__name__}: {error}), {self._what_is_left()}")
 

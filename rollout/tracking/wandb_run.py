@@ -1,7 +1,7 @@
-"""What Weights & Biases (W&B) shows of a run. Anything here may raise or hang; `tracker.py` protects the run.
+"""The content of a run in Weights & Biases (W&B). All of this may raise or hang; `tracker.py` protects the run.
 
-W&B's own settings bound what its server can do (`init_timeout`, `finish_timeout`). They do not bound its service, a
-process called wandb-core on this machine, which every call waits for; `kill_service` is the way out of that.
+W&B's own settings limit the time that its server can take (`init_timeout`, `finish_timeout`). They do not limit its
+service, a process called wandb-core on this machine, for which every call waits; `kill_service` ends that.
 """
 
 import logging
@@ -30,15 +30,15 @@ from rollout.tracking.progress import Snapshot
 
 log = logging.getLogger(__name__)
 
-_SAMPLES_PER_ROW = 4  # so that the table shows several prompts, and how the samples of one differ
+_SAMPLES_PER_ROW = 4  # so that the table shows several prompts, and how the samples of each differ
 _NAME_LENGTH = 120  # W&B refuses a display name of more than 128 characters
 
 
 def identity(run_dir: Path, group: str | None) -> WandbIdentity:
     """A new W&B run for the run in `run_dir`.
 
-    A job of a sweep (one with a group) is named by its number and those of its overrides that are not the whole
-    sweep's: what was typed is common to all jobs, what the sweeper made of it is not.
+    A job of a sweep (a run with a group) is named by its number and by those of its overrides that the sweeper has set:
+    the overrides that were typed are the same for all jobs.
     """
     words = [run_dir.name]
     overrides = run_dir / CONFIG.with_name("overrides.yaml")
@@ -60,7 +60,7 @@ def prepare() -> None:
 def start(run_dir: Path, record: RunRecord, warn: Callable[[str], None]) -> Any:
     """Begin or continue the W&B run that `record` names.
 
-    Continues offline, after a warning, when the server does not let us in. Returns W&B's run; raises what W&B raises.
+    Continues offline, after a warning, if the server refuses access. Returns W&B's run; raises any error of W&B.
     """
     import wandb
 
@@ -73,7 +73,7 @@ def start(run_dir: Path, record: RunRecord, warn: Callable[[str], None]) -> Any:
         "tags": tracking.tags,
         "config": asdict(record.config),
         "resume": "allow",
-        # jobs of a sweep share a process: each gets a run of its own, whatever became of the one before
+        # jobs of a sweep share a process: each gets its own run, whatever happened to the one before
         "reinit": "create_new",
         "settings": wandb.Settings(
             silent=True,
@@ -91,7 +91,7 @@ def start(run_dir: Path, record: RunRecord, warn: Callable[[str], None]) -> Any:
     except wandb.errors.Error as error:
         if tracking.mode != "online":
             raise
-        close()  # until then the service holds the id of the run that it could not begin
+        close()  # until then the service holds the id of the run that could not begin
         sync = f"wandb sync {as_argument(run_dir)}/wandb/offline-run-*"
         warn(f"{_reason(error)}; tracking offline, upload later with `{sync}`")
         run = wandb.init(**options | {"mode": "offline"})
@@ -131,9 +131,9 @@ class Results:
     seconds: dict[str, float]
     prompt_key: str
     files: list[Path]
-    """What the run has written, rollouts.parquet first."""
+    """The files that the run has written, rollouts.parquet first."""
     analysis: Mapping[str, Mapping[str, float | None]]
-    """Scores and shares: value, se, low and high of each."""
+    """Name of a score or share -> its value, se, low and high."""
 
     @classmethod
     def of(cls, record: RunRecord, files: list[Path], analysis: Mapping[str, Mapping[str, float | None]]) -> "Results":
@@ -142,9 +142,9 @@ class Results:
 
 
 def log_results(run: Any, tracking: TrackingConfig, results: Results) -> None:
-    """Totals, scores, the table of samples and, if asked for, a reference to the files.
+    """Log totals, scores, the table of samples and, if asked for, a reference to the files.
 
-    Raises TimeoutError when W&B does not take them in half of `tracking.finish_timeout`.
+    Raises TimeoutError if W&B does not accept them within half of `tracking.finish_timeout`.
     """
     run.summary.update({name: asdict(results)[name] for name in ("totals", "throughput", "seconds", "analysis")})
     samples = samples_of(results.files[0], results.prompt_key, _SAMPLES_PER_ROW)
@@ -167,9 +167,10 @@ def _log_artifacts(run: Any, rows: list[list[Any]], files: list[Path]) -> None:
 
 
 def _within(seconds: float, action: Callable[[], object]) -> None:
-    """Wait no longer for `action` than that: an artifact, which a table is too, asks the server for 19 s (wandb 0.31).
+    """Wait for `action` at most this long: for an artifact, which a table is too, W&B asks the server for 19 s (wandb
+    0.31).
 
-    It continues in its thread, until the service ends. Meanwhile the run can be finished as it should, which killing
+    The action continues in its thread until the service ends. Meanwhile the run can be finished properly, which killing
     the service would prevent.
     """
     failures: list[Exception] = []
@@ -177,7 +178,7 @@ def _within(seconds: float, action: Callable[[], object]) -> None:
     def work() -> None:
         try:
             action()
-        except Exception as error:  # raised below, in the thread that cares
+        except Exception as error:  # raised below, in the caller's thread
             failures.append(error)
 
     thread = threading.Thread(target=work, name="artifacts", daemon=True)
@@ -190,7 +191,7 @@ def _within(seconds: float, action: Callable[[], object]) -> None:
 
 
 def close() -> None:
-    """Stop the service, which a run that was finished has no more use for; at exit it would be too late to bound it."""
+    """Stop the service, which a finished run no longer needs; at exit it would be too late to limit its time."""
     import wandb
 
     if not _is_used_by_others():
@@ -198,7 +199,7 @@ def close() -> None:
 
 
 def kill_service() -> None:
-    """Kill wandb-core, so that whatever waits for it fails. What it had not written yet, seconds' worth, is lost."""
+    """Kill wandb-core, so that all that waits for it fails. Data not yet written, a few seconds' worth, is lost."""
     for pid in [] if _is_used_by_others() else watchdog.children_named("wandb-core", os.getpid()):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -1,1 +1,1 @@
-"""After a run: some of its rows generated again and compared. `python -m rollout verify`."""
+"""After a run: generate some of its rows again and compare. `python -m rollout verify`."""

@@ -36,7 +36,7 @@ from rollout.terminal.console import screen
 from rollout.terminal.text import how_to_finish, resume_command
 from rollout.verify.compare import Comparison
 
-log = logging.getLogger("rollout.verify")  # whose __name__ is __main__ when it is the command
+log = logging.getLogger("rollout.verify")  # __name__ is __main__ in the command
 
 _ROWS = 32
 _USED = ("model", "hardware")  # groups of the config
@@ -44,7 +44,9 @@ _MAY_CHANGE = (
     *("data.path", "model.path", "model.tokenizer", "model.chat_template", "model.lora"),
     "sampling.structured_outputs.json",
 )
-"""Beside `hardware`, what leaves the experiment as it is: the input, the model and a schema may have moved."""
+"""Groups and keys, beside `hardware`, that do not change the experiment: the input, the model and a schema may have
+moved.
+"""
 
 
 def main(arguments: list[str]) -> None:
@@ -57,9 +59,9 @@ def main(arguments: list[str]) -> None:
 
 
 def verify(run_dir: Path, arguments: list[str], trusted: bool = False) -> Comparison:
-    """Generate rows of the run in `run_dir` again, print how they compare, and return the same.
+    """Generate rows of the run in `run_dir` again, print how they compare, and return the comparison.
 
-    Raises UserError when there is no result, the input is not the run's, the engine cannot start, or the model or the
+    Raises UserError if there is no result, the input is not the run's, the engine cannot start, or the model or the
     hardware needs to be `trusted`.
     """
     from rollout.engine.cache import release
@@ -69,7 +71,7 @@ def verify(run_dir: Path, arguments: list[str], trusted: bool = False) -> Compar
     asked, overrides = _parse(arguments)
     run, recorded = saved_config.load(run_dir, overrides, trusted, _USED), _open_result(run_dir)
     run.output = None
-    run.postprocess = PostprocessConfig(steps=[])  # nothing of it happens here, so nothing of it can be missing
+    run.postprocess = PostprocessConfig(steps=[])  # no step is done here, so nothing for a step can be missing
     table = preflight(run)
     if table.num_rows != recorded.num_rows:
         raise UserError(
@@ -85,7 +87,7 @@ def verify(run_dir: Path, arguments: list[str], trusted: bool = False) -> Compar
 
 
 def _parse(arguments: list[str]) -> tuple[int | None, list[str]]:
-    """How many rows (None: all), and the overrides. Raises UserError for one that would make another experiment."""
+    """How many rows (None: all), and the overrides. Raises UserError for one that would change the experiment."""
     rows, overrides, wrong = str(_ROWS), list[str](), list[str]()
     for word in arguments:
         key, _, value = word.lstrip("+~").partition("=")
@@ -119,7 +121,7 @@ def _open_result(run_dir: Path) -> Table:
 
 @contextmanager
 def _scratch_folder() -> Iterator[Path]:
-    """A folder for what the engine prints; it stays when an error says to look into it."""
+    """A folder for the engine's output; it stays if an error refers to it."""
     folder, failed = Path(tempfile.mkdtemp(prefix="rollout-verify-")), False
     try:
         yield folder
@@ -142,7 +144,7 @@ def _compare(
 
     with stop_on_signal() as stop, screen(scratch / LOG) as console:
         log.info("verifying %s: %d of %d rows", short(run_dir), rows, table.num_rows)
-        unscored = dataclasses.replace(run, adaptive=AdaptiveConfig())  # nothing is scored, so no scorer differs
+        unscored = dataclasses.replace(run, adaptive=AdaptiveConfig())  # nothing is scored, so scorers cannot differ
         now = Made(digest(unscored, table) | content_of(run.model), provenance.collect(run.model))
         for line in lineage.differences(Made.of(before), now):
             log.warning("not as in the run: %s", line)
@@ -152,7 +154,7 @@ def _compare(
 
 
 def _show(console: Console, found: Comparison, reproducibility: Reproducibility) -> None:
-    """Print the differences, the count, and what was to be expected."""
+    """Print the differences, the count, and what was expected."""
     for one in found.differences:
         console.print(f"row {one.row_id}, sample {one.sample_idx}: differs at {one.unit} {one.offset}", soft_wrap=True)
         console.print(Text(f"  recorded     {one.recorded!r}"), soft_wrap=True)

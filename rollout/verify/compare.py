@@ -1,4 +1,4 @@
-"""Compare samples that were generated again with those that the run has written."""
+"""Compare samples that were generated again with those in the result of the run."""
 
 import math
 from bisect import insort
@@ -9,13 +9,13 @@ from typing import Any
 from rollout.records import Sample
 
 _KEPT = 10
-_CONTEXT = 40  # characters shown of each text, from where they part ways
+_CONTEXT = 40  # characters shown of each text, from the first difference on
 
 
 @dataclass(frozen=True, order=True)
 class Difference:
-    """A sample that is not as it was: where the two texts part ways, in characters, and how each continues from there;
-    of texts that are equal, where their tokens do.
+    """A sample that has changed: the first different character of the two texts, and how each continues there. If the
+    texts are equal, the same for their tokens.
     """
 
     row_id: int
@@ -28,14 +28,14 @@ class Difference:
 
 @dataclass
 class Comparison:
-    """How many samples were compared and how many are the same, and the first that are not."""
+    """How many samples were compared, how many are the same, and the first that differ."""
 
     samples: int = 0
     matches: int = 0
     differences: list[Difference] = field(default_factory=list)
 
     def add(self, found: Difference | None) -> None:
-        """Count one sample. Of the differences, those with the lowest row and sample numbers are kept."""
+        """Count one sample. The differences with the lowest row and sample numbers are kept."""
         self.samples += 1
         self.matches += found is None
         if found is not None:
@@ -48,10 +48,10 @@ class Comparison:
 
 
 def difference(sample: Sample, row: dict[str, Any]) -> Difference | None:
-    """How `sample` differs from what `row` of rollouts.parquet holds of it; None where text, end and length are equal,
-    and the thinking and the token ids where both have them. Log-probabilities are rounded, and not compared.
+    """How `sample` differs from its values in `row` of rollouts.parquet. None if text, finish reason and length are
+    equal, and also the thinking and the token ids if both have them. Log-probabilities are rounded, and not compared.
 
-    Of samples that failed the reasons are compared: a row names all reasons of its samples in one text.
+    For failed samples the reasons are compared: a row has all reasons of its samples in one text.
     """
     index = sample.sample_idx
     response, end = row["responses"][index], (row["finish_reasons"][index], row["num_generated_tokens"][index])
@@ -69,7 +69,7 @@ def difference(sample: Sample, row: dict[str, Any]) -> Difference | None:
 
 
 def _other_thinking(sample: Sample, row: dict[str, Any]) -> Difference | None:
-    """Where the thinking before equal answers differs."""
+    """The first difference in the thinking before equal answers."""
     recorded, now = row.get("reasonings"), sample.reasoning
     if recorded is None or now is None or (then := recorded[sample.sample_idx] or "") == now:
         return None
@@ -79,7 +79,7 @@ def _other_thinking(sample: Sample, row: dict[str, Any]) -> Difference | None:
 
 
 def _other_tokens(sample: Sample, row: dict[str, Any]) -> Difference | None:
-    """Where the tokens of equal texts differ: first those of the prompt, then those of the response."""
+    """The first difference in the tokens of equal texts: first in the prompt, then in the response."""
     index, responses = sample.sample_idx, row.get("response_token_ids")
     pairs = (
         ("token of the prompt", row.get("prompt_token_ids"), sample.prompt_token_ids),
@@ -112,6 +112,6 @@ def _ids(token_ids: list[int]) -> str:
 
 
 def _common_prefix(one: Sequence[Any], other: Sequence[Any]) -> int:
-    """Length of what the two begin with in common."""
+    """The length of the common beginning of both."""
     pairs = zip(one, other, strict=False)
     return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

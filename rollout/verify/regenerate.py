@@ -1,6 +1,6 @@
-"""Rows of a finished run, generated again; each sample is compared with the recorded one as it comes.
+"""Rows of a finished run, generated again; each sample is compared with the recorded one when it finishes.
 
-Memory does not grow with the run: a recorded row is held only while its samples are being generated.
+Memory does not grow with the run: a recorded row is only held while its samples are generated.
 """
 
 from collections import Counter
@@ -35,7 +35,7 @@ _COMPARED_EXTRAS = ("prompt_token_ids", "response_token_ids", "reasoning")
 
 
 def is_chosen(position: int, rows: int, total: int) -> bool:
-    """Whether the row at `position` is one of `rows` rows spread evenly over `total`: of `i * total // rows`."""
+    """Whether the row at `position` is one of `rows` rows spread evenly over `total`, at `i * total // rows`."""
     return -(-(position + 1) * rows // total) > -(-position * rows // total)
 
 
@@ -44,8 +44,8 @@ def regenerate(
 ) -> Comparison:
     """Generate `rows` rows of `table` as `run` says and compare them with those of `recorded`, a rollouts.parquet.
 
-    `scratch` is the folder of the log. Raises Interrupted, and UserError when the engine cannot
-    start or dies, or a row has not as many responses as the run.
+    `scratch` is the folder of the log. Raises Interrupted, and UserError if the engine cannot start or dies, or if a
+    row has another number of responses than the run.
     """
     engine = load(run, scratch / LOG).engine
     counts = sample_counts(table, run)
@@ -95,13 +95,15 @@ def regenerate(
 
 
 def _may_have(run: RunConfig, most: int) -> tuple[int, ...]:
-    """How many responses a row may have, of `most`: with a rule that stops rows, as many as after any of its rounds."""
+    """How many responses a row may have, up to `most`: with a rule that stops rows, the totals after each of its
+    rounds.
+    """
     return (most,) if run.adaptive.until is None else round_ends(tuple(run.adaptive.rounds), most)
 
 
 def _recorded_rows(recorded: Table, rows: int) -> Iterator[dict[str, Any] | None]:
-    """What was recorded of each row; None for one that was not chosen."""
-    position = 0  # which is the row_id less the first row of the run
+    """The recorded values of each row; None for a row that was not chosen."""
+    position = 0  # the row_id minus the first row_id of the run
     kept = [EXTRAS[name].of_row.name for name in extras_of(recorded.schema) if name in _COMPARED_EXTRAS]
     for batch in recorded.batches():
         columns = batch.select([*COMPARED, *kept])
