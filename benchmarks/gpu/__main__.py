@@ -40,11 +40,11 @@ class Driver:
     deadline: float
 
     def is_done(self, step: Step) -> bool:
-        """Whether the step has finished, now or in an earlier command."""
+        """Whether the step has finished, in this or an earlier command."""
         return (self.output / step.name / "done.json").exists()
 
     def fits(self, step: Step) -> bool:
-        """Whether it should end before the deadline."""
+        """Whether the step should end before the deadline."""
         return time.monotonic() + step.seconds <= self.deadline
 
     def do(self, step: Step, gpus: Sequence[str]) -> None:
@@ -74,7 +74,7 @@ class Driver:
                 env=environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # a group of its own, to be ended as a whole
+                start_new_session=True,  # its own process group, to be ended as a whole
             )
             try:
                 return process.wait(max(1.0, self.deadline - time.monotonic()))
@@ -133,7 +133,7 @@ def share(driver: Driver, steps: Sequence[Step], gpus: Sequence[str]) -> None:
 
 
 def say(line: str) -> None:
-    """A line of progress with the seconds since the start."""
+    """Print a line of progress with the seconds since the start."""
     print(f"{time.monotonic() - _START:5.0f} s  {line}", flush=True)
 
 

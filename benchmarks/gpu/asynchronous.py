@@ -64,9 +64,9 @@ def main() -> None:
 
 
 async def _load(run: RunConfig) -> Any:
-    """An AsyncLLM with what our engine would be built from; inside the loop it is going to live in.
+    """An AsyncLLM with the same settings as our engine; call it inside the loop in which the engine will live.
 
-    Left to itself it batches 2,048 tokens at a time where LLM on the same GPU batches 16,384.
+    By default it batches 2,048 tokens at a time where LLM on the same GPU batches 16,384.
     """
     os.environ.update(ENVIRONMENT | run.hardware.env)
     watchdog.start()
@@ -90,9 +90,9 @@ def _render(tokenizer: Any, work: Work) -> list[list[int]]:
 
 
 async def _one(engine: Any, name: str, token_ids: list[int], params: SamplingParams, kind: RequestOutputKind) -> int:
-    """Tokens of all samples of one prompt."""
+    """Number of tokens in all samples of one prompt."""
     params.output_kind = kind
-    tokens: dict[int, int] = {}  # of each sample, as the last output with it says
+    tokens: dict[int, int] = {}  # sample -> its tokens, from the last output that contains it
     async for output in engine.generate({"prompt_token_ids": token_ids}, params, name):
         tokens |= {sample.index: len(sample.token_ids) for sample in output.outputs}
     return sum(tokens.values())

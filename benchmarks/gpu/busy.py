@@ -38,7 +38,7 @@ def busy(before: dict[str, float], after: dict[str, float], seconds: float, at_l
 
 
 def by_process(threads: dict[str, float]) -> dict[str, float]:
-    """The same, added up by process."""
+    """The same numbers, added up by process."""
     total = defaultdict[str, float](float)
     for name, share in threads.items():
         total[name.split("/")[0]] += share
@@ -47,8 +47,8 @@ def by_process(threads: dict[str, float]) -> dict[str, float]:
 
 @contextmanager
 def gpu_shares() -> Iterator[list[float]]:
-    """For what share of each fifth of a second of the body a kernel was running (nvidia-smi's utilization), afterwards
-    in the list; nothing where there is no such program.
+    """For each fifth of a second of the body, the share in which a kernel was running (nvidia-smi's utilization). The
+    list is filled afterwards, and stays empty without that program.
     """
     shares = list[float]()
     query = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200"]
@@ -70,14 +70,14 @@ def _visible() -> str:
 
 
 def share_of(shares: list[float]) -> float | None:
-    """The mean; None of nothing."""
+    """The mean; None for an empty list."""
     return round(mean(shares), 3) if shares else None
 
 
 def _descendants(pid: int) -> Iterator[int]:
     parents = {int(folder.name): _parent(folder) for folder in Path("/proc").glob("[0-9]*")}
     found = [pid]
-    for parent in found:  # which grows while it is walked
+    for parent in found:  # which grows during the loop
         found += [child for child, its_parent in parents.items() if its_parent == parent]
     yield from found[1:]
 
@@ -103,7 +103,7 @@ def _seconds(task: Path) -> float:
 
 
 def _stat(folder: Path) -> list[str]:
-    """The fields of proc(5)'s stat from the third on: the name before them may hold blanks."""
+    """The fields of proc(5)'s stat from the third on: the name before them may contain blanks."""
     return _read(folder / "stat").rpartition(")")[2].split()
 
 

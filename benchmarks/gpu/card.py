@@ -16,7 +16,7 @@ from benchmarks.gpu.results import parse, write
 
 
 def main() -> None:
-    """Run the command and write down what it took."""
+    """Run the command and write down its times."""
     options = parse(__doc__)
     (task,) = options.do
     place = Place(options.shape, options.tokenizer, options.output, options.overrides, options.weights)
@@ -28,7 +28,7 @@ def main() -> None:
         f"data.path={run.data.path}",
         f"sampling.n_samples={run.sampling.n_samples}",
         f"sampling.max_tokens={run.sampling.max_tokens}",
-        "sampling.extra={ignore_eos: true}",  # random weights end a response anywhere
+        "sampling.extra={ignore_eos: true}",  # random weights end a response at any length
         f"hydra.run.dir={run_dir}",
         *options.overrides,
     ]

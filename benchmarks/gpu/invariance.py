@@ -22,7 +22,7 @@ from rollout.terminal.console import screen
 from rollout.verify.regenerate import regenerate
 
 _ROWS = (1, 4, 16)
-"""How many are generated again at a time."""
+"""Numbers of rows that are generated again at a time."""
 
 
 def main() -> None:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def _measure(place: Place, workload: str) -> dict[str, Any]:
-    """Load, run, generate rows again; ends the engine."""
+    """Load, run, and generate rows again; ends the engine."""
     with screen(place.folder / LOG) as console:
         engine, about = load(place.run())
         work = place.work(workload, engine.max_num_seqs)
@@ -51,7 +51,7 @@ def _measure(place: Place, workload: str) -> dict[str, Any]:
         for rows in _ROWS:
             engine.llm.reset_prefix_cache()
             found = regenerate(work.run, work.table, recorded, rows, place.folder, console, StopRequest())
-            parted = [difference.offset for difference in found.differences]  # of ten at most
+            parted = [difference.offset for difference in found.differences]  # at most ten
             again.append(
                 {
                     "samples": found.samples,

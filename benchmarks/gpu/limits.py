@@ -25,13 +25,13 @@ from pathlib import Path
 
 from benchmarks.gpu.shapes import Shape
 
-_BYTES = 2  # of a bfloat16
+_BYTES = 2  # per bfloat16
 
 
 def demand(
     shape: Shape, lengths: Sequence[int], n_samples: int, prompt_tokens: int, max_num_seqs: int
 ) -> dict[str, float]:
-    """Bytes and operations that the responses need at least; `prompt_tokens` is the length of one prompt."""
+    """The least bytes and operations for the responses; `prompt_tokens` is the length of one prompt."""
     responses, prompts = n_samples * sum(lengths), prompt_tokens * len(lengths)
     steps = max(math.ceil(responses / max_num_seqs), max(lengths))
     context = n_samples * sum(length * prompt_tokens + length * (length - 1) // 2 for length in lengths)
@@ -52,7 +52,7 @@ def limit_seconds(demand: dict[str, float], limits: dict[str, float]) -> float:
 
 
 def measure(device: str) -> dict[str, float]:
-    """Copy bandwidth in bytes/s and matrix rate in operations/s: the best of ten, after three to warm up."""
+    """Copy bandwidth in bytes/s and matrix rate in operations/s: the best of ten, after three warm-ups."""
     import torch
 
     size, side = (4 << 30, 8192) if device == "cuda" else (64 << 20, 512)

@@ -1,4 +1,4 @@
-"""One engine for a measuring process: its config, its model's folder, what it took to load and what it holds."""
+"""One engine for a measuring process: its config, its model's folder, its loading time and its memory."""
 
 import os
 import subprocess
@@ -21,9 +21,9 @@ from rollout.engine.vllm_engine import VLLMEngine
 
 @dataclass(frozen=True)
 class Place:
-    """Where a step finds the tokenizer, keeps its inputs and runs, and which shape and overrides it is about.
+    """Where a step finds the tokenizer and keeps its inputs and runs, and which shape and overrides it uses.
 
-    With `weights`, the model has some on the disk; else vLLM makes `dummy` ones.
+    With `weights`, the model has weights on the disk; else vLLM makes `dummy` ones.
     """
 
     shape: str
@@ -34,11 +34,11 @@ class Place:
 
     @property
     def warm_up(self) -> str:
-        """A workload that passes through all batch sizes in a few seconds."""
+        """A workload that uses all batch sizes in a few seconds."""
         return "tiny_warm_up" if self.shape == "tiny" else "warm_up"
 
     def run(self, *more: str) -> RunConfig:
-        """The config of a run on this shape, with random weights and responses that end at their length only."""
+        """The config of a run with this shape, with random weights and responses that only end at their length."""
         return compose_run(
             f"model.path={self.model}",
             f"model.load_format={'auto' if self.weights else 'dummy'}",
@@ -50,8 +50,8 @@ class Place:
 
     @cached_property
     def model(self) -> Path:
-        """Its folder; written once, for an engine would take weights whose files are newer for others."""
-        # always the same: its name is in the key of vLLM's cache of compiled code
+        """The model's folder; written only once, because an engine would take newer files for other weights."""
+        # always the same, because its name is in the key of vLLM's cache of compiled code
         folder = Path(gettempdir()) / f"model-{self.shape}{'-weights' if self.weights else ''}"
         write_model(folder, SHAPES[self.shape], self.tokenizer)
         if self.weights and not (folder / "model.safetensors.index.json").exists():
@@ -70,7 +70,9 @@ class Place:
 
 
 def load(run: RunConfig) -> tuple[VLLMEngine, dict[str, Any]]:
-    """The engine for `run`, and facts about it: seconds to load, MiB of each GPU in use, tokens the KV cache holds."""
+    """The engine for `run`, and facts about it: loading time in seconds, MiB in use on each GPU, tokens in the KV
+    cache.
+    """
     start = time.monotonic()
     engine = acquire(EngineSpec.of(run)).engine
     seconds = time.monotonic() - start
@@ -85,7 +87,7 @@ def load(run: RunConfig) -> tuple[VLLMEngine, dict[str, Any]]:
 
 
 def gpu_memory_mib() -> list[int]:
-    """MiB in use on each GPU that this process may see; empty where there is none."""
+    """MiB in use on each GPU that this process may see; empty without a GPU."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:

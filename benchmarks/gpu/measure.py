@@ -30,7 +30,7 @@ def main() -> None:
     options = parse(__doc__)
     place = Place(options.shape, options.tokenizer, options.output, options.overrides)
     with screen(options.output / "engine.log") as console:
-        logging.getLogger("rollout").setLevel(logging.WARNING)  # only the measurements
+        logging.getLogger("rollout").setLevel(logging.WARNING)  # show only the measurements
         engine, about = load(place.run())
         write(options.output / "engine.json", {"shape": options.shape, "overrides": options.overrides} | about)
         console.print(f"engine ready: {about}")
@@ -50,12 +50,12 @@ def main() -> None:
 
 
 def _prompt_tokens(work: Work, engine: VLLMEngine) -> int:
-    """Tokens of the first prompt; the others have as many, give or take a digit."""
+    """Number of tokens in the first prompt; the others have as many, except for a digit."""
     return len(engine.render(next(iter(read_prompts(work.table, work.run.data))).messages).token_ids)
 
 
 def profile(work: Work, engine: VLLMEngine, scratch: Path) -> str:
-    """The functions in which the main thread of the generation stage spends its time, by their own time."""
+    """The functions in which the main thread of the generation stage spends its time, sorted by their own time."""
     profiler = cProfile.Profile()
     profiler.runcall(ours, work, engine, scratch)
     text = io.StringIO()

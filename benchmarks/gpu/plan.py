@@ -1,11 +1,11 @@
-"""What is measured, in the order of what matters most; each step is a process of its own."""
+"""The steps to measure, the most important ones first; each step is a separate process."""
 
 from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
 class Step:
-    """A module of this package, or pytest, with its arguments; `seconds` is what it should take on an H200."""
+    """A module of this package, or pytest, with its arguments; `seconds` is its expected time on an H200."""
 
     name: str
     seconds: int
@@ -108,7 +108,7 @@ PLAN = (
     _tests("start_up", 330, "test_loading", gpus=2),
     _tests("two_gpus", 260, "two_gpus or every_gpu", gpus=2),
 )
-"""A step called after a shape alone, or its `one_engine`, is what the other engines of that shape are compared with."""
+"""The other engines of a shape are compared with the step that is named after the shape alone, or with `one_engine`."""
 
 _ON_A_CPU = (
     "hardware=cpu",
@@ -125,7 +125,7 @@ _TINY_SAMPLER = (
 
 
 def tried_here(step: Step) -> Step:
-    """The same step on a tiny shape, small workloads and the CPU: for trying the benchmark itself."""
+    """The step with a tiny shape and small workloads on the CPU, for trying the benchmark itself."""
     if step.module == "benchmarks.gpu.limits":
         return replace(step, arguments=("--device", "cpu"))
     if step.module == "benchmarks.gpu.sampler":
@@ -133,7 +133,7 @@ def tried_here(step: Step) -> Step:
     if "--shape" not in step.arguments:
         return step
     kept = [word for word in step.arguments[2:] if not word.startswith(("hardware", "~hardware", "model."))]
-    # the CPU has no memory to share, but room for two engines
+    # the CPU has no memory to divide, but room for two engines
     kept += ["hardware.replicas=8" for word in step.arguments if word.startswith("hardware.replicas_per_gpu")]
     words = [f"tiny_{word}" if ":" in word else word for word in kept]
     return replace(step, arguments=("--shape", "tiny", *words, *_ON_A_CPU))

@@ -33,7 +33,7 @@ from rollout.terminal.console import screen
 
 @dataclass(frozen=True)
 class Turn:
-    """An engine with the weights of one checkpoint: how it came to them, and what it says."""
+    """An engine with the weights of one checkpoint: where they come from, and its responses."""
 
     checkpoint: str
     loaded: Loaded
@@ -41,7 +41,7 @@ class Turn:
 
     @property
     def way(self) -> str:
-        """Reloaded or loaded."""
+        """How the engine got the weights: reloaded or loaded."""
         return "reloaded" if self.loaded.reloaded else "reused" if self.loaded.reused else "loaded"
 
 

@@ -36,11 +36,11 @@ from rollout.store.run_record import begun
 from rollout.terminal.console import screen
 from rollout.tracking.tracker import Tracker
 
-_PROMPT_TOKENS = 40  # of one question from `write_questions` in the embedded model's template; for the limit
+_PROMPT_TOKENS = 40  # tokens of one question from `write_questions` in the embedded model's template; for the limit
 
 
 class Some:
-    """The first `count` of some replicas; else as these."""
+    """The first `count` of some replicas, with the same methods."""
 
     def __init__(self, replicas: RayReplicas, count: int) -> None:
         self.count = self.num_connected = count
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def of_a_busy_gpu(folder: Path, workload: str, ways: Sequence[str]) -> str | None:
-    """How close each number of engines comes to a GPU that is busy all the time; None where its share is not known."""
+    """How close each number of engines comes to a GPU that is always busy; None if the GPU's share is not known."""
     found = {way: json.loads((folder / f"{workload}-{way}-0.json").read_text()) for way in ways}
     one = found.get("engines_1")
     if one is None or not one["gpu_busy"]:
@@ -86,7 +86,9 @@ def of_a_busy_gpu(folder: Path, workload: str, ways: Sequence[str]) -> str | Non
 
 
 def _load(place: Place, output: Path, console: Console) -> tuple[RayReplicas, dict[str, Any]]:
-    """All replicas, each of which has sampled something; that takes several runs, as they begin with the first."""
+    """All replicas, each of which has sampled something; that takes several runs, as each run begins with the first
+    replica.
+    """
     run, start = place.run(), time.monotonic()
     replicas, number = RayReplicas(run.hardware), 0
     while True:

@@ -1,4 +1,4 @@
-"""Ways that take turns, and one JSON file for each measurement."""
+"""Ways that are measured in turns, and one JSON file for each measurement."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ from benchmarks.gpu.shapes import SHAPES
 
 @dataclass(frozen=True)
 class Task:
-    """The ways to measure on a workload, and how often each."""
+    """The ways to measure on a workload, and the repeats of each."""
 
     workload: str
     ways: Sequence[str]
@@ -26,13 +26,13 @@ class Task:
 
     @classmethod
     def parse(cls, text: str) -> "Task":
-        """From WORKLOAD:WAY,WAY:REPEATS."""
+        """A task from WORKLOAD:WAY,WAY:REPEATS."""
         workload, ways, repeats = text.split(":")
         return cls(workload, ways.split(","), int(repeats))
 
 
 def parse(description: str | None) -> argparse.Namespace:
-    """The arguments that every measuring process takes; makes the output folder."""
+    """Parse the arguments that every measuring process takes; makes the output folder."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--tokenizer", type=Path, required=True, help="folder of tokenizer.json and its companions")
@@ -47,7 +47,7 @@ def parse(description: str | None) -> argparse.Namespace:
 
 
 def about_work(place: Place, work: Work, task: Task) -> dict[str, Any]:
-    """What a measurement's file says of the work."""
+    """The fields of a measurement's file that describe the work."""
     return {
         "shape": place.shape,
         "overrides": list(place.overrides),
@@ -59,7 +59,7 @@ def about_work(place: Place, work: Work, task: Task) -> dict[str, Any]:
 
 
 def demand_of(place: Place, work: Work, prompt_tokens: int, max_num_seqs: int) -> dict[str, Any]:
-    """What a file says beside that for `limits`: nothing of work that is not all in bfloat16 and of equal samples."""
+    """The fields of a file for `limits`; none unless the work is all in bfloat16 and its samples are equal."""
     if work.of_samples or work.run.model.quantization or work.run.hardware.kv_cache_dtype != "auto":
         return {}
     n_samples = work.run.sampling.n_samples
@@ -74,9 +74,10 @@ def take_turns(
     output: Path,
     console: Console,
 ) -> None:
-    """Measure each way of `task` once per repeat, in reverse order every second time; a file and a line for each.
+    """Measure each way of `task` once per repeat, in reverse order every second time. Each measurement gives a file and
+    a line.
 
-    A way is given a folder that does not exist yet. Raises RuntimeError when its outputs are not `expected_tokens`.
+    A way gets a folder that does not exist yet. Raises RuntimeError if its outputs are not `expected_tokens`.
     """
     for repeat in range(task.repeats):
         for name in task.ways[:: -1 if repeat % 2 else 1]:
@@ -97,5 +98,5 @@ def take_turns(
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """One result."""
+    """Write one result."""
     path.write_text(json.dumps(content, indent=1))

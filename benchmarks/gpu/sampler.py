@@ -31,16 +31,16 @@ _STD = {"peaked": 6.0, "broad": 3.0, "flat": 0.001}
 _DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _LOOKED_INTO = 500
 _SHOWN = 8
-"""Draws that differ: how many of a case are explained, and how many are printed."""
+"""For draws that differ: how many of a case are explained, and how many are printed."""
 _DEFINED = 96
-"""Rows whose mask is compared with the definition's, which takes memory."""
+"""Rows in which the mask is compared with the definition's, which takes memory."""
 _EDGE = 2e-6
-"""Sums in float32 are off by so much of the whole."""
+"""The error of sums in float32, as a share of the whole."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Logits and parameters of a batch, all rows alike."""
+    """Logits and parameters of a batch in which all rows are alike."""
 
     rows: int
     vocabulary: int
@@ -54,7 +54,7 @@ class Case:
         return f"{self.rows:>5} x {self.vocabulary:>6} {self.kind:<6} {self.dtype} p={self.top_p:<4} k={k:<3}"
 
     def logits(self, device: str, number: int = 0) -> torch.Tensor:
-        """The same for the same number."""
+        """The logits of a batch: always the same for one number."""
         generator = torch.Generator(device).manual_seed(number)
         shape = (self.rows, self.vocabulary)
         drawn = torch.randn(shape, generator=generator, device=device) * _STD[self.kind.removesuffix("+")]
@@ -81,7 +81,7 @@ class Case:
 
 
 def vllms(case: Case) -> Sampling:
-    """The path of vLLM for requests with seeds."""
+    """VLLM's path for requests with seeds."""
     from vllm.v1.sample.ops.topk_topp_sampler import apply_top_k_top_p
     from vllm.v1.worker.gpu.sample.gumbel import gumbel_sample
 
@@ -93,20 +93,20 @@ def vllms(case: Case) -> Sampling:
 
 
 def flashinfers(case: Case) -> Sampling:
-    """The path of vLLM for requests without seeds."""
+    """VLLM's path for requests without seeds."""
     from vllm.v1.sample.ops.topk_topp_sampler import flashinfer_sample
 
     return lambda logits, draw: flashinfer_sample(logits, *_k_and_p(case, draw)).to(torch.int64)
 
 
 def _k_and_p(case: Case, draw: Draw) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """As vLLM's functions take them: by row, None where nothing is cut off."""
+    """top_k and top_p for vLLM's functions: one value per row, or None if nothing is cut off."""
     k = draw.top_k[draw.states] if case.top_k is not None else None
     return k, draw.top_p[draw.states] if case.top_p < 1 else None
 
 
 def defined(_case: Case) -> Sampling:
-    """The definition in torch."""
+    """The definition, in torch."""
 
     def sample(logits: torch.Tensor, draw: Draw) -> torch.Tensor:
         t, p, k, seeds = (value[draw.states.long()] for value in (draw.temperature, draw.top_p, draw.top_k, draw.seeds))
@@ -116,7 +116,7 @@ def defined(_case: Case) -> Sampling:
 
 
 def main() -> None:
-    """Do what was asked for, a line for each finding."""
+    """Do what was asked for, and print a line for each finding."""
     options = _parse()
     device = "cpu" if options.tiny else "cuda"
     theirs = defined if options.tiny else vllms
@@ -136,13 +136,13 @@ def main() -> None:
         start = time.monotonic()
         try:
             steps[name]()
-        except Exception as error:  # the other findings are worth having
+        except Exception as error:  # the other findings are still useful
             print(f"{name} FAILED: {type(error).__name__}: {str(error)[:1500]}")
         print(f"-- {name}: {time.monotonic() - start:.1f} s", flush=True)
 
 
 def _tokens(options: argparse.Namespace, device: str, theirs: Callable[[Case], Sampling]) -> None:
-    """How many of so many draws give another token than vLLM's path, and why."""
+    """How many draws give another token than vLLM's path, and why."""
     large, rows, draws = options.vocabulary, options.rows, options.draws
     plan = [
         (Case(rows, large, "peaked", "fp32"), draws),
@@ -179,7 +179,7 @@ def _compare(case: Case, draws: int, device: str, theirs: Sampling) -> None:
 
 
 def _reason(case: Case, logits: torch.Tensor, draw: Draw, row: int, mine: int, other: int) -> tuple[str, str]:
-    """Why two tokens differ: the mass before each (of what top_k leaves) and their scores."""
+    """Why two tokens differ: the mass before each (of the tokens that top_k keeps) and their scores."""
     k = case.vocabulary if case.top_k is None else case.top_k
     before_mine, before_other = (_before(logits, token, k) for token in (mine, other))
     state = draw.states[row].long()
@@ -207,7 +207,9 @@ def _verdict(case: Case, k: int, mine: tuple[float, int], other: tuple[float, in
 
 
 def _before(logits: torch.Tensor, token: int, k: int) -> tuple[float, int]:
-    """The share of the mass, and the number, of the tokens before this one; the mass of the first k is the whole."""
+    """The share of the mass before this token, and how many tokens come before it; the whole is the mass of the first
+    k.
+    """
     ordered, tokens = logits.float().sort(descending=True, stable=True)
     place = int((tokens == token).nonzero())
     mass = torch.softmax(ordered[:k].double(), dim=0)
@@ -215,7 +217,7 @@ def _before(logits: torch.Tensor, token: int, k: int) -> tuple[float, int]:
 
 
 def _frequencies(options: argparse.Namespace, device: str) -> None:
-    """Chi-square of many draws from one row against exact probabilities, for nuclei with and without top_k."""
+    """Chi-square test of many draws from one row against exact probabilities, for nuclei with and without top_k."""
     for case in (
         Case(options.rows, options.vocabulary, "peaked", "bf16"),
         Case(options.rows, options.vocabulary, "peaked", "fp32", top_p=0.9, top_k=20),
@@ -250,7 +252,7 @@ def _chi_square(case: Case, logits: torch.Tensor, draw: Draw, counts: torch.Tens
 
 
 def _alone(options: argparse.Namespace, device: str) -> None:
-    """Rows of a mixed batch (greedy, top_k, top_p=1, all kinds of logits) get what they get alone, and get it again."""
+    """Whether rows of a mixed batch (greedy, top_k, top_p=1, all kinds of logits) get the same tokens alone and again."""
     cases = [Case(options.rows, options.vocabulary, kind, "bf16") for kind in _STD]
     logits = torch.cat([case.logits(device)[: options.rows // 3] for case in cases])
     rows = logits.shape[0]
@@ -275,12 +277,12 @@ def _alone(options: argparse.Namespace, device: str) -> None:
 
 
 def _some(draw: Draw, start: int, end: int) -> Draw:
-    """Of these rows; copies, as Triton compiles anew for each alignment."""
+    """The draw for these rows; copies, as Triton compiles again for each alignment."""
     return replace(draw, states=draw.states[start:end].clone(), positions=draw.positions[start:end].clone())
 
 
 def _mixed(draw: Draw) -> Draw:
-    """Rows in turn greedy, with top_p=1, with a small and a large top_k, with a small top_p, and as they were."""
+    """In turn, rows that are greedy, with top_p=1, a small top_k, a large top_k, a small top_p, and unchanged."""
     kinds = torch.arange(len(draw.states), device=draw.states.device) % 6
     draw.temperature[kinds == 0] = 0.0
     draw.top_p[(kinds == 0) | (kinds == 1)] = 1.0
@@ -291,7 +293,7 @@ def _mixed(draw: Draw) -> Draw:
 
 
 def _masks(options: argparse.Namespace, device: str) -> None:
-    """What is kept for log-probabilities, in some rows against the definition; what was drawn is kept in all."""
+    """Whether the mask for log-probabilities is the definition's, in some rows, and keeps the drawn token, in all."""
     for kind, dtype in product(_STD, _DTYPES):
         case = Case(options.rows, options.vocabulary, kind, dtype)
         logits, draw = case.logits(device), _mixed(case.draw(device))
@@ -308,7 +310,7 @@ def _masks(options: argparse.Namespace, device: str) -> None:
 
 
 def _timing(options: argparse.Namespace, device: str, theirs: Callable[[Case], Sampling]) -> None:
-    """Milliseconds of a step: vLLM's with seeds, ours, ours with the mask, and, where asked for, FlashInfer's."""
+    """Milliseconds of a step: vLLM's with seeds, ours, ours with the mask and, if asked for, FlashInfer's."""
     large, rows = options.vocabulary, options.rows
     cases = [Case(rows, large, kind, "bf16") for kind in _STD]
     cases += [Case(rows, large, "peaked+", "bf16"), Case(rows, large, "peaked", "fp32")]
@@ -327,7 +329,7 @@ def _timing(options: argparse.Namespace, device: str, theirs: Callable[[Case], S
 
 
 def _milliseconds(way: Sampling, logits: torch.Tensor, draw: Draw, repeats: int = 15) -> float:
-    """Median, without the copy of the logits that each call is given."""
+    """The median time, without the copy of the logits that each call gets."""
     if logits.device.type == "cpu":
         start = time.monotonic()
         way(logits.clone(), draw)
@@ -345,7 +347,7 @@ def _milliseconds(way: Sampling, logits: torch.Tensor, draw: Draw, repeats: int 
 
 
 def _profile(options: argparse.Namespace, device: str) -> None:
-    """Microseconds of each kernel."""
+    """Print the microseconds of each kernel."""
     if device == "cpu":
         return
     for kind, k, mask in (("peaked", None, True), ("broad", None, True), ("flat", None, True), ("peaked", 20, False)):

@@ -44,7 +44,7 @@ _REPLICA = "ray::Replica"
 
 @dataclass(frozen=True)
 class Layout:
-    """How a model lies on GPUs, and what it samples: 8 samples of each prompt, `tokens` long."""
+    """How a model is placed on GPUs, and what it samples: 8 samples of each prompt, `tokens` long."""
 
     name: str
     gpus: int
@@ -54,11 +54,11 @@ class Layout:
     seeds: tuple[int, ...] = (1, 2, 3)
     kill: bool = False
     weights: bool = True
-    """Random weights on the disk, see `write_checkpoint`; else vLLM makes `dummy` ones."""
+    """Whether random weights are on the disk, see `write_checkpoint`; else vLLM makes `dummy` ones."""
 
     @property
     def shape(self) -> str:
-        """By what the name begins with: of an 8B model the one with Llama 3's whole vocabulary."""
+        """The shape, from the beginning of the name; for an 8B model, the one with Llama 3's whole vocabulary."""
         named = self.name.partition("-")[0]
         return "8b_llama" if named == "8b" else named
 
@@ -104,7 +104,7 @@ _BY_NAME = {layout.name: layout for layout in LAYOUTS}
 
 @dataclass
 class Started:
-    """A layout that runs."""
+    """A layout that is running."""
 
     layout: Layout
     folder: Path
@@ -114,7 +114,7 @@ class Started:
     killed: bool = False
 
     def poll(self) -> bool:
-        """Look at it once; whether it still runs."""
+        """Look at it once. Returns whether it is still running."""
         if self.process.poll() is not None:
             return False
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -137,7 +137,7 @@ class Started:
 
 
 def main() -> None:
-    """Run the layouts that were asked for, and print the table of all that are in the folder."""
+    """Run the layouts that were asked for, and print the table of all layouts in the folder."""
     options = _parse()
     output = options.output.absolute()
     output.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def main() -> None:
 
 
 def waves(layouts: Sequence[Layout], gpus: int) -> Iterator[list[Layout]]:
-    """The layouts in their order, as many at a time as there are GPUs for."""
+    """The layouts in their order, each time as many as there are GPUs for."""
     wave, used = list[Layout](), 0
     for layout in layouts:
         if wave and used + layout.gpus > gpus:
@@ -170,7 +170,7 @@ def waves(layouts: Sequence[Layout], gpus: int) -> Iterator[list[Layout]]:
 
 
 def write_models(layouts: Sequence[Layout], folder: Path, tokenizer: Path, is_tiny: bool) -> dict[str, Path]:
-    """The model of each layout, by its name; layouts of the same model share it."""
+    """Name of a layout -> its model; layouts of the same model share it."""
     models = dict[str, Path]()
     for layout in layouts:
         shape = SHAPES["tiny" if is_tiny else layout.shape]
@@ -208,7 +208,7 @@ def _on_a_cpu(layout: Layout) -> tuple[str, ...]:
 
 
 def table(output: Path) -> str:
-    """Everything in the folder, as Markdown."""
+    """All results in the folder, as Markdown."""
     rows = ["| layout | GPUs | tok/s: first job | the others | load | driver's core |", "|---|---|---|---|---|---|"]
     for layout in LAYOUTS:
         folder = output / layout.name
@@ -224,7 +224,7 @@ def table(output: Path) -> str:
 
 
 def _kills(output: Path) -> Iterator[str]:
-    """How many samples of a run that lost a replica are those of the same run undisturbed."""
+    """How many samples of a run that lost a replica equal those of the same run without the loss."""
     for layout in LAYOUTS:
         disturbed, alone = (output / layout.name / job / OUTPUT for job in ("1", "2"))
         if layout.kill and disturbed.exists() and alone.exists():
@@ -238,7 +238,7 @@ def _kills(output: Path) -> Iterator[str]:
 
 
 def _core(cpu: Path, run: RunRecord) -> float | None:
-    """The driver's CPU seconds per second of the time in which the run generated: just before it ended."""
+    """The driver's CPU seconds per second in which the run generated, just before it ended."""
     if not cpu.exists() or run.ended is None:
         return None
     end = datetime.fromisoformat(run.ended).timestamp()

@@ -33,7 +33,7 @@ from rollout.terminal.console import screen
 
 _ENVIRONMENT = (
     "hardware.env.VLLM_USE_FLASHINFER_SAMPLER='1'",
-    "hardware.env.VLLM_ALLOW_INSECURE_SERIALIZATION='1'",  # a function of ours changes the weights
+    "hardware.env.VLLM_ALLOW_INSECURE_SERIALIZATION='1'",  # our function changes the weights
 )
 
 
@@ -43,7 +43,7 @@ def main() -> None:
     overrides = [*_ENVIRONMENT, *options.overrides]
     place = Place(options.shape, options.tokenizer, options.output, overrides, options.weights)
     with screen(options.output / "engine.log") as console:
-        logging.getLogger("rollout").setLevel(logging.WARNING)  # only the measurements
+        logging.getLogger("rollout").setLevel(logging.WARNING)  # show only the measurements
         engine, about = load(place.run())
         if not options.weights:
             engine.llm.apply_model(make_peaked)
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def make_peaked(model: Any) -> None:
-    """Weights whose output head leaves about two nats, where the layers do next to nothing; in place."""
+    """Set weights whose output head leaves about two nats of choice, and whose layers do almost nothing; in place."""
     for name, weight in model.named_parameters():
         if "norm" in name:
             weight.data.fill_(1.0)
@@ -71,7 +71,7 @@ def _compare(
 ) -> None:
     work = place.work(task.workload, engine.max_num_seqs)
     warm = place.work(place.warm_up, engine.max_num_seqs)
-    for name in task.ways:  # what is compiled the first time
+    for name in task.ways:  # compile before the first measurement
         WAYS[name](warm, engine, options.output / "runs" / f"warm_up-{name}")
     ways: dict[str, Callable[[Path], Measured]] = {name: partial(WAYS[name], work, engine) for name in task.ways}
     take_turns(task, ways, about_work(place, work, task) | about, work.tokens, options.output, console)
@@ -80,7 +80,7 @@ def _compare(
 
 
 def ratio_line(folder: Path, task: Task, way: str, other: str) -> str:
-    """Tokens per second of `way` over those of `other`, repeat by repeat."""
+    """Tokens per second of `way` divided by those of `other`, for each repeat."""
     pairs = [(_tok_s(folder, task, way, repeat), _tok_s(folder, task, other, repeat)) for repeat in range(task.repeats)]
     if task.repeats < MIN_PAIRS:
         return f"{way} / {other}: {', '.join(f'{one / two:.3f}' for one, two in pairs)}"
@@ -93,7 +93,7 @@ def _tok_s(folder: Path, task: Task, way: str, repeat: int) -> float:
 
 
 def _nats(engine: VLLMEngine) -> float:
-    """How much choice the model leaves: the mean of -log p of tokens drawn from all of it."""
+    """How much choice the model leaves: the mean of -log p over tokens drawn from the whole vocabulary."""
     params = SamplingParams(temperature=1.0, top_p=1.0, max_tokens=32, logprobs=0, ignore_eos=True, seed=1)
     prompts = [{"prompt_token_ids": [100 + number, 200 + number]} for number in range(16)]
     outputs = engine.llm.generate(prompts, params, use_tqdm=False)

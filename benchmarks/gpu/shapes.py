@@ -11,13 +11,13 @@ from typing import Any
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 _VOCABULARY = 49152
-"""Of the embedded model, whose tokenizer all shapes use."""
+"""Vocabulary size of the embedded model, whose tokenizer all shapes use."""
 _CONTEXT = 8192
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A Llama: sizes in numbers of features, heads and layers."""
+    """A Llama: numbers of features, heads and layers."""
 
     hidden: int
     layers: int
@@ -33,7 +33,9 @@ class Shape:
 
     @property
     def matrix_weights(self) -> int:
-        """Numbers in the matrices every token is multiplied with: all layers and the output head, not the embedding."""
+        """Numbers in the matrices with which every token is multiplied: all layers and the output head, not the
+        embedding.
+        """
         attention = self.hidden * self.head_dim * (2 * self.heads + 2 * self.kv_heads)
         return self.layers * (attention + 3 * self.hidden * self.intermediate) + self.vocabulary * self.hidden
 
@@ -86,7 +88,7 @@ def write_model(folder: Path, shape: Shape, tokenizer: Path, context: int = _CON
 
 
 def _pad(path: Path, size: int) -> None:
-    """Give the tokenizer an entry for every id below `size`, so that whatever is drawn has a text."""
+    """Give the tokenizer an entry for every id below `size`, so that every token drawn has a text."""
     content = json.loads(path.read_text(encoding="utf-8"))
     entries = content["model"]["vocab"]
     first = 1 + max(*entries.values(), *(token["id"] for token in content["added_tokens"]))
@@ -95,12 +97,13 @@ def _pad(path: Path, size: int) -> None:
 
 
 def write_checkpoint(folder: Path, shape: Shape, seed: int) -> None:
-    """Random weights for the config in `folder` in the files of a real model, written about as fast as the disk is.
+    """Write random weights for the config in `folder` to files like a real model's, about as fast as the disk allows.
 
-    Few numbers are drawn: every tensor is a stretch of them, from another place on. The output head leaves about two
-    nats of choice for the next token: logits with a standard deviation of 6 leave 1.9 (mean of 40 draws), and as
-    features are normalised, theirs is that of the head's numbers times the square root of the features. vLLM's `dummy`
-    weights are within 0.001 of zero: all tokens are as likely, whatever came before and however it was rounded.
+    Few numbers are drawn: every tensor is a section of them that begins at another place. The output head leaves about
+    two nats of choice for the next token: logits with a standard deviation of 6 leave 1.9 (mean of 40 draws), and as
+    features are normalised, that deviation is that of the head's numbers times the square root of the number of
+    features. vLLM's `dummy` weights are within 0.001 of zero: all tokens are equally likely, whatever came before and
+    however it was rounded.
     """
     import torch
     from safetensors.torch import save_file
@@ -122,7 +125,7 @@ def write_checkpoint(folder: Path, shape: Shape, seed: int) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
 
 
-_DRAWN = (1 << 26) + 12345  # no multiple of a row, so that no row of a tensor comes again
+_DRAWN = (1 << 26) + 12345  # not a multiple of a row, so that no row of a tensor repeats
 _STD = 0.02
 _FILES_AT_A_TIME = 8
 
@@ -132,7 +135,7 @@ def _file(number: int, count: int) -> str:
 
 
 def _tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
-    """Name -> size of each tensor of such a Llama."""
+    """Name -> size of each tensor in such a Llama."""
     hidden, wide = shape.hidden, shape.intermediate
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     of_layer: dict[str, tuple[int, ...]] = {
@@ -156,7 +159,7 @@ def _tensors(shape: Shape) -> dict[str, tuple[int, ...]]:
 
 
 def _stretch(drawn: Any, name: str, size: tuple[int, ...]) -> Any:
-    """As many of the numbers `drawn` (a tensor) as `size` asks for, as large as weights of that name are."""
+    """As many of the numbers in `drawn` (a tensor) as `size` needs, scaled like weights with that name."""
     import torch
 
     start, count = zlib.crc32(name.encode()) % len(drawn), math.prod(size)

@@ -24,11 +24,11 @@ REFERENCES = {
     ("0.5b", "equal", "one_call"): 0.98,
     ("0.5b", "tail", "one_call"): 0.98,
 }
-"""Least ratio of our tokens/s to another way's in the same process, by shape, workload and that way."""
+"""The least ratio of our tokens/s to another way's in the same process, by shape, workload and other way."""
 
 
 def markdown(folder: Path) -> str:
-    """Tables of what `folder` holds: speeds, ratios, engines, exactness; those without a row are left out."""
+    """Tables of the results in `folder`: speeds, ratios, engines, exactness; empty ones are left out."""
     results = [read(path) for path in sorted(folder.glob("*/*-*-[0-9]*.json"))]
     engines = [read(path) for path in sorted(folder.glob("*/engine.json"))]
     exact = [read(path) for name in ("default", "invariant") for path in folder.glob(f"*/{name}.json")]
@@ -45,7 +45,7 @@ def markdown(folder: Path) -> str:
 
 
 def read(path: Path) -> Result:
-    """A result, and in `step` the step it is of."""
+    """A result, with the name of its step in `step`."""
     content: Result = json.loads(path.read_text())
     return content | {"step": path.parent.name}
 
@@ -73,13 +73,13 @@ def _speeds(results: list[Result], limits: dict[str, float] | None) -> str:
 
 
 def _busy(group: list[Result]) -> str:
-    """Of the middle repeat, the two busiest processes."""
+    """The two busiest processes of the middle repeat."""
     shares = sorted(group, key=lambda one: one["tok_s"])[len(group) // 2]["busy"]
     return ", ".join(f"{name.split(' (')[0]} {share:.2f}" for name, share in list(shares.items())[:2])
 
 
 def _ratios(results: list[Result]) -> str:
-    """Ours against the others in the same process, repeat by repeat."""
+    """Our speed against the others' in the same process, repeat by repeat."""
     rows = []
     for (step, workload), group in _grouped(results, "step", "workload"):
         speed = {(one["way"], one["repeat"]): one["tok_s"] for one in group}
@@ -97,7 +97,7 @@ def _ratios(results: list[Result]) -> str:
 
 
 def _sure(ratios: Sequence[float]) -> str:
-    """Their geometric mean and its interval, where there are enough."""
+    """The geometric mean and its interval, if there are enough ratios."""
     if len(ratios) < MIN_PAIRS:
         return ""
     middle, low, high = mean_ratio([(ratio, 1.0) for ratio in ratios])
@@ -105,7 +105,7 @@ def _sure(ratios: Sequence[float]) -> str:
 
 
 def _between_steps(results: list[Result]) -> str:
-    """Ours in the step called after the shape, or in its `one_engine`, against other engines, by medians."""
+    """Our speed in the step named after the shape, or in its `one_engine`, against other engines, by medians."""
     groups = _grouped(results, "shape", "workload", "step", "way")
     speeds = {key: median(one["tok_s"] for one in group) for key, group in groups}
     rows = []

@@ -1,4 +1,4 @@
-"""What is sampled: how many prompts, and how long the responses of each are."""
+"""The workloads: how many prompts, and how long the responses to each are."""
 
 import math
 import random
@@ -16,22 +16,23 @@ class Workload:
     tail: int = 1
     """The longest response, as a multiple of the median; 1 makes all equal."""
     prompt_words: int = 0
-    """How much longer than a short question each prompt is."""
+    """How many words longer than a short question each prompt is."""
     row_share: float | None = None
-    """Where the samples of a prompt differ: lengths are lognormal, with 1 as the deviation of the logarithm, of whose
-    variance this share lies between prompts."""
+    """Set if samples of a prompt differ in length: lengths are lognormal, the standard deviation of their logarithm is
+    1, and this share of its variance lies between prompts.
+    """
 
     def lengths(self) -> list[int]:
-        """Tokens of a response, for each prompt; the samples of one prompt are equally long, if there is no row_share.
+        """Tokens of a response, for each prompt; the samples of one prompt are equally long without row_share.
 
-        So one request with n samples, which is what vLLM's own interfaces take, does the same work as our n requests.
+        So one request with n samples, as in vLLM's own interfaces, does the same work as our n requests.
         """
         if self.row_share is not None:
             return [max(lengths) for lengths in self.of_samples()]
         return long_tailed(self.prompts, self.tokens, self.tail) if self.tail > 1 else [self.tokens] * self.prompts
 
     def of_samples(self) -> list[list[int]]:
-        """Tokens of each response to each prompt, where they differ; always the same ones."""
+        """Tokens of each response to each prompt, if they differ; always the same ones."""
         if self.row_share is None:
             return []
         rows, samples = _normal(self.prompts, 1), _normal(self.prompts * self.n_samples, 2)
@@ -53,8 +54,8 @@ def _normal(count: int, seed: int) -> list[float]:
 
 
 def long_tailed(count: int, median: int, tail: int) -> list[int]:
-    """The `count` evenly spaced quantiles of a lognormal whose largest is `tail * median`, in an order that is shuffled
-    but always the same: no luck of the draw in what is compared.
+    """The `count` evenly spaced quantiles of a lognormal whose largest is `tail * median`. Their order is shuffled, but
+    always the same, so that comparisons do not depend on chance.
     """
     quantiles = _normal(count, seed=0)
     sigma = math.log(tail) / max(quantiles)
@@ -89,12 +90,13 @@ WORKLOADS = {
     "tiny_waves": Workload(prompts=0, tokens=6, n_samples=2),
     "tiny_warm_up": Workload(prompts=4, tokens=2, n_samples=2, tail=2),
 }
-"""`waves` stands for as many prompts as fill the engine twice; `shared` fills 1, 2, 3, 4 or 6 engines, of 1,024 at a
-time, to the end."""
+"""`waves` has as many prompts as fill the engine twice; `shared` fills 1, 2, 3, 4 or 6 engines, of 1,024 samples at a
+time, to the end.
+"""
 
 
 def named(name: str, max_num_seqs: int) -> Workload:
-    """The workload called `name`, for an engine of that size."""
+    """The workload called `name`, for an engine with this many samples at a time."""
     workload = WORKLOADS[name]
     if workload.prompts:
         return workload
