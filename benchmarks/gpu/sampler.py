@@ -252,7 +252,7 @@ def _chi_square(case: Case, logits: torch.Tensor, draw: Draw, counts: torch.Tens
 
 
 def _alone(options: argparse.Namespace, device: str) -> None:
-    """Whether rows of a mixed batch (greedy, top_k, top_p=1, all kinds of logits) get the same tokens alone and again."""
+    """Whether rows of a mixed batch (greedy, top_k, top_p=1, all kinds of logits) get equal tokens alone and again."""
     cases = [Case(options.rows, options.vocabulary, kind, "bf16") for kind in _STD]
     logits = torch.cat([case.logits(device)[: options.rows // 3] for case in cases])
     rows = logits.shape[0]

@@ -119,9 +119,9 @@ class NucleusSampler:
         """Allocate the memory through which the kernels pass on results, for batches of up to `rows` rows.
 
         For each block of a row: its largest logit and the sum of exp(logit - largest); how many tokens are left, and in
-        `slots` which ones; the token that wins in it. For each row: its largest logit and its sum; the lowest logit of
-        a token that is left; whether the whole row is read, because too many are; the logit and the id of the last
-        token of its nucleus. `bounds`, `sums` and `ends` are for the search for that token, see `nucleus_last`.
+        `slots` which ones; the token that wins in it. For each row: its largest logit and its sum; the logit from which
+        on tokens are left; whether the whole row is read, because too many are; the logit and the id of the last token
+        of its nucleus. `bounds`, `sums` and `ends` are for the search for that token, see `nucleus_last`.
         """
 
         def empty(dtype: torch.dtype, *shape: int) -> torch.Tensor:

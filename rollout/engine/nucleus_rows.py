@@ -75,7 +75,7 @@ def thresholds(
     num_blocks,
     padded: tl.constexpr,
 ):
-    """The lowest logit of a token that can be drawn, or is needed to find out which ones can.
+    """The logit from which on a token of a row can be drawn, or is needed to find out which ones can.
 
     Less than (1 - top_p) of the mass is in tokens with less than (1 - top_p) / vocabulary each, so these are outside.
     At least k tokens are at least as large as the k-th largest of all blocks' maxima, so the first k are among those.

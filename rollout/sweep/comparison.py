@@ -109,7 +109,7 @@ def _columns(metric: str, jobs: list[JobRow]) -> list[str]:
 
 
 def _figures(job: JobRow, metric: str) -> dict[str, float | None]:
-    """Column -> the job's value of the metric."""
+    """Column of the metric -> the job's value."""
     figures = {metric: job["metrics"].get(metric)}
     if (bar := job["estimates"].get(metric)) is not None:
         low, high = bar["interval"] or (None, None)

@@ -62,7 +62,7 @@ _PLACES = {
 def direct(config: DictConfig) -> None:
     """Set the direction of the sweeper in `config`, that of a whole sweep, for `sweep.objective`, and say so.
 
-    A direction set by the user stays. Raises UserError for problems that no job could solve.
+    A direction set by the user stays. Raises UserError for mistakes that no job could correct.
     """
     asked, sweeper = config.sweep, config.hydra.sweeper
     (choices,) = (item.metadata for item in dataclasses.fields(SweepConfig) if item.name == "direction")

@@ -37,7 +37,7 @@ def open_if_closed(descriptor: int) -> None:
 @contextmanager
 def process_streams() -> Iterator[TextIO | None]:
     """In the body, `sys.stdout` and `sys.stderr` write to descriptors 1 and 2, also in a notebook, which replaces both
-    streams. Yields the notebook's stdout; None if stdout is the process's own.
+    streams. Yields the replaced stdout; None if stdout is the process's own.
 
     A library that keeps the `sys.stdout` that it finds, as vLLM's log does, then has one that stays open.
     """
