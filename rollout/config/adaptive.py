@@ -22,19 +22,19 @@ class AdaptiveConfig:
     its pass rate is narrow enough or lies outside `low` to `high`; once no answer can overtake the leading one or tie
     with it. Samples are scored while others are generated. null: every row gets `sampling.n_samples`."""
     passes: int = _field(1, ge=1)
-    """Of `until=passes`: how many."""
+    """For `until=passes`: the number of samples that must pass."""
     width: float = _field(0.2, gt=0.0, le=1.0)
-    """Of `until=interval`: enough once Wilson's 95 % interval of the pass rate is narrower than this."""
+    """For `until=interval`: enough once Wilson's 95 % interval of the pass rate is narrower than this."""
     low: float = _field(0.0, ge=0.0, le=1.0)
-    """Of `until=interval`: enough, too, once the whole interval lies below this."""
+    """For `until=interval`: also enough once the whole interval lies below this."""
     high: float = _field(1.0, ge=0.0, le=1.0)
-    """Of `until=interval`: enough, too, once the whole interval lies above this."""
+    """For `until=interval`: also enough once the whole interval lies above this."""
     rounds: list[int] = _field([2, 2, 4, 8])
-    """A row is judged after rounds of so many samples; the last size repeats, up to `sampling.n_samples` in all."""
+    """A row is judged after rounds of these sizes; the last size repeats, up to `sampling.n_samples` in total."""
 
 
 def adaptive_problems(run: "RunConfig") -> Iterator[str]:
-    """Values of `adaptive` that contradict each other, or the run: one line for each."""
+    """Values of `adaptive` that contradict each other or the run: one line each."""
     rule, budget = run.adaptive, run.sampling.n_samples
     if rule.until is None:
         return
@@ -50,7 +50,7 @@ def adaptive_problems(run: "RunConfig") -> Iterator[str]:
 
 
 def adaptive_warnings(run: "RunConfig") -> Iterator[str]:
-    """What may be as it is, and yet is seldom meant: one line each."""
+    """Valid values that are rarely intended: one line each."""
     budget = run.sampling.n_samples
     if run.adaptive.until == "interval" and budget < _ENOUGH:
         yield (

@@ -1,8 +1,8 @@
-"""The words of a small command -> its dataclass in `config/`; every mistake at once, in one line each.
+"""The words of a small command -> its dataclass in `config/`; all mistakes at once, one line each.
 
-For commands that need no presets and no sweeps, and whose texts must be taken as they are typed: Hydra would read a
-template such as `{question}` as a dictionary. A word is `key=value` only where it begins with a key of the command;
-any other is a path, where the command takes paths.
+For commands that need no presets and no sweeps, and whose texts must stay as they are typed: Hydra would read a
+template such as `{question}` as a dictionary. A word is `key=value` only if it begins with a key of the command; any
+other word is a path, if the command takes paths.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ def parse(
     others: Callable[[Mapping[str, Any]], Iterator[str]] | None = None,
     paths: Sequence[str] = (),
 ) -> Any:
-    """An instance of the dataclass `kind`. Raises UserError with every problem of the arguments, and with what `others`
-    finds in the values that were given.
+    """An instance of the dataclass `kind`. Raises UserError with every problem of the arguments, and then also with
+    those that `others` finds in the given values.
 
-    `paths` are the keys that words without a key stand for, in their order; one that is a list takes any number of
-    them. `key=null` stands for None where the type allows it, a list is written `a,b` or `[a,b]`.
+    `paths` are the keys for words without a key, in this order; a key that is a list takes any number of them.
+    `key=null` is None if the type allows it; a list is written `a,b` or `[a,b]`.
     """
     fields = {item.name: item for item in dataclasses.fields(kind)}
     values, bare, problems = dict[str, Any](), list[str](), list[str]()
@@ -59,7 +59,7 @@ def parse(
 def _refuse_option(
     option: str, argument: str, values: dict[str, Any], fields: Mapping[str, dataclasses.Field[Any]]
 ) -> Iterator[str]:
-    """Yields what is wrong with `option`, which would be `argument`; what was given so is not said to be missing."""
+    """Yields what is wrong with `option`, which means `argument`. Its key counts as given, so it is not missing too."""
     name, _, text = argument.partition("=")
     if name not in fields:
         yield f"{option}: no such option; keys are {', '.join(fields)}"
@@ -72,7 +72,7 @@ def _refuse_option(
 
 
 def _take(values: dict[str, Any], field: dataclasses.Field[Any], text: str) -> Iterator[str]:
-    """Add what `text` says to `values`; yields what is wrong with it."""
+    """Add the value of `text` to `values`; yields what is wrong with it."""
     if field.name in values:
         yield f"{field.name}={text}: is given twice; leave one out"
         return
@@ -88,7 +88,7 @@ def _take(values: dict[str, Any], field: dataclasses.Field[Any], text: str) -> I
 def _place(
     bare: list[str], paths: Sequence[str], values: dict[str, Any], fields: Mapping[str, dataclasses.Field[Any]]
 ) -> Iterator[str]:
-    """Give words without a key to those of `paths` that have no value; yields what is wrong with the others."""
+    """Assign words without a key to those `paths` that have no value; yields what is wrong with the others."""
     free = [name for name in paths if name not in values]
     takes_all = bool(free) and get_origin(fields[free[-1]].type) is list
     slips = _slips(bare, len(bare) if takes_all else len(free), fields)
@@ -109,7 +109,7 @@ def _place(
 
 
 def _slips(bare: list[str], room: int, keys: Collection[str]) -> list[str]:
-    """Those of the words that hardly are paths, but keys that there are not; `room` is for how many paths."""
+    """The words that are probably unknown keys, not paths; `room` is the number of paths that fit."""
     like_keys = [word for word in bare if re.match(r"[A-Za-z_]\w*=", word) and not _is_there(word)]
     near = [word for word in like_keys if nearest(word.partition("=")[0], keys)]
     slips = [word for word in near if not word.endswith(_FILES)]
@@ -130,7 +130,7 @@ def _is_there(word: str) -> bool:
 def _with_options(
     arguments: list[str], fields: Mapping[str, dataclasses.Field[Any]], has_paths: bool
 ) -> Iterator[tuple[str, str | None]]:
-    """The arguments, those like `--name value` as name=value; beside these, how they were typed."""
+    """The arguments. One like `--name value` becomes name=value and comes with the text as typed."""
     rest = list(arguments)
     while rest:
         argument = typed = rest.pop(0)
@@ -148,7 +148,7 @@ def _with_options(
 
 
 def _is_value(word: str, fields: Collection[str]) -> bool:
-    """Whether a word behind an option is meant for it."""
+    """Whether a word after an option is its value."""
     return not word.startswith("--") and word.partition("=")[0] not in fields
 
 
@@ -159,7 +159,7 @@ def _required(kind: type[Any]) -> Iterator[str]:
 
 
 def _value(text: str, field: dataclasses.Field[Any]) -> Any:
-    """What `text` says, as the type of `field`. Raises ValueError with what it must be."""
+    """The value of `text` with the type of `field`. Raises ValueError that says what it must be."""
     types = get_args(field.type) if isinstance(field.type, UnionType) else (field.type,)
     if not text:
         raise ValueError(f"must have a value; write one, or leave {field.name} out")

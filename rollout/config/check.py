@@ -1,4 +1,4 @@
-"""What is wrong with the values of a config, or is rarely what a user wants."""
+"""Values of a config that are wrong, or rarely what a user wants."""
 
 import dataclasses
 import re
@@ -20,7 +20,7 @@ def check(run: RunConfig) -> Iterator[str]:
 
 
 def config_warnings(run: RunConfig) -> Iterator[str]:
-    """What may be as it is, and yet is seldom meant: one line each."""
+    """Valid values that are rarely intended: one line each."""
     for text in run.sampling.stop:
         if re.search(r"\\[nrt]", text):
             yield (
@@ -43,7 +43,7 @@ def _nucleus_warning(run: RunConfig) -> Iterator[str]:
 
 
 def column_warnings(run: RunConfig, columns: Iterable[str]) -> Iterator[str]:
-    """Columns of the input that look as if they said how to sample: one line each."""
+    """Columns of the input that look like sampling settings: one line each."""
     keys = {field.name for field in dataclasses.fields(run.sampling)}
     for name in columns:
         if name in keys and name not in (run.data.prompt_key, run.data.sampling_key, run.data.tools_key):
@@ -66,13 +66,13 @@ _NOT_KEPT = {
     "prompt_logprob_start",
     "detokenize",
 }
-"""Fields of vLLM's SamplingParams about what a run does not keep: they cost time, and nobody sees what they give."""
+"""Fields of vLLM's SamplingParams for results that a run does not keep: they only cost time."""
 
 
 def sampling_problems(sampling: SamplingConfig, key: str, key_of_others: str) -> Iterator[str]:
-    """Values of `sampling` that contradict each other, or ask for what is not kept: one line for each.
+    """Values of `sampling` that contradict each other, or ask for results that are not kept: one line each.
 
-    `key` is where they stand, `key_of_others` where vLLM's other fields do: those of a row are in one column.
+    `key` is their config key, `key_of_others` that of vLLM's other fields: for a row, both are in one column.
     """
     if sampling.temperature == 0 and sampling.n_samples > 1:
         yield (
@@ -134,7 +134,7 @@ _NOT_IN_A_NAME = "/\\#?%:"
 
 
 def _refused_by_wandb(tracking: TrackingConfig) -> Iterator[str]:
-    """What W&B would refuse once the run has begun: its rules for names, as of wandb 0.31."""
+    """Names that W&B would refuse after the start of the run: its rules, as of wandb 0.31."""
     for key, name in (("project", tracking.project), ("entity", tracking.entity)):
         if name is not None and (not name.strip() or len(name) > _LONGEST_NAME or set(name) & set(_NOT_IN_A_NAME)):
             yield (

@@ -1,5 +1,5 @@
-"""The keys of the commands that work on files: their names, types, defaults, limits and meaning, as `schema.py` has
-those of a run. `arguments.py` reads them from the words of a command.
+"""The keys of the commands that work on files: names, types, defaults, limits and meaning, as `schema.py` has for a
+run. `arguments.py` reads them from the words of a command.
 """
 
 from dataclasses import dataclass, field
@@ -9,15 +9,15 @@ from rollout.config.schema import ExportFormat, FilterConfig, ScoreConfig
 _ESCAPES = {"escapes": True}
 
 STATUSES = ("preparing", "running", "silent", "done", "interrupted", "failed", "killed")
-"""How a run may be, seen from outside."""
+"""The possible states of a run, seen from outside."""
 
 RUN_COLUMNS = ("started", "status", "model", "rows", "samples", "tok_s", "score", "folder")
-"""What a list of runs may be sorted by."""
+"""The columns by which a list of runs can be sorted."""
 
 
 @dataclass(kw_only=True)
 class FileCommand:
-    """What is read and written: keys, or simply the first and the second path."""
+    """The input and the output: given as keys, or simply as the first and the second path."""
 
     input: str
     """A file of responses (.parquet; .jsonl or .csv, also with .gz or .zst), the folder of a run, or `latest`: the run
@@ -48,10 +48,10 @@ class AnalyzeCommand:
     """Column whose values make groups, each analyzed by itself; a dotted path leads into structs and JSON. null: the
     one that the run had, if any."""
     clusters: bool | None = None
-    """Error bars are over the groups of `by`, not over rows: for questions about a common text. null: as the run had
-    it, else false."""
+    """Error bars are over the groups of `by`, not over rows: for questions about a common text. null: as in the run,
+    else false."""
     pass_score: float | None = field(default=None, metadata={"gt": float("-inf")})
-    """A response with at least this score passes. null: as the run had it, else 1."""
+    """A response with at least this score passes. null: as in the run, else 1."""
 
 
 @dataclass(kw_only=True)
@@ -59,7 +59,7 @@ class FilterCommand(FilterConfig, FileCommand):
     """`rollout filter`: the responses that every rule lets through, one per row."""
 
     dropped: str | None = None
-    """Write the others to this file, with the rule that each does not satisfy in `dropped_by`."""
+    """Write the other responses to this file; their column `dropped_by` names the rule that they do not satisfy."""
 
 
 @dataclass(kw_only=True)
@@ -70,17 +70,17 @@ class ExportCommand(ExportFormat, FileCommand):
     """The file to write: .parquet, .jsonl or .csv, the last two also with .gz or .zst, or .pt for slime. Never the
     input."""
     prompt_key: str | None = None
-    """Column that holds the chat, where chats are made. null: that of the run, else `prompt`."""
+    """Column that holds the chat, for formats with chats. null: that of the run, else `prompt`."""
     system_prompt: str | None = field(default=None, metadata=_ESCAPES)
     """Put before every chat that does not begin with a system message of its own. null: that of the run, if any."""
     continue_final_message: bool | None = None
-    """Whether the responses continue a last message of the assistant: in chats the two are one turn then. null: as the
-    run had it, else they do not."""
+    """Whether the responses continue a last message of the assistant: in chats, both are then one turn. null: as in
+    the run, else false."""
 
 
 @dataclass(kw_only=True)
 class ScoreCommand(ScoreConfig, FileCommand):
-    """`rollout score`: the responses, one per row, with their scores. Scores that they have are replaced."""
+    """`rollout score`: the responses, one per row, with their scores. Existing scores are replaced."""
 
     scorer: str = field()
 
@@ -91,9 +91,9 @@ class CompareCommand:
 
     inputs: list[str]
     """Two or more of: runs, `latest`, merges, files of responses; or the folder of a sweep, for its finished jobs.
-    Differences are those of a later one less an earlier one: for A B they are B - A."""
+    Differences are a later one minus an earlier one: for A B they are B - A."""
     output: str = "."
-    """The folder for compare.json and compare.html; made where there is none."""
+    """The folder for compare.json and compare.html; created if it does not exist."""
     overwrite: bool = False
     """Replace files of these names that this command has not written."""
     pairs: str = field(default="all", metadata={"choices": ("all", "first")})
@@ -102,9 +102,9 @@ class CompareCommand:
     """Column whose values group rows that are not independent, such as questions on one text; a dotted path leads into
     structs and JSON. null: only copies of a row are a group."""
     pass_score: float | None = field(default=None, metadata={"gt": float("-inf")})
-    """A response with at least this score passes. null: as the runs had it, else 1."""
+    """A response with at least this score passes. null: as in the runs, else 1."""
     prompt_key: list[str] | None = None
-    """Columns that may hold the prompt; the first that a file has is the one. null: that of the run, else `prompt`."""
+    """Columns that may hold the prompt; the first that a file has is used. null: that of the run, else `prompt`."""
     ground_truth: list[str] | None = None
     """Columns, or dotted paths, that may hold the right answer; rows are matched by it and the prompt. null: that of
     the run, or of one of the others."""
@@ -112,7 +112,7 @@ class CompareCommand:
     """Columns of a file of others that may hold the scores: one per response, or a list in each row. null: `score` or
     `scores`."""
     rows: int = field(default=50, metadata={"ge": 0})
-    """The rows that differ most, to be read side by side in compare.html."""
+    """Number of rows to show side by side in compare.html: those that differ most."""
 
 
 @dataclass(kw_only=True)
@@ -122,11 +122,11 @@ class WatchCommand:
     run: str
     """The folder of a run or of a sweep, or `latest`: the run that started last."""
     once: bool = False
-    """Look once and end, instead of looking until the run ends."""
+    """Show the state once, instead of watching until the run ends."""
     every: float = field(default=2.0, metadata={"ge": 0.1})
-    """Seconds between two looks."""
+    """Seconds between two updates."""
     report: bool = False
-    """Write a page of what is durable: now, again at most every minute, and when the run has ended."""
+    """Write a page of the durable samples: now, then at most once a minute, and when the run has ended."""
     output: str | None = None
     """The page to write; ends in .html. null: in the folder where the command is given, named after the run."""
     overwrite: bool = False
@@ -140,27 +140,27 @@ class RunsCommand:
     folder: str = "outputs"
     """Where to look, however deep. The folder of a sweep stands for its jobs."""
     sort: str = field(default="started", metadata={"choices": RUN_COLUMNS})
-    """What decides the order; the largest is the last."""
+    """Column to sort by; the largest value comes last."""
     last: int | None = field(default=None, metadata={"ge": 1})
-    """Only so many lines, the last ones. null: all."""
+    """Show only this many lines, the last ones. null: all."""
     status: list[str] | None = field(default=None, metadata={"choices": STATUSES})
-    """Only what has one of these: `killed` has ended without a word, `silent` runs on another machine and has written
-    nothing for ten minutes, `preparing` has not begun to sample."""
+    """Only those with one of these: `killed` ended without a final status, `silent` runs on another machine and has
+    written nothing for ten minutes, `preparing` has not begun to sample."""
     model: str | None = None
-    """Only what has this in the name of its model."""
+    """Only those whose model name contains this text."""
     jobs: bool = False
     """A line for each job of a sweep, instead of one for the sweep."""
     format: str | None = field(default=None, metadata={"choices": ("table", "csv", "json")})
-    """How to show it; a table leaves out what has no room. null: by the name of the output, else a table."""
+    """How to show the list; a table leaves out what does not fit. null: by the name of the output, else a table."""
     output: str | None = None
-    """The file to write instead of the screen; ends in .csv or .json."""
+    """Write to this file instead of the screen; ends in .csv or .json."""
     overwrite: bool = False
     """Replace an output that exists already."""
 
 
 @dataclass
 class PrepareConfig:
-    """`rollout prepare`: data of any form -> an input file. No part of a run's config."""
+    """`rollout prepare`: data of any form -> an input file. Not a part of a run's config."""
 
     input: str = field(metadata={"pattern": True})
     """A .parquet, .jsonl, .csv or .txt file (one prompt a line; all but .parquet also with .gz or .zst), a folder of
@@ -177,7 +177,7 @@ class PrepareConfig:
     keep: list[str] | None = None
     """Columns to keep beside the prompt. null: all but the prompt_key's own and those whose names a run needs."""
     drop_duplicates: bool = False
-    """Of rows with exactly the same chat keep the first. Takes about 100 bytes of memory per row."""
+    """Of rows with exactly the same chat, keep the first. Takes about 100 bytes of memory per row."""
     limit: int | None = field(default=None, metadata={"ge": 1})
     """Use only the first rows of the input. null: all."""
     overwrite: bool = False

@@ -1,4 +1,4 @@
-"""What `sampling.structured_outputs` asks for: one kind of output, and the JSON schema itself."""
+"""The constraint in `sampling.structured_outputs`: one kind of output, with a JSON schema read from its file."""
 
 import json
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ KEY = "sampling.structured_outputs"
 
 
 def is_constrained(config: StructuredOutputsConfig) -> bool:
-    """Whether some kind of output is asked for."""
+    """Whether any kind of output is required."""
     return config != StructuredOutputsConfig()
 
 
 def constraint(config: StructuredOutputsConfig) -> dict[str, Any]:
-    """The kinds of output that are asked for, by name, none or one; a JSON schema as a dictionary.
+    """The required kind of output by name, or nothing; a JSON schema is a dictionary.
 
-    Raises UserError for a schema that cannot be read, and for several kinds.
+    Raises UserError for a schema that cannot be read, and for more than one kind.
     """
     given = {name: value for name, value in vars(config).items() if value is not None and value != []}
     if len(given) > 1:
@@ -29,7 +29,7 @@ def constraint(config: StructuredOutputsConfig) -> dict[str, Any]:
 
 
 def with_schema_read(sampling: SamplingConfig) -> SamplingConfig:
-    """`sampling` with the JSON schema in it, for a process that may not see the file that it names."""
+    """`sampling` with the JSON schema itself, for a process that may not see the schema's file."""
     own = sampling.structured_outputs
     schema = constraint(own).get("json")
     return replace(sampling, structured_outputs=replace(own, json=schema))
@@ -44,7 +44,7 @@ def constraint_problems(config: StructuredOutputsConfig) -> Iterator[str]:
 
 
 def _schema(value: Any) -> dict[str, Any]:
-    """The JSON schema that `value` is, holds as text, or names a file of."""
+    """The JSON schema for `value`: a dictionary, JSON text, or the name of a file."""
     text, shown = value, value
     if isinstance(value, str) and not value.lstrip().startswith("{"):
         path = user_path(value)

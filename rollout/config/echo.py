@@ -20,11 +20,11 @@ class EchoConfig:
     response_tokens: int | None = field(default=None, metadata={"ge": 2})
     """Every response is this long, up to max_tokens. null: 2 to 31 words, by the seed."""
     think_tokens: int | None = field(default=None, metadata={"ge": 1})
-    """Before it every response has so many words of thinking, and a fifth of them never comes to the answer."""
+    """Every response begins with this many words of thinking; a fifth of the responses never reach the answer."""
     token_steps: bool = False
-    """A response takes a step for each of its tokens instead, and no more than max_num_seqs are worked on at the same
-    time, in the order in which they came."""
+    """A response takes one step per token instead, and at most max_num_seqs are in work at the same time, in the order
+    in which they came."""
     length_spread: float = field(default=0.0, metadata={"ge": 0.0})
-    """Lengths are lognormal: `response_tokens` (null: 64) is the median, this the deviation of their logarithm."""
+    """Lengths are lognormal: `response_tokens` (null: 64) is the median, this the deviation of the logarithm."""
     row_share: float = field(default=0.0, metadata={"ge": 0.0, "le": 1.0})
-    """Of the variance of that logarithm this share lies between prompts, the rest between the samples of one."""
+    """The share of that logarithm's variance between prompts; the rest is between the samples of one prompt."""

@@ -18,7 +18,7 @@ def schema() -> DictConfig:
 
 @cache
 def _schema() -> DictConfig:
-    """The same for those who leave it as it is: making it takes as long as all else in a config."""
+    """The schema for callers that do not change it: making it takes as long as the rest of a config."""
     root = OmegaConf.structured(RunConfig)
     for key, field in config_fields():
         if isinstance(field.value, dict):
@@ -28,10 +28,10 @@ def _schema() -> DictConfig:
 
 
 def build(cfg: DictConfig) -> RunConfig:
-    """Hydra's composed config -> dataclasses, every value of its declared type.
+    """Hydra's composed config -> dataclasses, every value with its declared type.
 
-    Merging onto the schema again makes a config that was composed without it (one saved by an earlier run) as safe as
-    one composed here, and refuses keys added with `+`. Raises OmegaConfBaseException for an unknown key or wrong type.
+    Merging onto the schema again also checks a config that was composed without it (saved by an earlier run), and
+    refuses keys added with `+`. Raises OmegaConfBaseException for an unknown key or wrong type.
     """
     plain = OmegaConf.create(literal(OmegaConf.to_container(cfg, resolve=True)))
     run = OmegaConf.to_object(OmegaConf.merge(_schema(), plain))
@@ -42,9 +42,9 @@ def build(cfg: DictConfig) -> RunConfig:
 
 
 def from_values(values: Any) -> RunConfig:
-    """The same from plain values, as a run folder keeps them; nothing in them is resolved.
+    """A RunConfig from plain values, as a run folder keeps them; interpolations in them are not resolved.
 
-    Raises ValueError for what is no mapping, or an empty one.
+    Raises ValueError for an empty mapping, or anything else than a mapping.
     """
     if not isinstance(values, dict) or not values:
         raise ValueError("no config")
@@ -52,7 +52,7 @@ def from_values(values: Any) -> RunConfig:
 
 
 def literal(value: Any) -> Any:
-    """Resolved `value` for OmegaConf: a `${` that is left is part of a text, and escaped so that it stays one."""
+    """Resolved `value` for OmegaConf: a remaining `${` is part of a text, so it is escaped."""
     if isinstance(value, str):
         return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     if isinstance(value, dict):

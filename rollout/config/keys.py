@@ -1,6 +1,6 @@
-"""The keys of `schema.py`, one by one: type, default, limits, and what they are for in words.
+"""The keys of `schema.py`, one by one: type, default, limits and meaning.
 
-OmegaConf is not imported here: help must answer at once.
+OmegaConf is not imported here: help must be fast.
 """
 
 import ast
@@ -41,14 +41,14 @@ def config_fields(node: Any = None, prefix: str = "") -> Iterator[tuple[str, Fie
 
 
 def type_of(key: str, kind: Any = RunConfig) -> Any:
-    """The declared type at the dotted `key` of `kind`, without its `| None`; None where there is no such key."""
+    """The declared type at the dotted `key` of `kind`, without its `| None`; None if there is no such key."""
     for name in key.split(".") if key else []:
         kind = type_of_item(kind, name)
     return kind
 
 
 def type_of_item(kind: Any, name: str) -> Any:
-    """The declared type of what `kind`, a type of the schema, holds under `name`; None where it holds nothing so."""
+    """The declared type of the item `name` in `kind`, a type of the schema; None if it has no such item."""
     if dataclasses.is_dataclass(kind):
         return next((required(item.type) for item in dataclasses.fields(kind) if item.name == name), None)
     return required(get_args(kind)[-1]) if get_origin(kind) in (dict, list) else Any if kind is Any else None
@@ -61,10 +61,10 @@ def required(kind: Any) -> Any:
 
 @dataclass(frozen=True)
 class Key:
-    """A key and what there is to say of it."""
+    """A key and its documentation."""
 
     name: str
-    """Dotted, as one types it."""
+    """Dotted, as it is typed."""
     field: Field
     meaning: str
     """On one line, without the limits."""
@@ -76,7 +76,7 @@ class Key:
 
     @property
     def default(self) -> str:
-        """The default as one types it."""
+        """The default as it is typed."""
         return shown(self.field.value)
 
     @property
@@ -104,16 +104,16 @@ def keys_of(kind: type[Any] = RunConfig, prefix: str = "") -> Iterator[Key]:
 
 @dataclass(frozen=True)
 class Section:
-    """A dataclass of keys and what there is to say of it."""
+    """A dataclass of keys and its documentation."""
 
     name: str
-    """Dotted, as one types it before a key."""
+    """Dotted, as it is typed before a key."""
     kind: type[Any]
     meaning: str
 
 
 def sections(kind: type[Any] = RunConfig, prefix: str = "") -> Iterator[Section]:
-    """Every dataclass in the dataclass `kind`, in the order of declaration; one that holds others before those."""
+    """Every dataclass in the dataclass `kind`, in the order of declaration; an outer one before those in it."""
     docs = field_docs(kind)
     for item in dataclasses.fields(kind):
         if isinstance(item.type, type) and dataclasses.is_dataclass(item.type):
@@ -123,7 +123,7 @@ def sections(kind: type[Any] = RunConfig, prefix: str = "") -> Iterator[Section]
 
 
 def field_docs(kind: type[Any]) -> dict[str, str]:
-    """The string under every field of the dataclass `kind`, those of its bases too, on one line."""
+    """The string under every field of the dataclass `kind` and its bases, on one line."""
     found = dict[str, str]()
     for part in reversed(kind.__mro__):
         found |= _own_docs(part) if dataclasses.is_dataclass(part) else {}
@@ -146,5 +146,5 @@ def _classes(module: str) -> dict[str, ast.ClassDef]:
 
 
 def shown(value: Any) -> str:
-    """`value` as one types it."""
+    """`value` as it is typed."""
     return value if isinstance(value, str) else json.dumps(value)

@@ -28,7 +28,7 @@ def in_words(limits: Mapping[str, Any]) -> str:
 
 
 def value_problems(key: str, value: Any, limits: Mapping[str, Any]) -> Iterator[str]:
-    """Why `value` is not within the `limits` of a field; None always is."""
+    """Why `value` is not within the `limits` of a field; None is always valid."""
     if value is None:
         return
     bounds = [name for name in _BOUNDS if name in limits]

@@ -1,7 +1,7 @@
-"""Overrides as they were typed: text stays unchanged, whatever Hydra's grammar would make of it; ~ is the home folder.
+"""Overrides as they were typed: text stays unchanged, however Hydra's grammar would read it; ~ is the home folder.
 
-Hydra reads a value without knowing what its key is for: `2024_01_05` as a number, `true` as a boolean, and letters that
-are not ASCII not at all. Here such a value is put in Hydra's quotes where the schema says that it is a text.
+Hydra reads a value without knowing the type of its key: `2024_01_05` as a number, `true` as a boolean; letters outside
+ASCII are an error. Here such a value is put in Hydra's quotes if the schema says that it is a text.
 """
 
 import json
@@ -24,7 +24,7 @@ from rollout.errors import UserError
 from rollout.files import at_home
 
 FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
-"""Keys of Hydra's that are paths of ours."""
+"""Keys of Hydra that are paths of a run."""
 
 _TEXTS = {*FOLDERS, "hydra.sweep.subdir"}
 _OF_THE_SAME = {"choice", "shuffle", "sort", "tag"}
@@ -34,13 +34,13 @@ _CONVERTED = {OverrideLexer.INT, OverrideLexer.FLOAT, OverrideLexer.BOOL}
 _parser = OverridesParser.create()
 
 Edit = tuple[int, int, str]
-"""A part of a word, from a character to before another, and what stands there instead."""
+"""A part of a word (start and end, which is not included), and the text to put there."""
 
 
 def as_typed(words: list[str], is_sweep: bool = False) -> list[str]:
-    """`words`, overrides and options, for Hydra: every text in them quoted where it would come out otherwise.
+    """`words`, overrides and options, for Hydra: every text that Hydra would change is quoted.
 
-    Raises UserError for a number with underscores where a key takes texts as well as numbers.
+    Raises UserError for a number with underscores if the key takes both texts and numbers.
     """
     return [word if word.startswith("-") or "=" not in word else _as_typed(word, is_sweep) for word in words]
 
@@ -51,7 +51,7 @@ def key_of(word: str) -> str:
 
 
 def hydra_word(key: str, text: str) -> str:
-    """The override that gives `key` exactly this `text`, quoted for Hydra where that is needed; not for the shell."""
+    """The override that gives `key` exactly this `text`, quoted for Hydra if needed, but not for the shell."""
     bare = f"{key}={text}"
     if (
         re.fullmatch(r"[\w./~@%+-]+", text, re.ASCII)
@@ -69,7 +69,7 @@ def quoted(text: str) -> str:
 
 
 def without_interpolation(text: str) -> str:
-    """`text` for OmegaConf, where a `${` in it is a part of the text."""
+    """`text` for OmegaConf, escaped so that a `${` is part of the text."""
     return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
@@ -83,7 +83,7 @@ def _as_typed(word: str, is_sweep: bool) -> str:
         edited = _partly_quoted(word, kind)
     except HydraException:
         edited = f"{key}={_wholly_quoted(value, kind, is_sweep)}"
-        with suppress(HydraException):  # which Hydra explains
+        with suppress(HydraException):  # Hydra explains the error
             edited = _partly_quoted(edited, kind)
     if kind is str and value != value.strip() and not is_sweep and not value.strip().startswith(('"', "'")):
         edited = f"{key}={quoted(value)}"  # Hydra would strip it
@@ -91,14 +91,14 @@ def _as_typed(word: str, is_sweep: bool) -> str:
 
 
 def _partly_quoted(word: str, kind: Any) -> str:
-    """`word` with quotes where texts need them. Raises HydraException where it cannot be read all the same."""
+    """`word` with quotes where texts need them. Raises HydraException if it still cannot be read."""
     edited = _edited(word, list(_edits(_tree(word).value(), kind, word)))
     _parser.parse_overrides([edited])
     return edited
 
 
 def _tree(word: str) -> Any:
-    """The parse tree of an override. Raises HydraException where there is none."""
+    """The parse tree of an override. Raises HydraException if it cannot be parsed."""
     listener, lexer = HydraErrorListener(), OverrideLexer(InputStream(word))
     parser = OverrideParser(CommonTokenStream(lexer))
     for reader in (lexer, parser):
@@ -108,7 +108,7 @@ def _tree(word: str) -> Any:
 
 
 def _edits(node: Any, kind: Any, word: str) -> Iterator[Edit]:
-    """The quotes that the texts of `node`, a value or a part of one, need as values of the type `kind`."""
+    """The quotes for the texts in `node`, a value or a part of one, as values of the type `kind`."""
     match node:
         case OverrideParser.ValueContext() | OverrideParser.SimpleChoiceSweepContext():
             yield from _of_all(node.getChildren(), kind, word)
@@ -139,7 +139,7 @@ def _edits_of_primitive(node: Any, kind: Any, word: str) -> Iterator[Edit]:
     if len(tokens) != 1 or tokens[0].type not in ({*_CONVERTED, OverrideLexer.NULL} if is_item else _CONVERTED):
         return
     text, start = tokens[0].text, tokens[0].start
-    if kind is str and not re.fullmatch(r"0|-?[1-9][0-9]*", text):  # which come out as they were
+    if kind is str and not re.fullmatch(r"0|-?[1-9][0-9]*", text):  # Hydra does not change these
         yield start, tokens[0].stop + 1, quoted(text)
     elif kind is Any and "_" in text:
         number, as_text = (
@@ -160,11 +160,11 @@ def _edited(word: str, edits: list[Edit]) -> str:
 
 
 def _wholly_quoted(value: str, kind: Any, is_sweep: bool) -> str:
-    """`value`, which Hydra cannot read, with its texts in quotes; unchanged where it cannot be one."""
+    """`value`, which Hydra cannot read, with its texts in quotes; unchanged if `kind` allows no text."""
     is_list = value.startswith("[") and value.endswith("]")
     if is_list and kind is not str and (kind is Any or get_origin(kind) is list):
         return f"[{','.join(map(_part_quoted, _parts(value[1:-1])))}]"
-    if kind is Any and _is_json_object(value):  # whose keys may be such as Hydra has no word for
+    if kind is Any and _is_json_object(value):  # Hydra may not be able to read its keys
         return quoted(without_interpolation(value))
     if value.startswith("{") and value.endswith("}") and (kind is Any or get_origin(kind) is dict):
         pairs = [part.partition(":") for part in _parts(value[1:-1])]
@@ -185,7 +185,7 @@ def _is_json_object(value: str) -> bool:
 
 
 def _parts(value: str) -> list[str]:
-    """`value` at its commas that are not in quotes or brackets."""
+    """`value`, split at the commas outside quotes and brackets."""
     return [part.strip() for part in re.findall(r"""(?:"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\[[^]]*\]|[^,])+""", value)]
 
 
@@ -198,7 +198,7 @@ def _part_quoted(part: str) -> str:
 
 
 def _at_home(key: str, word: str) -> str:
-    """Hydra takes a `~` for a folder of that name."""
+    """Expand `~`; Hydra would take it for the name of a folder."""
     try:
         text = _parser.parse_overrides([word])[0].value()
     except HydraException:

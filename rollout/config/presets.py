@@ -1,4 +1,4 @@
-"""The presets that come with this program: where they are, what each is for, and what they say of the hardware."""
+"""The presets that come with this program: their place, their purpose, and their values for the hardware."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,18 +25,18 @@ class Preset:
 
     @property
     def name(self) -> str:
-        """As in GROUP=NAME."""
+        """The name, as in GROUP=NAME."""
         return self.path.stem
 
     @property
     def comment(self) -> list[str]:
-        """The comment that the file begins with: on its first line what it is for, then what there is to know of it."""
+        """The comment at the beginning of the file: its purpose in the first line, then more about it."""
         lines = (line for line in self.path.read_text("utf-8").splitlines() if not line.startswith("# @package"))
         return [line.lstrip("# ") for line in takewhile(lambda line: line.startswith("#"), lines)]
 
     @property
     def values(self) -> dict[str, Any]:
-        """What it gives to keys, by dotted key without the group."""
+        """The values it sets, by dotted key without the group."""
         return dict(leaves(yaml.safe_load(self.path.read_text("utf-8")) or {}))
 
 
@@ -46,9 +46,9 @@ class Group:
 
     name: str
     defaults: Mapping[str, str]
-    """The presets of runs that name none, and when they are: one, or two that depend on the machine, or none."""
+    """The default presets, and when each applies: none, one, or two that depend on the machine."""
     presets: list[Preset]
-    """Those first, then the others by name."""
+    """The defaults first, then the others by name."""
 
 
 _BY_MACHINE = {"${default_hardware:}": {"single_gpu": "default with a GPU", "cpu": "default without a GPU"}}
@@ -83,7 +83,7 @@ def _preset_values() -> frozenset[tuple[str, str]]:
 
 
 def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted path, value) of all that is in nested dictionaries."""
+    """(dotted path, value) of every value in nested dictionaries."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from leaves(value, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""Every key of `sampling`, and of the objects in it that are objects in vLLM too."""
+"""Every key of `sampling`, and of the objects in it that are also objects in vLLM."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +8,7 @@ from rollout.config.limits import limited as _field
 
 @dataclass
 class StructuredOutputsConfig:
-    """What a response has to be: at most one of these."""
+    """The required form of a response: at most one of these."""
 
     json: Any = None
     """JSON that fits a schema: a JSON schema, written here, or a file PATH.json."""
@@ -22,14 +22,14 @@ class StructuredOutputsConfig:
 
 @dataclass
 class RepetitionDetectionConfig:
-    """When a response repeats itself."""
+    """When a response counts as repetitive."""
 
     max_pattern_size: int = _field(0, ge=0)
     """Longest pattern to look for, in tokens. 0: look for none."""
     min_pattern_size: int = _field(0, ge=0)
     """Shortest pattern to look for, in tokens."""
     min_count: int = _field(0, ge=0)
-    """A response ends once a pattern has come so many times in a row; at least 2."""
+    """A response ends once a pattern has come this many times in a row; at least 2."""
 
 
 @dataclass
@@ -53,22 +53,22 @@ class SamplingConfig:
     presence_penalty: float = _field(0.0, ge=-2.0, le=2.0)
     """Above 0: tokens already in the response become less likely."""
     frequency_penalty: float = _field(0.0, ge=-2.0, le=2.0)
-    """Above 0: the same, growing with every repetition."""
+    """Above 0: tokens already in the response become less likely with every repetition."""
     stop: list[str] = field(default_factory=list)
-    """Texts that end a response; not part of it."""
+    """Texts that end a response; they are not part of it."""
     stop_token_ids: list[int] = field(default_factory=list)
     """Token ids that end a response, beside the model's own end token."""
     min_tokens: int = _field(0, ge=0)
-    """No end before this many tokens."""
+    """A response does not end before this many tokens."""
     logprobs: str = _field("none", choices=("none", "processed", "raw"))
     """Keep the log-probability of every generated token, and the token ids: `processed` is that of the distribution it
     was sampled from (after temperature, top_p, ...; what verl, TRL and prime-rl compare with), `raw` is the model's."""
     structured_outputs: StructuredOutputsConfig = field(default_factory=StructuredOutputsConfig)
-    """What a response may be: at most one of these; vLLM lets the model choose only tokens that fit."""
+    """The required form of a response: at most one of these; vLLM lets the model choose only tokens that fit."""
     repetition_detection: RepetitionDetectionConfig = field(default_factory=RepetitionDetectionConfig)
     """Responses that repeat themselves end early, with the finish reason `repetition`."""
     order: str = _field("input", choices=("input", "longest_first"))
-    """In which order samples are generated; they are the same in any. `longest_first`: of every row one, then the rows
-    whose samples are the longest, as far as can be told, so that no long one begins last and is waited for alone."""
+    """The order in which samples are generated; it does not change them. `longest_first`: one of every row, then the
+    rows whose samples are probably the longest, so that the run does not wait for a long sample that began last."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Any other field of vLLM's SamplingParams; unknown ones, wrong types and log-probabilities are refused at once."""

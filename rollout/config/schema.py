@@ -1,4 +1,4 @@
-"""Every field of a run: its name, type, default, limits and meaning. The only home of all five.
+"""Every field of a run: its name, type, default, limits and meaning. The only place where these are defined.
 
 The string under a field is its documentation. YAML files under `conf/` hold only what differs from the defaults here.
 `fields.py` fills these dataclasses from a composed config, `check.py` checks their values.
@@ -31,8 +31,8 @@ class DataConfig:
     system_prompt: str | None = None
     """Put before every chat that does not begin with a system message of its own."""
     sampling_key: str | None = None
-    """Column that says how its row is sampled: an object (struct or JSON text) of `sampling`'s keys, n_samples too, and
-    of vLLM's SamplingParams; what it leaves out or has as null is the run's."""
+    """Column with the settings of each row: an object (struct or JSON text) with keys of `sampling`, also n_samples,
+    and of vLLM's SamplingParams. If a key is missing or null, the run's value is used."""
     tools_key: str | None = None
     """Column of tool definitions for the chat template: a list of objects, or the same as JSON text."""
     drop_columns: list[str] = field(default_factory=list)
@@ -67,8 +67,8 @@ class ModelConfig:
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Variables for the template, for example {enable_thinking: false}."""
     reasoning_parser: str | None = None
-    """What tells thinking from answer, by vLLM's name for it, as qwen3 or deepseek_r1: `responses` holds the answers
-    then, and columns of their own the thinking. null: the whole text is the response."""
+    """vLLM's name of the parser that splits thinking and answer, such as qwen3 or deepseek_r1: `responses` then holds
+    the answers, and separate columns the thinking. null: the whole text is the response."""
     lora: str | None = None
     """A folder with a LoRA adapter as PEFT writes it (adapter_config.json and its weights), put on the model."""
 
@@ -84,9 +84,9 @@ class HardwareConfig:
     replicas: int | None = _field(1, ge=1)
     """Copies of the model side by side (through Ray), each on GPUs of its own. null: as many as there are GPUs for."""
     replicas_per_gpu: int = _field(1, ge=1, le=32)
-    """Engines that share each GPU and its memory (through Ray); pays for small models, see docs/scaling.md."""
+    """Engines that share each GPU and its memory (through Ray); useful for small models, see docs/scaling.md."""
     ray_address: str | None = None
-    """Ray cluster of the replicas: `auto` for the one this machine is in, or ray://HOST:10001. null: this machine."""
+    """Ray cluster of the replicas: `auto` for that of this machine, or ray://HOST:10001. null: only this machine."""
     gpu_memory_utilization: float = _field(0.9, gt=0.0, le=1.0)
     """Share of each GPU's memory that vLLM may take."""
     max_num_seqs: int = _field(256, ge=1)
@@ -94,7 +94,7 @@ class HardwareConfig:
     max_num_batched_tokens: int | None = _field(None, ge=1)
     """Most tokens in one engine step. null: vLLM decides."""
     enable_prefix_caching: bool = True
-    """Compute what prompts have in common once; the samples of one prompt share all of it. Off with batch_invariant."""
+    """Compute the common beginning of prompts once; samples share their whole prompt. Off with batch_invariant."""
     enforce_eager: bool = False
     """No compilation and no CUDA graphs: starts sooner, runs slower."""
     dtype: str = _field("auto", choices=("auto", "bfloat16", "float16", "float32"))
@@ -102,10 +102,10 @@ class HardwareConfig:
     kv_cache_dtype: str = "auto"
     """Number format of the KV cache; fp8 holds twice the samples and changes them."""
     batch_invariant: bool = False
-    """Ask vLLM for kernels whose result does not depend on what else is in the batch, and compute every prompt whole:
-    slower, and exact in a replay."""
+    """Ask vLLM for kernels whose result does not depend on the rest of the batch, and compute every prompt as a whole:
+    slower, but exact in a replay."""
     fast_sampler: str = _field("auto", choices=("auto", "off"))
-    """Draw tokens with a sampler of our own where vLLM and the model allow it; seeds cost nothing then. off: vLLM's."""
+    """Draw tokens with our own sampler if vLLM and the model allow it; seeds then cost nothing. off: vLLM's."""
     engine_kwargs: dict[str, Any] = field(default_factory=dict)
     """Any other argument of vLLM's engine; one that is unknown or of another type is refused before loading."""
     env: dict[str, str] = field(default_factory=dict)
@@ -119,9 +119,10 @@ class ScoreConfig:
     ground_truth: str | None = None
     """Column of the right answers; a dotted path leads into structs and JSON, as in reward_model.ground_truth."""
     pattern: str | None = None
-    """Of `scorer=regex`: its last match's first group must equal the ground truth; without one, a match is enough."""
+    """For `scorer=regex`: the first group of its last match must equal the ground truth; without a ground truth, a
+    match is enough."""
     after: str | None = None
-    """Score what stands after the last occurrence of this text, as </think>; without it there is no answer: 0."""
+    """Score only what follows the last occurrence of this text, such as </think>; a response without it scores 0."""
     pass_score: float = _field(1.0, gt=float("-inf"))
     """A response with at least this score passes; pass@k, majority@k and pass rates count those."""
     timeout: float = _field(10.0, gt=0.0)
@@ -141,19 +142,19 @@ class FilterConfig:
     max_tokens: int | None = _field(None, ge=0)
     """Drop responses of more tokens."""
     finish_reasons: list[str] = field(default_factory=list)
-    """Keep only responses that ended so, for example [stop]. []: any."""
+    """Keep only responses with one of these finish reasons, for example [stop]. []: any."""
     drop_errors: bool = True
     """Drop samples that failed."""
     drop_duplicates: bool = False
-    """Of equal responses to a row, thinking included, that satisfy the other rules keep the first."""
+    """Of equal responses to a row (thinking included) that satisfy the other rules, keep the first."""
     min_score: float | None = _field(None, gt=float("-inf"))
     """Drop responses of a lower score, or of none."""
     min_pass_rate: float | None = _field(None, ge=0.0, le=1.0)
-    """Drop all responses of rows of which a smaller share passes: those too hard."""
+    """Drop all responses of rows with a lower pass rate: rows that are too hard."""
     max_pass_rate: float | None = _field(None, ge=0.0, le=1.0)
-    """Drop all responses of rows of which a larger share passes: those too easy."""
+    """Drop all responses of rows with a higher pass rate: rows that are too easy."""
     max_per_row: int | None = _field(None, ge=1)
-    """Of what all other rules keep, keep so many of each row: the highest scores, of equal ones the first responses."""
+    """Of what all other rules keep, keep this many per row: the highest scores; for equal scores the first ones."""
 
 
 @dataclass
@@ -184,25 +185,25 @@ class ExportFormat:
     """Columns to write beside those of the format. null: all for `responses`, the input's for `prompts` and
     `answers`, else none."""
     reasoning: str = _field("drop", choices=("drop", "keep", "field"))
-    """In chats, of responses whose thinking the run has split off: leave it out, put it back before the answer between
-    `reasoning_marks`, or give the message a field `reasoning_content`, which templates of thinking models read."""
+    """In chats, what to do with thinking that the run has split off: leave it out, put it back before the answer
+    between `reasoning_marks`, or in a field `reasoning_content` of the message, for templates of thinking models."""
     reasoning_marks: list[str] = field(default_factory=lambda: ["<think>", "</think>"])
-    """What stands before and after the thinking with `reasoning=keep`; as the model writes them."""
+    """Text before and after the thinking with `reasoning=keep`, as the model writes it."""
 
 
 @dataclass
 class ExportConfig(ExportFormat, ExportFile):
-    """The file first; `rollout export` has its own."""
+    """The format with its file; `rollout export` has its own key for the file."""
 
 
 @dataclass
 class ReportConfig:
     rows: int = _field(100, ge=0)
-    """Rows to read in the report, evenly spread over the input."""
+    """Number of rows to show in the report, evenly spread over the input."""
 
 
 STEPS = ("flatten", "score", "filter", "analyze", "export", "report")
-"""The steps of post-processing there are."""
+"""All steps of post-processing."""
 
 
 @dataclass
@@ -240,7 +241,7 @@ class EngineConfig:
     max_restarts: int = _field(2, ge=0)
     """How often an engine that died is started again before the run fails."""
     load_timeout: float | None = _field(3600.0, gt=0.0)
-    """Seconds that loading an engine may take; one that takes longer is ended. null: any number."""
+    """Seconds that loading an engine may take; one that takes longer is ended. null: no limit."""
     echo: EchoConfig = field(default_factory=EchoConfig)
     """Knobs of the echo engine."""
 
@@ -248,29 +249,29 @@ class EngineConfig:
 @dataclass
 class SweepConfig:
     objective: str | None = None
-    """What a job returns to an optimizing sweeper: a number of run.json or analysis.json, as score.mean."""
+    """The number that a job returns to an optimizing sweeper, from run.json or analysis.json, such as score.mean."""
     direction: str | None = _field(None, choices=("maximize", "minimize"))
-    """Which way `objective` is better. null: as its name says, where it does: scores up, seconds and failures down."""
+    """Which direction of `objective` is better. null: by its name, if known: scores up, seconds and failures down."""
     rows: int = _field(20, ge=0)
-    """Rows of each job to compare in sweep.html: the first ones."""
+    """Number of rows of each job to compare in sweep.html: the first ones."""
 
 
 @dataclass
 class RunConfig:
-    """One run. Groups with presets first, then what rarely changes."""
+    """One run. Groups with presets come first, then what rarely changes."""
 
     data: DataConfig = field(default_factory=DataConfig)
-    """The prompts: where they are, and what becomes of those that cannot be used."""
+    """The prompts: where they are, and what to do with those that cannot be used."""
     model: ModelConfig = field(default_factory=ModelConfig)
     """The model, its tokenizer and its chat template."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     """How many responses each prompt gets, and how they are drawn."""
     adaptive: AdaptiveConfig = field(default_factory=AdaptiveConfig)
-    """Samples where they matter: when a prompt has enough of them before it has `sampling.n_samples`."""
+    """Samples where they matter: when a prompt has enough before it has `sampling.n_samples`."""
     hardware: HardwareConfig = field(default_factory=HardwareConfig)
-    """What vLLM runs on, and how it uses it."""
+    """The hardware that vLLM runs on, and how it is used."""
     postprocess: PostprocessConfig = field(default_factory=PostprocessConfig)
-    """What is made of the responses: scores, a selection, numbers, exports, a report."""
+    """What is made from the responses: scores, a selection, numbers, exports, a report."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """How the progress of a run is kept: metrics.jsonl and Weights & Biases."""
     store: StoreConfig = field(default_factory=StoreConfig)

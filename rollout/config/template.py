@@ -1,4 +1,4 @@
-"""A file of values to begin with: every key, its default and its meaning, all of it as comments."""
+"""A file to start from: every key with its default and its meaning, all as comments."""
 
 import textwrap
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ def _presets(group: Group) -> Iterator[str]:
 
 
 def _heads(inside: list[str], open_now: list[str], meanings: dict[str, str]) -> Iterator[str]:
-    """The groups that begin before a key that is `inside` these, where those of the last key were `open_now`."""
+    """The heads of the groups that begin before a key in the groups `inside`; the last key was in `open_now`."""
     if not inside and open_now:
         yield ""
     for depth, name in enumerate(inside):

@@ -1,9 +1,9 @@
 """What a saved config may do, and what needs `trust=true`: a run folder from somebody else must not execute anything.
 
-A saved config is data, and most of its values only say what to sample. Some would run code, connect, or write outside
-the run's folder. Those are used where they are what a shipped preset says or are known to be harmless; the others are
-refused, with their values, unless the user gives `trust=true` or sets ROLLOUT_TRUST=1. What the user types is the
-user's own.
+A saved config is data, and most of its values only say what to sample. Others could run code, connect, or write outside
+the run's folder. These are used only if a shipped preset has them or they are known to be harmless; otherwise they are
+refused, with their values, unless the user gives `trust=true` or sets ROLLOUT_TRUST=1. What the user types is always
+trusted.
 """
 
 import os
@@ -26,7 +26,7 @@ OVERRIDE = "trust=true"
 VARIABLE = "ROLLOUT_TRUST"
 
 _LOAD_FORMATS = {"auto", "safetensors", "hf", "pt", "npcache", "dummy", "mistral", "bitsandbytes", "gguf"}
-"""Formats of files; vLLM's others stream from servers, or are plugins'."""
+"""Formats of files; vLLM's other formats stream from servers or belong to plugins."""
 
 _ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES",
@@ -59,20 +59,20 @@ _NUMBERS = {
     *("compilation_config.cudagraph_capture_sizes", "compilation_config.level", "compilation_config.mode"),
     "compilation_config.max_cudagraph_capture_size",
 }
-"""Arguments of vLLM's engine that only change how it computes, for values that are numbers or booleans."""
+"""Arguments of vLLM's engine that only change how it computes, if the values are numbers or booleans."""
 
 _OF_NUMBERS = ("compilation_config.pass_config.", "hf_overrides.", "rope_parameters.", "rope_scaling.")
-"""The same, for all that is in them."""
+"""Prefixes of arguments to which the same applies."""
 
 _WORDS = {
     "distributed_executor_backend": {"mp", "ray", "uni"},
     "scheduling_policy": {"fcfs", "priority"},
     "prefix_caching_hash_algo": {"sha256", "sha256_cbor", "xxhash", "xxhash_cbor"},
 }
-"""The same, for arguments that are words: others of these may name a class."""
+"""Harmless words for other arguments: any other word may name a class."""
 
 _WRITTEN_IN_PLACE = (str(CONFIG.parent), LOCK, RESERVE, LOGS, METRICS, LOG, JOURNAL, "wandb")
-"""Files of a run that are added to, and its folders."""
+"""Files of a run that sessions append to, and its folders."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class Concern:
     key: str
     value: object
     effect: str
-    """What it does, as the end of a sentence about it."""
+    """What the value does, as the end of a sentence."""
 
 
 def asked(arguments: list[str]) -> tuple[bool, list[str]]:
-    """Whether the user trusts the folder, by a word or by the environment, and the other arguments."""
+    """Whether the user trusts the folder (by a word or the environment), and the other arguments."""
     words = [word for word in arguments if word.partition("=")[0] == "trust"]
     if unknown := [word for word in words if word.partition("=")[2] not in ("true", "false")]:
         raise UserError(f"{unknown[0]}: must be true or false")
@@ -97,9 +97,9 @@ def asked(arguments: list[str]) -> tuple[bool, list[str]]:
 def refuse(
     run: RunConfig, saved: RunConfig, overrides: Collection[str], run_dir: Path, groups: Collection[str] | None = None
 ) -> None:
-    """Raise UserError for what `run` has from the config `saved` in `run_dir` and would need trust.
+    """Raise UserError for values of `run` that need trust and come from the config `saved` in `run_dir`.
 
-    `groups` are those of the config that are going to be used (None: all); `overrides` are what the user gave.
+    `groups` are the groups of the config that will be used (None: all); `overrides` are what the user gave.
     """
     given = {_key(word) for word in overrides}
     before = {concern.key: concern.value for concern in concerns(saved)}
@@ -113,7 +113,7 @@ def refuse(
 
 
 def refuse_before_sweep(saved: RunConfig, overrides: Collection[str], run_dir: Path) -> None:
-    """The same before the jobs of a sweep are composed, for what no override can change."""
+    """As `refuse`, before the jobs of a sweep are composed, for values that no override can change."""
     groups = {_key(word).split(".")[0] for word in overrides}
     untouched = {concern.key.split(".")[0] for concern in concerns(saved)} - groups
     if "experiment" not in groups:
@@ -121,13 +121,13 @@ def refuse_before_sweep(saved: RunConfig, overrides: Collection[str], run_dir: P
 
 
 def refuse_links(run_dir: Path) -> None:
-    """Raise UserError for links in a run's folder, through which a session would write elsewhere."""
+    """Raise UserError for links in a run's folder: through them a session would write elsewhere."""
     if found := [*links(run_dir)]:
         raise UserError(*(_line(concern, run_dir) for concern in found))
 
 
 def links(run_dir: Path) -> Iterator[Concern]:
-    """The symbolic links in `run_dir` that a session would write through; what it replaces needs no look."""
+    """The symbolic links in `run_dir` that a session would write through; files that it replaces are not checked."""
     written = [*map(run_dir.joinpath, _WRITTEN_IN_PLACE), *(run_dir / LOGS).glob("*")]
     for path in written:
         if path.is_symlink():
@@ -135,7 +135,7 @@ def links(run_dir: Path) -> Iterator[Concern]:
 
 
 def needs_trust(run_dir: Path, saved: RunConfig | None = None) -> bool:
-    """Whether a session of the run in `run_dir` is refused without trust. `saved` is its config, if that is known."""
+    """Whether a session of the run in `run_dir` is refused without trust. `saved` is its config, if known."""
     if any(links(run_dir)):
         return True
     try:
@@ -147,7 +147,7 @@ def needs_trust(run_dir: Path, saved: RunConfig | None = None) -> bool:
 
 
 def concerns(run: RunConfig, groups: Collection[str] | None = None) -> Iterator[Concern]:
-    """What in `run` needs trust when it comes from a saved config; of some of its groups, or of all."""
+    """The values of `run` that need trust if they come from a saved config, for some `groups` or all (None)."""
     found = {
         "model": _of_model(run.model),
         "hardware": _of_hardware(run.hardware),
@@ -208,7 +208,7 @@ def _of_tracking(tracking: TrackingConfig) -> Iterator[Concern]:
 
 
 def _of_output(run: RunConfig) -> Iterator[Concern]:
-    """A new file below the current folder is harmless: of what is there, a run replaces only its own, see
+    """A new file below the current folder is harmless: a run replaces only its own existing files, see
     `rollout.postprocess.second_place`.
     """
     if run.output is not None:

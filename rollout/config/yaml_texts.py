@@ -1,6 +1,6 @@
-"""YAML in which text stays unchanged where the schema has text, as `rollout.config.overrides` does for a command.
+"""YAML in which text stays unchanged if the schema says text, as in `rollout.config.overrides` for a command.
 
-YAML 1.1 reads `2024_01_05` as a number, `yes` as a boolean and `12:30` as seconds, whatever the key is for.
+YAML 1.1 reads `2024_01_05` as a number, `yes` as a boolean and `12:30` as seconds, whatever the type of the key.
 """
 
 import re
@@ -28,14 +28,14 @@ def load(text: str, kind: Any = RunConfig, loader: Any = yaml.SafeLoader) -> Any
 
 
 def dump(values: dict[str, Any]) -> str:
-    """YAML from which every reader gets `values` back, also one of YAML 1.2."""
+    """YAML from which every reader gets the same `values`, also a reader of YAML 1.2."""
     text = yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     # PyYAML does not escape every character that its reader folds
     return text if yaml.safe_load(text) == values else yaml.dump(values, Dumper=_Dumper, sort_keys=False)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Also puts in quotes what is a number to others only: to OmegaConf, and in YAML 1.2."""
+    """Also quotes texts that are numbers only for other readers: OmegaConf, and YAML 1.2."""
 
 
 _Dumper.add_implicit_resolver(

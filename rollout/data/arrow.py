@@ -1,4 +1,4 @@
-"""Arrow types and arrays, whatever a file holds: the questions about them that come up in more than one place."""
+"""Arrow types and arrays of any kind that files hold: functions that are used in more than one place."""
 
 import re
 from collections.abc import Callable
@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 from rollout.data.floats import written
 
 NOT_UTF8 = object()
-"""In place of a cell with text that is not UTF-8; see `cells`."""
+"""Stands for a cell with text that is not UTF-8; see `cells`."""
 
 
 _SHOWABLE = re.compile(r"(\d{4,6}-\d\d-\d\d )?\d\d:\d\d:\d\d|\d{4,6}-\d\d-\d\d$|-?\d+$")
-"""What Arrow writes for a date, a time or a duration; of dates out of its own range it writes nonsense."""
+"""The text that Arrow writes for a date, time or duration; for dates out of its range Arrow writes other text."""
 
 
 def row_slices(batch: pa.RecordBatch) -> list[tuple[int, int]]:
@@ -30,12 +30,12 @@ def row_slices(batch: pa.RecordBatch) -> list[tuple[int, int]]:
 
 
 def row_sums(values: npt.NDArray[Any], slices: list[tuple[int, int]]) -> npt.NDArray[Any]:
-    """What the `values` of each row add up to; `slices` are those of `row_slices`."""
+    """The sum of the `values` of each row; `slices` are those of `row_slices`."""
     return np.add.reduceat(values, [start for start, _ in slices]) if slices else values[:0]
 
 
 def joined(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    """The rows of one or more batches of one schema as one."""
+    """One batch with the rows of one or more `batches` of the same schema."""
     if len(batches) == 1:
         return batches[0]
     (batch,) = pa.Table.from_batches(batches).combine_chunks().to_batches()
@@ -56,14 +56,14 @@ def sizes(column: pa.Array) -> npt.NDArray[np.int64]:
 
 
 def _filled(counts: pa.Array) -> npt.NDArray[np.int64]:
-    """0 for null. Arrow's own ways, to numpy and to another value for null, import pandas."""
+    """`counts` with 0 for null. Arrow's own functions for this import pandas."""
     if counts.null_count:
         return np.array([count or 0 for count in counts.to_pylist()], np.int64)
     return np.asarray(np.from_dlpack(counts), np.int64)
 
 
 def stored(kind: pa.DataType) -> pa.DataType:
-    """What values of type `kind` are, behind a dictionary, a run-end encoding or an extension type."""
+    """The type of the values themselves in a dictionary, run-end encoded or extension type `kind`."""
     while True:
         if isinstance(kind, pa.BaseExtensionType):
             kind = kind.storage_type
@@ -74,13 +74,13 @@ def stored(kind: pa.DataType) -> pa.DataType:
 
 
 def is_text(kind: pa.DataType) -> bool:
-    """Whether values of type `kind` are text, JSON text for one."""
+    """Whether values of type `kind` are text, for example JSON text."""
     kind = stored(kind)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def is_bytes(kind: pa.DataType) -> bool:
-    """Whether values of type `kind` are bytes. A UUID is not: it has a form as text."""
+    """Whether values of type `kind` are bytes. A UUID is not: it can be written as text."""
     tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_binary_view)
     return not isinstance(kind, pa.UuidType) and any(test(stored(kind)) for test in tests)
 
@@ -93,7 +93,7 @@ def is_list(kind: pa.DataType) -> bool:
 
 
 def values(column: pa.Array) -> list[Any]:
-    """`column.to_pylist()` for any column: what Python has no form for is text instead, or says so.
+    """`column.to_pylist()` for any column: a value that Python cannot represent is text instead, if only an error text.
 
     A float32 is the number that people write: 0.1, not 0.10000000149011612.
     """
@@ -106,7 +106,7 @@ def values(column: pa.Array) -> list[Any]:
 
 
 def plain_values(column: pa.Array) -> list[Any]:
-    """As `values`, but a list of numbers is an array: made at once, and written as JSON with the same digits."""
+    """As `values`, but a list of numbers is an array: faster to make, and written as JSON with the same digits."""
     kind = column.type
     if not (pa.types.is_list(kind) and kind.value_type in _NUMBERS) or column.flatten().null_count:
         return values(column)
@@ -120,7 +120,7 @@ _NUMBERS = {pa.int32(), pa.int64(), pa.float32(), pa.float64()}
 
 
 def cells(column: pa.Array) -> list[Any]:
-    """As `values`, with NOT_UTF8 for a cell that has text which is not UTF-8, anywhere in it."""
+    """As `values`, with NOT_UTF8 for a cell that contains, at any depth, text that is not UTF-8."""
     try:
         return written(column.to_pylist(), column.type)
     except Exception:  # as above
@@ -130,7 +130,7 @@ def cells(column: pa.Array) -> list[Any]:
 def without_nulls(value: Any) -> Any:
     """`value` without its null fields, at every depth.
 
-    Arrow gives every struct of a column the same fields; the ones a row did not have come back as None.
+    Arrow gives every struct of a column the same fields; those that a row did not have are None.
     """
     if isinstance(value, dict):
         return {key: without_nulls(item) for key, item in value.items() if item is not None}
@@ -138,7 +138,7 @@ def without_nulls(value: Any) -> Any:
 
 
 def shown(column: pa.Array) -> pa.Array:
-    """Dates or timestamps as Arrow writes them; one that it cannot write says so."""
+    """Dates or timestamps as Arrow writes them; if it cannot write one, a text that says so."""
     try:
         texts = column.cast(pa.string()).to_pylist()
     except Exception:  # as above
@@ -160,7 +160,7 @@ def valid_text(column: pa.Array) -> pa.Array:
 
 
 def _is_nano_time(kind: pa.DataType) -> bool:
-    """Of which `to_pylist` loses something without a word: Python's times end at microseconds."""
+    """Whether `to_pylist` loses digits without an error: Python's times end at microseconds."""
     return bool(pa.types.is_time64(kind)) and kind.unit == "ns"
 
 
@@ -193,7 +193,7 @@ def _value(cell: pa.Scalar) -> Any:
         pass
     if isinstance(cell, pa.StructScalar):
         pairs = [(cell.type.field(i).name, _value(cell[i])) for i in range(cell.type.num_fields)]
-        return pairs if len(dict(pairs)) < len(pairs) else dict(pairs)  # two fields may have one name
+        return pairs if len(dict(pairs)) < len(pairs) else dict(pairs)  # two fields may have the same name
     if isinstance(cell, pa.MapScalar):
         return [(_value(item[0]), _value(item[1])) for item in cell.values]
     if isinstance(cell, pa.DictionaryScalar | pa.ExtensionScalar | pa.RunEndEncodedScalar):
@@ -202,7 +202,7 @@ def _value(cell: pa.Scalar) -> Any:
 
 
 def _shown(cell: pa.Scalar) -> str:
-    """The text of a value that Python has no form for."""
+    """The text of a value that Python cannot represent."""
     try:
         if is_text(cell.type):
             return bytes(cell.as_buffer()).decode("utf-8", "replace")
@@ -216,7 +216,7 @@ def _shown(cell: pa.Scalar) -> str:
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:
-    """`kind` without types on which Arrow computes little, at any depth: views, and run-end encoded ones."""
+    """`kind` without types that few functions of Arrow support, at any depth: views, and run-end encoded ones."""
     if pa.types.is_string_view(kind):
         return pa.string()
     if pa.types.is_binary_view(kind):
@@ -246,12 +246,12 @@ def plain_field(column: pa.Field) -> pa.Field:
 
 
 def _extension(kind: pa.BaseExtensionType, storage: pa.DataType) -> pa.DataType:
-    """The extension type over another storage, or that storage where there is none."""
+    """The extension type with another storage type, or the storage type if there is no such extension type."""
     return pa.json_(storage) if isinstance(kind, pa.JsonType) else storage
 
 
 def cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
-    """`column` as type `kind`, also where Arrow has no such cast. Raises ArrowInvalid for values that do not fit."""
+    """`column` as type `kind`, even if Arrow has no such cast. Raises ArrowInvalid for values that do not fit."""
     if column.type == kind:
         return column
     if isinstance(column, pa.RunEndEncodedArray):
@@ -260,7 +260,7 @@ def cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
         return cast(column.storage, kind)
     if isinstance(kind, pa.BaseExtensionType):
         return pa.ExtensionArray.from_storage(kind, cast(column, kind.storage_type))
-    if _contains(column.type, _is_list_view):  # whose items Arrow 26 loses in a cast
+    if _contains(column.type, _is_list_view):  # Arrow 26 loses their items in a cast
         return _made_again(column, kind)
     try:
         return column.cast(kind)
@@ -271,5 +271,5 @@ def cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
 def _made_again(column: pa.Array, kind: pa.DataType) -> pa.Array:
     try:
         return pa.array(values(column), kind)
-    except (TypeError, ValueError, OverflowError, pa.ArrowNotImplementedError) as error:  # by type and value
+    except (TypeError, ValueError, OverflowError, pa.ArrowNotImplementedError) as error:  # depends on type and value
         raise pa.ArrowInvalid(str(error)) from error

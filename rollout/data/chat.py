@@ -1,4 +1,4 @@
-"""Cells of the prompt column -> chats, in every form in which files hold them; and the text of a chat's messages."""
+"""Cells of the prompt column -> chats, for every form that files use; and the text of a chat's messages."""
 
 import json
 import re
@@ -14,13 +14,13 @@ _IN_PYTHON = re.compile(
     r"""\s*(?:array\()?[\[(]?\s*\{\s*'(?:role|content|from|value)'\s*:""",
     re.DOTALL,
 )
-"""How a chat begins that was written as `str(chat)`, such as by pandas to a CSV file."""
+"""The beginning of a chat that was written as `str(chat)`, for example by pandas to a CSV file."""
 
 _IN_JSON = re.compile(r'\s*[\[{]\s*(?:\{\s*)?"(?:role|content|messages|conversations)"\s*:')
-"""How a chat begins that was written as JSON."""
+"""The beginning of a chat that was written as JSON."""
 
 _ANSWERS = ("tool_calls", "reasoning", "reasoning_content", "function_call")
-"""Fields by which a message without a content still says something."""
+"""Fields with which a message is not empty, even without content."""
 
 KNOWN_ROLES = ("system", "user", "assistant", "tool", "developer")
 
@@ -29,9 +29,9 @@ def parse_chat(value: Any) -> list[Message]:
     """A cell of the prompt column -> messages.
 
     Takes a list of {role, content}, the same as a JSON string, or plain text, which becomes one user message. Raises
-    PromptError for a cell that is none of these or that says nothing.
+    PromptError for a cell that is none of these or is blank.
     """
-    if value is None or (not isinstance(value, str | list | dict) and value != value):  # NaN and NaT, of pandas
+    if value is None or (not isinstance(value, str | list | dict) and value != value):  # NaN and NaT from pandas
         raise PromptError("the prompt is null")
     if value is NOT_UTF8:
         raise PromptError("the prompt is not UTF-8")
@@ -47,7 +47,7 @@ def parse_chat(value: Any) -> list[Message]:
 
 
 def last_message(value: Any) -> str:
-    """A cell of the prompt column for people: the last message of its chat or, if it is no chat, the cell itself."""
+    """The text to show for a cell of the prompt column: the last message of its chat or, without a chat, the cell."""
     try:
         return message_text(parse_chat(value)[-1])
     except PromptError:
@@ -55,7 +55,7 @@ def last_message(value: Any) -> str:
 
 
 def with_system_prompt(messages: list[Message], system_prompt: str | None) -> list[Message]:
-    """`messages` behind a system message, unless they begin with one."""
+    """`messages` after a system message, unless they begin with one."""
     if system_prompt is None or messages[0]["role"] == "system":
         return messages
     return [{"role": "system", "content": system_prompt}, *messages]
@@ -81,9 +81,9 @@ def _part_text(part: Any) -> str:
 
 
 def _of_text(text: str) -> Any:
-    """The chat that `text` encodes as JSON; any other text as the one message of a user.
+    """The chat that `text` encodes as JSON; any other text becomes a single user message.
 
-    Raises PromptError for a chat in another notation: the model would be shown it as the user's words.
+    Raises PromptError for a chat in another notation: the model would read it as the user's words.
     """
     if _IN_PYTHON.match(text):
         raise PromptError("the prompt is a chat in Python's notation; write it with json.dumps, or as a list")
@@ -100,7 +100,7 @@ def _of_text(text: str) -> Any:
 
 
 def _is_chat(value: Any) -> bool:
-    """Whether a JSON value is meant as a chat: it has messages, or a form that hardly anything else has."""
+    """Whether a JSON value is meant as a chat: it has messages, or a form that is rare elsewhere."""
     if isinstance(value, dict):
         roles = value.get("role") in KNOWN_ROLES, value.get("from") in (*KNOWN_ROLES, "human", "gpt")
         return any(roles) or {"role", "content"} <= value.keys() or _chat_in(value) is not None

@@ -10,13 +10,13 @@ from rollout.data.json_text import column_values, holds_json, load_json
 from rollout.errors import did_you_mean
 
 ColumnPath = tuple[str, ...]
-"""A column, and the field of a field of it."""
+"""A column, then the field in it, the field in that field, and so on."""
 
 
 def find(schema: pa.Schema, path: str, into_text: bool = True) -> ColumnPath | None:
-    """Where `path` leads, or None where it leads nowhere; with `into_text` it may lead into any column of text.
+    """Where `path` leads, or None if nowhere; with `into_text` it may lead into any column of text.
 
-    Columns and fields may have dots in their own names: the longest that fits is meant.
+    Names of columns and fields may contain dots: the longest name that fits is used.
     """
     if path in (names := [field.name for field in schema]):
         return (path,)
@@ -27,12 +27,12 @@ def find(schema: pa.Schema, path: str, into_text: bool = True) -> ColumnPath | N
 
 
 def names_in(schema: pa.Schema) -> list[str]:
-    """Every path that the types of `schema` tell of."""
+    """Every path that is known from the types of `schema`."""
     return [*_names(schema)]
 
 
 def path_problem(schema: pa.Schema, path: str) -> str | None:
-    """What is wrong with `path`, as the end of an error line; None for one that leads somewhere."""
+    """What is wrong with `path`, as the end of an error line; None for a valid one."""
     if find(schema, path) is not None:
         return None
     owners = [name for name in schema.names if path.startswith(f"{name}.")]
@@ -53,7 +53,7 @@ def path_problem(schema: pa.Schema, path: str) -> str | None:
 
 
 def type_at(schema: pa.Schema, path: ColumnPath) -> pa.DataType:
-    """The type at the end of `path`; that of the text where it leads into JSON."""
+    """The type at the end of `path`; if it leads into JSON, the type of the JSON text."""
     kind = schema.field(path[0]).type
     for name in path[1:]:
         if not pa.types.is_struct(stored(kind)):
@@ -63,7 +63,7 @@ def type_at(schema: pa.Schema, path: ColumnPath) -> pa.DataType:
 
 
 def values_at(batch: pa.RecordBatch, path: str) -> list[Any]:
-    """The value at `path` for every row of `batch`; None where the row has none."""
+    """The value at `path` for every row of `batch`; None if the row has none."""
     steps = find(batch.schema, path)
     if steps is None:
         return [None] * batch.num_rows
@@ -75,13 +75,13 @@ def values_at(batch: pa.RecordBatch, path: str) -> list[Any]:
 
 
 def values_along(batch: pa.RecordBatch, path: ColumnPath, read: Callable[[pa.Array], list[Any]] = values) -> list[Any]:
-    """As `values_at`, but that a column of JSON is text; `read` is `values` or `cells` of `rollout.data.arrow`."""
+    """As `values_at`, but a column of JSON is text; `read` is `values` or `cells` of `rollout.data.arrow`."""
     column, *fields = path
     return [_follow(value, fields) for value in read(batch.column(column))]
 
 
 def _below(field: pa.Field, path: str, into_text: bool) -> ColumnPath | None:
-    """Where `path` leads from a column or field on."""
+    """Where `path` leads from a column or field."""
     kind = stored(field.type)
     if pa.types.is_struct(kind):
         return find(pa.schema(list(kind)), path, into_text)

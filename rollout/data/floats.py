@@ -16,15 +16,15 @@ _IS_LIST = (
 
 
 def written(values: list[Any], kind: pa.DataType) -> list[Any]:
-    """`values` of a column of type `kind`, as `to_pylist` gives them: a float32 among them, at any depth, is the number
-    that people write, 0.1 and not 0.10000000149011612.
+    """`values` as `to_pylist` gives them for a column of type `kind`, with every float32, at any depth, as the number
+    that people write: 0.1, not 0.10000000149011612.
     """
     write = _writer(kind)
     return values if write is None else [None if value is None else write(value) for value in values]
 
 
 def _writer(kind: pa.DataType) -> Callable[[Any], Any] | None:
-    """What makes of a value of this type the one that people write; None where it is that already."""
+    """A function that turns a value of this type into the one that people write; None if no change is needed."""
     if pa.types.is_float32(kind) or pa.types.is_float16(kind):
         short = np.float32 if pa.types.is_float32(kind) else np.float16
         return lambda value: float(str(short(value)))
@@ -44,7 +44,7 @@ def _writer(kind: pa.DataType) -> Callable[[Any], Any] | None:
 
 def _writer_of_fields(writers: dict[str, Callable[[Any], Any] | None]) -> Callable[[Any], Any] | None:
     def write(cell: Any) -> Any:
-        if not isinstance(cell, dict):  # what stands for a cell that Python cannot hold
+        if not isinstance(cell, dict):  # a placeholder for a cell that Python cannot represent
             return cell
         return {
             name: value if value is None or (writer := writers.get(name)) is None else writer(value)

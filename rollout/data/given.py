@@ -1,4 +1,4 @@
-"""Prompts that a program has as values -> an Arrow table, the same as if a file of them were read."""
+"""Prompts that a program gives as values -> an Arrow table, the same as from a file with these values."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -11,11 +11,11 @@ from rollout.data.jsonl_types import ColumnType, column_array
 from rollout.errors import UserError, did_you_mean
 
 _UNSTORABLE = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, pa.ArrowKeyError)
-"""What Arrow raises for values that it has no type for, and for types that Parquet has no form for."""
+"""Errors of Arrow for values without an Arrow type, and for types that Parquet cannot store."""
 
 
 def as_table(given: Any, prompt_key: str) -> pa.Table:
-    """What a program gives as a run's input: a pandas or any other Arrow-compatible frame with a column `prompt_key`,
+    """The table for a run's input: `given` is a pandas or any other Arrow-compatible frame with a column `prompt_key`,
     or a list of texts, of chats, or of rows as dictionaries.
 
     A frame's index is left out. Raises UserError with every column that cannot be stored.
@@ -41,7 +41,7 @@ def _columns(given: Any, prompt_key: str) -> list[tuple[str, Any]]:
         return [*zip(table.column_names, table.columns, strict=True)]
     if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping):
         return _of_items(list(given), prompt_key)
-    if isinstance(given, Mapping) and type(given) is not dict:  # as `datasets` has the splits of a data set
+    if isinstance(given, Mapping) and type(given) is not dict:  # such as the splits of a data set in `datasets`
         raise UserError(
             f"input: is of type {type(given).__name__} and has {', '.join(map(str, given))}; give one of them"
         )
@@ -58,7 +58,7 @@ def _of_items(items: list[Any], prompt_key: str) -> list[tuple[str, Any]]:
 
 
 def _stored(columns: list[tuple[str, Any]], prompt_key: str) -> Iterator[tuple[str, pa.Array | pa.ChunkedArray]]:
-    """The columns as Arrow has them. Raises UserError for those that it, or Parquet, cannot hold."""
+    """The columns as Arrow arrays. Raises UserError for columns that Arrow or Parquet cannot store."""
     names, problems = [name for name, _ in columns], list[str]()
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.append(f"input: more than one column is called {name}; rename one")
@@ -84,7 +84,7 @@ def _array(values: Any, is_prompt: bool) -> pa.Array | pa.ChunkedArray:
     except _UNSTORABLE:
         if not is_prompt or isinstance(values, pa.ChunkedArray):
             raise
-        return _array_of_list(values.tolist(), is_prompt)  # texts beside chats, say
+        return _array_of_list(values.tolist(), is_prompt)  # for example texts and chats
     return array
 
 
@@ -94,7 +94,7 @@ def _array_of_series(values: Any) -> pa.ChunkedArray:
 
 
 def _array_of_list(values: list[Any], is_prompt: bool) -> pa.Array:
-    """As a JSONL file of these values would be read: what has no one type becomes JSON text."""
+    """The same array as from a JSONL file with these values: if no single type fits, JSON text."""
     values, kind = [_plain(value) for value in values], ColumnType()
     if is_prompt:
         _refuse_other_than_prompts(values)
@@ -105,7 +105,7 @@ def _array_of_list(values: list[Any], is_prompt: bool) -> pa.Array:
 
 
 def _refuse_other_than_prompts(values: list[Any]) -> None:
-    """Raise ValueError for what is neither text, nor a chat, nor missing: as JSON text a model would be shown it."""
+    """Raise ValueError for values other than text, chats or missing ones: a model would read them as JSON text."""
     for number, value in enumerate(values):
         inner = {type(turn).__name__ for turn in value} - {"dict"} if isinstance(value, list) else set[str]()
         if inner or not (value is None or value != value or isinstance(value, str | list)):
@@ -114,7 +114,7 @@ def _refuse_other_than_prompts(values: list[Any]) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """`value` with NumPy's arrays and numbers as Python's own."""
+    """`value` with Python lists and numbers instead of those of NumPy."""
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, Mapping):
@@ -123,12 +123,12 @@ def _plain(value: Any) -> Any:
 
 
 def _write_none(array: pa.Array | pa.ChunkedArray) -> None:
-    """Raise what Arrow raises where Parquet has no form for the type."""
+    """Raise Arrow's error if Parquet cannot store the type."""
     pq.write_table(pa.table({"x": array.slice(0, 0)}), pa.BufferOutputStream())
 
 
 def _is_of_pandas(given: Any, name: str) -> bool:
-    """Without importing pandas: who gives a frame has done that."""
+    """Does not import pandas: whoever gives a frame has imported it."""
     kind = type(given)
     return any(base.__name__ == name and base.__module__.split(".")[0] == "pandas" for base in kind.__mro__)
 

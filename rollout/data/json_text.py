@@ -1,7 +1,7 @@
-"""JSON as text in columns: reading and writing it, and the columns of a JSONL file that no one type holds.
+"""JSON as text in columns: reading and writing it, and the columns of a JSONL file that no single type can hold.
 
-Such a column (its objects have other keys in other rows, say) is text, marked in the schema, so that what came as an
-object leaves as one; `rows_of` and the export to JSONL look at the mark.
+Such a column (for example with different keys in different rows) is text and marked in the schema, so that what was
+read as an object is written as one; `rows_of` and the export to JSONL use the mark.
 """
 
 import json
@@ -15,7 +15,7 @@ _MARK = {b"rollout.json": b"true"}
 
 
 def load_json(text: str) -> Any:
-    """`json.loads` for text that ends up in Arrow. Raises ValueError for whatever is wrong with it.
+    """`json.loads` for text whose values go to Arrow. Raises ValueError for any mistake in it.
 
     Arrow holds UTF-8 only, and a lone surrogate (half of an escaped pair) has no UTF-8 form: it becomes "?".
     """
@@ -29,7 +29,7 @@ def load_json(text: str) -> Any:
 
 
 def dump_json(value: Any) -> str:
-    """`value` as JSON that every reader takes: NaN and infinity are null."""
+    """`value` as JSON that every reader accepts: NaN and infinity are null."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except ValueError:
@@ -37,17 +37,17 @@ def dump_json(value: Any) -> str:
 
 
 def json_field(name: str) -> pa.Field:
-    """A column of JSON text that stands for what it encodes."""
+    """A column of JSON text that stands for the values it encodes."""
     return pa.field(name, pa.string(), metadata=_MARK)
 
 
 def holds_json(column: pa.Field) -> bool:
-    """Whether `column` is a `json_field`. One that a file of others calls JSON is text, as it is there."""
+    """Whether `column` is a `json_field`. A column that another program's file declares as JSON counts as text."""
     return (column.metadata or {}).items() >= _MARK.items()
 
 
 def column_values(batch: pa.RecordBatch, name: str) -> list[Any]:
-    """The values of a column, whatever it holds, as `rollout.data.arrow.values` gives them."""
+    """The values of any column, as `rollout.data.arrow.values` gives them, with a `json_field` decoded."""
     found = values(batch.column(name))
     if not holds_json(batch.schema.field(name)):
         return found
@@ -55,7 +55,7 @@ def column_values(batch: pa.RecordBatch, name: str) -> list[Any]:
 
 
 def rows_of(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """The rows of `batch` as plain Python, whatever its columns hold."""
+    """The rows of `batch` as plain Python values, for columns of any type."""
     names = batch.schema.names
     columns = [column_values(batch, name) for name in names]
     return [dict(zip(names, cells, strict=True)) for cells in zip(*columns, strict=True)] or [{}] * batch.num_rows

@@ -1,4 +1,4 @@
-"""The type of a JSONL column, settled over the whole file before its first row is written."""
+"""The type of a JSONL column, determined from the whole file before its first row is written."""
 
 from typing import Any
 
@@ -6,16 +6,16 @@ import pyarrow as pa
 
 from rollout.data.json_text import dump_json, json_field
 
-_LARGEST_EXACT = 2**53  # the largest integer below which a float holds every one
+_LARGEST_EXACT = 2**53  # a float holds every integer up to this
 
 
 class ColumnType:
-    """The type of a JSONL column, settled block by block."""
+    """The type of a JSONL column, determined block by block."""
 
     def __init__(self) -> None:
-        self._type: pa.DataType | None = pa.null()  # None: there is no one type
+        self._type: pa.DataType | None = pa.null()  # None: no single type fits
         self._has_large_int = self._has_text = self._has_nan = False
-        self._keys: dict[tuple[str | None, ...], frozenset[str]] = {}  # of the objects at a place in the values
+        self._keys: dict[tuple[str | None, ...], frozenset[str]] = {}  # keys of the objects at each place in the values
 
     def add(self, values: list[Any]) -> None:
         """Take another block's values into account."""
@@ -23,13 +23,13 @@ class ColumnType:
         self._has_text |= str in kinds
         if self._type is None:
             return
-        if float in kinds and any(map(_is_nan, values)):  # as pandas writes what is missing
+        if float in kinds and any(map(_is_nan, values)):  # pandas writes missing values so
             self._has_nan, values = True, [None if _is_nan(value) else value for value in values]
         self._has_large_int |= int in kinds and any(type(v) is int and abs(v) > _LARGEST_EXACT for v in values)
         self._type = None if self._keys_differ(values) else _common(self._type, values, kinds)
 
     def _keys_differ(self, values: list[Any]) -> bool:
-        """Whether two objects at the same place have other keys: a struct would add the missing ones as nulls."""
+        """Whether two objects at the same place have different keys: a struct would add the missing ones as nulls."""
         try:
             return not all(self._fits(value, ()) for value in values if isinstance(value, dict | list))
         except RecursionError:
@@ -43,7 +43,7 @@ class ColumnType:
         return all(self._fits(item, (*place, key)) for key, item in value.items() if isinstance(item, dict | list))
 
     def field(self, name: str) -> pa.Field:
-        """The column called `name`. Where no type holds every value as it is, text: JSON, and texts as they are."""
+        """The column called `name`. If no type holds every value unchanged, it is text: JSON, and texts unchanged."""
         if self._type is None or (self._has_large_int and pa.types.is_floating(self._type)):
             return pa.field(name, pa.string()) if self._has_text else json_field(name)
         if pa.types.is_null(self._type):
@@ -65,8 +65,8 @@ def _is_nan(value: Any) -> bool:
 
 
 def _common(before: pa.DataType, values: list[Any], kinds: set[type]) -> pa.DataType | None:
-    """The type of the values so far and of `values`, if there is one that holds all as they are."""
-    if bool in kinds and kinds & {int, float}:  # Arrow would make numbers of both
+    """The type that holds all values so far and `values` unchanged, if there is one."""
+    if bool in kinds and kinds & {int, float}:  # Arrow would turn both into numbers
         return None
     try:
         fields = [pa.schema([("x", kind)]) for kind in (before, pa.array(values).type)]
@@ -77,6 +77,6 @@ def _common(before: pa.DataType, values: list[Any], kinds: set[type]) -> pa.Data
 
 
 def _storable(kind: pa.DataType) -> bool:
-    """Parquet has no form for a struct without fields."""
+    """Whether Parquet can store `kind`: it cannot store a struct without fields."""
     children = [kind.field(i) for i in range(kind.num_fields)]
     return not (pa.types.is_struct(kind) and not children) and all(_storable(child.type) for child in children)

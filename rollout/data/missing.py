@@ -1,4 +1,4 @@
-"""What to say of a file that is not there."""
+"""The error for an input file that does not exist."""
 
 import shlex
 from glob import has_magic
@@ -9,7 +9,7 @@ from rollout.errors import UserError
 
 
 def no_such_file(path: Path, key: str) -> UserError:
-    """What to raise where the config `key` names a file that is not there."""
+    """The error to raise if the config `key` names a file that does not exist."""
     if has_magic(path.name) and any(path.parent.glob(path.name)):
         return UserError(f"{key}={path}: is a pattern; give a file{_joined(path)}")
     where = "" if path.is_absolute() else f" (it is relative to {Path.cwd()})"
@@ -17,7 +17,7 @@ def no_such_file(path: Path, key: str) -> UserError:
 
 
 def _joined(pattern: Path) -> str:
-    """How to make one file of those that fit; CSV files have headers, which would become rows."""
+    """How to join the files that fit `pattern`; not for CSV files, whose headers would become rows."""
     if pattern.suffix == ".parquet":
         return f", or make one of those that fit: python -m rollout prepare {shlex.quote(str(pattern))} input.parquet"
     kind = "".join(pattern.suffixes[-2:] if pattern.suffix in COMPRESSED else pattern.suffixes[-1:])

@@ -1,4 +1,4 @@
-"""Write Parquet files, complete or not at all, with the settings that all results have."""
+"""Write Parquet files, complete or not at all, with the same settings for all results."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +22,7 @@ def write_parquet(path: Path, schema: pa.Schema, batches: Iterable[pa.RecordBatc
 
 
 def parquet_writer(where: Path | BinaryIO, schema: pa.Schema) -> pq.ParquetWriter:
-    """A writer with the settings of all results, to be closed by the caller."""
+    """A writer with the settings of all results; the caller closes it."""
     return pq.ParquetWriter(where, schema, compression="zstd", use_dictionary=_with_dictionary(schema))
 
 

@@ -1,4 +1,4 @@
-"""The input: a table with a column of chats -> Prompt, one per row, streamed, bad rows included."""
+"""The input: a table with a column of chats -> a stream of Prompts, one per row, including bad rows."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.resources import files
@@ -33,7 +33,7 @@ _CONTINUED = (
 
 
 def open_input(data: DataConfig) -> Table:
-    """The rows and columns a run works on. Raises UserError when the file or its columns cannot be used."""
+    """The rows and columns that a run uses. Raises UserError if the file or its columns cannot be used."""
     if data.path == "":
         raise UserError("data.path=: names no file; give one, or leave it out for the built-in prompts")
     path = Path(str(files("rollout.data") / _BUILT_IN)) if data.path is None else user_path(data.path)
@@ -58,12 +58,12 @@ ReadScoredWith: TypeAlias = Callable[[pa.RecordBatch], Sequence[ScoredWith | Non
 
 
 def with_nothing(batch: pa.RecordBatch) -> Sequence[None]:
-    """For a run that does not score while it samples."""
+    """A `ReadScoredWith` for a run that does not score while it samples."""
     return [None] * batch.num_rows
 
 
 def read_prompts(table: Table, data: DataConfig, scored_with: ReadScoredWith = with_nothing) -> Iterator[Prompt]:
-    """Every row of `table` as a Prompt, in order; a row that cannot be used says why in `error`."""
+    """Every row of `table` as a Prompt, in order; for a row that cannot be used, `error` says why."""
     row_id = table.first_row
     for batch in table.batches():
         columns = (_cells(batch, column) for column in (data.prompt_key, data.sampling_key, data.tools_key))
@@ -103,7 +103,7 @@ def _tools(value: Any, data: DataConfig) -> Tools | None:
 
 
 def shard_in_words(table: Table, data: DataConfig) -> str:
-    """The rows of the input that the run of a shard works on."""
+    """Which rows of the input belong to the run's shard, in words."""
     last_row = table.first_row + table.num_rows - 1
     return f"shard_index {data.shard_index} of num_shards {data.num_shards}: rows {table.first_row:,} to {last_row:,}"
 
@@ -111,14 +111,14 @@ def shard_in_words(table: Table, data: DataConfig) -> str:
 def watch_chats(
     prompts: Iterable[Prompt], template: Mapping[str, Any], warn: Callable[[str], None]
 ) -> Iterator[Prompt]:
-    """The same prompts, with one warning for each role that no model is trained with (most templates print any), and
-    one for the first chat whose last message is continued though it is not the assistant's, or the other way round.
+    """The same prompts, with one warning for each role that no model is trained with (most templates print any role).
+    Also warns of the first chat whose last message is continued but is not the assistant's, or the other way round.
 
     `template` are the variables of the chat template.
     """
     seen = set(KNOWN_ROLES)
     continues = bool(template.get("continue_final_message"))
-    is_odd = "add_generation_prompt" in template  # who gives that knows
+    is_odd = "add_generation_prompt" in template  # whoever sets it knows
     for prompt in prompts:
         if not is_odd and prompt.messages and (prompt.messages[-1]["role"] == "assistant") != continues:
             is_odd = True
@@ -134,7 +134,7 @@ def watch_chats(
 
 
 def _refuse_other_than_text(message: Message, number: int) -> None:
-    """Raise PromptError for a content, or a part of one, that is not text: the engine is given tokens only."""
+    """Raise PromptError for content, or a part of it, that is not text: the engine only gets tokens."""
     content = message.get("content")
     if content is not None and not isinstance(content, str | list):
         raise PromptError(f"message {number} has a content that is {type(content).__name__}, not text")
@@ -163,7 +163,7 @@ def _missing(table: Table, column: str, key: str) -> str:
 
 
 def _steering_problems(table: Table, data: DataConfig) -> Iterator[str]:
-    """Why the columns with each row's sampling and tools cannot be used: a line for each."""
+    """Why the columns with each row's sampling and tools cannot be used: one line each."""
     used = {data.prompt_key: "data.prompt_key"}
     checks = (
         ("data.sampling_key", data.sampling_key, sampling_column_problems),
@@ -182,7 +182,7 @@ def _steering_problems(table: Table, data: DataConfig) -> Iterator[str]:
 
 
 def _shard_problems(num_rows: int, data: DataConfig) -> Iterator[str]:
-    """Refuse every shard when one of them would have no rows, because the job array could never be merged."""
+    """Refuse every shard if one of them would have no rows: the job array could never be merged."""
     num_rows = num_rows if data.limit is None else min(data.limit, num_rows)
     if 1 <= num_rows < data.num_shards:
         yield f"data.num_shards={data.num_shards}: there are {num_rows} rows to split; lower it to at most {num_rows}"

@@ -1,4 +1,4 @@
-"""How each row is sampled (`data.sampling_key`, a column of objects), and how many samples each row gets."""
+"""The sampling settings of each row (`data.sampling_key`, a column of objects), and its number of samples."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -21,7 +21,7 @@ _OF_THE_RUN = {"seed", "logprobs", "order", "extra"}
 """Fields of SamplingConfig that a row cannot set: they must be the same for the whole run."""
 
 _STRUCTURES = {"structured_outputs", "repetition_detection"}
-"""Fields that are objects themselves: a row's object replaces the run's, and may have every field of vLLM's class."""
+"""Fields that are objects: a row's object replaces that of the run, and may have every field of vLLM's class."""
 
 _TYPED = {item.name: item for item in dataclasses.fields(SamplingConfig) if item.name not in _OF_THE_RUN | _STRUCTURES}
 
@@ -30,14 +30,14 @@ _WORDS = {int: "a whole number", float: "a number", str: "text"}
 
 @dataclass(frozen=True)
 class RowSampling:
-    """What one row asks for: values by the names of SamplingConfig and vLLM's fields, and what is wrong with them."""
+    """The settings of one row: values by the field names of SamplingConfig and vLLM, and what is wrong with them."""
 
     values: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
 
 def read_row_sampling(value: Any, column: str) -> RowSampling:
-    """The sampling in a cell of `column`; an empty cell asks for nothing. Fields that only vLLM has are not checked."""
+    """The settings in a cell of `column`; an empty cell has none. Fields that only vLLM has are not checked."""
     if value is NOT_UTF8:
         return RowSampling(problems=[f"{column}: not UTF-8"])
     try:
@@ -54,7 +54,7 @@ def read_row_sampling(value: Any, column: str) -> RowSampling:
 
 
 def sampling_of_row(values: Mapping[str, Any] | None, run: RunConfig) -> SamplingConfig:
-    """`run.sampling` with the values of a row in it. Raises PromptError for values that contradict each other."""
+    """`run.sampling` with the values of a row. Raises PromptError for values that contradict each other."""
     if not values:
         return run.sampling
     typed = {name: value for name, value in values.items() if name in _TYPED}
@@ -69,21 +69,21 @@ def sampling_of_row(values: Mapping[str, Any] | None, run: RunConfig) -> Samplin
 
 @dataclass(frozen=True)
 class SampleCounts:
-    """How many samples each row has. Each sample of the run has a place: its number when counted row by row."""
+    """How many samples each row has. The place of a sample is its number when counted row by row."""
 
     places: npt.NDArray[np.int64]
-    """The place of the first sample of each row, and at the end the number of all samples."""
+    """The place of the first sample of each row, then the number of all samples."""
     first_row: int = 0
     """The row_id of the first row."""
 
     @classmethod
     def equal(cls, num_rows: int, n_samples: int, first_row: int = 0) -> "SampleCounts":
-        """The same number for every row."""
+        """Counts with the same number of samples for every row."""
         return cls(np.arange(num_rows + 1, dtype=np.int64) * n_samples, first_row)
 
     @classmethod
     def of_each(cls, counts: npt.NDArray[np.int64], first_row: int) -> "SampleCounts":
-        """A number for each row."""
+        """Counts with a given number of samples for each row."""
         return cls(np.concatenate([[0], np.cumsum(counts)]), first_row)
 
     @property
@@ -92,26 +92,26 @@ class SampleCounts:
 
     @property
     def total(self) -> int:
-        """Samples of all rows."""
+        """The number of samples of all rows."""
         return int(self.places[-1])
 
     def of(self, row_id: int) -> int:
-        """Samples of one row."""
+        """The number of samples of one row."""
         first, end = self.places[row_id - self.first_row : row_id - self.first_row + 2]
         return int(end - first)
 
     def of_rows(self, row_id: int, num_rows: int) -> "SampleCounts":
-        """The counts of `num_rows` rows from `row_id` on, with places that begin at 0."""
+        """The counts of `num_rows` rows beginning with `row_id`; places begin at 0."""
         places = self.places[row_id - self.first_row : row_id - self.first_row + num_rows + 1]
         return SampleCounts(places - places[0], row_id)
 
     def rows_within(self, row_id: int, num_samples: int) -> int:
-        """How many rows from `row_id` on have at most `num_samples` samples together; at least 1."""
+        """How many rows, beginning with `row_id`, have at most `num_samples` samples together; at least 1."""
         row = row_id - self.first_row
         return max(1, int(np.searchsorted(self.places, self.places[row] + num_samples, "right")) - 1 - row)
 
     def asks_for(self, samples: pa.Table) -> npt.NDArray[np.bool_]:
-        """Which of `samples`, by their columns row_id and sample_idx, are asked for."""
+        """Which of `samples` the run asks for, by their columns row_id and sample_idx."""
         rows, index = self._rows(samples), samples.column("sample_idx").to_numpy()
         is_there = rows < self.num_rows
         rows = np.where(is_there, rows, 0)
@@ -119,7 +119,7 @@ class SampleCounts:
         return asked
 
     def places_of(self, samples: pa.Table) -> npt.NDArray[np.int64]:
-        """The places of `samples`, which are all asked for."""
+        """The places of `samples`; the run must ask for all of them."""
         index: npt.NDArray[np.int32] = samples.column("sample_idx").to_numpy()
         return self.places[self._rows(samples)] + index
 
@@ -129,9 +129,9 @@ class SampleCounts:
 
 
 def sample_counts(table: Table, run: RunConfig) -> SampleCounts:
-    """The samples that `run` asks for of each row of `table`; reads a column of it where rows have a say in that.
+    """The number of samples that `run` asks for in each row of `table`; reads a column if rows may set their own.
 
-    With `adaptive.until` they are the most that a row gets: `rollout.store.judged` knows how many it has.
+    With `adaptive.until` it is the maximum for a row: `rollout.store.judged` has the actual number.
     """
     n_samples, column = run.sampling.n_samples, run.data.sampling_key
     if column is None:
@@ -144,14 +144,14 @@ def sample_counts(table: Table, run: RunConfig) -> SampleCounts:
 
 
 def sampling_column_problems(table: Table, column: str) -> Iterator[str]:
-    """Why `column`, which is in `table`, cannot hold objects of sampling: one line or none."""
+    """Why `column`, which is in `table`, cannot hold objects with sampling settings: one line or none."""
     kind = stored(table.schema.field(column).type)
     if not (is_text(kind) or pa.types.is_struct(kind) or pa.types.is_map(kind) or pa.types.is_null(kind)):
         yield f"data.sampling_key={column}: the column holds {kind}; it must hold objects, or JSON text of them"
 
 
 def _cell(value: Any) -> Any:
-    """A cell for `_given`: an empty one says nothing."""
+    """A cell for `_given`; an empty one becomes null."""
     if isinstance(value, str):
         return value if value.strip() else {}
     return {} if value is None or value == [] else without_nulls(value)
@@ -165,7 +165,7 @@ def _of_json(text: str, key: str) -> Any:
 
 
 def _value(name: str, value: Any, key: str) -> Any:
-    """One value as SamplingConfig or vLLM has it. Raises PromptError for one that it cannot be."""
+    """One value with its type in SamplingConfig or vLLM. Raises PromptError if it does not fit."""
     if name in _OF_THE_RUN:
         raise PromptError(f"{key}={value}: no row has its own; it is a value of the whole run")
     if name in _STRUCTURES:
@@ -179,7 +179,7 @@ def _value(name: str, value: Any, key: str) -> Any:
 
 
 def _structure(name: str, value: Any, key: str) -> dict[str, Any]:
-    """An object for vLLM; its JSON schema is one too, and not the name of a file, which a row cannot have read."""
+    """An object for vLLM; its JSON schema is an object too, not a file name: a row cannot have files read."""
     given = _given(value, key)
     if name == "structured_outputs" and "json" in given:
         given["json"] = _loaded(given["json"], f"{key}.json")
@@ -187,7 +187,7 @@ def _structure(name: str, value: Any, key: str) -> dict[str, Any]:
 
 
 def _given(value: Any, key: str) -> dict[str, Any]:
-    """What an object, or JSON text of one, has that is not null. Raises PromptError where it is none."""
+    """The fields that are not null, of an object or its JSON text. Raises PromptError for anything else."""
     return {name: item for name, item in _loaded(value, key).items() if item is not None}
 
 
@@ -201,12 +201,12 @@ def _loaded(value: Any, key: str) -> dict[Any, Any]:
 
 
 def _typed(kind: Any, value: Any, key: str) -> Any:
-    """`value` as `kind`, of the types that SamplingConfig has."""
+    """`value` as `kind`, one of the types in SamplingConfig."""
     if get_origin(kind) is list:
         (item,) = get_args(kind)
         return [_typed(item, one, key) for one in (value if isinstance(value, list) else [value])]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int and is_number and float(value).is_integer():  # a column with nulls is often one of floats
+    if kind is int and is_number and float(value).is_integer():  # a column with nulls often holds floats
         return int(value)
     if kind is float and is_number:
         return float(value)

@@ -1,4 +1,4 @@
-"""When a row has enough samples (`adaptive`): a rule on its samples in the order of `sample_idx`, not of finishing.
+"""When a row has enough samples (`adaptive`): a rule on its samples in the order of `sample_idx`, not of completion.
 
 A row is judged after rounds, and only once all samples of its rounds so far have finished. So one engine, several
 engines and a resumed run ask for the same samples.
@@ -14,38 +14,38 @@ from typing import NamedTuple
 from rollout.config import AdaptiveConfig
 
 DONE, FAILED, SCORED, PASSED, NO_TRUTH = 1, 2, 4, 8, 16
-"""What is known of a sample, as bits: it has a response; it failed (perhaps at an earlier try); its score is known; it
-passes; its row has no ground truth."""
+"""What is known about a sample, as bits: it has a response; it failed (perhaps at an earlier try); its score is known;
+it passes; its row has no ground truth."""
 
 BUDGET, ERROR = "budget", "error"
-"""Why a row has no more samples, if not because of `adaptive.until`: its budget is used up; it cannot be sampled."""
+"""Why a row gets no more samples, other than `adaptive.until`: its budget is used up; it cannot be sampled."""
 
 NO_VOTE = 0
 """The vote of a response without an answer."""
 
 
 def vote_of(answer: str | None) -> int:
-    """A number that stands for an answer: 62 bits of BLAKE2b over it, and 1 more."""
+    """A number that stands for an answer: 62 bits of its BLAKE2b hash, plus 1."""
     if answer is None:
         return NO_VOTE
     return 1 + (int.from_bytes(blake2b(answer.encode("utf-8", "replace"), digest_size=8).digest()) >> 2)
 
 
 class Verdict(NamedTuple):
-    """What the rule says of a row."""
+    """The result of the rule for a row."""
 
     end: int
     """Samples 0 to `end` (exclusive) of the row are asked for so far."""
     reason: str | None
-    """Why there will be no more; None while some of these are missing."""
+    """Why the row gets no more; None while some of these samples are missing."""
 
 
 def judge(rule: AdaptiveConfig, flags: bytes, votes: Sequence[int]) -> Verdict:
-    """The verdict on a row, of whose samples `flags` tell, a byte each: as many as its budget.
+    """The verdict on a row; `flags` has a byte for each sample of its budget.
 
-    `votes` stand for their answers and are only looked at for `until=agree`. A sample that has failed counts as one
-    that does not pass, also once a second try gave a response. A row of which all first samples failed gets its first
-    round only, one without a ground truth its budget.
+    `votes` stand for the answers and are only used for `until=agree`. A sample that has failed counts as one that does
+    not pass, even if a second try gave a response. A row whose first samples all failed gets only its first round, a
+    row without a ground truth its budget.
     """
     missing, budget = flags.translate(_IS_THERE).find(0), len(flags)
     for end in round_ends(tuple(rule.rounds), budget):
@@ -67,7 +67,7 @@ def _is_enough(rule: AdaptiveConfig, flags: bytes, votes: Sequence[int], to_come
 
 
 def _table(is_so: Callable[[int], bool]) -> bytes:
-    """For `bytes.translate`: 1 for the flags of which `is_so` is true, 0 for the others."""
+    """A table for `bytes.translate`: 1 for flags where `is_so` is true, 0 for the others."""
     return bytes(int(is_so(flags)) for flags in range(256))
 
 
@@ -79,7 +79,7 @@ _HAS_NO_TRUTH = _table(lambda flags: bool(flags & NO_TRUTH))
 
 @cache
 def round_ends(rounds: tuple[int, ...], budget: int) -> tuple[int, ...]:
-    """After how many samples a row is judged: the sums of `rounds`, of which the last repeats, and at last `budget`."""
+    """The numbers of samples after which a row is judged: sums of `rounds` (the last one repeats), then `budget`."""
     ends, end = list[int](), 0
     while end < budget:
         size = rounds[min(len(ends), len(rounds) - 1)]
@@ -89,7 +89,7 @@ def round_ends(rounds: tuple[int, ...], budget: int) -> tuple[int, ...]:
 
 
 def is_met(rule: AdaptiveConfig, samples: int, passed: int) -> bool:
-    """Whether a row of which `passed` of `samples` pass has enough, by a rule that counts only those."""
+    """Whether a row with `passed` of `samples` passing has enough, for a rule that only counts passes."""
     if rule.until == "passes":
         return passed >= rule.passes
     if rule.until == "mixed":
@@ -99,7 +99,7 @@ def is_met(rule: AdaptiveConfig, samples: int, passed: int) -> bool:
 
 
 def is_decided(votes: Sequence[int], to_come: int) -> bool:
-    """Whether the answer with the most of these `votes` leads whatever `to_come` more samples say; a tie is no lead."""
+    """Whether the leading answer stays ahead whatever `to_come` more samples answer; a tie is not a lead."""
     counts = sorted(votes, reverse=True)
     return bool(counts) and counts[0] > to_come + (counts[1] if len(counts) > 1 else 0)
 
@@ -111,4 +111,4 @@ def wilson(samples: int, passed: int) -> tuple[float, float]:
     return (middle - half) / (1 + weight), (middle + half) / (1 + weight)
 
 
-_Z = 1.959963984540054  # what 95 % of a normal distribution lie within
+_Z = 1.959963984540054  # 95 % of a normal distribution lie within ± this many standard deviations

@@ -1,7 +1,7 @@
 """Parquet, JSONL, CSV and plain text files as a stream of Arrow batches with one fixed schema.
 
-Never more than one batch of a file is in memory. JSONL, CSV and text are scanned once when opened, to count rows and to
-settle every column's type before the first row is written; Parquet says both in its footer.
+At most one batch of a file is in memory. JSONL, CSV and text files are scanned once when opened, to count rows and to
+determine every column's type before the first row is written; Parquet has both in its footer.
 """
 
 import json
@@ -27,36 +27,36 @@ from rollout.files import is_read_once
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 256 << 20
-"""No batch is larger than these two, roughly."""
+"""Approximate limits for the size of a batch."""
 
 _CSV_BLOCK = 16 << 20  # bytes; also the longest line
-_LOOK_AHEAD = 1 << 20  # characters behind the first line of a .jsonl file
+_LOOK_AHEAD = 1 << 20  # characters after the first line of a .jsonl file
 
-_INT96_UNIT = "us"  # of Spark's timestamps: in nanoseconds the year 9999 would silently be another
+_INT96_UNIT = "us"  # for Spark's timestamps: in nanoseconds the year 9999 would silently become another year
 
 
 class NotALineEach(ValueError):
-    """What a .jsonl file holds instead of a JSON object a line, and the cure."""
+    """A .jsonl file does not hold one JSON object per line; the message says what it holds, and the cure."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A file of rows, or some of them. `batches()` starts again from the first at every call."""
+    """All or some rows of a file. Every call of `batches()` starts again from the first row."""
 
     path: Path
     schema: pa.Schema
     num_rows: int
     batches: Callable[[], Iterator[pa.RecordBatch]]
     bad_rows: dict[int, str] = field(default_factory=dict)
-    """Rows the file holds but that could not be read, with the reason; every column of such a row is null."""
+    """Rows of the file that could not be read, with the reason; every column of such a row is null."""
     first_row: int = 0
-    """Position in the file of the first row. Row ids, those of `bad_rows` too, are positions in the file."""
+    """Position of the first row in the file. All row ids, also in `bad_rows`, are positions in the file."""
     from_row: Callable[[int], Iterator[pa.RecordBatch]] | None = None
-    """`from_row(n)`: the batches from the file's row n on, where what is before it need not be decoded."""
+    """`from_row(n)`: the batches from row n of the file on, if earlier rows need not be decoded for that."""
 
 
 def open_table(path: Path, key: str, may_be_empty: bool = False) -> Table:
-    """Open a file. Raises UserError, naming the config `key`, when that cannot be done, or it has no rows and
+    """Open a file. Raises UserError, naming the config `key`, if this is impossible, or if the file has no rows but
     must have some.
     """
     openers = {".parquet": open_parquet, ".jsonl": _open_jsonl, ".csv": _open_csv, ".txt": _open_text}
@@ -81,7 +81,7 @@ def open_table(path: Path, key: str, may_be_empty: bool = False) -> Table:
 
 
 def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:
-    """`opener(path)`, with what is wrong with the file in a UserError that names the config `key`."""
+    """`opener(path)`. Raises UserError, naming the config `key`, for anything wrong with the file."""
     try:
         table = opener(path)
     except NotALineEach as error:
@@ -92,7 +92,7 @@ def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:
             raise UserError(f"{key}={path}: the text is not UTF-8; save it as UTF-8{hint}") from error
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"{key}={path}: not a readable {path.suffix} file ({reason}); write it again") from error
-    except UnicodeEncodeError as error:  # of the path, by Arrow
+    except UnicodeEncodeError as error:  # Arrow raises it for the path
         raise UserError(f"{key}={path}: the name is not UTF-8; give the file another one") from error
     except OSError as error:
         raise UserError(f"{key}={path}: cannot be read ({error}); check the file and its permissions") from error
@@ -103,7 +103,7 @@ def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:
 
 
 def not_empty(table: Table, key: str) -> Table:
-    """`table`. Raises UserError, naming the config `key`, when it has no rows."""
+    """`table`. Raises UserError, naming the config `key`, if it has no rows."""
     if table.num_rows == 0:
         raise UserError(f"{key}={table.path}: has no rows; check what wrote it")
     return table
@@ -116,10 +116,10 @@ def select(
     num_shards: int = 1,
     shard_index: int = 0,
 ) -> Table:
-    """A file's table without some columns and beyond-`limit` rows, and of these rows one shard.
+    """A file's table without some columns, and only one shard of its first `limit` rows.
 
     Shard i of S has the rows from i * N // S up to (i + 1) * N // S: every row is in one shard, and sizes differ by
-    one at most. Raises KeyError for a column that is not there.
+    one at most. Raises KeyError for a column that does not exist.
     """
     dropped = set(drop_columns)
     if missing := dropped - set(table.schema.names):
@@ -152,7 +152,7 @@ def _without_first(batches: Iterator[pa.RecordBatch], num_rows: int) -> Iterator
 
 
 def open_parquet(path: Path) -> Table:
-    """Open a Parquet file. Raises what pyarrow raises about one that cannot be read."""
+    """Open a Parquet file. Raises the error of pyarrow if it cannot be read."""
     with pq.ParquetFile(path, coerce_int96_timestamp_unit=_INT96_UNIT) as file:
         schema, num_rows = plain_schema(file.schema_arrow), file.metadata.num_rows
         groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
@@ -169,18 +169,18 @@ def open_parquet(path: Path) -> Table:
 
 
 def plain_schema(schema: pa.Schema) -> pa.Schema:
-    """`schema` with plain types, and without pandas' metadata, which describes the columns as they were."""
+    """`schema` with plain types, and without pandas' metadata, which describes the old types."""
     return pa.schema(map(plain_field, schema))
 
 
 def conform(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    """`batch` with its columns, in the same order, cast to the types of `schema`."""
+    """`batch` with its columns cast to the types of `schema`, in the same order."""
     columns = [cast(array, column.type) for array, column in zip(batch.columns, schema, strict=True)]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _parquet_batches(path: Path, schema: pa.Schema, batch_rows: int, first_group: int = 0) -> Iterator[pa.RecordBatch]:
-    # without these two settings one large row group is held in memory whole
+    # without these two settings a large row group would be in memory as a whole
     options: dict[str, Any] = {"pre_buffer": False, "buffer_size": 1 << 20}
     with pq.ParquetFile(path, coerce_int96_timestamp_unit=_INT96_UNIT, **options) as file:
         batches = file.iter_batches(batch_size=batch_rows, row_groups=range(first_group, file.num_row_groups))
@@ -197,7 +197,7 @@ def _parquet_batches(path: Path, schema: pa.Schema, batch_rows: int, first_group
 def _open_csv(path: Path) -> Table:
     """Every column is text: CSV has no types, and guessing them would change what the file says."""
     with open_text(path) as file:
-        if not file.read(1):  # which Arrow calls unreadable
+        if not file.read(1):  # Arrow calls an empty file unreadable
             return Table(path, pa.schema([]), 0, partial(iter, ()))
     with _csv_reader(path, {}) as reader:
         schema = pa.schema([(name, pa.string()) for name in reader.schema.names])
@@ -224,7 +224,7 @@ def _csv_reader(path: Path, types: dict[str, pa.DataType]) -> pa_csv.CSVStreamin
 
 
 def _open_text(path: Path) -> Table:
-    """One prompt a line, in a column `prompt`."""
+    """Open a text file with one prompt per line, as a column `prompt`."""
     schema, num_rows = pa.schema([("prompt", pa.string())]), sum(map(len, line_blocks(path)))
     batches = partial(_text_batches, path, schema)
     return Table(path, schema, num_rows, batches, from_row=batches)
@@ -237,9 +237,9 @@ def _text_batches(path: Path, schema: pa.Schema, first_row: int = 0) -> Iterator
 
 
 def _open_jsonl(path: Path) -> Table:
-    """Types are settled over the whole file. A column that no one type holds becomes text, holding JSON.
+    """Open a JSONL file. Types are determined from the whole file; a column that no single type fits becomes JSON text.
 
-    Raises NotALineEach for a file that is JSON, but not an object a line.
+    Raises NotALineEach for a file that is JSON, but does not have one object per line.
     """
     _refuse_other_json(path)
     columns, num_rows, bad_rows = dict[str, ColumnType](), 0, dict[int, str]()
@@ -260,13 +260,13 @@ def _open_jsonl(path: Path) -> Table:
 
 
 def _refuse_other_json(path: Path) -> None:
-    """Raise NotALineEach for an array of objects, or objects over several lines."""
+    """Raise NotALineEach for an array of objects, or an object over several lines."""
     with open_text(path) as file:
         first = next((line for line in file if line.strip()), "").strip()
         text = f"{first}\n{file.read(_LOOK_AHEAD)}"
     try:
         value, end = json.JSONDecoder().raw_decode(text)
-    except (ValueError, RecursionError):  # it may be longer than what was read
+    except (ValueError, RecursionError):  # it may be longer than the part that was read
         value, end = None, len(text)
     is_one_line = end <= len(first)
     if first.startswith("[") and (first == "[" or (value and not (is_one_line and text[end:].strip()))):

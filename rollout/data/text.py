@@ -1,4 +1,4 @@
-"""Values as people write them. Wherever a value of a table becomes text, `as_text` makes it."""
+"""Values as people write them. Every value of a table that becomes text is converted by `as_text`."""
 
 import base64
 import json
@@ -9,7 +9,7 @@ import numpy as np
 
 from rollout.data.arrow import without_nulls
 
-_POSITIONAL = range(-10, 16)  # exponents of ten of numbers that people write without one
+_POSITIONAL = range(-10, 16)  # numbers with these powers of ten are written without an exponent
 
 
 def counted(number: int, noun: str) -> str:
@@ -18,10 +18,10 @@ def counted(number: int, noun: str) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A value as people write it: text as it is; 42, even where a null in the column has made 42.0 of it; 0.00001.
+    """A value as people write it: text unchanged; 42, even if a null in the column turned it into 42.0; 0.00001.
 
-    Lists, structs, true, false and null are JSON, in which fields that are null are left out of a struct; bytes are the
-    text they hold, or base64.
+    Lists, structs, true, false and null are JSON, without the null fields of structs; bytes are the text that they
+    hold, or base64.
     """
     match value:
         case str():

@@ -14,7 +14,7 @@ Tools = list[dict[str, Any]]
 
 
 def read_tools(value: Any, column: str) -> Tools | None:
-    """A cell of `column` -> definitions as the template gets them; None for an empty one.
+    """A cell of `column` -> definitions in the form for the template; None for an empty cell.
 
     Takes a list of objects, each {type, function: {name, ...}} or {name, ...}; the list, or each of them, may
     be JSON text. Raises PromptError for what is none of these.
@@ -43,7 +43,7 @@ def tools_column_problems(table: Table, column: str) -> Iterator[str]:
 
 
 def _check(tool: Any, place: str) -> None:
-    """Raise PromptError for what is no tool definition."""
+    """Raise PromptError for anything that is not a tool definition."""
     if not isinstance(tool, dict):
         raise PromptError(f"{place} is {_kind(tool)}, not a tool definition")
     function = tool.get("function", tool)

@@ -1,1 +1,1 @@
-"""Before a run: data of any form -> an input file of chats. `python -m rollout prepare`."""
+"""Before a run: data in any form -> an input file of chats. `python -m rollout prepare`."""

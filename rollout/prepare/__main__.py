@@ -1,8 +1,8 @@
-"""`python -m rollout prepare IN OUT`: data of any form -> the input of a run.
+"""`python -m rollout prepare IN OUT`: data in any form -> the input of a run.
 
-Writes a Parquet file with a column `prompt` of chats and the columns to keep, in the order of the input, which
-`python -m rollout data.path=input.parquet` takes without any further key. Rows without a usable prompt are left out and
-counted, with the reason and the first of their positions in the input (from 0; lines from 1).
+Writes a Parquet file with a column `prompt` of chats and the columns to keep, in the order of the input. For this file
+`python -m rollout data.path=input.parquet` needs no other key. Rows without a usable prompt are left out and counted,
+with the reason and their first positions in the input (from 0; lines from 1).
 """
 
 import json
@@ -41,10 +41,10 @@ _canonical = json.JSONEncoder(ensure_ascii=False, sort_keys=True, default=str).e
 
 
 def main(arguments: list[str]) -> None:
-    """The command. Exit codes as of `python -m rollout`; 1 also when there is nothing to write."""
+    """Run the command. Exit codes are those of `python -m rollout`; 1 also if there is nothing to write."""
     with one_line_errors(), stop_on_signal():
         show_help(arguments, lambda: text(["prepare"]))
-        _, arguments = trust.asked(arguments)  # the input is data only, so trust makes no difference
+        _, arguments = trust.asked(arguments)  # the input is only data, so trust makes no difference
         config = parse(PrepareConfig, arguments, _path_problems, ("input", "output"))
         for line in _report_lines(prepare(config), config):
             print(line)
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
 
 @dataclass
 class Refused:
-    """The rows refused for one reason: how many, and where the first of them are."""
+    """The rows refused for one reason: their number, and the places of the first ones."""
 
     rows: int = 0
     places: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ class Refused:
 
 @dataclass
 class Report:
-    """What became of the rows of the input."""
+    """What happened to the rows of the input."""
 
     plan: Plan
     read: int = 0
@@ -80,7 +80,7 @@ class Report:
 
 
 def prepare(config: PrepareConfig) -> Report:
-    """Write `config.output`. Raises UserError when something does not fit, or when there is nothing to write."""
+    """Write `config.output`. Raises UserError if something does not fit, or if there is nothing to write."""
     source, output = user_path(config.input), user_path(config.output)
     problems = list(_output_problems(source, output, config.overwrite))
     try:
@@ -101,7 +101,7 @@ def prepare(config: PrepareConfig) -> Report:
 
 
 def _path_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the paths of a command that is wrong otherwise."""
+    """What is wrong with the paths of a command that has other mistakes."""
     if values.get("input") is None:
         return
     source = user_path(values["input"])
@@ -114,9 +114,9 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 class _RicherChat(Exception):
-    """A chat has more than the planned type holds: a content that is no text, or, written as JSON, other fields.
+    """A chat does not fit the planned type: its content is not text, or, as JSON, it has other fields.
 
-    Few inputs have one. Looking for it in advance would read every input once more; so the file is begun again instead.
+    Few inputs have such a chat. A check in advance would read every input twice, so the file is started again instead.
     """
 
 
@@ -131,7 +131,7 @@ def _write(plan: Plan, chat_type: pa.DataType, path: Path, drop_duplicates: bool
 
 
 def _batches(schema: pa.Schema, report: Report, seen: set[bytes] | None) -> Iterator[pa.RecordBatch]:
-    """What is written, batch by batch; `report` counts along. `seen` gets a hash of every chat."""
+    """The batches to write; `report` counts their rows. `seen` gets a hash of every chat."""
     plan, chat_type = report.plan, schema.field(PROMPT).type
     for batch in plan.table.batches():
         kept, chats = list[int](), list[list[Message]]()
@@ -152,7 +152,7 @@ def _batches(schema: pa.Schema, report: Report, seen: set[bytes] | None) -> Iter
 
 
 def _chat_column(chats: list[list[Message]], chat_type: pa.DataType) -> pa.Array:
-    """Raises _RicherChat where `chat_type` is too narrow; Arrow would silently drop a field it does not know."""
+    """The column of `chats`. Raises _RicherChat if `chat_type` is too narrow: Arrow would silently drop fields."""
     if chat_type == CHATS_AS_JSON:
         return pa.array(map(_as_json, chats), chat_type)
     names = {part.name for part in chat_type.value_type}
@@ -164,7 +164,7 @@ def _chat_column(chats: list[list[Message]], chat_type: pa.DataType) -> pa.Array
 
 
 def _seen_before(chat: list[Message], seen: set[bytes]) -> bool:
-    """Whether an equal chat was asked about before. 16 bytes: among 10^12 chats two have equal hashes once in 10^14."""
+    """Whether an equal chat came before. 16 bytes: the chance of equal hashes among 10^12 chats is 1 in 10^14."""
     digest = blake2b(_canonical(chat).encode(), digest_size=16).digest()
     if digest in seen:
         return True
@@ -173,7 +173,7 @@ def _seen_before(chat: list[Message], seen: set[bytes]) -> bool:
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[list[pa.RecordBatch]]:
-    """Batches that are written together: a row group for each would compress badly and be slow to read."""
+    """Lists of batches to write as one row group: one for each batch would compress badly and be slow to read."""
     group, size = list[pa.RecordBatch](), 0
     for batch in batches:
         group.append(batch)
@@ -190,7 +190,7 @@ def _output_problems(source: Path, output: Path, overwrite: bool) -> Iterator[st
 
 
 def _is_read(output: Path, source: Path) -> bool:
-    """Whether `source`, a file, a folder or a pattern of names, takes in `output`, by whatever name."""
+    """Whether `source` (a file, a folder or a pattern) includes `output`, under any name."""
     read, written = real(source), real(output)
     if written == read or (source.is_dir() and read in written.parents):
         return True
@@ -216,7 +216,7 @@ def _report_lines(report: Report, config: PrepareConfig) -> Iterator[str]:
 
 
 def _excerpt(text: str) -> str:
-    """The beginning of `text`, without characters that would control the terminal."""
+    """The beginning of `text`, without control characters for the terminal."""
     shown = "".join(c if c.isprintable() else "?" for c in text[:_SHOWN_CHARACTERS])
     return shown if len(text) <= _SHOWN_CHARACTERS else f"{shown} ..."
 

@@ -1,4 +1,4 @@
-"""A table -> the chat of each row, or why it has none; and the columns that are kept beside the chats."""
+"""A table -> the chat of each row, or why it has none; and the columns to keep beside the chats."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ from rollout.prepare.template import Template, parse_template
 from rollout.records import RESERVED_COLUMNS, Message
 
 PROMPT = "prompt"
-"""The column of chats, called as a run expects it by default."""
+"""The name of the column of chats, which a run expects by default."""
 
 CHATS_AS_JSON = pa.string()
-"""The type of that column where not every chat fits one type of messages: a run reads this as well."""
+"""The type of that column if not every chat fits one type of messages: a run can read this too."""
 
 _ROLE_AND_CONTENT = (pa.field("role", pa.string()), pa.field("content", pa.string()))
 _OURS = RESERVED_COLUMNS | {PROMPT}
@@ -30,31 +30,31 @@ _OURS = RESERVED_COLUMNS | {PROMPT}
 
 @dataclass(frozen=True)
 class Plan:
-    """What is made of each row of `table`."""
+    """How to convert each row of `table`."""
 
     table: Table
     columns: list[ColumnPath]
-    """What `chat` is given the values of."""
+    """The columns whose values `chat` gets."""
     chat: Callable[[Sequence[Any]], list[Message]]
-    """Raises PromptError for values that make no chat."""
+    """Makes a chat. Raises PromptError if the values do not form one."""
     chat_type: pa.DataType
     """list<struct<role, content, ...>> or CHATS_AS_JSON."""
     keep: list[str]
-    """Columns that stay as they are."""
+    """Columns that stay unchanged."""
     left_out: list[str]
-    """Columns that do not, though nobody said so: a run needs their names."""
+    """Columns that are left out without a request from the user: a run needs their names."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a row has no chat, in words that many rows share, and which row it is."""
+    """Why a row has no chat (the same text for many rows), and which row it is."""
 
     reason: str
     where: str
 
 
 def plan_for(table: Table, config: PrepareConfig) -> Plan:
-    """Raises UserError with everything in `config` that does not fit the table's columns."""
+    """The plan for `table`. Raises UserError with everything in `config` that does not fit the table's columns."""
     table = select(table, limit=config.limit)
     if problems := [*_prompt_problems(table, config), *_keep_problems(table, config)]:
         raise UserError(*problems)
@@ -68,7 +68,7 @@ def plan_for(table: Table, config: PrepareConfig) -> Plan:
 
 
 def read_chats(plan: Plan, batch: pa.RecordBatch, first_row: int) -> Iterator[list[Message] | Refusal]:
-    """For each row of `batch`, the first of which is row `first_row` of the table, its chat or why it has none."""
+    """For each row of `batch`, its chat or why it has none; its first row is row `first_row` of the table."""
     columns = [values_along(batch, path, cells) for path in plan.columns]
     for row, values in enumerate(zip(*columns, strict=True), start=first_row):
         if row in plan.table.bad_rows:
@@ -95,7 +95,7 @@ def _chat_of_template(template: Template, system_prompt: str | None, values: Seq
 
 
 def _chat_type(kind: pa.DataType) -> pa.DataType:
-    """The type of chats made of a column of type `kind`: role and content are text, other fields stay what they are."""
+    """The type of chats from a column of type `kind`: role and content are text, other fields keep their types."""
     message = stored(stored(kind).value_type) if is_list(kind) else pa.null()
     if not pa.types.is_struct(message):
         return pa.list_(pa.struct(_ROLE_AND_CONTENT))
@@ -106,7 +106,7 @@ def _chat_type(kind: pa.DataType) -> pa.DataType:
 
 
 def _storable(kind: pa.DataType) -> bool:
-    """Whether Parquet has a form for `kind`."""
+    """Whether Parquet can store `kind`."""
     try:
         pq.ParquetWriter(pa.BufferOutputStream(), pa.schema([("x", kind)])).close()
     except pa.ArrowNotImplementedError:
@@ -115,7 +115,7 @@ def _storable(kind: pa.DataType) -> bool:
 
 
 def _kept_columns(names: list[str], config: PrepareConfig) -> tuple[list[str], list[str]]:
-    """Columns that stay, and those that would if a run did not need their names."""
+    """The columns to keep, and those that are left out because a run needs their names."""
     if config.keep is not None:
         return [name for name in dict.fromkeys(config.keep) if name != PROMPT], []
     others = [name for name in names if config.template is not None or name != config.prompt_key]

@@ -1,8 +1,8 @@
-"""Several files as one table: a folder of Parquet files, or one that `datasets` wrote with `save_to_disk`.
+"""Several files as one table: a folder of Parquet files, or a folder that `datasets` wrote with `save_to_disk`.
 
 The formats are those of a Hugging Face dataset repository (`data/train-00000-of-00002.parquet`, ...) and of
-`datasets.Dataset.save_to_disk` (Arrow IPC streams listed in `state.json`). Files may have been written at different
-times: a column that one of them lacks is null there, and types are widened only where every value stays as it is.
+`datasets.Dataset.save_to_disk` (Arrow IPC streams listed in `state.json`). The files may differ: a column that a file
+lacks is null there, and a type is widened only if every value stays the same.
 """
 
 import json
@@ -30,9 +30,9 @@ from rollout.errors import UserError
 
 
 def open_source(path: Path, key: str) -> Table:
-    """Open a file as `open_table` does, a folder, or a pattern that names Parquet files of one folder.
+    """Open a file (as `open_table` does), a folder, or a pattern for Parquet files of one folder.
 
-    Raises UserError, naming the config `key`, when that cannot be done.
+    Raises UserError, naming the config `key`, if this is impossible.
     """
     if path.is_dir():
         return _open_folder(path, key)
@@ -52,7 +52,7 @@ def _open_folder(folder: Path, key: str) -> Table:
 
 
 def _listed(path: Path, name: str, key: str) -> list[Any]:
-    """What a JSON file of `datasets` lists under `name`."""
+    """The list under `name` in a JSON file of `datasets`."""
     try:
         items: list[Any] = json.loads(path.read_text(encoding="utf-8"))[name]
     except (ValueError, KeyError) as error:
@@ -61,7 +61,7 @@ def _listed(path: Path, name: str, key: str) -> list[Any]:
 
 
 def _parquet_files(folder: Path, key: str) -> list[Path]:
-    """The Parquet files of one split. Raises UserError when there are files of several, or none."""
+    """The Parquet files of one split. Raises UserError if there are files of several splits, or none."""
     for place in (folder, folder / "data"):
         files = [path for path in sorted(place.glob("*.parquet")) if not path.name.startswith((".", "_"))]
         names = (re.fullmatch(r"(.+)-\d+-of-\d+.*", path.stem) for path in files)
@@ -138,7 +138,7 @@ def _common_struct(first: pa.DataType, second: pa.DataType) -> pa.DataType | Non
 
 
 def _open_arrow(path: Path) -> Table:
-    # through a memory map no data is read here, only where each batch begins and how many rows it has
+    # with a memory map no data is read here, only the position and the number of rows of each batch
     with pa.memory_map(str(path)) as file, pa.ipc.open_stream(file) as reader:
         schema, num_rows = plain_schema(reader.schema), sum(batch.num_rows for batch in reader)
     return Table(path, schema, num_rows, partial(_arrow_batches, path, schema))

@@ -1,6 +1,6 @@
 """A prompt template over columns: `{question}`, `{reward_model.ground_truth}` in a struct, `{{` for a brace.
 
-Only names are looked up, never attributes or items of Python objects, so a template cannot reach anything but columns.
+Only names are looked up, never attributes or items of Python objects, so a template can only read columns.
 """
 
 import re
@@ -19,13 +19,13 @@ from rollout.errors import PromptError, UserError, did_you_mean
 
 @dataclass(frozen=True)
 class Template:
-    """Text and columns in turn: `texts` has one entry more than `columns`."""
+    """Texts and columns in alternation: `texts` has one entry more than `columns`."""
 
     texts: list[str]
     columns: list[ColumnPath]
 
     def fill(self, values: Sequence[Any]) -> str:
-        """The text with `values`, one for each of `columns`, in their places. Raises PromptError when one is null."""
+        """The text with `values`, one for each of `columns`, inserted. Raises PromptError if one is null."""
         pieces = [self.texts[0]]
         for path, value, text in zip(self.columns, values, self.texts[1:], strict=True):
             if value is None or (isinstance(value, float) and value != value):
@@ -37,7 +37,7 @@ class Template:
 
 
 def parse_template(text: str, schema: pa.Schema) -> Template:
-    """Raises UserError with every problem: braces that do not match, names that are no columns of `schema`."""
+    """The parsed template. Raises UserError with every problem: unmatched braces, names that are not in `schema`."""
     texts, columns, problems = [""], list[ColumnPath](), list[str]()
     for literal, name, spec, conversion in _pieces(text):
         texts[-1] += literal
@@ -67,7 +67,7 @@ def _pieces(text: str) -> list[tuple[str, str | None, str | None, str | None]]:
 
 
 def _hint(name: str) -> str:
-    """For braces around what hardly was meant as a name."""
+    """The cure for braces around a text that is probably not a name; else empty."""
     return "" if re.fullmatch(r"[\w. -]+", name) else "; write {{ and }} for braces that are text"
 
 

@@ -1,1 +1,1 @@
-"""Scores of responses, and what they add up to."""
+"""Scores of responses, and statistics of these scores."""

@@ -1,4 +1,4 @@
-"""What is wrong with a scorer, before there is a response to score."""
+"""Checks of a scorer before there is a response to score."""
 
 import importlib.util
 import re
@@ -45,9 +45,9 @@ def _pattern_problems(pattern: str | None) -> Iterator[str]:
 
 
 def scorer_warning(score: ScoreConfig, first: pa.RecordBatch) -> str | None:
-    """What the scorer has against a made-up response to one of the input's first rows, if anything.
+    """The scorer's error for a made-up response to one of the input's first rows, if any.
 
-    It is called as it will be, in a process of its own. Such a scorer may still be right: a line for a person to read.
+    The scorer is called as in the run, in its own process. It may still be correct, so this is only a warning.
     """
     truths = truths_of(first, score)
     row = next((row for row, truth in enumerate(truths) if truth is not None), 0)

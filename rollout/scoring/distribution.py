@@ -1,4 +1,4 @@
-"""How values are distributed: exact at any size, because lengths are counted, not kept."""
+"""Distributions of values: exact for any number of values, because they are counted, not stored."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ _MAX_BINS = 40
 
 @dataclass(frozen=True)
 class Histogram:
-    """`counts[i]` values lie in [edges[i], edges[i + 1]); the last bin has its right edge as well."""
+    """`counts[i]` values lie in [edges[i], edges[i + 1]); the last bin includes its right edge."""
 
     edges: list[float]
     counts: list[int]
@@ -33,7 +33,7 @@ class Distribution:
 
 @dataclass
 class ValueCounts:
-    """Counts whole numbers. Memory grows with the number of different values (16 bytes each), not of values."""
+    """Counts whole numbers. Memory grows with the number of different values (16 bytes each), not of all values."""
 
     _values: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     _counts: npt.NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
@@ -47,7 +47,7 @@ class ValueCounts:
         np.add.at(self._counts, place, weights)
 
     def distribution(self) -> Distribution | None:
-        """Of all values added; None where there are none."""
+        """The distribution of all values added; None if there are none."""
         values, counts = self._values, self._counts
         if not len(values):
             return None
@@ -64,9 +64,9 @@ class ValueCounts:
         return low + (high - low) * (position - below)
 
     def _histogram(self) -> Histogram:
-        """Bins of equal width, a whole number, so that no bin holds more different values than another.
+        """Bins whose equal width is a whole number, so that each covers equally many whole numbers.
 
-        Bins of a single value lie around it.
+        A bin for a single value has this value in its middle.
         """
         low, high = int(self._values[0]), int(self._values[-1])
         width = max(1, -(-(high + 1 - low) // _MAX_BINS))

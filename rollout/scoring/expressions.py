@@ -1,9 +1,8 @@
-r"""Mathematical answers: read and compared by the math-verify library, in the forms that it does not know as well.
+r"""Mathematical answers, read and compared by the math-verify library, also in forms that it does not know.
 
-A ground truth is an expression by itself, `\frac{1}{2}`, or a text with a `\boxed{}`, a `$...$` or a `####`. The answer
-of a response is its last `\boxed{}`, or else what the library finds, or follows "the answer is", or all of a short one.
-Both are equal when the library says so, or when they are the same text but for spaces, case and commands that only
-decide how it looks.
+A ground truth is only an expression, `\frac{1}{2}`, or a text with a `\boxed{}`, a `$...$` or a `####`. The answer of a
+response is its last `\boxed{}`, or else what the library finds, what follows "the answer is", or a short response as a
+whole. They are equal if the library says so, or if their texts differ only in spaces, case and formatting commands.
 """
 
 import io
@@ -26,20 +25,20 @@ _MOST_CHARACTERS = 200
 
 @dataclass(frozen=True)
 class Answer:
-    """What the library reads in a text, sympy's expressions and texts, and the text itself in one form."""
+    """What the library reads in a text (sympy expressions and texts), and the text itself in one form."""
 
     values: tuple[Any, ...]
     text: str
 
     def shown(self) -> str | None:
-        """As one text, the same for answers that are written the same; None of nothing."""
+        """One text, the same for answers that are written the same way; None for an empty answer."""
         is_word = self.text.isalpha() and len(self.text) > 1
         return str(self.values[0]) if self.values and not is_word else self.text or None
 
 
 @lru_cache(maxsize=64)
 def truth_of(text: str) -> Answer:
-    """The ground truth that `text` is or has."""
+    """The ground truth that `text` is or contains."""
     text = cleaned(text.rpartition("####")[2])
     boxed = _last_boxed(text)
     if boxed is None and len(_delimited(text)) == 1 and not _DELIMITED.sub("", text).strip(" ."):
@@ -51,7 +50,7 @@ def truth_of(text: str) -> Answer:
 
 @lru_cache(maxsize=8)
 def answers_of(response: str) -> list[Answer]:
-    """The answers a response may be taken to give, the likeliest first."""
+    """The possible answers of a response, the likeliest first."""
     text = cleaned(response)
     if (boxed := _last_boxed(text)) is not None:
         return [Answer(_percent(boxed) or (*_library(text), *_with_letters(boxed)), one_form(boxed))]
@@ -74,17 +73,17 @@ def are_equal(truth: Answer, answer: Answer) -> bool:
 
 
 def _bare_answer(text: str) -> Answer:
-    """Words are no product of letters."""
+    """Read an answer without LaTeX; its words are not products of letters."""
     return Answer(() if len(_WORD.findall(text)) > 1 else _expression(text), one_form(text))
 
 
 def _expression(text: str) -> tuple[Any, ...]:
-    """What the library makes of a text that is nothing but an expression."""
+    """What the library reads in a text that is only an expression."""
     return _percent(text) or (*_library(f"\\boxed{{{text}}}"), *_with_letters(text))
 
 
 def _with_letters(text: str) -> tuple[Any, ...]:
-    """What the library makes of it where a letter at its end is no unit: r^2 h."""
+    """What the library reads in `text` if a letter at its end is not a unit: r^2 h."""
     if not re.search(r"(?<![A-Za-z])[a-z]\s*$", text):
         return ()
     with _quiet():
@@ -96,7 +95,7 @@ def _with_letters(text: str) -> tuple[Any, ...]:
 
 
 def _percent(text: str) -> tuple[Any, ...]:
-    """Of 28%, which the library knows outside of LaTeX only; nothing of another expression."""
+    """The value of 28%, which the library reads only outside of LaTeX; empty for any other expression."""
     found = _PERCENT.fullmatch(text.strip())
     if found is None or not (values := _library(f"\\boxed{{{found[1]}}}")):
         return ()
@@ -110,13 +109,13 @@ def _library(text: str) -> tuple[Any, ...]:
     with _quiet():
         from math_verify import parse
 
-        # the library's own limit would take the alarm clock that rollout.scoring.processes uses for every scorer
+        # the library's own limit would use the alarm that rollout.scoring.processes needs for every scorer
         return tuple(parse(text, parsing_timeout=None))
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Nothing of the libraries on screen: what they warn of is nothing that a user of ours can act on."""
+    """Hides the warnings of the libraries: our users cannot act on them."""
     hook = sys.unraisablehook
     for name in ("math_verify", "latex2sympy2_extended"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
@@ -144,7 +143,7 @@ def _delimited(text: str) -> list[str]:
 
 
 def _last_boxed(text: str) -> str | None:
-    r"""What the last `\boxed{}` or `\fbox{}` holds, to its end where it does not close."""
+    r"""The content of the last `\boxed{}` or `\fbox{}`; up to the end of the text if it is not closed."""
     starts = list(re.finditer(r"\\f?boxed\s*\{|\\fbox\s*\{", text))
     if not starts:
         return None
@@ -177,14 +176,14 @@ def _bare(text: str) -> str:
 
 
 def _equal_in_bases(truth: str, answer: str) -> bool | None:
-    """Of numbers with their base, 2516_8; without it the digits count. None where the truth is none."""
+    """Whether numbers with a base, 2516_8, are equal; without a base the answer's digits count. None if undecided."""
     if (wanted := _BASE.fullmatch(truth)) is None:
         return None
     if (given := _BASE.fullmatch(answer)) is None:
         return answer == wanted[1] or None
     try:
         return int(wanted[1], int(wanted[2])) == int(given[1], int(given[2]))
-    except ValueError:  # digits that this base has not, or a base above 36
+    except ValueError:  # digits that the base does not have, or a base above 36
         return truth == answer
 
 
@@ -210,7 +209,7 @@ _GROUP = r"(?:\\[,;: ]|~|[\u00a0\u2007\u2008\u2009\u202f]|\{,\})"
 
 
 def cleaned(text: str) -> str:
-    """`text` in the forms that the library knows: digits in ASCII and without groups of their own, no currencies."""
+    """`text` in forms that the library knows: ASCII digits without separators between groups, no currencies."""
     text = ascii_digits(text.replace(r"\!", ""))
     for character, command in _CHARACTERS.items():
         text = text.replace(character, command)
@@ -261,7 +260,7 @@ _LOOKS = [
 
 
 def one_form(text: str) -> str:
-    """`text` without what only decides how it looks: fonts, spaces, case, a last dot, brackets around a letter."""
+    """`text` without formatting: fonts, spaces, case, a last dot, brackets around a letter."""
     for pattern, replacement in _LOOKS:
         text = pattern.sub(replacement, text)
     text = text.strip().removesuffix(".").casefold()

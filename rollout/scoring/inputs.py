@@ -15,7 +15,7 @@ _OURS = {column.name for column in (*FLAT_FIELDS, *SCORE_FIELDS)}
 
 
 def truths_of(batch: pa.RecordBatch, score: ScoreConfig) -> list[Any]:
-    """The ground truth for every row of `batch`, of which each may be a response; see `truths_at`."""
+    """The ground truth for every row of `batch`, where a row may be one response; see `truths_at`."""
     return [None] * batch.num_rows if score.ground_truth is None else truths_at(batch, score.ground_truth)
 
 
@@ -25,12 +25,12 @@ def truths_at(batch: pa.RecordBatch, path: str) -> list[Any]:
 
 
 def _is_nan(value: Any) -> bool:
-    """Whether it is what pandas has for none."""
+    """Whether `value` is how pandas represents a missing value."""
     return isinstance(value, float) and isnan(value)
 
 
 def inputs_of(batch: pa.RecordBatch, score: ScoreConfig) -> list[dict[str, Any]]:
-    """The input's columns for every row of `batch`; only a function of the user's looks at them."""
+    """The input's columns for every row of `batch`; only a user's function reads them."""
     if score.scorer == "regex" or score.scorer in BUILT_IN:
         return [{}] * batch.num_rows
     ours = {*_OURS, *extras_of(batch.schema)}

@@ -1,14 +1,14 @@
 """How far a mean or a share may be off: standard errors, and intervals that cover the true value 19 times in 20.
 
-Rows are what was drawn, of all the rows that there could be: the error comes from the spread between them, and the
-samples of a row, which resemble each other, never count as independent. `sums` and `sizes` are what the values of a row
-add up to, and how many they are; the mean is the pooled one, sum(sums) / sum(sizes). One value per row has size 1.
+The rows count as drawn from all possible rows: the error comes from the spread between rows. Samples of one row are
+similar and never count as independent. `sums` and `sizes` are the sum and the number of the values of each row; the
+mean is the pooled one, sum(sums) / sum(sizes). One value per row has size 1.
 
-- Standard errors: Miller 2024, "Adding Error Bars to Evals" (arXiv:2411.00640), by the central limit theorem and
-  clustered; with the usual factor N/(N-1) for N clusters.
-- Means: Student's t of N-1 degrees ("Student" 1908, Biometrika 6(1), 1-25).
+- Standard errors: Miller 2024, "Adding Error Bars to Evals" (arXiv:2411.00640), by the central limit theorem, also
+  clustered, with the usual factor N/(N-1) for N clusters.
+- Means: Student's t with N-1 degrees of freedom ("Student" 1908, Biometrika 6(1), 1-25).
 - Shares: Wilson 1927 (J. Am. Stat. Assoc. 22(158), 209-212), with the number of independent draws that would have this
-  standard error, as Korn and Graubard 1998 have it for surveys (Survey Methodology 24(2), 193-201).
+  standard error, as in Korn and Graubard 1998 for surveys (Survey Methodology 24(2), 193-201).
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 
 CONFIDENCE = 0.95
-"""Of all intervals."""
+"""The confidence level of all intervals."""
 
 FEWEST = 10
-"""A share's interval is not to be trusted where fewer rows than this are expected to pass, or to fail."""
+"""The interval of a share is not reliable if fewer rows than this are expected to pass, or to fail."""
 
-_ROUNDING = 1e-9  # of values of about 1, a standard error below it is what rounding leaves of 0
+_ROUNDING = 1e-9  # for values of about 1, a smaller standard error is 0 with rounding errors
 
 Floats = npt.NDArray[np.float64]
 
@@ -34,33 +34,33 @@ class Estimate:
 
     value: float
     se: float | None
-    """Standard error; None where there is one row only."""
+    """Standard error; None if there is only one row."""
     interval: tuple[float, float] | None
-    """Of 95 % confidence; None for a mean of one row. A share's lies within 0 and 1 and never has width 0."""
+    """With 95 % confidence; None for a mean of one row. For a share it lies within 0 and 1 and never has width 0."""
     n: int
-    """Rows behind it, or groups of rows where these are the clusters."""
+    """The number of rows, or of groups of rows if these are the clusters."""
     trusted: bool
-    """False where the interval does not have to hold what it says: for a share, fewer than FEWEST rows expected to pass
-    or to fail; for a mean, a single row, or rows that are all alike.
+    """False if the interval is not reliable: for a share, fewer than FEWEST rows expected to pass or to fail; for a
+    mean, a single row, or rows that are all alike.
     """
 
     def figures(self) -> dict[str, float | None]:
-        """value, se, and low and high of the interval."""
+        """The value, its standard error `se`, and the ends of the interval, `low` and `high`."""
         low, high = self.interval or (None, None)
         return {"value": self.value, "se": self.se, "low": low, "high": high}
 
 
 @dataclass
 class Moments:
-    """Adds up rows, some at a time: all that the error of their pooled mean needs, of any number of rows.
+    """Adds up rows, some at a time: everything for the error of their pooled mean, for any number of rows.
 
-    Squares are taken about the first row's mean, so that scores far from 0 lose no digits.
+    Squares are of differences from the first row's mean, so that scores far from 0 lose no digits.
     """
 
     n: int = 0
-    """Rows of size > 0."""
+    """The number of rows of size > 0."""
     size: float = 0.0
-    """Values in them."""
+    """The number of values in these rows."""
     _sum: float = 0.0
     _about: float = 0.0
     _squares: float = 0.0
@@ -95,15 +95,15 @@ class Moments:
 
     @property
     def mean(self) -> float:
-        """Of all values. Raises ZeroDivisionError where there are none."""
+        """The mean of all values. Raises ZeroDivisionError if there are none."""
         return self._sum / self.size
 
     @property
     def se(self) -> float | None:
         """sqrt(N/(N-1) sum_i (sums_i - mean sizes_i)^2) / sum_i sizes_i over N rows.
 
-        With one value per row this is sqrt(sum_i (v_i - mean)^2 / (N (N-1))). None with fewer than two rows, and of
-        numbers whose squares are too large for a float.
+        With one value per row this is sqrt(sum_i (v_i - mean)^2 / (N (N-1))). None with fewer than two rows, or if the
+        squares are too large for a float.
         """
         if self.n < 2:
             return None
@@ -124,13 +124,13 @@ class Moments:
 
 @dataclass
 class GroupSums:
-    """Adds up rows as Moments does, with the groups that they belong to as clusters.
+    """Adds up rows as `Moments` does; the clusters are the groups of rows.
 
     Memory grows with the number of groups, not of rows.
     """
 
     _groups: dict[str, tuple[float, float]] = field(default_factory=dict)
-    """(sum, size) of each."""
+    """(sum, size) of each group."""
 
     def add(
         self,
@@ -152,7 +152,7 @@ class GroupSums:
         return self._moments().as_mean()
 
     def as_share(self) -> Estimate:
-        """The mean of values from 0 to 1, with Wilson's interval and Student's quantile in it: groups are few."""
+        """The mean of values from 0 to 1; Wilson's interval, with Student's quantile because groups are few."""
         moments = self._moments()
         return share_estimate(moments.mean, moments.se, moments.n, student_quantile(moments.n - 1))
 
@@ -164,26 +164,26 @@ class GroupSums:
 
 
 Clusters = Moments | GroupSums
-"""What is independent of one another: the rows, or the groups that they belong to."""
+"""Sums over the units that count as independent: rows, or groups of rows."""
 
 
 def clusters(grouped: bool) -> Clusters:
-    """Nothing added yet."""
+    """An empty `GroupSums` or, without groups, `Moments`."""
     return GroupSums() if grouped else Moments()
 
 
 def mean_of(values: npt.ArrayLike, groups: Sequence[str] | None = None) -> Estimate:
     """The mean of one value per row, such as a paired difference. `groups`: the cluster of each row.
 
-    Raises ZeroDivisionError where there are no values.
+    Raises ZeroDivisionError if there are no values.
     """
     return _added(values, groups).as_mean()
 
 
 def share_of(values: npt.ArrayLike, groups: Sequence[str] | None = None) -> Estimate:
-    """The mean of one value from 0 to 1 per row, such as its pass@k. `groups`: the cluster of each row.
+    """The mean of one value from 0 to 1 per row, such as pass@k. `groups`: the cluster of each row.
 
-    Raises ZeroDivisionError where there are no values.
+    Raises ZeroDivisionError if there are no values.
     """
     return _added(values, groups).as_share()
 
@@ -195,7 +195,7 @@ def _added(values: npt.ArrayLike, groups: Sequence[str] | None) -> Clusters:
 
 
 def mean_estimate(mean: float, se: float | None, n: int) -> Estimate:
-    """A mean over `n` clusters: mean -+ t se, with Student's t of n-1 degrees."""
+    """A mean over `n` clusters, with the interval mean ± t se; Student's t has n-1 degrees of freedom."""
     if se is None:
         return Estimate(value=mean, se=None, interval=None, n=n, trusted=False)
     half = student_quantile(n - 1) * se
@@ -205,23 +205,23 @@ def mean_estimate(mean: float, se: float | None, n: int) -> Estimate:
 
 def share_estimate(share: float, se: float | None, n: int, quantile: float | None = None) -> Estimate:
     """A share over `n` clusters, with Wilson's interval of `effective_n` draws."""
-    share = min(1.0, max(0.0, share))  # it may be off by a rounding
+    share = min(1.0, max(0.0, share))  # for rounding errors
     interval = wilson(share, effective_n(share, se, n), quantile)
     is_trusted = n * min(share, 1 - share) >= FEWEST * (1 - _ROUNDING)
     return Estimate(value=share, se=se, interval=interval, n=n, trusted=is_trusted)
 
 
 def effective_n(share: float, se: float | None, n: int) -> float:
-    """The number of independent draws with this standard error, share (1 - share) / se^2; `n` where se is 0 or None."""
+    """The number of independent draws with this standard error, share (1 - share) / se^2; `n` if `se` is 0 or None."""
     if se is None or se <= _ROUNDING:
         return float(n)
     return share * (1 - share) / se**2
 
 
 def wilson(share: float, n: float, quantile: float | None = None) -> tuple[float, float]:
-    """Wilson's score interval for a share of `n` draws, not always a whole number; the normal quantile by default."""
+    """Wilson's score interval for a share of `n` draws (may be a fraction); by default with the normal quantile."""
     z2 = (normal_quantile() if quantile is None else quantile) ** 2
-    if not np.isfinite(z2):  # Student's of no degrees
+    if not np.isfinite(z2):  # Student's quantile for no degrees of freedom
         return 0.0, 1.0
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = float(np.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n)))) / (1 + z2 / n)
@@ -230,10 +230,10 @@ def wilson(share: float, n: float, quantile: float | None = None) -> tuple[float
 
 @dataclass
 class SeedSums:
-    """Adds up rows for the standard error of their pooled mean, were the same prompts sampled again with new seeds.
+    """Adds up rows for the standard error of their pooled mean if the same prompts were sampled with new seeds.
 
-    sqrt(sum_i n_i s_i^2) / sum_i n_i, which is sqrt(sum_i s_i^2 / n_i) / N where all rows have as many samples: the
-    part of Miller's variance that comes from within the questions. For means of samples only, not for pass@k.
+    sqrt(sum_i n_i s_i^2) / sum_i n_i, or sqrt(sum_i s_i^2 / n_i) / N if all rows have equally many samples: the part of
+    Miller's variance that comes from within the questions. Only for means of samples, not for pass@k.
     """
 
     _size: float = 0.0
@@ -241,26 +241,26 @@ class SeedSums:
     _known: bool = True
 
     def add(self, sizes: npt.ArrayLike, squares: npt.ArrayLike) -> None:
-        """Add rows of n_i samples, and the sum of the squares of what these are away from their row's mean."""
+        """Add rows of n_i samples; `squares` are the sums of squared differences from the row's mean."""
         n, squares = _as_columns(sizes, squares)
-        self._known &= not (n == 1).any()  # nobody knows the variance of one sample
+        self._known &= not (n == 1).any()  # one sample has no variance
         n, squares = n[n > 1], squares[n > 1]
         self._size += float(n.sum())
         self._variance += float((n / (n - 1)) @ squares)
 
     @property
     def se(self) -> float | None:
-        """The standard error; None where a row has one sample only."""
+        """The standard error; None if a row has only one sample."""
         if not self._known or not self._size or not np.isfinite(self._variance):
             return None
         return float(np.sqrt(self._variance) / self._size)
 
 
 def student_quantile(degrees: int) -> float:
-    """The t with CONFIDENCE between -t and t; infinite for no degrees."""
+    """The t with CONFIDENCE between -t and t; infinite for no degrees of freedom."""
     if degrees < 1:
         return float("inf")
-    from scipy.special import stdtrit  # 0.1 s and 28 MB, which a command without scores need not spend
+    from scipy.special import stdtrit  # costs 0.1 s and 28 MB, which a command without scores saves
 
     return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
 
@@ -273,5 +273,5 @@ def normal_quantile() -> float:
 
 
 def _as_columns(*values: npt.ArrayLike) -> list[Floats]:
-    """Arrays of one dimension and one length."""
+    """`values` as arrays of one dimension and equal length."""
     return [np.ravel(column) for column in np.broadcast_arrays(*(np.asarray(value, np.float64) for value in values))]

@@ -53,19 +53,19 @@ _NUMBER = re.compile(
           | \^(?P<power>[-+]?\d{{1,3}})(?!\d) )? )""",
     re.VERBOSE,
 )
-_TAIL, _MARGIN = 2000, 500  # characters; in the margin a number may have its beginning cut off
-_MOST_DIGITS = 300  # of what is read as a number, or worked out as a power
+_TAIL, _MARGIN = 2000, 500  # characters; the margin may begin within a number
+_MOST_DIGITS = 300  # of a number that is read, or computed as a power
 
 
 def last_number(text: str) -> Fraction | None:
-    """The last number in `text`; None where there is none. Percent signs, currencies and units are left aside."""
+    """The last number in `text`; None if there is none. Percent signs, currencies and units are ignored."""
     if len(text) > 2 * _TAIL and (value := _last(text[-_TAIL:], _MARGIN)) is not None:
-        return value  # the beginning of a long text is not worth its time
+        return value  # reading the beginning of a long text would take too long
     return _last(text, 0)
 
 
 def _last(text: str, begin: int) -> Fraction | None:
-    """The last number that stands at `begin` or after it."""
+    """The last number that starts at `begin` or after it."""
     for found in reversed(list(_NUMBER.finditer(plain(text)))):
         if found.start() < begin:
             return None
@@ -76,7 +76,7 @@ def _last(text: str, begin: int) -> Fraction | None:
 
 
 def number_text(value: Fraction) -> str:
-    """The number as it is counted: 40, 0.5; 1/3 where its decimals do not end. Equal numbers have one text."""
+    """The number as text: 40, 0.5, or 1/3 if its decimals do not end. Equal numbers have the same text."""
     twos, fives, rest = 0, 0, value.denominator
     while rest % 2 == 0:
         twos, rest = twos + 1, rest // 2
@@ -148,7 +148,7 @@ def _power(base: Fraction, exponent: int) -> Fraction | None:
 
 
 def _of_digits(digits: str, is_list: bool) -> Fraction | None:
-    """A number of digits with commas and dots in any of the ways they are used; of a list the last; None for 1.2.3."""
+    """The number that digits with commas and dots stand for; the last one of a list; None for 1.2.3."""
     dots, commas = digits.count("."), digits.count(",")
     if (
         commas
@@ -169,6 +169,6 @@ def _fraction(digits: str) -> Fraction | None:
 
 
 def _is_grouped(whole: str) -> bool:
-    """Groups of two (as in India) or more digits, three or more in the last, are one number; 1,2,3 is a list."""
+    """Whether groups are one number: two digits or more (as in India), the last at least three; 1,2,3 is a list."""
     *groups, last = whole.split(",")[1:]
     return len(last) > 2 and all(len(group) > 1 for group in groups)

@@ -1,11 +1,11 @@
-"""Whether one set of scores is better than another of the same rows: paired differences, a test, and its correction.
+"""Whether one set of scores is better than another for the same rows: paired differences, a test, and its correction.
 
-Pairing takes away how much harder one row is than another, which is most of the spread of a score; see Miller 2024,
+Pairing removes the differences in difficulty between rows, which are most of the spread of scores; see Miller 2024,
 "Adding Error Bars to Evals" (arXiv:2411.00640), section 4.2.
 
 - The interval: Student's t of the differences, rows of the same cluster together (`rollout.scoring.intervals`).
-- The test: below FEW_ROWS rows Fisher's randomization test ("The Design of Experiments", 1935, section 21): were
-  neither better, each difference would as likely have the other sign. From there on Student's t.
+- The test: with fewer than FEW_ROWS rows, Fisher's randomization test ("The Design of Experiments", 1935, section 21):
+  if neither were better, each difference would be as likely with the other sign. With more rows, Student's t.
 - Several tests: Holm 1979, "A simple sequentially rejective multiple test procedure" (Scand. J. Statist. 6(2), 65-70).
 """
 
@@ -18,13 +18,13 @@ import numpy.typing as npt
 from rollout.scoring.intervals import Estimate, Moments
 
 FEW_ROWS = 200
-"""Below so many rows the sign-flip test takes the place of Student's t."""
+"""With fewer rows, the sign-flip test is used instead of Student's t."""
 
 DRAWS = 100_000
-"""Sign flips that are drawn where there are too many to be counted; always the same ones."""
+"""The number of random sign flips, used if there are too many to count; always the same ones."""
 
-_MAX_SUMS = 1 << 17  # different sums of the differences, up to which all flips are counted
-_EPSILON = 1e-9  # of the largest difference: sums that are nearer to each other are equal
+_MAX_SUMS = 1 << 17  # with more different sums of the differences, not all flips are counted
+_EPSILON = 1e-9  # as a share of the largest difference: sums closer to each other are equal
 _BLOCK = 1000  # draws at a time
 
 Floats = npt.NDArray[np.float64]
@@ -35,32 +35,32 @@ class PairedDifference:
     """How much larger the later values are than the earlier ones of the same rows."""
 
     rows: int
-    """Those that have both values. The clusters that they are in are `difference.n`."""
+    """The number of rows with both values. The number of their clusters is `difference.n`."""
     difference: Estimate | None
-    """The mean difference; None without a row. Without an interval where there is one row only, or all rows differ
-    alike, by nothing for one: their spread tells nothing then."""
+    """The mean difference; None without rows. It has no interval if there is only one row, or if all rows differ
+    equally (for example not at all): then there is no spread."""
     wins: int
-    """Rows whose later value is the larger one."""
+    """The number of rows whose later value is larger."""
     ties: int
     losses: int
     p: float | None
     """Two-sided: how likely a difference at least this large is if neither is better. None with fewer than two rows."""
     test: str | None
-    """What `p` comes from."""
+    """The name of the test that gave `p`."""
     p_holm: float | None = None
-    """`p` corrected for the number of comparisons that are made; None where it is the only one."""
+    """`p` corrected for the number of comparisons; None if there is only one."""
 
 
 def paired_difference(
     earlier: Floats, later: Floats, clusters: npt.NDArray[np.int64] | None = None
 ) -> PairedDifference:
-    """`later` less `earlier`, row by row; a row in which either is NaN is left out.
+    """`later` minus `earlier`, row by row; rows where either is NaN are left out.
 
-    `clusters` are numbers from 0; rows of the same number are not independent. None: all are.
+    `clusters` are numbers from 0; rows with the same number are not independent. None: all rows are independent.
     """
     there = ~(np.isnan(earlier) | np.isnan(later))
     differences = (later - earlier)[there]
-    differences[np.abs(differences) < _EPSILON] = 0.0  # 3/10 - 0.3 is no win
+    differences[np.abs(differences) < _EPSILON] = 0.0  # 3/10 - 0.3 is not a win
     groups = np.arange(len(differences)) if clusters is None else clusters[there]
     sums, sizes = np.bincount(groups, differences).astype(np.float64), np.bincount(groups)
     moments = Moments()
@@ -82,7 +82,7 @@ def paired_difference(
 
 
 def _tested(sums: Floats, estimate: Estimate | None) -> tuple[float | None, str | None]:
-    """The p value for the sums of the clusters, and what it comes from."""
+    """The p value for the sums of the clusters, and the name of the test."""
     if estimate is None or estimate.se is None:
         return None, None
     if len(sums) >= FEW_ROWS and estimate.trusted:
@@ -97,11 +97,11 @@ def _student(t: float, degrees: int) -> float:
 
 
 def sign_flip(differences: Floats) -> tuple[float, str]:
-    """The share of all ways to flip signs that give a sum at least as far from 0, and how that was found.
+    """The share of all sign flips that give a sum at least as far from 0, and the method used.
 
-    Exact where the flips have at most some 100,000 different sums: always with 17 differences or fewer, and with all
-    200 of FEW_ROWS where they are multiples of one number, such as rates of n samples. Else of DRAWS drawn flips, with
-    the one that was seen counted among them (Phipson and Smyth 2010, arXiv:1603.05766).
+    Exact if the flips have at most about 100,000 different sums: always with 17 differences or fewer, and with up to
+    FEW_ROWS if they are multiples of one number, such as rates of n samples. Else estimated from DRAWS random flips and
+    the observed one (Phipson and Smyth 2010, arXiv:1603.05766).
     """
     sizes = np.abs(differences[differences != 0])
     if not len(sizes):
@@ -116,7 +116,7 @@ def sign_flip(differences: Floats) -> tuple[float, str]:
 
 
 def _all_sums(sizes: Floats) -> tuple[Floats, Floats] | None:
-    """Every sum that flips can give, with its chance; None where there are too many of them."""
+    """Every sum that flips can give, with its probability; None if there are too many sums."""
     sums: Floats = np.zeros(1)
     chances: Floats = np.ones(1)
     for size in sizes:
@@ -139,7 +139,7 @@ def _extreme_draws(sizes: Floats, seen: float) -> int:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Each p value corrected for all that are there, so that one false alarm among them is as unlikely as for one."""
+    """The p values, corrected so that any false alarm among all of them is as unlikely as for a single test."""
     there = sorted((p, at) for at, p in enumerate(p_values) if p is not None)
     corrected, largest = list[float | None]([None] * len(p_values)), 0.0
     for rank, (p, at) in enumerate(there):

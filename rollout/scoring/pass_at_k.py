@@ -1,4 +1,4 @@
-"""What k samples per prompt are worth: pass@k and majority@k."""
+"""The success of k samples per prompt: pass@k and majority@k."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,7 +14,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     """The chance that at least one of `k` samples drawn without replacement from `n`, of which `c` pass, passes.
 
     The unbiased estimator 1 - C(n - c, k) / C(n, k) of Chen et al. 2021, "Evaluating Large Language Models Trained on
-    Code" (arXiv:2107.03374), equation 1; in whole numbers, so exact up to the last division. `k` is at most `n`.
+    Code" (arXiv:2107.03374), equation 1, in whole numbers: exact up to the last division. `k` is at most `n`.
     """
     return 1.0 - comb(n - c, k) / comb(n, k)
 
@@ -22,8 +22,9 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 def majority_at_k(answers: Sequence[str | None], passed: Sequence[bool], k: int) -> float:
     """Whether the most frequent answer among the first `k` samples passes: 1.0 or 0.0.
 
-    Several most frequent answers count by the share of them that pass, as if one were drawn at random. Samples without
-    an answer do not vote, and no vote at all is a wrong one. Self-consistency, Wang et al. 2022 (arXiv:2203.11171).
+    If several answers are the most frequent, the result is the share of them that pass, as if one were drawn at random.
+    Samples without an answer do not vote; without any vote it is 0. Self-consistency, Wang et al. 2022
+    (arXiv:2203.11171).
     """
     votes = Counter(answer for answer in answers[:k] if answer is not None)
     if not votes:
@@ -35,7 +36,7 @@ def majority_at_k(answers: Sequence[str | None], passed: Sequence[bool], k: int)
 
 
 def majorities_at_k(answers: npt.NDArray[np.int64], passed: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """`majority_at_k` of many rows of k samples each, of shape (rows, k): answers as numbers, -1 for none."""
+    """`majority_at_k` of many rows. The arrays have shape (rows, k); answers are numbers, -1 for none."""
     votes = (answers[:, :, None] == answers[:, None, :]).sum(axis=2) * (answers >= 0)
     is_elected = (votes == votes.max(axis=1, keepdims=True)) & (votes > 0)
     right = (is_elected & passed).sum(axis=1)

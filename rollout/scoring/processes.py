@@ -1,4 +1,4 @@
-"""Processes that score responses in chunks: first how they are started and ended, then what they do."""
+"""Processes that score responses in chunks: first their start and end, then their work."""
 
 import multiprocessing
 import os
@@ -21,11 +21,11 @@ if TYPE_CHECKING:  # takes 50 ms, and most commands score nothing
     from pebble import ProcessFuture, ProcessPool
 
 Item = tuple[str, Any, dict[str, Any]]
-"""What a scorer is called with: response, ground truth, row."""
+"""The arguments of a scorer: response, ground truth, row."""
 
-_GRACE = 5.0  # seconds a worker gets beyond the limit, before it is killed; and all of them, to begin
-_LOOK_SECONDS = 0.1  # between two looks whether those that have not begun still may
-_OF_A_TERMINAL = {signal.SIGINT, signal.SIGHUP}  # which all of its processes get
+_GRACE = 5.0  # seconds beyond the limit before a worker is killed; also for all workers to begin
+_LOOK_SECONDS = 0.1  # between two checks whether workers can still begin
+_OF_A_TERMINAL = {signal.SIGINT, signal.SIGHUP}  # a terminal sends them to all of its processes
 
 _scorer: Scorer | UserError
 _timeout: float
@@ -36,7 +36,7 @@ class _TimeUp(BaseException):
 
 
 class ScoredChunk(NamedTuple):
-    """What comes back from a worker: a result for each response, and the seconds that they took."""
+    """What a worker returns: a result for each response, and the seconds that scoring took."""
 
     results: list[Scored]
     seconds: float
@@ -44,7 +44,7 @@ class ScoredChunk(NamedTuple):
 
 @contextmanager
 def processes(score: ScoreConfig) -> Iterator["Workers"]:
-    """The processes that score. At an error what is still waiting for them is dropped."""
+    """Yield the processes that score. At an error, responses that still wait for them are dropped."""
     from pebble import ProcessPool
 
     context = multiprocessing.get_context("spawn")  # a fork would copy the engine's threads and locks
@@ -66,23 +66,23 @@ def processes(score: ScoreConfig) -> Iterator["Workers"]:
 
 @dataclass
 class _Pool:
-    """A pool of pebble's, which starts its processes with the first task."""
+    """A pool of pebble; it starts its processes with the first task."""
 
     pebbles: "ProcessPool"
     count: int
     begun: Semaphore
-    """Released by each process, as soon as it can."""
+    """Each process releases it as soon as it can."""
     ready: Semaphore
-    """Released by each process that has the scorer."""
+    """Each process releases it once it has loaded the scorer."""
     is_used: bool = False
 
     @property
     def was_ready(self) -> bool:
-        """Whether a process of it is, or has been."""
+        """Whether one of its processes is ready, or has been."""
         return self.ready.get_value() > 0
 
     def end(self, drop: bool) -> None:
-        """End it when what was scheduled is done; with `drop` at once."""
+        """End the pool once all scheduled chunks are done; with `drop` at once."""
         try:
             self._await_begun()
         finally:
@@ -90,30 +90,30 @@ class _Pool:
             self.pebbles.join()
 
     def _await_begun(self) -> None:
-        """A process that is still starting when the pool ends would find its locks gone, and say so on stderr."""
+        """Wait for starting processes: if the pool ended first, they would report missing locks on stderr."""
         deadline, count = time.monotonic() + _GRACE, self.count
         while self.is_used and count and self.pebbles.active and time.monotonic() < deadline:
             count -= self.begun.acquire(timeout=_LOOK_SECONDS)
 
 
 class Workers:
-    """Processes that score, in a pool; in another one after pebble has given up the first.
+    """Processes that score, in a pool; if pebble gives the pool up, in a new one.
 
-    pebble gives a pool up when a process has ended that has no task as far as it knows. Either no process starts at
-    all, which is a UserError; or, in a pool that was ready, a scorer has ended its process before pebble had read that
-    the task has begun.
+    pebble gives a pool up when a process ends that has no task as far as pebble knows. Either no process starts at all,
+    which is a UserError; or, in a pool that was ready, a scorer ended its process before pebble had read that the task
+    had begun.
     """
 
     def __init__(self, new_pool: Callable[[], _Pool], timeout: float) -> None:
-        """`timeout` is in seconds, for one response."""
+        """`timeout`: seconds for one response."""
         self._new_pool, self.timeout = new_pool, timeout
         self.pool, self._is_renewed = new_pool(), False
 
     def schedule(self, chunk: Sequence[Item]) -> "ProcessFuture[ScoredChunk]":
         """Have responses scored by one process.
 
-        Several slow responses in a chunk are no reason to kill it; one that ignores its own limit is. Raises UserError
-        where the processes are known not to start.
+        A worker is not killed for several slow responses in a chunk, but for one that ignores its own limit. Raises
+        UserError if it is known that the processes do not start.
         """
         was_used, self.pool.is_used = self.pool.is_used, True
         seconds = self.timeout if len(chunk) == 1 else 3 * self.timeout
@@ -127,7 +127,7 @@ class Workers:
             return self.schedule(chunk)
 
     def result(self, future: "ProcessFuture[ScoredChunk]") -> ScoredChunk | None:
-        """The scores of a chunk, or None when its worker had to be killed or died. Raises UserError as `schedule`."""
+        """The scores of a chunk, or None if its worker was killed or died. Raises UserError as `schedule` does."""
         from pebble import ProcessExpired
 
         try:
@@ -140,7 +140,7 @@ class Workers:
             return None
 
     def _renew(self, error: RuntimeError) -> None:
-        """Raises UserError where the pool was never ready."""
+        """Replace the pool. Raises UserError if it was never ready."""
         if not self.pool.was_ready:
             raise _do_not_start(error) from error
         self.pool.end(drop=True)
@@ -149,10 +149,10 @@ class Workers:
 
 @contextmanager
 def _without_signals() -> Iterator[None]:
-    """Processes and threads that begin in the body do not get a terminal's signals: a process could get one before it
-    ignores it.
+    """Keeps a terminal's signals from processes and threads that begin in the body: a process could get a signal before
+    it ignores it.
 
-    Nor does a signal interrupt the body: a pool of which half has started cannot be ended.
+    No signal interrupts the body either: a pool that has started only in part cannot be ended.
     """
     with _signals_afterwards():
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_A_TERMINAL)
@@ -164,7 +164,7 @@ def _without_signals() -> Iterator[None]:
 
 @contextmanager
 def _signals_afterwards() -> Iterator[None]:
-    """Signals are handled after the body. Python calls handlers in the main thread, whichever thread gets a signal."""
+    """Handles signals after the body. Python calls handlers in the main thread, whichever thread gets the signal."""
     received, handlers = list[tuple[int, FrameType | None]](), dict[int, Callable[[int, FrameType | None], Any]]()
     if threading.current_thread() is threading.main_thread():
         found = {signum: signal.getsignal(signum) for signum in {*_OF_A_TERMINAL, signal.SIGTERM}}
@@ -188,16 +188,16 @@ def _do_not_start(error: Exception) -> UserError:
 
 
 def _begin(score: ScoreConfig, begun: Semaphore, ready: Semaphore) -> None:
-    """In a worker, once."""
+    """Prepare a worker; called in it once."""
     global _scorer, _timeout
     begun.release()
-    for signum in _OF_A_TERMINAL:  # they are the parent's
+    for signum in _OF_A_TERMINAL:  # the parent handles them
         signal.signal(signum, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_A_TERMINAL)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     try:
         _scorer = scorer_of(score)
-    except UserError as error:  # of a module that only the parent can import; raised with the first chunk
+    except UserError as error:  # only the parent can import the module; raised with the first chunk
         _scorer = error
     _timeout = score.timeout
     signal.signal(signal.SIGALRM, _time_is_up)
@@ -205,7 +205,7 @@ def _begin(score: ScoreConfig, begun: Semaphore, ready: Semaphore) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this worker when its parent was killed: nobody else would, and a slow scorer may need hours."""
+    """End this worker if its parent is killed: nothing else would end it, and a slow scorer may need hours."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -216,7 +216,7 @@ def _time_is_up(_number: int, _frame: FrameType | None) -> None:
 
 
 def _storable(scored: Scored) -> Scored:
-    """Without lone surrogates, which Arrow cannot hold."""
+    """`scored` without lone surrogates, which Arrow cannot hold."""
     answer, error = (
         None if text is None else text.encode("utf-8", "replace").decode() for text in (scored.answer, scored.error)
     )
@@ -236,11 +236,11 @@ def _score_one(scorer: Scorer, response: str, ground_truth: Any, row: dict[str, 
         try:
             signal.setitimer(signal.ITIMER_REAL, _timeout)
             return _storable(scorer(response, ground_truth, row))
-        except (Exception, SystemExit, KeyboardInterrupt) as error:  # by contract they belong to the response
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # by contract they are errors of the response
             return _storable(Scored(None, error=f"{type(error).__name__}: {error}"))
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    except _TimeUp:  # it may come as late as in the lines that handle another error
+    except _TimeUp:  # it may even come while another error is handled
         return Scored(None, error=late(_timeout))
 
 

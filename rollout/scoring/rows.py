@@ -1,4 +1,4 @@
-"""The scores of each row as one value per row, from which means, shares and differences are made."""
+"""The scores of each row, reduced to values per row, from which means, shares and differences are computed."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from rollout.data.arrow import row_slices, row_sums
 from rollout.scoring.intervals import Floats
 from rollout.scoring.pass_at_k import majorities_at_k, reported_ks
 
-_MAX_VOTES = 1 << 22  # that are compared at a time, each with each other of its row
+_MAX_VOTES = 1 << 22  # pairs of answers of the same row that are compared at a time
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,21 @@ class RowScores:
 
     row_ids: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
-    """Scored responses."""
+    """The number of scored responses."""
     sums: Floats
-    """Of their scores."""
+    """The sum of their scores."""
     squares: Floats
-    """Of what the scores are away from their row's mean, summed."""
+    """The sum of the squared differences of the scores from the row's mean."""
     passed: npt.NDArray[np.int64]
-    """Responses that pass."""
+    """The number of responses that pass."""
     majority: dict[int, Floats]
-    """k -> majority@k, for the k that are reported of each row's number; NaN in the other rows."""
+    """k -> majority@k, for each k that is reported for the number of responses of a row; NaN in the other rows."""
     has_answers: bool
-    """Whether the scorer has found an answer anywhere."""
+    """Whether the scorer has found any answer."""
 
 
 def row_scores(scored: pa.RecordBatch, pass_score: float) -> RowScores:
-    """Of whole rows with a `score` in every response."""
+    """The values of whole rows in which every response has a `score`."""
     slices = row_slices(scored)
     scores = scored.column("score").to_numpy()
     passed = scores >= pass_score
@@ -58,7 +58,7 @@ def _squares(values: Floats) -> Floats:
 
 
 def _numbered(texts: pa.Array) -> npt.NDArray[np.int64]:
-    """Equal texts as equal numbers; -1 for null."""
+    """A number for each text, the same for equal texts; -1 for null."""
     indices = pc.fill_null(pc.dictionary_encode(texts).indices, -1)
     return np.asarray(indices.to_numpy(zero_copy_only=False), np.int64)
 

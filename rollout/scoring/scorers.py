@@ -1,4 +1,4 @@
-"""Score one response: the built-in scorers, and a function of the user's.
+"""Score one response: the built-in scorers, and functions of users.
 
 A function of yours is called with the response, the ground truth and a dictionary of the input's columns. It returns a
 number, true or false, None for no score, or a dictionary with `score` and, for majority@k, `answer`:
@@ -25,7 +25,7 @@ from rollout.scoring.numbers import last_number, number_text
 
 
 class Scored(NamedTuple):
-    """What a scorer says of a response. Without a score, or an answer, there may be an `error` that says why."""
+    """The result of a scorer for a response. If the score or the answer is missing, `error` may say why."""
 
     score: float | None
     answer: str | None = None
@@ -34,14 +34,14 @@ class Scored(NamedTuple):
 
 Row = Mapping[str, Any]
 Scorer = Callable[[str, Any, Row], Scored]
-"""What `scorer_of` returns. It raises what it likes; `rollout.scoring.processes` deals with that."""
+"""What `scorer_of` returns. It may raise anything; `rollout.scoring.processes` handles that."""
 
 _THINKING = re.compile(r"<(/?)think(?:ing)?>|\[(/?)THINK\]")
-_LARGEST = 1e100  # far from where sums of scores overflow; NaN and infinity are not below it
+_LARGEST = 1e100  # small enough that sums of scores do not overflow; NaN and infinity are not below it
 
 
 def exact_match(response: str, ground_truth: str | None) -> Scored:
-    """1 for the ground truth itself, up to white space around it."""
+    """1 if the response is the ground truth, apart from white space around it."""
     answer = response.strip()
     if ground_truth is not None and answer == ground_truth.strip():
         return Scored(1.0, answer)
@@ -49,10 +49,10 @@ def exact_match(response: str, ground_truth: str | None) -> Scored:
 
 
 def numeric_match(response: str, ground_truth: str | None) -> Scored:
-    """1 when the last number in the response equals the last one in the ground truth.
+    """1 if the last number in the response equals the last one in the ground truth.
 
-    What lm-evaluation-harness calls `flexible-extract` for GSM8K, with more forms of numbers; see
-    `rollout.scoring.numbers`. Raises ValueError for a ground truth without one.
+    lm-evaluation-harness calls this `flexible-extract` for GSM8K; here more forms of numbers are read, see
+    `rollout.scoring.numbers`. Raises ValueError for a ground truth without a number.
     """
     truth = None if ground_truth is None else last_number(ground_truth)
     if truth is None and ground_truth is not None:
@@ -62,7 +62,7 @@ def numeric_match(response: str, ground_truth: str | None) -> Scored:
 
 
 def regex(pattern: str, response: str, ground_truth: str | None) -> Scored:
-    """1 when the pattern's last match gives the ground truth; without a ground truth, when there is a match."""
+    """1 if the last match of the pattern gives the ground truth; without a ground truth, if there is a match."""
     matches = list(re.finditer(pattern, response))
     if not matches:
         return Scored(0.0) if ground_truth is None else no_answer("the pattern does not match")
@@ -71,10 +71,10 @@ def regex(pattern: str, response: str, ground_truth: str | None) -> Scored:
 
 
 def math(response: str, ground_truth: str | None) -> Scored:
-    r"""1 when the response's final answer is mathematically equal to the ground truth (`rollout.scoring.expressions`).
+    r"""1 if the response's final answer is mathematically equal to the ground truth (`rollout.scoring.expressions`).
 
-    The ground truth is an expression, `\frac{1}{2}`, or a text with a `\boxed{}` or `$...$` one. Raises ValueError for
-    one that is empty.
+    The ground truth is an expression, `\frac{1}{2}`, or a text with an expression in `\boxed{}` or `$...$`. Raises
+    ValueError for an empty one.
     """
     from rollout.scoring.expressions import answers_of, are_equal, truth_of  # math-verify is an extra
 
@@ -90,11 +90,11 @@ def math(response: str, ground_truth: str | None) -> Scored:
 
 
 BUILT_IN = {"exact_match": exact_match, "numeric_match": numeric_match, "math": math}
-"""They find an answer also without a ground truth; what they give for it means nothing then."""
+"""They find an answer even without a ground truth; their score means nothing then."""
 
 
 def scorer_of(score: ScoreConfig) -> Scorer:
-    """The function that `score.scorer` names. Raises UserError when there is none."""
+    """The function that `score.scorer` names. Raises UserError if there is none."""
     name = score.scorer or ""
     if name == "regex":
         return partial(_of_pattern, partial(regex, score.pattern or ""), score.after)
@@ -115,7 +115,7 @@ def scorer_of(score: ScoreConfig) -> Scorer:
 
 
 def _imported(name: str, function: str) -> ModuleType:
-    """The module as its file is now: that of a notebook may have been written, or given the function, since."""
+    """The module as its file is now: from a notebook, the file or the function may have been written only since."""
     importlib.invalidate_caches()
     known = sys.modules.get(name)
     if known is not None and not hasattr(known, function):
@@ -126,7 +126,7 @@ def _imported(name: str, function: str) -> ModuleType:
 def _of_pattern(
     function: Callable[[str, Any], Scored], after: str | None, response: str, ground_truth: Any, _row: Row
 ) -> Scored:
-    """What a pattern says of the response's answer; one that is only looked for may be of the thinking itself."""
+    """Score the response's answer with a pattern; without a ground truth, the pattern may also match the thinking."""
     is_search = ground_truth is None and after is None
     answer = response if is_search else answer_in(response, after)
     return answer if isinstance(answer, Scored) else _of_any(function, answer, ground_truth)
@@ -135,8 +135,8 @@ def _of_pattern(
 def _of_answer(
     function: Callable[[str, Any], Scored], after: str | None, response: str, ground_truth: Any, _row: Row
 ) -> Scored:
-    """What one of our scorers says of the response's answer, which is never in its thinking; without a ground truth
-    there is no score.
+    """Score the response's answer, which is never in its thinking, with a built-in scorer; without a ground truth there
+    is no score.
     """
     answer = answer_in(response, after)
     found = answer if isinstance(answer, Scored) else _of_any(function, answer, ground_truth)
@@ -144,7 +144,7 @@ def _of_answer(
 
 
 def _of_any(function: Callable[[str, Any], Scored], answer: str, ground_truth: Any) -> Scored:
-    """A list of ground truths means any of them. Raises what `function` does where it can use none of them."""
+    """Score with any ground truth of a list. Raises the error of `function` if it can use none of them."""
     if not isinstance(ground_truth, list):
         return function(answer, None if ground_truth is None else as_text(ground_truth))
     found, problem = list[Scored](), ValueError("the ground truth is a list without an answer")
@@ -159,8 +159,8 @@ def _of_any(function: Callable[[str, Any], Scored], answer: str, ground_truth: A
 
 
 def answer_in(response: str, after: str | None) -> str | Scored:
-    """The part of the response to look for an answer in: after the last `after`, if that is not None, and after its
-    thinking, `<think>` to `</think>`. Where there is no such part, the score of 0 that this costs.
+    """The part of the response that may contain the answer: after the last `after`, if that is not None, and after the
+    thinking, `<think>` to `</think>`. If there is no such part, a score of 0.
     """
     marks = list(_THINKING.finditer(response))
     if marks and not (marks[-1][1] or marks[-1][2]):
@@ -172,7 +172,7 @@ def answer_in(response: str, after: str | None) -> str | Scored:
 
 
 def no_answer(reason: str) -> Scored:
-    """The score of a response that gives no answer."""
+    """The score of a response without an answer."""
     return Scored(0.0, None, f"no answer: {reason}")
 
 

@@ -1,12 +1,12 @@
-"""Estimates without bias from rows that a rule stopped because of their own scores; c / n would be biased.
+"""Unbiased estimates from rows that a rule stopped because of their own scores; c / n would be biased.
 
-A row that stops at its first pass shows more passes per sample than its prompt has, so neither its own share of passes
-nor the pooled one is an estimate of anything. Girshick, Mosteller and Savage ("Unbiased estimates for certain binomial
-sampling problems with applications", Annals of Mathematical Statistics 17, 1946) count paths: of all orders in which
-`c` passes among `n` samples could have come without the row stopping earlier, those whose first sample passes. All of
-them are equally likely, so that share is the chance that the first sample passed, given what came; and the first sample
-of every row is a sample like any other. The same holds for "one of the first k passes". For rows that all have n
-samples these are c / n and the pass@k of `rollout.scoring.pass_at_k`.
+A row that stops at its first pass has a larger share of passes than is expected for its prompt, so neither this share
+nor the pooled one is a valid estimate. Girshick, Mosteller and Savage ("Unbiased estimates for certain binomial
+sampling problems with applications", Annals of Mathematical Statistics 17, 1946) count paths. They take all orders of
+`c` passes among `n` samples in which the row does not stop earlier, and the share of them whose first sample passes.
+All orders are equally likely, so this share is the probability that the first sample passed, given `n` and `c`; and the
+first sample of a row is not selected by the rule. The same holds for "one of the first k passes". If all rows have n
+samples, the estimates are c / n and the pass@k of `rollout.scoring.pass_at_k`.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -26,7 +26,7 @@ from rollout.scoring.pass_at_k import reported_ks
 from rollout.scoring.rows import RowScores, row_scores
 
 Stops: TypeAlias = Callable[[int, int], bool]
-"""Whether a row ends after `n` samples of which `c` pass; asked at the ends of rounds only."""
+"""Whether a row stops after `n` samples of which `c` pass; called only for the ends of rounds."""
 
 
 Floats: TypeAlias = npt.NDArray[np.float64]
@@ -35,46 +35,46 @@ Counts: TypeAlias = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Estimator:
-    """What can be told of rows that `rule` has stopped, of at most `budget` samples each."""
+    """Estimates for rows that `rule` has stopped, with at most `budget` samples each."""
 
     rule: AdaptiveConfig
     budget: int
     has_own_budgets: bool = False
-    """Whether a row may have a budget of its own (`data.sampling_key`), which these numbers do not tell."""
+    """Whether a row may have its own budget (`data.sampling_key`), which is not known here."""
 
     @property
     def ends(self) -> tuple[int, ...]:
-        """After how many samples a row may have stopped."""
+        """The numbers of samples after which a row may have stopped."""
         return round_ends(tuple(self.rule.rounds), self.budget)
 
     @property
     def counted(self) -> int:
-        """How many of the first samples of a row `n` and `c` are to count: all, but under `agree` those of the first
-        round. It stops rows by their answers, so no count of passes says how they could have come.
+        """How many of a row's first samples `n` and `c` count: all, but with `agree` only those of the first round.
+        `agree` stops rows by their answers, so passes alone do not tell which orders were possible.
         """
         return self.ends[0] if self.rule.until == "agree" else self.budget
 
     @property
     def largest_k(self) -> int:
-        """The largest k for which there is a pass@k. Rows that wait for a pass have one if they stop before k, and had
-        no smaller budget.
+        """The largest k with a pass@k. If rows wait for a pass, those that stop before k are known to have one, unless
+        their own budget was smaller.
         """
         waits = self.rule.until in ("passes", "mixed") and not self.has_own_budgets
         return self.budget if waits else self.ends[0]
 
     def is_told(self, n: int, k: int) -> bool:
-        """Whether a row of `n` samples has a pass@k: not where its own budget was smaller than k."""
+        """Whether a row of `n` samples has a pass@k: not if its own budget may have been smaller than k."""
         return n >= k or not self.has_own_budgets
 
     def has_majority(self, k: int) -> bool:
-        """Whether majority@k can be told: in the first round, and under `agree` that of the whole budget."""
+        """Whether majority@k is known: for k in the first round, and with `agree` for the whole budget."""
         is_of_all = self.rule.until == "agree" and k == self.budget and not self.has_own_budgets
         return k <= self.ends[0] or is_of_all
 
     def pass_at_ks(self, n: Counts, c: Counts, ks: Sequence[int]) -> Floats:
         """pass@k of rows with `n` samples, of which `c` pass: shape (rows, ks), see `pass_at_ks`.
 
-        A sample that failed or has no score is one that does not pass. NaN where it is not told, see `is_told`.
+        A sample that failed or has no score counts as one that does not pass. NaN if not known, see `is_told`.
         """
         if self.rule.until == "agree":
             found = pass_at_ks(n, c, ks, (), lambda _n, _c: False)
@@ -87,12 +87,12 @@ class Estimator:
 
     @property
     def ks(self) -> list[int]:
-        """The k of which pass@k is reported."""
+        """Every k for which pass@k is reported."""
         return reported_ks([self.largest_k])
 
 
 def estimator_of(run: RunConfig, score: ScoreConfig) -> Estimator | None:
-    """For the rows of `run`, scored by `score`; None where no rule stops them, and where it went by other scores."""
+    """The estimator for the rows of `run`, scored by `score`; None if no rule stops them, or one with other scores."""
     asked = (getattr(run.postprocess.score, name) == getattr(score, name) for name in (*MADE_WITH, "pass_score"))
     if run.adaptive.until is None or not all(asked):
         return None
@@ -100,9 +100,9 @@ def estimator_of(run: RunConfig, score: ScoreConfig) -> Estimator | None:
 
 
 def estimator_at(run: RunConfig | None, pass_score: float, scored_by: ScoreConfig | None) -> Estimator | None:
-    """For the rows of `run`, where a response passes from `pass_score` on; None of no run.
+    """The estimator for the rows of `run`, where a response with at least `pass_score` passes; None without a run.
 
-    `scored_by` is what the scores that are there were made with; None: as the run did, as far as is known.
+    `scored_by` is the config that the existing scores were made with; None: that of the run, as far as is known.
     """
     if run is None:
         return None
@@ -110,12 +110,12 @@ def estimator_at(run: RunConfig | None, pass_score: float, scored_by: ScoreConfi
 
 
 def made_by(scored_by: ScoreConfig | None, score: ScoreConfig) -> ScoreConfig:
-    """`score` with that of `scored_by` which scores are made with, where it is known."""
+    """`score` with the fields MADE_WITH from `scored_by`, if that is known."""
     return score if scored_by is None else replace(score, **{name: getattr(scored_by, name) for name in MADE_WITH})
 
 
 def has_stopped(batch: pa.RecordBatch) -> bool:
-    """Whether a rule has stopped some of the rows, as the column `stopped` of a run's responses says."""
+    """Whether a rule has stopped some of the rows, according to the column `stopped`."""
     at = batch.schema.get_field_index("stopped")
     if at < 0 or not pa.types.is_string(batch.schema.field(at).type):
         return False
@@ -123,7 +123,7 @@ def has_stopped(batch: pa.RecordBatch) -> bool:
 
 
 MADE_WITH = ("scorer", "ground_truth", "pattern", "after")
-"""The fields of a ScoreConfig that decide which score a response has."""
+"""The fields of a ScoreConfig that determine the score of a response."""
 
 
 @dataclass(frozen=True)
@@ -132,22 +132,22 @@ class EarlyRows:
 
     row_ids: Counts
     n: Counts
-    """Samples, failed and unscored ones too: of all or, under `agree`, of the first round."""
+    """The number of samples, with failed and unscored ones: all or, with `agree`, those of the first round."""
     c: Counts
-    """Those that pass."""
+    """The number of these samples that pass."""
     pass_at_1: Floats
-    """An estimate; NaN for what the rule cannot have left, as where a sample passes at its second try."""
+    """An estimate; NaN if the rule cannot have left such a row, for example after a sample passed at its second try."""
     mean: Floats
-    """The same of the scores, where a sample without a score counts as 0."""
+    """The estimated mean score, where a sample without a score counts as 0."""
     majority: dict[int, Floats]
-    """k -> majority@k; NaN in the rows of which it is not known."""
+    """k -> majority@k; NaN in rows where it is not known."""
 
 
 def early_rows(
     batch: pa.RecordBatch, scored: pa.RecordBatch, all_of: RowScores, pass_score: float, estimator: Estimator
 ) -> EarlyRows:
-    """Of whole rows with the columns of a flat file and `score`. `scored` are those with a response and a score, and
-    `all_of` their `row_scores`.
+    """The values of the whole rows in `batch`, which has the columns of a flat file and `score`. `scored` are its
+    samples with a response and a score, `all_of` their `row_scores`.
     """
     counted = batch.filter(pc.less(batch.column("sample_idx"), estimator.counted))
     place = np.searchsorted(all_of.row_ids, counted.column("row_id").to_numpy())
@@ -167,7 +167,7 @@ def early_rows(
 
 
 def _majority(scored: pa.RecordBatch, all_of: RowScores, pass_score: float, estimator: Estimator) -> dict[int, Floats]:
-    """Of the first round, in rows in which all of it is scored; under `agree` of the budget too."""
+    """majority@k in the first round, for rows where all of it is scored; with `agree` also for the budget."""
     first = row_scores(scored.filter(pc.less(scored.column("sample_idx"), estimator.ends[0])), pass_score)
     at, found = np.searchsorted(all_of.row_ids, first.row_ids), dict[int, Floats]()
     for k, values in first.majority.items():
@@ -181,12 +181,12 @@ def _majority(scored: pa.RecordBatch, all_of: RowScores, pass_score: float, esti
 
 
 def pass_at_ks(n: Counts, c: Counts, ks: Sequence[int], ends: Collection[int], stops: Stops) -> Floats:
-    """The chance, for each row and each of `ks`, that one of its first k samples passes: shape (rows, ks).
+    """The probability, for each row and each of `ks`, that one of its first k samples passes: shape (rows, ks).
 
-    A row has `n` samples, of which `c` pass, and could have stopped at those of `ends` that are below its n. The mean
-    over rows is unbiased for k up to the first end, and for every k up to the budget where no row stops without a pass
-    before it (of a row of fewer than k samples it is known then that one passed). NaN for a row that would have ended
-    before. A million rows are quick: time and memory are those of the different (n, c).
+    A row has `n` samples, of which `c` pass, and could have stopped at each of `ends` below its n. The mean over rows
+    is unbiased for k up to the first end; also for every k up to the budget if no row stops without a pass before that
+    (a row of fewer than k samples is then known to have one). NaN for a row that would have stopped earlier. A million
+    rows are quick: time and memory grow only with the number of different (n, c).
     """
     width = int(n.max(initial=0)) + 1
     states, place = np.unique(n * width + c, return_inverse=True)
@@ -203,20 +203,20 @@ def pass_at_ks(n: Counts, c: Counts, ks: Sequence[int], ends: Collection[int], s
 
 
 def sample_weights(n: Counts, c: Counts, pass_at_1: Floats) -> tuple[Floats, Floats]:
-    """What a sample that passes counts in its row, and one that does not; together those of a row count 1.
+    """The weights, for each row, of a sample that passes and of one that does not; they add up to 1 in a row.
 
-    With them the mean of anything that a sample has (its score, its length) is as unbiased as `pass_at_1` is, in which
-    every passing sample counts the same: which of them came first has nothing to do with when the row stopped.
+    With them the mean of any value of samples (score, length) is as unbiased as `pass_at_1`. All passing samples weigh
+    the same, because which of them came first does not affect when the row stopped.
     """
     return pass_at_1 / np.maximum(c, 1), (1.0 - pass_at_1) / np.maximum(n - c, 1)
 
 
 def _paths(most: int, ks: Sequence[int], ends: Collection[int], stops: Stops) -> Iterator[tuple[int, int, Floats]]:
-    """For 1, 2, ... `most` samples: that number, the fewest passes that can be reached, and a column for as many,
-    one more, ... A column holds the orders in which they can come without the row stopping earlier, and for each of
-    `ks` those in which the first k fail, as shares of all orders.
+    """For 1, 2, ... `most` samples: this number, the fewest possible passes, and a column for this many passes, one
+    more, ... A column holds the orders of passes in which the row does not stop earlier, and for each of `ks` those of
+    them in which the first k fail, as shares of all orders.
 
-    Shares and not numbers, which have hundreds of digits. Only positive numbers are added: no digit is lost.
+    Shares, because the numbers have hundreds of digits. Only positive numbers are added, so no digit is lost.
     """
     fewest, paths = 0, np.ones((1 + len(ks), 1))
     all_fail = np.array([0, *ks])[:, None]

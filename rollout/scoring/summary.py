@@ -1,4 +1,4 @@
-"""Scores of many rows in a few numbers: mean, pass rate, pass@k, majority@k."""
+"""A summary of the scores of many rows: mean, pass rate, pass@k, majority@k."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,58 +15,58 @@ from rollout.scoring.pass_at_k import pass_at_k, reported_ks
 from rollout.scoring.rows import RowScores, row_scores
 from rollout.scoring.stopped_early import EarlyRows, Estimator, early_rows, has_stopped
 
-_MAX_DISTINCT = 1000  # different scores that are counted one by one, for the histogram
+_MAX_DISTINCT = 1000  # different scores that the histogram counts without rounding
 _BINS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSummary:
-    """Of the responses that have a score. `unscored` have none: no ground truth, or the scorer raised or timed out.
+    """The scored responses. `unscored` ones have no score: no ground truth, or the scorer raised or timed out.
 
-    Mean and pass rate are None where no response has a score.
+    Mean and pass rate are None if no response has a score.
     """
 
     scored: int
     no_answer: int = 0
-    """Of the scored: those in which the scorer found no answer."""
+    """Scored responses in which the scorer found no answer."""
     cut_off: int = 0
-    """Of the scored: those that max_tokens cut off. They are scored as they are."""
+    """Scored responses that max_tokens cut off. They are scored as they are."""
     unscored: int
     mean: float | None
     pass_rate: float | None
     """Share of the scored responses that pass."""
     pass_at_k: dict[str, float]
-    """Mean over the rows with at least k scored responses. Of rows that a rule has stopped: estimates that are right on
-    average, see `rollout.scoring.stopped_early`, as are `mean` and `pass_rate` there.
+    """Mean over the rows with at least k scored responses. If a rule stopped rows, these, `mean` and `pass_rate` are
+    unbiased estimates, see `rollout.scoring.stopped_early`.
     """
     majority_at_k: dict[str, float]
-    """Mean over the same rows, over the first k scored responses of each, by which a row without an answer is wrong; of
-    rows that a rule has stopped, over those of which it is known. Empty for a scorer that names no answers."""
+    """Mean over the same rows, for the first k scored responses of each; a row without an answer counts as wrong. If a
+    rule stopped rows, mean over those where it is known. Empty for a scorer that gives no answers."""
     histogram: Histogram
     row_pass_rates: Histogram
-    """How many rows have which pass rate."""
+    """The number of rows by pass rate."""
     pass_score: float
     """The score from which a response passes."""
     estimates: dict[str, Estimate] = field(default_factory=dict)
     """`mean`, `pass_rate`, `pass@1`, `majority@1`, ...: the numbers above, each with its error bar."""
     same_prompts_se: float | None = None
-    """Standard error of the mean for the same prompts with new seeds; None where a row has one scored response only."""
+    """Standard error of the mean for the same prompts with new seeds; None if a row has only one scored response."""
     note: str | None = None
-    """What a reader has to know of all these numbers."""
+    """What a reader has to know about all these numbers."""
 
 
 PLAIN = (
     "a rule has stopped some of these rows, by other scores or with more samples as far as is known: the numbers are "
     "those of the samples that are there, and may lean to one side"
 )
-"""The note where there is no estimate that is right on average."""
+"""The note if there is no unbiased estimate."""
 
 
 class ScoreCounts:
     """Adds up scores, a batch of whole rows at a time. Memory grows with different scores and counts, not with rows."""
 
     def __init__(self, pass_score: float, grouped: bool = False, early: Estimator | None = None) -> None:
-        """`grouped`: error bars are over groups of rows, see `add`. `early`: of rows that a rule has stopped."""
+        """`grouped`: error bars are over groups of rows, see `add`. `early`: estimates for rows that a rule stopped."""
         self._pass_score, self._grouped, self._early = pass_score, grouped, early
         self._unscored = self._no_answer = self._cut_off = 0
         self._values = Counter[float]()
@@ -77,7 +77,7 @@ class ScoreCounts:
         self._has_answers = self._is_plain = False
 
     def add(self, batch: pa.RecordBatch, groups: Mapping[int, str] | None = None) -> None:
-        """Count a batch that has the columns of SCORE_FIELDS and `finish_reason`; `groups` has the one of each row."""
+        """Count a batch with the columns of SCORE_FIELDS and `finish_reason`; `groups` maps each row to its group."""
         present = batch.filter(batch.column("response").is_valid())
         scored = present.filter(present.column("score").is_valid())
         self._unscored += present.num_rows - scored.num_rows
@@ -105,7 +105,7 @@ class ScoreCounts:
         self._add_majority(rows.majority, groups)
 
     def _add_early(self, rows: EarlyRows, groups: list[str]) -> None:
-        """The mean of what is estimated for each row is the mean; a row for which nothing can be is left out."""
+        """The mean is that of the estimates for each row; rows without an estimate are left out."""
         there = ~np.isnan(rows.pass_at_1)
         of_known = [group for group, is_known in zip(groups, there, strict=True) if is_known]
         self._rows.update(zip(of_known, rows.n[there].tolist(), rows.c[there].tolist(), strict=True))
@@ -115,13 +115,13 @@ class ScoreCounts:
     def _add_majority(self, majority: Mapping[int, npt.NDArray[np.float64]], groups: list[str]) -> None:
         for k, values in majority.items():
             there = ~np.isnan(values)
-            if not there.any():  # no row has a first round that is scored as a whole
+            if not there.any():  # the first round is not completely scored in any row
                 continue
             voted = self._majority.setdefault(k, clusters(self._grouped))
             voted.add(values[there], groups=[group for group, is_there in zip(groups, there, strict=True) if is_there])
 
     def summary(self) -> ScoreSummary | None:
-        """The numbers; None where there was nothing to score."""
+        """The summary; None if there were no responses to score."""
         scored = self._values.total()
         if not scored + self._unscored:
             return None
@@ -147,7 +147,7 @@ class ScoreCounts:
         )
 
     def _estimates(self) -> dict[str, Estimate]:
-        """All numbers of all rows. A mean of nothing but zeros and ones is a share."""
+        """All estimates over all rows. A mean of only zeros and ones is a share."""
         ks = [k for k in self._ks() if any(self._is_told(n, k) for _, n, _ in self._rows)]
         majority = self._majority if self._has_answers else {}  # not every scorer gives answers
         return {
@@ -180,7 +180,7 @@ class ScoreCounts:
         return counted.as_share()
 
     def _pass_at_k(self, n: Sequence[int], c: Sequence[int], k: int) -> npt.NDArray[np.float64]:
-        """Of rows with these numbers of samples, of which so many pass."""
+        """pass@k of rows with `n` samples each, of which `c` pass."""
         if self._early is not None:
             return self._early.pass_at_ks(np.array(n), np.array(c), [k])[:, 0]
         return np.array([pass_at_k(*of_row, k) for of_row in zip(n, c, strict=True)])

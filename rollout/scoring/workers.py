@@ -1,4 +1,4 @@
-"""Scoring in processes of their own: a scorer that raises, hangs or dies costs one score, not the run."""
+"""Scoring in separate processes: a scorer that raises, hangs or dies costs one score, not the run."""
 
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -13,21 +13,21 @@ from rollout.scoring.scorers import Scored
 if TYPE_CHECKING:  # takes 50 ms, and most commands score nothing
     from pebble import ProcessFuture
 
-_CHUNK = 64  # responses per task at most: one costs about as much to send as a cheap scorer takes
-_CHUNK_SECONDS = 0.05  # that a chunk may take: its scores come together, and somebody may wait for them
+_CHUNK = 64  # responses per task at most: sending one takes about as long as a cheap scorer
+_CHUNK_SECONDS = 0.05  # for a chunk: its scores come together, and someone may wait for them
 _NEWEST = 0.25  # weight of the newest chunk in the mean time of a response
-_SENT_PER_WORKER = 8  # chunks: one to work on, and the next
-_WAIT_SECONDS = 60.0  # at a time for the next score, which ends the wait
+_SENT_PER_WORKER = 8  # chunks: those in work and those that come next
+_WAIT_SECONDS = 60.0  # longest single wait for the next score; a score ends it
 
 _ENDED = "the scorer ended its process"
 
 
 @contextmanager
 def scoring(score: ScoreConfig) -> Iterator[Callable[[Sequence[Item]], list[Scored]]]:
-    """Yield a function that scores many responses at once, results in the order of the items.
+    """Yield a function that scores many responses at once; its results are in the order of the items.
 
-    It never raises for a scorer's sake: such a response has no score but an error. A scorer that a process cannot
-    import, and processes that do not start, are a UserError.
+    An error of a scorer is never raised: the response gets this error instead of a score. Raises UserError if a process
+    cannot import the scorer, or the processes do not start.
     """
     with scoring_beside(score) as background:
 
@@ -44,10 +44,11 @@ def scoring(score: ScoreConfig) -> Iterator[Callable[[Sequence[Item]], list[Scor
 
 @contextmanager
 def scoring_beside(score: ScoreConfig) -> Iterator["Background"]:
-    """Yield what scores responses while others are made. Its processes start at once, and nobody waits for them.
+    """Yield a `Background`, which scores responses while others are generated. Its processes start at once, without
+    waiting for them.
 
-    Those that do not start, or cannot import the scorer, are a UserError of the first call of `scored`. At an error
-    what is still to be scored is dropped.
+    If they do not start, or cannot import the scorer, the first call of `scored` raises UserError. At an error,
+    responses that are not scored yet are dropped.
     """
     with processes(score) as workers:
         background = Background(workers)
@@ -60,47 +61,47 @@ _Named = tuple[Hashable, Item]
 
 
 class _Sent(NamedTuple):
-    """A chunk that the processes have."""
+    """A chunk that was sent to the processes."""
 
     responses: list[_Named]
     is_only: bool = False
-    """Whether nothing else was sent before it comes back: then it has ended any process that ends."""
+    """Whether nothing else is sent until it comes back: then, if a process ends, this chunk is the cause."""
 
 
 class Background:
-    """Scores responses, each with a name of the caller's, while the caller does something else.
+    """Scores responses, each named by the caller, while the caller does something else.
 
-    As in `scoring` no scorer's fault is raised. A scorer that is slow gets few responses at a time, so that each has
-    its score soon.
+    As in `scoring`, errors of a scorer are not raised. A slow scorer gets few responses at a time, so that each score
+    comes soon.
 
-    The responses of a chunk whose worker was killed or died are scored again, each in a chunk of its own. Where a
-    response is so by itself and pebble gives all processes up, any response that was out may have ended one: each of
-    these is scored once more, with nothing else out.
+    If a worker is killed or dies, the responses of its chunk are scored again, each in its own chunk. If this happens
+    to a response in its own chunk and pebble gives all processes up, any response that was sent may be the cause: each
+    of them is scored once more, alone.
     """
 
     def __init__(self, workers: Workers) -> None:
         self._workers = workers
         self._queue: deque[_Named] = deque()
         self._one_by_one: deque[_Named] = deque()
-        """To be scored in chunks of one."""
+        """Responses to score in chunks of one."""
         self._suspects: deque[_Named] = deque()
-        """To be scored with nothing else out."""
+        """Responses to score alone, with nothing else sent."""
         self._sent: dict[ProcessFuture[ScoredChunk], _Sent] = {workers.schedule([]): _Sent([])}
-        """The first, which is empty, starts the processes and tells whether that went well."""
+        """The first chunk is empty: it starts the processes and shows whether that succeeded."""
         self._seconds = _CHUNK_SECONDS
-        """Mean time that a response takes, about."""
+        """About the mean time that a response takes."""
         self.num_waiting = 0
-        """Responses that were given, and whose scores were not returned."""
+        """The number of given responses whose scores were not returned yet."""
 
     def give(self, name: Hashable, item: Item) -> None:
-        """Have a response scored."""
+        """Add a response to score."""
         self._queue.append((name, item))
         self.num_waiting += 1
 
     def scored(self, seconds: float = 0.0) -> list[tuple[Any, Scored]]:
-        """Names and scores of those that were scored since the last call; waits at most `seconds` for the first.
+        """Names and scores of the responses scored since the last call; waits at most `seconds` for the first.
 
-        To be called again and again: only here are responses handed to the processes.
+        Call it repeatedly: only this method sends responses to the processes.
         """
         self._send()
         if seconds and self._sent:
@@ -142,7 +143,7 @@ class Background:
 
 
 def _why_unscored(future: "ProcessFuture[ScoredChunk]", timeout: float) -> str | None:
-    """What became of a response that was sent in a chunk of its own; None where another may have ended the process."""
+    """Why a response in its own chunk has no score; None if another response may have ended the process."""
     from pebble import ProcessExpired
 
     error = future.exception()
