@@ -22,7 +22,9 @@ LEFT_OUT = {
         "rollout.engine.nucleus_choice",
         "rollout.engine.nucleus_last",
         "rollout.engine.nucleus_rows",
+        "rollout.engine.pair_sum",
         "rollout.engine.vllm_batch_shard",
+        "rollout.engine.vllm_pair_worker",
         "rollout.engine.vllm_sampler",
     ),
 }

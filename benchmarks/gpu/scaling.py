@@ -4,7 +4,9 @@
 
 A layout is a sweep over seeds in one engine (or one set of engines); the first job warms up. Its prompts are in
 proportion to its GPUs, so that every GPU has as much to do. Layouts that fit side by side run at the same time, each on
-GPUs of its own. `--tiny` does it with a tiny model on the CPU, for trying the benchmark itself.
+GPUs of its own. `--tiny` does it with a tiny model on the CPU, for trying the benchmark itself. With `--lengths
+equal,card` each seed's job is done with equal responses and with some of about twice their length, each its own, as the
+card has them: 2,048 tokens at most.
 
     8b-kill    four replicas, of which one is ended by SIGKILL half-way through the second job, and a third job with
                the same seed that nobody disturbs
@@ -28,11 +30,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from benchmarks.contenders import write_questions
 from benchmarks.gpu.shapes import SHAPES, write_checkpoint, write_model
+from benchmarks.gpu.workloads import long_tailed
 from rollout.process.watchdog import Family
 from rollout.store import run_record
 from rollout.store.layout import OUTPUT
@@ -69,6 +73,8 @@ _FUSED = (
     "hardware.engine_kwargs.compilation_config.pass_config.fuse_allreduce_rms=true",
 )
 _UNFUSED = ("hardware.engine_kwargs.compilation_config.pass_config.fuse_allreduce_rms=false",)
+_VLLMS_WORKER = "hardware.engine_kwargs.worker_cls=vllm.v1.worker.gpu_worker.Worker"
+_GRAPHS_1024 = "hardware.engine_kwargs.compilation_config.max_cudagraph_capture_size=1024"
 _LARGE: dict[str, Any] = {"prompts_per_gpu": 16, "tokens": 256, "seeds": (1, 2), "weights": False}
 
 
@@ -82,6 +88,8 @@ LAYOUTS = (
     Layout("8b-replicas_2", 2, ("hardware=multi_gpu",)),
     Layout("8b-replicas_4", 4, ("hardware=multi_gpu",)),
     Layout("8b-tp2", 2, _TP),
+    Layout("8b-tp2_vllms", 2, (*_TP, _VLLMS_WORKER)),
+    Layout("8b-tp2_graphs_1024", 2, (*_TP, _GRAPHS_1024)),
     Layout("8b-tp2_fused", 2, (*_TP, *_FUSED)),
     Layout("8b-tp2_unfused", 2, (*_TP, *_UNFUSED)),
     Layout("8b-tp4", 4, (*_TP, _tp(4))),
@@ -147,7 +155,7 @@ def main() -> None:
         free, running = list(options.gpus), list[Started]()
         for layout in wave:
             mine, free = free[: layout.gpus], free[layout.gpus :]
-            running.append(start(layout, models[layout.name], output / layout.name, mine, options.tiny))
+            running.append(start(layout, models[layout.name], output / layout.name, mine, options))
         while [one for one in running if one.poll()]:
             time.sleep(0.5)
         for one in running:
@@ -183,22 +191,34 @@ def write_models(layouts: Sequence[Layout], folder: Path, tokenizer: Path, is_ti
     return models
 
 
-def start(layout: Layout, model: Path, folder: Path, gpus: Sequence[str], is_tiny: bool) -> Started:
+def start(layout: Layout, model: Path, folder: Path, gpus: Sequence[str], options: argparse.Namespace) -> Started:
     """Start the layout's command on these GPUs."""
     folder.mkdir(parents=True, exist_ok=True)
-    source = folder / "input.parquet"
-    write_questions(source, (2 if is_tiny else layout.prompts_per_gpu) * layout.gpus, 60)
-    seeds = ",".join(map(str, layout.seeds))
+    is_tiny = options.tiny
+    sources = [write_input(layout, lengths, folder, is_tiny) for lengths in options.lengths]
+    seeds = ",".join(map(str, options.seeds or layout.seeds))
     overrides = _on_a_cpu(layout) if is_tiny else layout.overrides
     command = [sys.executable, "-m", "rollout", "-m", *overrides, f"model.path={model}"]
-    command += [f"model.load_format={'auto' if layout.weights else 'dummy'}"]
-    command += [f"data.path={source}", "sampling.n_samples=8", f"sampling.max_tokens={8 if is_tiny else layout.tokens}"]
+    command += [f"model.load_format={'auto' if layout.weights else 'dummy'}", "data.sampling_key=own"]
+    command += [f"data.path={','.join(map(str, sources))}", "sampling.n_samples=8"]
     command += ["sampling.extra.ignore_eos=true", "postprocess=none", "tracking=disabled"]
     command += ["tracking.interval_seconds=0.5", f"sampling.seed={seeds}", f"hydra.sweep.dir={folder}"]
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": ",".join(gpus)}
     with (folder / "output.txt").open("wb") as printed:
         process = subprocess.Popen(command, env=environment, stdout=printed, stderr=subprocess.STDOUT)
     return Started(layout, folder, process, [])
+
+
+def write_input(layout: Layout, lengths: str, folder: Path, is_tiny: bool) -> Path:
+    """The layout's prompts, with the length of the responses to each."""
+    path = folder / f"{lengths}.parquet"
+    count = (2 if is_tiny else layout.prompts_per_gpu) * layout.gpus
+    tokens = 8 if is_tiny else layout.tokens
+    found = [tokens] * count if lengths == "equal" else long_tailed(count, 2 * tokens, tail=2)
+    write_questions(path, count, 60)
+    own = pa.array([{"max_tokens": length} for length in found])
+    pq.write_table(pq.read_table(path).append_column("own", own), path)
+    return path
 
 
 def _on_a_cpu(layout: Layout) -> tuple[str, ...]:
@@ -255,6 +275,13 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--layouts", type=lambda text: text.split(","), default=list(_BY_NAME), help="names, see LAYOUTS"
     )
+    parser.add_argument(
+        "--lengths",
+        type=lambda text: text.split(","),
+        default=["equal"],
+        help="of the responses: equal, or card for a median of twice as many tokens and at most four times as many",
+    )
+    parser.add_argument("--seeds", type=lambda text: text.split(","), help="a job for each; by default the layout's")
     parser.add_argument("--tiny", action="store_true", help="a tiny model on the CPU")
     options = parser.parse_args()
     if unknown := set(options.layouts) - set(_BY_NAME):

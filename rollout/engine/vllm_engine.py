@@ -34,6 +34,9 @@ _METRICS = (
     "vllm:num_preemptions",
 )
 
+_PAIR_WORKER = "rollout.engine.vllm_pair_worker.PairWorker"
+"""For two GPUs that share a model. Only a worker imports it: it takes vLLM's CUDA kernels with it."""
+
 
 class VLLMEngine:
     """One vLLM engine with its own copy of the tokenizer for the feeder thread."""
@@ -53,6 +56,8 @@ class VLLMEngine:
         tells = hardware.engine_kwargs.get("worker_extension_cls") == vllm_worker.NAME
         self.share_of_next: GpuShare | None = vllm_worker.share_of_next(self.llm.collective_rpc) if tells else None
         self.sampler = self._take_sampler(hardware)
+        if config.parallel_config.worker_cls == _PAIR_WORKER and all(self.llm.collective_rpc("adds_with_ours")):
+            log.info("the two GPUs add what each has computed with rollout's kernel")
         self.steps = 0
         self._params: dict[str, Any] = {}
         self._logprobs = "none"
@@ -232,7 +237,10 @@ def _engine_kwargs(
     """Arguments of `vllm.LLM`. Raises UserError for an engine_kwargs key that vLLM does not have."""
     of_adapters = {} if lora_rank is None else {"enable_lora": True, "max_lora_rank": lora_rank}
     kwargs = vllm_arguments.engine_kwargs(model, hardware, logprobs) | of_adapters
-    return {"model": models.resolve(model.path), "worker_extension_cls": vllm_worker.NAME} | kwargs
+    ours = {"model": models.resolve(model.path), "worker_extension_cls": vllm_worker.NAME}
+    if hardware.device == "cuda" and hardware.tensor_parallel_size == 2:
+        ours["worker_cls"] = _PAIR_WORKER
+    return ours | kwargs
 
 
 def _copied(kwargs: dict[str, Any]) -> dict[str, Any]:
