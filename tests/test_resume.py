@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -252,6 +253,50 @@ def test_a_damaged_shard_is_named_and_without_it_its_samples_come_again(folder: 
     shard.unlink()
     assert resume("run", cwd=folder).returncode == 0
     assert not journal(folder).duplicated(["row_id", "sample_idx"]).any()
+
+
+def test_a_part_of_another_run_is_named_before_anything_is_generated(folder: Path) -> None:
+    assert start(folder, "data.limit=20").returncode == 0
+    assert start(folder, "data.limit=20", "sampling.temperature=0.5", "hydra.run.dir=other").returncode == 0
+    (theirs,) = folder.glob("other/samples/part-*.parquet")
+    copied = folder / "run/samples/part-000777.parquet"
+    shutil.copy(theirs, copied)
+    began = [json.loads((folder / name / "run.json").read_text())["started"] for name in ("other", "run")]
+    says = "{}: a part of a run that began at {}, and this run began at {}; move it elsewhere".format(
+        "run/samples/part-000777.parquet", *began
+    )
+    for command in (["run", "sampling.n_samples=9"], ["run", "dry_run=true"]):
+        result = resume(*command, cwd=folder)
+        assert (result.returncode, says in result.stderr) == (1, True), result.stderr
+    copied.unlink()
+    assert resume("run", "sampling.n_samples=9", cwd=folder).returncode == 0
+    assert manifest(folder)["totals"]["samples"] == 20 * 9
+
+
+def test_a_part_of_another_run_that_comes_while_it_runs_is_not_merged(folder: Path) -> None:
+    assert start(folder, "hydra.run.dir=other", "data.limit=20").returncode == 0
+    (theirs,) = folder.glob("other/samples/part-*.parquet")
+    process = started(folder)
+    copied = Path(shutil.copy(theirs, folder / "run/samples/part-000777.parquet"))
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "run/samples/part-000777.parquet: a part of a run that began at" in printed
+    assert not (folder / "run/rollouts.parquet").exists()
+    copied.unlink()
+    assert resume("run", cwd=folder).returncode == 0
+
+
+def test_a_copy_of_a_run_goes_on_and_takes_parts_of_the_first(folder: Path) -> None:
+    assert start(folder, "data.limit=20").returncode == 0
+    shutil.copytree(folder / "run", folder / "copy")
+    assert resume("run", "sampling.n_samples=9", cwd=folder).returncode == 0
+    (more,) = {path.name for path in folder.glob("run/samples/part-*.parquet")} - {
+        path.name for path in folder.glob("copy/samples/part-*.parquet")
+    }
+    shutil.copy(folder / "run/samples" / more, folder / "copy/samples")
+    result = resume("copy", "sampling.n_samples=9", cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert (folder / "copy/rollouts.parquet").read_bytes() == (folder / "run/rollouts.parquet").read_bytes()
 
 
 def test_an_engine_that_dies_is_started_again_and_nothing_is_lost(folder: Path) -> None:

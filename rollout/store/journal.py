@@ -27,8 +27,11 @@ from rollout.data.row_sampling import SampleCounts
 from rollout.errors import UserError
 from rollout.files import partial_of, replacing
 from rollout.records import JUDGED_FIELDS, SAMPLE_SCHEMA, Sample, SampleKey, TokenIds, sample_schema
+from rollout.store import run_record
 from rollout.store.layout import JOURNAL
 
+_ORIGIN = b"rollout.run"
+"""In the metadata of a part: the `origin` of the run whose samples it holds. Parts of older versions have none."""
 _PART = re.compile(r"part-(?:[0-9a-f]{11}-\d{3,}-)?\d{6,}\.parquet")
 _ROW_GROUP = 256  # samples that the merge reads at a time: with many writers it has a row group of each one in memory
 _SCHEMA = pa.schema([*SAMPLE_SCHEMA, *JUDGED_FIELDS])
@@ -49,6 +52,8 @@ class Journal:
         self._folder.mkdir(exist_ok=True)
         self._store = store
         self._schema = sample_schema(extras)
+        if (origin := run_record.origin(run_dir)) is not None:
+            self._schema = self._schema.with_metadata({_ORIGIN: origin})
         self._pending: list[Sample] = []
         self._held: dict[SampleKey, tuple[Sample, float]] = {}
         """Samples without their scores, and when each was taken."""
@@ -270,10 +275,20 @@ def _checked(path: Path, columns: list[str] | None) -> pa.Table:
     """
     if path.is_dir():  # of which Arrow would read the files that are in it
         raise _no_part(path)
+    check_origin(path, pq.read_metadata(path))
     part = pq.read_table(path, columns=columns, schema=_SCHEMA, page_checksum_verification=True)
     if any(part.column(field.name).null_count for field in part.schema if not field.nullable):
         raise _no_part(path)
     return part
+
+
+def check_origin(path: Path, metadata: pq.FileMetaData) -> None:
+    """Raise UserError for a part that holds samples of another run."""
+    there, here = (metadata.metadata or {}).get(_ORIGIN), run_record.origin(path.parent.parent)
+    if there is not None and here is not None and there.decode() != here:
+        raise UserError(
+            f"{path}: a part of a run that began at {there.decode()}, and this run began at {here}; move it elsewhere"
+        )
 
 
 def _no_part(path: Path) -> UserError:

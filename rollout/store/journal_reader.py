@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from rollout.data.arrow import is_list
 from rollout.data.row_sampling import SampleCounts
 from rollout.records import JUDGED_FIELDS, SAMPLE_SCHEMA, Sample, sample_schema
-from rollout.store.journal import parts, read_part
+from rollout.store.journal import check_origin, parts, read_part
 from rollout.store.judged import Judged
 
 _STEP_SAMPLES = 8192
@@ -30,6 +30,7 @@ class JournalReader:
         first_rows, num_samples, num_bytes = dict[tuple[Path, int], int](), 0, 0
         for path in paths:
             metadata = pq.read_metadata(path)
+            check_origin(path, metadata)
             num_samples += metadata.num_rows
             for number in range(metadata.num_row_groups):
                 group = metadata.row_group(number)

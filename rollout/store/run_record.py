@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -205,6 +206,33 @@ def read(run_dir: Path) -> RunRecord:
         raise UserError(
             f"{run_dir}: not a run folder (no readable {MANIFEST} in it); give the folder of a run"
         ) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Began:
+    """What `origin` reads of a record, and of each of its sessions."""
+
+    started: str
+    sessions: list["_Began"] = field(default_factory=list)
+
+
+def origin(run_dir: Path) -> str | None:
+    """When the first session of a run started, by which the parts of its journal name it; None where no run.json says.
+
+    A copy of a run's folder has the same origin.
+    """
+    path = run_dir / MANIFEST
+    try:
+        state = path.stat()
+        return _origin(path, state.st_mtime_ns, state.st_ino)
+    except (OSError, msgspec.DecodeError):  # who needs more of run.json says what is wrong with it
+        return None
+
+
+@lru_cache(maxsize=64)  # asked for each part of a journal
+def _origin(path: Path, *_state: int) -> str:
+    began = msgspec.json.decode(path.read_bytes(), type=_Began)
+    return (began.sessions[0] if began.sessions else began).started
 
 
 def write(run_dir: Path, record: RunRecord) -> None:

@@ -131,7 +131,7 @@ def result_of_a_run(path: Path) -> None:
         (result_of_a_run, "no part of a run's samples; move it elsewhere"),
         (Path.mkdir, "no part of a run's samples; move it elsewhere"),
         (lambda path: path.symlink_to("unmounted"), "cannot be read (No such file or directory); make it readable"),
-        (Path.touch, "damaged (Could not open"),
+        (Path.touch, "damaged (Parquet file size is 0 bytes)"),
     ],
     ids=["another table", "a folder", "a link to nowhere", "nothing in it"],
 )
