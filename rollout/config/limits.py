@@ -6,8 +6,9 @@ from typing import Any
 
 
 def limited(default: Any, **limits: Any) -> Any:
-    """A field with limits: `ge`, `gt`, `le`, `lt` bound a number, `choices` lists the words allowed, and
-    `escapes` marks a text in which `rollout.config.arguments` reads backslash sequences.
+    """A field with limits: `ge`, `gt`, `le`, `lt` bound a number; `choices` lists the words allowed, and `elsewhere`
+    has what other programs call them; `escapes` marks a text in which `rollout.config.arguments` reads backslash
+    sequences.
     """
     if isinstance(default, (list, dict)):
         return field(default_factory=default.copy, metadata=limits)
@@ -36,4 +37,6 @@ def value_problems(key: str, value: Any, limits: Mapping[str, Any]) -> Iterator[
         yield f"{key}={value}: must be {in_words(limits)}"
     for word in value if isinstance(value, list) else [value]:
         if "choices" in limits and word not in limits["choices"]:
-            yield f"{key}={word}: choose from {', '.join(limits['choices'])}"
+            here = limits.get("elsewhere", {}).get(word)
+            meant = "" if here is None else f"; {word} is {here} here"
+            yield f"{key}={word}: choose from {', '.join(limits['choices'])}{meant}"

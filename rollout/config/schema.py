@@ -175,12 +175,17 @@ class ExportFile:
 @dataclass
 class ExportFormat:
     format: str = _field(
-        "responses", choices=("responses", "messages", "preference", "prompts", "answers", "tokens", "slime")
+        "responses",
+        choices=("responses", "messages", "preference", "prompts", "answers", "tokens", "slime"),
+        elsewhere=dict.fromkeys(("sft", "chat", "chatml", "openai", "conversational"), "messages")
+        | dict.fromkeys(("dpo", "orpo", "pairs", "preferences"), "preference")
+        | dict.fromkeys(("rl", "ppo", "grpo", "rlvr", "verl"), "prompts"),
     )
-    """One line per response; the chat with the response as its last turn; the chat with its best and its worst
-    response by score (`chosen`, `rejected`); the chat of each row that has a response; the same with the answer that
-    has the most votes in the row; token ids, log-probabilities and the score as `reward` of each response; or these
-    as the dump that slime loads."""
+    """`responses`: one line per response. `messages`, for supervised fine-tuning: the chat with the response as its
+    last turn. `preference`, for DPO: the chat with its best and its worst response by score (`chosen`, `rejected`).
+    `prompts`, for RL: the chat of each row that has a response. `answers`: the same with the answer that most
+    responses of the row have. `tokens`: token ids, log-probabilities and the score as `reward` of each response.
+    `slime`: the same as the dump that slime loads."""
     columns: list[str] | None = None
     """Columns to write beside those of the format. null: all for `responses`, the input's for `prompts` and
     `answers`, else none."""

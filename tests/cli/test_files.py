@@ -300,6 +300,10 @@ MISTAKES = [
     (["export", "theirs.parquet", "x.jsonl", "format=mesages"], [
         "format=mesages: choose from responses, messages, preference, prompts, answers, tokens, slime"
     ]),
+    (["export", "theirs.parquet", "x.jsonl", "format=dpo"], [
+        "format=dpo: choose from responses, messages, preference, prompts, answers, tokens, slime; "
+        "dpo is preference here"
+    ]),
     (["export", "theirs.parquet", "x.jsonl", "format=preference", "prompt_key=promt", "columns=[score,answer]"], [
         "columns=score: no such column, choose from answer, error, finish_reason, nothing, num_generated_tokens, "
         "num_prompt_tokens, prompt, response, row_id, sample_idx, seed, truncated_prompt",
