@@ -73,7 +73,7 @@ _FUSED = (
     "hardware.engine_kwargs.compilation_config.pass_config.fuse_allreduce_rms=true",
 )
 _UNFUSED = ("hardware.engine_kwargs.compilation_config.pass_config.fuse_allreduce_rms=false",)
-_VLLMS_WORKER = "hardware.engine_kwargs.worker_cls=vllm.v1.worker.gpu_worker.Worker"
+_VLLMS_SUM = "hardware.fast_all_reduce=off"
 _GRAPHS_1024 = "hardware.engine_kwargs.compilation_config.max_cudagraph_capture_size=1024"
 _LARGE: dict[str, Any] = {"prompts_per_gpu": 16, "tokens": 256, "seeds": (1, 2), "weights": False}
 
@@ -88,7 +88,7 @@ LAYOUTS = (
     Layout("8b-replicas_2", 2, ("hardware=multi_gpu",)),
     Layout("8b-replicas_4", 4, ("hardware=multi_gpu",)),
     Layout("8b-tp2", 2, _TP),
-    Layout("8b-tp2_vllms", 2, (*_TP, _VLLMS_WORKER)),
+    Layout("8b-tp2_vllms", 2, (*_TP, _VLLMS_SUM)),
     Layout("8b-tp2_graphs_1024", 2, (*_TP, _GRAPHS_1024)),
     Layout("8b-tp2_fused", 2, (*_TP, *_FUSED)),
     Layout("8b-tp2_unfused", 2, (*_TP, *_UNFUSED)),

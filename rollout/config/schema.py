@@ -106,6 +106,9 @@ class HardwareConfig:
     slower, but exact in a replay."""
     fast_sampler: str = _field("auto", choices=("auto", "off"))
     """Draw tokens with our own sampler if vLLM and the model allow it; seeds then cost nothing. off: vLLM's."""
+    fast_all_reduce: str = _field("auto", choices=("auto", "off"))
+    """Where two GPUs share a model, add what they have computed with our own kernel, if vLLM and the machine allow it;
+    the sums are the same. off: vLLM's."""
     engine_kwargs: dict[str, Any] = field(default_factory=dict)
     """Any other argument of vLLM's engine; one that is unknown or of another type is refused before loading."""
     env: dict[str, str] = field(default_factory=dict)

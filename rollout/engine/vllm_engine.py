@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import vllm
 from vllm import LLM, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
@@ -35,7 +36,9 @@ _METRICS = (
 )
 
 _PAIR_WORKER = "rollout.engine.vllm_pair_worker.PairWorker"
-"""For two GPUs that share a model. Only a worker imports it: it takes vLLM's CUDA kernels with it."""
+"""For two GPUs that share a model. Only a worker imports it."""
+_OF_PAIR_WORKER = "0.26."
+"""The version of vLLM for which it was written."""
 
 
 class VLLMEngine:
@@ -238,7 +241,8 @@ def _engine_kwargs(
     of_adapters = {} if lora_rank is None else {"enable_lora": True, "max_lora_rank": lora_rank}
     kwargs = vllm_arguments.engine_kwargs(model, hardware, logprobs) | of_adapters
     ours = {"model": models.resolve(model.path), "worker_extension_cls": vllm_worker.NAME}
-    if hardware.device == "cuda" and hardware.tensor_parallel_size == 2:
+    is_pair = hardware.device == "cuda" and hardware.tensor_parallel_size == 2
+    if is_pair and hardware.fast_all_reduce == "auto" and vllm.__version__.startswith(_OF_PAIR_WORKER):
         ours["worker_cls"] = _PAIR_WORKER
     return ours | kwargs
 

@@ -8,13 +8,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import vllm
 from vllm.distributed import get_tp_group
 from vllm.v1.worker.gpu_worker import Worker
 
 from rollout.engine.pair_sum import FLAGS, MAILBOXES, PairSum
 
-_VERSION = "0.26."
 _CHECKED = (8, 50_008, 1 << 20)
 """Numbers of elements of the tensors that are added to check the kernel: a few, no multiple of its blocks, many."""
 
@@ -24,7 +22,8 @@ class PairWorker(Worker):  # type: ignore[misc]  # vLLM is not looked into
 
     def init_device(self) -> None:
         super().init_device()
-        self._is_put = put(get_tp_group(), self.model_config.dtype)
+        is_fused = self.vllm_config.compilation_config.pass_config.fuse_allreduce_rms  # then little is left to add
+        self._is_put = not is_fused and put(get_tp_group(), self.model_config.dtype)
 
     def adds_with_ours(self) -> bool:
         """Whether `PairSum` is in use; for `LLM.collective_rpc`."""
@@ -32,15 +31,15 @@ class PairWorker(Worker):  # type: ignore[misc]  # vLLM is not looked into
 
 
 def put(tp: Any, dtype: torch.dtype) -> bool:
-    """Add tensors of this type with `PairSum` from now on, if this is the vLLM it was written for, NVLink connects
-    the GPUs, and both get what vLLM's kernel gives. Returns whether that is so.
+    """Add tensors of this type with `PairSum` from now on, if NVLink connects two NVIDIA GPUs and both get what vLLM's
+    kernel gives. Returns whether that is so.
 
     To be called on both ranks at the same time; `tp` is vLLM's GroupCoordinator.
     """
     comm = getattr(tp.device_communicator, "ca_comm", None)
-    if not vllm.__version__.startswith(_VERSION) or comm is None or comm.disabled:
+    if comm is None or comm.disabled:
         return False
-    if comm.world_size != 2 or not comm.fully_connected:
+    if comm.world_size != 2 or not comm.fully_connected or torch.version.hip is not None:
         return False
     add, vllms = _pair_sum(comm), comm.custom_all_reduce
     agreed: list[bool] = [False, False]

@@ -4,13 +4,15 @@
     python -m tests.engine.pair_ranks FOLDER cuda
 
 On the CPU, files in the folder take the place of the GPUs' memory, and torch that of vLLM's kernel. Prints JSON, a line
-for each rank: whether `put` took our kernel, how many sums were not what vLLM's gives, and whether `put` took the
-kernel where one rank found a difference.
+for each rank: whether `put` took our kernel, whether it did where one rank found a difference, and in how many rounds a
+sum was not what vLLM's gives.
 """
 
 import json
+import random
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,12 +20,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import vllm
 
-from rollout.engine import vllm_pair_worker
+from rollout.engine import pair_sum, vllm_pair_worker
 
-RANKS, CALLS = 2, {"cpu": 8, "cuda": 2000}
-ROOM = 1 << 22
+RANKS, ROUNDS = 2, {"cpu": 6, "cuda": 2000}
+ROOM = 1 << 21
 
 
 class OnCpu:
@@ -59,34 +60,59 @@ def communicator(rank: int, folder: Path, device: str) -> Any:
     return CustomAllreduce(dist.group.WORLD, torch.device(device, rank))
 
 
-def sizes(calls: int) -> Sequence[int]:
-    drawn = torch.Generator().manual_seed(0)
-    return [8 * int(torch.randint(1, ROOM // 32, (1,), generator=drawn)) for _ in range(calls)]
+def be_late(rank: int) -> None:
+    """Let this rank be late now and then between two steps of the kernel, as a program on a GPU can be.
+
+    One program only: the interpreter runs them one after the other, so none gets ahead by a whole call.
+    """
+    from triton.runtime.interpreter import interpreter_builder
+
+    pair_sum._PROGRAMS = 1
+    builder, drawn = type(interpreter_builder), random.Random(rank)
+
+    def late(step: Callable[..., Any]) -> Callable[..., Any]:
+        def after_a_while(*arguments: Any) -> Any:
+            time.sleep(drawn.choice((0, 0, 0.04)))
+            return step(*arguments)
+
+        return after_a_while
+
+    for name in ("create_barrier", "create_atomic_rmw"):
+        setattr(builder, name, late(getattr(builder, name)))
+
+
+def tensors(device: torch.device, dtype: torch.dtype, rank: int, rounds: int) -> Iterator[list[torch.Tensor]]:
+    """Of each round several that differ, in size and type too, to be added without waiting for the other rank."""
+    noise, sizes = torch.Generator(device).manual_seed(10 + rank), random.Random(0)
+    for number in range(rounds):
+        size = 8 * sizes.randint(1, 400 if number % 2 else ROOM // 16)
+        values = torch.randn(size, generator=noise, device=device).to(dtype)
+        yield [values, -2 * values, values.float()[: size // 2], 3 * values, values + 1]
 
 
 def rank_main(rank: int, folder: Path, device: str) -> None:
     """What this rank finds, as JSON in a file of its own."""
-    vllm.__version__ = "0.26.0"
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=RANKS)
     dtype = torch.float16 if device == "cpu" else torch.bfloat16  # which the interpreter does not round as a GPU does
     comm = communicator(rank, folder, device)
     tp = SimpleNamespace(device_communicator=SimpleNamespace(ca_comm=comm), cpu_group=dist.group.WORLD)
-    is_put = vllm_pair_worker.put(tp, dtype)
-    noise = torch.Generator(comm.device).manual_seed(10 + rank)
-    unequal = 0
-    for number, size in enumerate(sizes(CALLS[device])):
-        values = torch.randn(size, generator=noise, device=comm.device).to(dtype)
-        if device == "cuda" and number % 3 == rank:
-            torch.cuda._sleep(200_000)  # one GPU is late
-        first, second = comm.custom_all_reduce(values), comm.custom_all_reduce(values)
-        expected = comm.all_reduce(values)
-        unequal += not (torch.equal(first, expected) and torch.equal(second, expected))
+    found = {"put": vllm_pair_worker.put(tp, dtype)}
     vllms = comm.custom_all_reduce
-    comm.all_reduce = lambda values: vllms(values) + rank  # only one rank finds a difference
-    is_wrong_put = vllm_pair_worker.put(tp, dtype)
-    left = comm.custom_all_reduce is vllms
-    found = {"put": is_put, "unequal": unequal, "wrong put": is_wrong_put, "left": left}
-    (folder / f"{rank}.json").write_text(json.dumps(found))
+    comm.all_reduce, right = lambda values: vllms(values) + rank, comm.all_reduce  # only one rank finds a difference
+    found |= {"wrong put": vllm_pair_worker.put(tp, dtype), "left": comm.custom_all_reduce is vllms}
+    comm.all_reduce = right
+    if device == "cpu":
+        be_late(rank)
+        del comm.custom_all_reduce
+        assert vllm_pair_worker.put(tp, dtype)
+    unequal = 0
+    for number, values in enumerate(tensors(comm.device, dtype, rank, ROUNDS[device])):
+        if device == "cuda" and number % 3 == rank:
+            torch.cuda._sleep(200_000)
+        sums = [comm.custom_all_reduce(one) for one in values]
+        expected = [right(one) for one in values]
+        unequal += not all(map(torch.equal, sums, expected))
+    (folder / f"{rank}.json").write_text(json.dumps(found | {"unequal": unequal}))
 
 
 def main() -> None:

@@ -34,21 +34,10 @@ def test_both_ranks_get_the_sum_and_refuse_a_kernel_that_one_of_them_finds_wrong
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("version", "changed"),
-    [
-        ("0.27.0", {}),
-        ("0.26.0", {"disabled": True}),
-        ("0.26.0", {"world_size": 4}),
-        ("0.26.0", {"fully_connected": False}),
-    ],
-)
-def test_it_is_left_to_vllm_elsewhere(version: str, changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    import vllm
-
+@pytest.mark.parametrize("changed", [{"disabled": True}, {"world_size": 4}, {"fully_connected": False}])
+def test_without_vllms_kernel_or_nvlink_it_is_left_to_vllm(changed: dict[str, Any]) -> None:
     from rollout.engine.vllm_pair_worker import put
 
-    monkeypatch.setattr(vllm, "__version__", version)
     comm = SimpleNamespace(**{"disabled": False, "world_size": 2, "fully_connected": True} | changed)
     for found in (comm, None):
         assert not put(SimpleNamespace(device_communicator=SimpleNamespace(ca_comm=found)), torch.bfloat16)
@@ -56,17 +45,42 @@ def test_it_is_left_to_vllm_elsewhere(version: str, changed: dict[str, Any], mon
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_the_worker_takes_the_kernel_where_vllm_does_not_fuse_its_all_reduces(
+    is_fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rollout.engine import vllm_pair_worker
+
+    monkeypatch.setattr("vllm.v1.worker.gpu_worker.Worker.init_device", lambda self: None)
+    monkeypatch.setattr(vllm_pair_worker, "get_tp_group", lambda: "the group")
+    monkeypatch.setattr(vllm_pair_worker, "put", lambda tp, dtype: (tp, dtype) == ("the group", torch.bfloat16))
+    worker = object.__new__(vllm_pair_worker.PairWorker)
+    passes = SimpleNamespace(fuse_allreduce_rms=is_fused)
+    worker.vllm_config = SimpleNamespace(compilation_config=SimpleNamespace(pass_config=passes))
+    worker.model_config = SimpleNamespace(dtype=torch.bfloat16)
+    worker.init_device()
+    assert worker.adds_with_ours() is not is_fused
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("hardware", "worker"),
+    ("hardware", "version", "worker"),
     [
-        (HardwareConfig(tensor_parallel_size=2), PAIR_WORKER),
-        (HardwareConfig(), None),
-        (HardwareConfig(tensor_parallel_size=4), None),
-        (HardwareConfig(tensor_parallel_size=2, device="cpu", fast_sampler="off"), None),
-        (HardwareConfig(tensor_parallel_size=2, engine_kwargs={"worker_cls": "mine.Worker"}), "mine.Worker"),
+        (HardwareConfig(tensor_parallel_size=2), "0.26.0", PAIR_WORKER),
+        (HardwareConfig(tensor_parallel_size=2), "0.27.0", None),
+        (HardwareConfig(tensor_parallel_size=2, fast_all_reduce="off"), "0.26.0", None),
+        (HardwareConfig(), "0.26.0", None),
+        (HardwareConfig(tensor_parallel_size=4), "0.26.0", None),
+        (HardwareConfig(tensor_parallel_size=2, device="cpu", fast_sampler="off"), "0.26.0", None),
+        (HardwareConfig(tensor_parallel_size=2, engine_kwargs={"worker_cls": "mine.Worker"}), "0.26.0", "mine.Worker"),
     ],
 )
-def test_only_two_gpus_that_share_a_model_have_a_worker_of_ours(hardware: HardwareConfig, worker: str | None) -> None:
+def test_only_two_gpus_that_share_a_model_have_a_worker_of_ours(
+    hardware: HardwareConfig, version: str, worker: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import vllm
+
     from rollout.engine.vllm_engine import _engine_kwargs
 
+    monkeypatch.setattr(vllm, "__version__", version)
     assert _engine_kwargs(ModelConfig(), hardware).get("worker_cls") == worker
