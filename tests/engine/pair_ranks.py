@@ -23,7 +23,7 @@ import torch.distributed as dist
 
 from rollout.engine import pair_sum, vllm_pair_worker
 
-RANKS, ROUNDS = 2, {"cpu": 6, "cuda": 2000}
+RANKS, ROUNDS = 2, {"cpu": 8, "cuda": 2000}
 ROOM = 1 << 21
 
 
@@ -72,7 +72,7 @@ def be_late(rank: int) -> None:
 
     def late(step: Callable[..., Any]) -> Callable[..., Any]:
         def after_a_while(*arguments: Any) -> Any:
-            time.sleep(drawn.choice((0, 0, 0.04)))
+            time.sleep(drawn.choice((0, 0, 0.05)))
             return step(*arguments)
 
         return after_a_while
@@ -85,7 +85,7 @@ def tensors(device: torch.device, dtype: torch.dtype, rank: int, rounds: int) ->
     """Of each round several that differ, in size and type too, to be added without waiting for the other rank."""
     noise, sizes = torch.Generator(device).manual_seed(10 + rank), random.Random(0)
     for number in range(rounds):
-        size = 8 * sizes.randint(1, 400 if number % 2 else ROOM // 16)
+        size = 8 * sizes.randint(1, 400 if number % 4 else ROOM // 16)
         values = torch.randn(size, generator=noise, device=device).to(dtype)
         yield [values, -2 * values, values.float()[: size // 2], 3 * values, values + 1]
 

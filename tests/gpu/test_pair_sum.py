@@ -1,11 +1,12 @@
 """The kernel with which two GPUs add their tensors, against vLLM's."""
 
+import logging
 from pathlib import Path
 
 import pytest
 
 from tests.engine.test_pair_sum import what_both_find
-from tests.gpu.conftest import needs_two_gpus
+from tests.gpu.conftest import assert_complete, needs_two_gpus, rows_of, write_model
 
 pytestmark = [pytest.mark.gpu, needs_two_gpus]
 
@@ -13,3 +14,10 @@ pytestmark = [pytest.mark.gpu, needs_two_gpus]
 def test_two_gpus_get_what_vllms_kernel_gives_also_if_one_is_late(tmp_path: Path) -> None:
     expected = {"put": True, "unequal": 0, "wrong put": False, "left": True}
     assert what_both_find(tmp_path, "cuda") == [expected, expected]
+
+
+def test_a_run_on_two_gpus_adds_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "rollout")
+    fused = "hardware.engine_kwargs.compilation_config.pass_config.fuse_allreduce_rms=false"
+    assert_complete(rows_of(tmp_path, "run", write_model(tmp_path / "model"), "hardware=dual_gpu", fused))
+    assert "the two GPUs add what each has computed with rollout's kernel" in caplog.messages
