@@ -13,7 +13,6 @@ import random
 import sys
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +21,7 @@ import torch
 import torch.distributed as dist
 
 from rollout.engine import pair_sum, vllm_pair_worker
+from tests.engine.ranks import run_ranks
 
 RANKS, ROUNDS = 2, {"cpu": 8, "cuda": 2000}
 ROOM = 1 << 21
@@ -91,7 +91,7 @@ def tensors(device: torch.device, dtype: torch.dtype, rank: int, rounds: int) ->
 
 
 def rank_main(rank: int, folder: Path, device: str) -> None:
-    """What this rank finds, as JSON in a file of its own."""
+    """What this rank finds, see `run_ranks`."""
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=RANKS)
     dtype = torch.float16 if device == "cpu" else torch.bfloat16  # which the interpreter does not round as a GPU does
     comm = communicator(rank, folder, device)
@@ -118,16 +118,7 @@ def rank_main(rank: int, folder: Path, device: str) -> None:
 def main() -> None:
     """Run both ranks, and print what each found, a line for each."""
     folder, device = Path(sys.argv[1]), sys.argv[2]
-    context = get_context("fork") if device == "cpu" else get_context("spawn")  # a fork cannot use CUDA
-    ranks = [context.Process(target=rank_main, args=(rank, folder, device)) for rank in range(RANKS)]
-    for one in ranks:
-        one.start()
-    for one in ranks:
-        one.join()
-    if any(one.exitcode for one in ranks):
-        raise SystemExit(1)
-    for rank in range(RANKS):
-        print((folder / f"{rank}.json").read_text())
+    run_ranks(rank_main, folder, device, start="fork" if device == "cpu" else "spawn")  # a fork cannot use CUDA
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ is what one draws for the whole batch, and for how many rows they asked their sa
 import json
 import tempfile
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ import torch
 import torch.distributed as dist
 
 from rollout.engine.vllm_batch_shard import BatchShardedSampling
+from tests.engine.ranks import run_ranks
 
 RANKS, HIDDEN, VOCABULARY = 2, 8, 101
 ROWS = (1, 31, 32, 33, 50, 100)
@@ -134,7 +134,7 @@ def same(mine: Output, whole: Output) -> bool:
 
 
 def rank_main(rank: int, folder: Path) -> None:
-    """What this rank finds, as JSON in a file of its own: what both printed could mix."""
+    """What this rank finds, see `run_ranks`."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=RANKS)
     tp = SimpleNamespace(rank_in_group=rank, world_size=RANKS, device_group=dist.group.WORLD, all_gather=all_gather)
@@ -160,15 +160,7 @@ def rank_main(rank: int, folder: Path) -> None:
 def main() -> None:
     """Run both ranks, and print what each found, a line for each."""
     with tempfile.TemporaryDirectory() as name:
-        ranks = [get_context("fork").Process(target=rank_main, args=(rank, Path(name))) for rank in range(RANKS)]
-        for one in ranks:
-            one.start()
-        for one in ranks:
-            one.join()
-        if any(one.exitcode for one in ranks):
-            raise SystemExit(1)
-        for rank in range(RANKS):
-            print((Path(name) / f"{rank}.json").read_text())
+        run_ranks(rank_main, Path(name), start="fork")
 
 
 if __name__ == "__main__":
