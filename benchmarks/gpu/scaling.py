@@ -286,6 +286,8 @@ def _parse() -> argparse.Namespace:
     options = parser.parse_args()
     if unknown := set(options.layouts) - set(_BY_NAME):
         parser.error(f"--layouts: there is no {', '.join(sorted(unknown))}; choose from {', '.join(_BY_NAME)}")
+    if unknown := set(options.lengths) - {"equal", "card"}:
+        parser.error(f"--lengths: there is no {', '.join(sorted(unknown))}; choose from equal, card")
     return options
 
 
