@@ -152,11 +152,17 @@ def _unpacked() -> Path:
 
 def _dequantize(gguf: Path, target: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, GgufConfig
 
     weights = AutoModelForCausalLM.from_pretrained(
         gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     weights.save_pretrained(target)
-    tokenizer.save_pretrained(target)
+    _save_tokenizer(gguf, target)
+
+
+def _save_tokenizer(gguf: Path, target: Path) -> None:
+    from transformers import AutoTokenizer
+
+    # local_files_only is written to tokenizer_config.json, so the files' hash must not depend on HF_HUB_OFFLINE
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name, local_files_only=True).save_pretrained(target)
