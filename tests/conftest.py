@@ -1,6 +1,8 @@
 """What the tests share: composing a config as the command line does, and doing a whole run in this process."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from rollout.cli.compose import compose_run
+from rollout.config import EMBEDDED_MODEL
 from rollout.lifecycle import start
 from rollout.merge.__main__ import merge
 from rollout.store.layout import OUTPUT
@@ -81,6 +84,15 @@ def _commands_end_with_their_test() -> Iterator[None]:
 
 
 _HEAVY = ("slow", "ray", "chaos")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Unpack the embedded model before any test: a run says which files it has, and so must not begin without them and
+    end with them.
+    """
+    if not hasattr(session.config, "workerinput"):  # once, not in each process of pytest-xdist
+        unpack = f"from rollout.engine.models import resolve; resolve({EMBEDDED_MODEL!r})"
+        subprocess.run([sys.executable, "-c", unpack], check=True, capture_output=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
