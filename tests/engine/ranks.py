@@ -1,9 +1,32 @@
 """Processes that are the ranks of one group, and what each of them finds."""
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+_ROOT = Path(__file__).parents[2]
+
+
+def what_ranks_find(module: str, *arguments: str, **environment: str) -> list[dict[str, Any]]:
+    """What each rank finds in a process of `module`, which calls `run_ranks`. One that waits for a call which the other
+    does not make never ends.
+    """
+    path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=_ROOT,
+        env=os.environ | {"PYTHONPATH": path} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
 
 
 def run_ranks(rank_main: Callable[..., None], folder: Path, *arguments: str, start: Literal["fork", "spawn"]) -> None:

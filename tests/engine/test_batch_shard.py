@@ -1,10 +1,5 @@
 """Of GPUs that share a model each draws for a part of the batch, and all get what one would draw for the whole."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +10,7 @@ from hypothesis import strategies as st
 
 from rollout.engine import vllm_batch_shard
 from rollout.engine.vllm_batch_shard import shards
-
-ROOT = Path(__file__).parents[2]
+from tests.engine.ranks import what_ranks_find
 
 
 @given(st.integers(1, 2048), st.integers(2, 8))
@@ -40,10 +34,7 @@ def test_a_batch_is_divided_where_each_rank_has_something_to_do(rows: int, ranks
 
 @pytest.mark.long
 def test_two_ranks_return_what_one_draws_for_the_whole_batch() -> None:
-    command = [sys.executable, "-m", "tests.engine.shard_ranks"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    printed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
-    one, other = (json.loads(line) for line in printed.splitlines())
+    one, other = what_ranks_find("tests.engine.shard_ranks")
     assert all(is_same for is_same, _rows in [*one.values(), *other.values()])
     asked = {name: (one[name][1], other[name][1]) for name in one}
     assert asked.pop("not alike") == (100, 100)  # log-probabilities of some rows only: each draws all

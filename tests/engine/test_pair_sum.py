@@ -1,9 +1,5 @@
 """Two GPUs that share a model add their tensors with a kernel of ours, if it gives what vLLM's gives."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,25 +8,21 @@ import pytest
 import torch
 
 from rollout.config import HardwareConfig, ModelConfig
+from tests.engine.ranks import what_ranks_find
 
-ROOT = Path(__file__).parents[2]
 PAIR_WORKER = "rollout.engine.vllm_pair_worker.PairWorker"
 
 
-def what_both_find(folder: Path, device: str) -> list[dict[str, Any]]:
-    """What `tests.engine.pair_ranks` prints. A rank that waits for a call that the other does not make never ends."""
-    command = [sys.executable, "-m", "tests.engine.pair_ranks", str(folder), device]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    environment |= {"TRITON_INTERPRET": "1"} if device == "cpu" else {}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True, timeout=120)
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+def assert_both_get_the_sum(folder: Path, device: str, **environment: str) -> None:
+    expected = {"put": True, "unequal": 0, "wrong put": False, "left": True}
+    found = what_ranks_find("tests.engine.pair_ranks", str(folder), device, **environment)
+    assert found == [expected, expected]
 
 
 @pytest.mark.slow
 def test_both_ranks_get_the_sum_and_refuse_a_kernel_that_one_of_them_finds_wrong(tmp_path: Path) -> None:
     pytest.importorskip("triton")
-    expected = {"put": True, "unequal": 0, "wrong put": False, "left": True}
-    assert what_both_find(tmp_path, "cpu") == [expected, expected]
+    assert_both_get_the_sum(tmp_path, "cpu", TRITON_INTERPRET="1")
 
 
 @pytest.mark.slow

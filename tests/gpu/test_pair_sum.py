@@ -5,15 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.test_pair_sum import what_both_find
+from tests.engine.test_pair_sum import assert_both_get_the_sum
 from tests.gpu.conftest import assert_complete, needs_two_gpus, rows_of, write_model
 
 pytestmark = [pytest.mark.gpu, needs_two_gpus]
 
 
 def test_two_gpus_get_what_vllms_kernel_gives_also_if_one_is_late(tmp_path: Path) -> None:
-    expected = {"put": True, "unequal": 0, "wrong put": False, "left": True}
-    assert what_both_find(tmp_path, "cuda") == [expected, expected]
+    assert_both_get_the_sum(tmp_path, "cuda")
 
 
 def test_a_run_on_two_gpus_adds_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
