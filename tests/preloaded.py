@@ -26,6 +26,7 @@ LEFT_OUT = {
         "rollout.engine.vllm_batch_shard",
         "rollout.engine.vllm_pair_worker",
         "rollout.engine.vllm_sampler",
+        "rollout.engine.vllm_scheduler",
     ),
 }
 LATER = ("pandas", "pyarrow.dataset", "pyarrow.json", "rich._emoji_codes")

@@ -112,7 +112,7 @@ def test_any_module_can_be_imported_first() -> None:
 
 OF_VLLM = (
     *("annotations", "arguments", "batch_shard", "constraints"),
-    *("engine", "logprobs", "lora", "pair_worker", "reasoning", "renderer", "weights"),
+    *("engine", "logprobs", "lora", "pair_worker", "reasoning", "renderer", "scheduler", "weights"),
 )
 
 

@@ -37,8 +37,10 @@ _METRICS = (
 
 _PAIR_WORKER = "rollout.engine.vllm_pair_worker.PairWorker"
 """For two GPUs that share a model. Only a worker imports it."""
-_OF_PAIR_WORKER = "0.26."
-"""The version of vLLM for which it was written."""
+_SCHEDULER = "rollout.engine.vllm_scheduler.scheduler"
+"""Only the engine's process imports it."""
+_VERSION = "0.26."
+"""The version of vLLM for which both were written."""
 
 
 class VLLMEngine:
@@ -241,9 +243,11 @@ def _engine_kwargs(
     of_adapters = {} if lora_rank is None else {"enable_lora": True, "max_lora_rank": lora_rank}
     kwargs = vllm_arguments.engine_kwargs(model, hardware, logprobs) | of_adapters
     ours = {"model": models.resolve(model.path), "worker_extension_cls": vllm_worker.NAME}
-    is_pair = hardware.device == "cuda" and hardware.tensor_parallel_size == 2
-    if is_pair and hardware.fast_all_reduce == "auto" and vllm.__version__.startswith(_OF_PAIR_WORKER):
-        ours["worker_cls"] = _PAIR_WORKER
+    if vllm.__version__.startswith(_VERSION):
+        ours["scheduler_cls"] = _SCHEDULER
+        is_pair = hardware.device == "cuda" and hardware.tensor_parallel_size == 2
+        if is_pair and hardware.fast_all_reduce == "auto":
+            ours["worker_cls"] = _PAIR_WORKER
     return ours | kwargs
 
 
