@@ -8,13 +8,14 @@ that share a model, 512 samples at a time, the GPUs wait for this (docs/performa
 from typing import Any
 
 import vllm
-from vllm.v1.core.kv_cache_coordinator import UnitaryKVCacheCoordinator
+from vllm.v1.core.kv_cache_coordinator import KVCacheCoordinatorNoPrefixCache, UnitaryKVCacheCoordinator
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager
 
 _VERSIONS = ("0.26.", "0.32.")
 """Those with whose own scheduler it was compared, batch by batch. Engines take it with the first, measured on GPUs."""
+_COORDINATORS = (UnitaryKVCacheCoordinator, KVCacheCoordinatorNoPrefixCache)
 _ONE_TOKEN = {"num_lookahead_tokens": 0}
 """What the scheduler says of a running request beside its tokens, without speculative decoding."""
 
@@ -36,15 +37,12 @@ def vllms(**kwargs: Any) -> Scheduler:
 def fits(cache: Any) -> bool:
     """Whether the shorter way fits this `KVCacheManager`: all layers have full attention, and blocks of one size."""
     coordinator = cache.coordinator
-    if not vllm.__version__.startswith(_VERSIONS) or type(coordinator) is not UnitaryKVCacheCoordinator:
+    is_read = vllm.__version__.startswith(_VERSIONS) and type(coordinator) in _COORDINATORS
+    if not is_read or [type(blocks) for blocks in coordinator.single_type_managers] != [FullAttentionManager]:
         return False
-    (blocks,) = coordinator.single_type_managers
-    no_drafts = not coordinator.eagle_group_ids and not getattr(coordinator, "num_reprefillable_tokens", 0)
-    return (
-        type(blocks) is FullAttentionManager
-        and no_drafts
-        and (not cache.enable_caching or blocks.block_size == cache.block_pool.hash_block_size)
-    )
+    has_drafts = coordinator.eagle_group_ids or getattr(coordinator, "num_reprefillable_tokens", 0)
+    size, hashed = coordinator.single_type_managers[0].block_size, cache.block_pool.hash_block_size
+    return not has_drafts and (size == hashed or not cache.enable_caching)
 
 
 def shorten(cache: Any) -> None:

@@ -41,9 +41,20 @@ def state_of(engine: Any, batch: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("caching", [True, False])
 @pytest.mark.parametrize("is_async", [True, False])
-@pytest.mark.parametrize("blocks", [24, 200])
-def test_every_batch_is_the_same(blocks: int, is_async: bool, caching: bool) -> None:
+@pytest.mark.parametrize(
+    ("blocks", "resets"),
+    [
+        (24, 0.0),  # too few for all
+        (200, 0.02),  # of the prefix cache, with batches on their way, as before new weights
+    ],
+)
+def test_every_batch_is_the_same_also_after_preemptions(
+    blocks: int, resets: float, is_async: bool, caching: bool
+) -> None:
+    from rollout.engine.vllm_scheduler import fits
+
     vllms, ours = engines(blocks, is_async, caching)
+    assert fits(ours.scheduler.kv_cache_manager)
     chance = random.Random(blocks)
     asked, given, preempted = 0, 0, 0
     while asked < 60 or vllms.scheduler.has_unfinished_requests():
@@ -53,13 +64,15 @@ def test_every_batch_is_the_same(blocks: int, is_async: bool, caching: bool) -> 
             for engine in (vllms, ours):
                 engine.add(str(asked), prompt, length)
             asked += 1
+        if chance.random() < resets:
+            assert [one.scheduler.reset_prefix_cache(True) for one in (vllms, ours)] == [True, True]
         (batch, tokens), (same, same_tokens) = vllms.step(), ours.step()
         assert state_of(ours, same) == state_of(vllms, batch)
         assert same_tokens == tokens
         given += sum(map(len, tokens.values()))
         preempted += len(batch.preempted_req_ids or ())
     assert given > 2000
-    assert (preempted > 0) is (blocks == 24)
+    assert preempted > 0
 
 
 @pytest.mark.parametrize(
@@ -129,6 +142,7 @@ def test_models_whose_blocks_have_other_rules_are_left_to_vllm(monkeypatch: pyte
         (HardwareConfig(), "0.26.0", OURS),
         (HardwareConfig(), "0.32.0", None),
         (HardwareConfig(engine_kwargs={"scheduler_cls": "mine.Scheduler"}), "0.26.0", "mine.Scheduler"),
+        (HardwareConfig(engine_kwargs={"scheduler_cls": None}), "0.26.0", None),
     ],
 )
 def test_engines_of_vllm_026_take_it_unless_the_user_names_one(
