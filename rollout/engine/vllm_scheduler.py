@@ -21,7 +21,7 @@ _ONE_TOKEN = {"num_lookahead_tokens": 0}
 
 
 def scheduler(**kwargs: Any) -> Scheduler:
-    """VLLM's scheduler, with the shorter way where it fits; for `scheduler_cls`. Its arguments are `Scheduler`'s."""
+    """The one of vLLM, with the shorter way where it fits; for `scheduler_cls`. Its arguments are `Scheduler`'s."""
     made = vllms(**kwargs)
     if fits(made.kv_cache_manager):
         shorten(made.kv_cache_manager)
