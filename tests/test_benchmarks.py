@@ -98,18 +98,21 @@ def test_every_step_asks_for_a_config_that_there_is(step: Step) -> None:
 
 @pytest.mark.long
 def test_the_steps_of_tests_select_every_test_on_a_gpu_but_those_of_presets_that_have_steps_of_their_own() -> None:
-    def selected(*arguments: str) -> list[str]:
-        command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments]
-        printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        return [line for line in printed.splitlines() if "::" in line]
+    steps = [[word for word in step.arguments if word != "-vv"] for step in PLAN if step.module == "pytest"]
+    everything = ["-m", "gpu", "-k", "not a_preset", "tests/gpu"]
+    *chosen, all_of_them = _collected(*steps, everything)
+    assert sorted(name for names in chosen for name in names) == sorted(all_of_them)
+    assert len(all_of_them) > 20
 
-    chosen = [
-        name
-        for step in PLAN
-        if step.module == "pytest"
-        for name in selected(*(word for word in step.arguments if word != "-vv"))
+
+def _collected(*selections: list[str]) -> list[list[str]]:
+    """The names of the tests that pytest selects with each of these arguments, from one process for all."""
+    code = "import pytest, sys; [(pytest.main(one.split(chr(9))), print(chr(12))) for one in sys.argv[1:]]"
+    words = ["\t".join(["--collect-only", "-q", *selection]) for selection in selections]
+    printed = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [
+        [line for line in one.splitlines() if "::" in line] for one in printed.stdout.split("\f")[: len(selections)]
     ]
-    assert sorted(chosen) == sorted(selected("-m", "gpu", "-k", "not a_preset", "tests/gpu"))
 
 
 def test_ratios_are_taken_repeat_by_repeat(tmp_path: Path) -> None:
