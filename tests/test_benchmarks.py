@@ -105,14 +105,21 @@ def test_the_steps_of_tests_select_every_test_on_a_gpu_but_those_of_presets_that
     assert len(all_of_them) > 20
 
 
+_COLLECT = """
+import pytest, sys
+for arguments in sys.argv[1:]:
+    assert pytest.main(arguments.split(chr(9))) == 0
+    print(chr(12))
+"""
+
+
 def _collected(*selections: list[str]) -> list[list[str]]:
     """The names of the tests that pytest selects with each of these arguments, from one process for all."""
-    code = "import pytest, sys; [(pytest.main(one.split(chr(9))), print(chr(12))) for one in sys.argv[1:]]"
     words = ["\t".join(["--collect-only", "-q", *selection]) for selection in selections]
-    printed = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True, text=True, check=True)
-    return [
-        [line for line in one.splitlines() if "::" in line] for one in printed.stdout.split("\f")[: len(selections)]
-    ]
+    command = [sys.executable, "-c", _COLLECT, *words]
+    printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    *of_selections, _end = printed.stdout.split("\f")
+    return [[line for line in of.splitlines() if "::" in line] for of in of_selections]
 
 
 def test_ratios_are_taken_repeat_by_repeat(tmp_path: Path) -> None:
