@@ -39,11 +39,15 @@ _HARDWARE = (
 """Fields of ModelConfig and HardwareConfig that are arguments of vLLM's engine under the same names."""
 
 
-_CHUNKED = "enable_chunked_prefill"
+_CHUNKED, _ATTENTION = "enable_chunked_prefill", "attention_config"
 _WHOLE_PROMPTS = {"enable_prefix_caching": False, _CHUNKED: False}
 """For batch_invariant: vLLM's kernels round the rest of a prompt, behind what was cached or computed in an earlier
 step, differently from a whole prompt. Measured with vLLM 0.26 on an H200: with the cache, 174 of 1,024 samples were the
 same as without it.
+"""
+_FLASH_ATTENTION_2 = {"flash_attn_version": 2}
+"""For batch_invariant: on Hopper vLLM takes version 3, which sums a sample's attention in other blocks while a longer
+prompt is in the same step (vLLM's issues 47069 and 51902). On other GPUs vLLM takes version 2 itself.
 """
 
 
@@ -107,6 +111,8 @@ def engine_kwargs(model: ModelConfig, hardware: HardwareConfig, logprobs: str = 
     if hardware.batch_invariant:
         ours |= _WHOLE_PROMPTS
     own = built(EngineArgs, "hardware.engine_kwargs", hardware.engine_kwargs, {"model", *ours} - {_CHUNKED})
+    if hardware.batch_invariant:
+        own[_ATTENTION] = _FLASH_ATTENTION_2 | (own.get(_ATTENTION) or {})
     return {key: value for key, value in ours.items() if value is not None} | own
 
 

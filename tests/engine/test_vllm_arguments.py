@@ -190,6 +190,24 @@ def test_every_prompt_is_computed_whole_under_batch_invariant() -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "version", "others"),
+    [
+        ({}, 2, {}),
+        ({"attention_config": {"backend": "FLASH_ATTN"}}, 2, {"backend": "FLASH_ATTN"}),
+        ({"attention_config": {"flash_attn_version": 3}}, 3, {}),
+    ],
+)
+def test_attention_has_the_same_blocks_in_every_step_under_batch_invariant(
+    given: dict[str, Any], version: int, others: dict[str, Any]
+) -> None:
+    from rollout.engine.vllm_arguments import engine_kwargs
+
+    kwargs = engine_kwargs(ModelConfig(), HardwareConfig(batch_invariant=True, engine_kwargs=given))
+    assert kwargs["attention_config"] == {"flash_attn_version": version, **others}
+    assert "attention_config" not in engine_kwargs(ModelConfig(), HardwareConfig())
+
+
+@pytest.mark.parametrize(
     ("engine", "line"),
     [
         ({"seed": "x"}, "seed=x: must be a whole number"),

@@ -1,13 +1,14 @@
 """The sampler's kernels on a GPU, against the definition of what they draw."""
 
 import json
-import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from rollout.engine import nucleus
+from rollout.store.layout import LOG
 from tests.gpu.conftest import ROWS, needs_gpu, needs_two_gpus, rows_of, write_model
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
@@ -45,7 +46,7 @@ OF_ROWS: list[dict[str, float]] = [
     {"min_p": 0.05},
     {},
 ]
-OWN = [OF_ROWS[number % len(OF_ROWS)] for number in range(len(ROWS))]
+MIXED_ROWS = [row | {"own": OF_ROWS[number % len(OF_ROWS)]} for number, row in enumerate(ROWS)]
 MIXED = (
     "hardware.batch_invariant=true",
     "data.sampling_key=own",
@@ -54,21 +55,15 @@ MIXED = (
 )
 
 
-def assert_alike(folder: Path, one: tuple[str, ...], other: tuple[str, ...]) -> None:
-    """That a mixed batch gives the same tokens and log-probabilities with these overrides and with those; the first
-    are drawn with our sampler.
-    """
-    model = write_model(folder / "model")
-    rows = [row | {"own": parameters} for row, parameters in zip(ROWS, OWN, strict=True)]
-    found, others = (
-        rows_of(folder, name, model, *overrides, *MIXED, rows=rows)
-        for name, overrides in (("one", one), ("other", other))
-    )
-    assert json.loads((folder / "one" / "run.json").read_text())["engine"]["sampler"] == "rollout"
-    assert [len(row["responses"]) for row in found] == [parameters.get("n_samples", 3) for parameters in OWN]
+def drawn(
+    folder: Path, name: str, *overrides: str, rows: list[dict[str, Any]] = MIXED_ROWS
+) -> list[tuple[list[str], list[list[float]]]]:
+    """The responses and log-probabilities of each row, drawn with our sampler by a run in `folder/name`."""
+    found = rows_of(folder, name, folder / "model", *overrides, *MIXED, rows=rows)
+    assert json.loads((folder / name / "run.json").read_text())["engine"]["sampler"] == "rollout"
+    assert [len(row["responses"]) for row in found] == [row["own"].get("n_samples", 3) for row in rows]
     assert all(row["error"] is None for row in found)
-    for name in ("responses", "response_logprobs"):
-        assert [row[name] for row in found] == [row[name] for row in others]
+    return [(row["responses"], row["response_logprobs"]) for row in found]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
@@ -80,15 +75,19 @@ def test_what_is_checked_before_a_run_is_right(dtype: torch.dtype) -> None:
 
 def test_rows_of_a_mixed_batch_are_what_each_is_alone(tmp_path: Path) -> None:
     """Greedy rows, rows with top_k, without top_p and with a sharper one, and their log-probabilities."""
-    many, alone = (("hardware=debug", f"hardware.max_num_seqs={count}") for count in (128, 1))
-    assert_alike(tmp_path, many, alone)
+    write_model(tmp_path / "model")
+    many, alone = (
+        drawn(tmp_path, f"{count}-at-a-time", "hardware=debug", f"hardware.max_num_seqs={count}") for count in (128, 1)
+    )
+    assert many == alone
 
 
 @needs_two_gpus
-def test_gpus_that_each_draw_for_a_part_of_a_batch_draw_what_vllm_draws_on_all(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "rollout")
+def test_gpus_that_each_draw_for_a_part_of_a_batch_draw_what_each_draws_for_all(tmp_path: Path) -> None:
+    """The same engine draws for 64 samples, in parts, and for the first 29 of them: too few to be divided."""
+    write_model(tmp_path / "model")
     both = ("hardware=dual_gpu", "hardware.enforce_eager=true", "hardware.max_num_seqs=128")
-    assert_alike(tmp_path, both, (*both, "hardware.fast_sampler=off"))
-    assert "each GPU draws the tokens of a part of the batch" in caplog.messages
+    in_parts = drawn(tmp_path, "in-parts", *both)
+    few = MIXED_ROWS[:11]
+    assert drawn(tmp_path, "for-all", *both, rows=few) == in_parts[: len(few)]
+    assert "each GPU draws the tokens of a part of the batch" in (tmp_path / "in-parts" / LOG).read_text()
