@@ -8,10 +8,12 @@ for scheduling and for taking in the tokens, and the median of the ratios of the
 """
 
 import argparse
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from statistics import median
+from unittest.mock import patch
 
 import torch
 from vllm import SamplingParams
@@ -20,6 +22,7 @@ from vllm.utils.hashing import get_hash_fn_by_name
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
+from vllm.v1.engine import EngineCoreOutput
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
 from vllm.v1.outputs import ModelRunnerOutput
 from vllm.v1.request import Request
@@ -42,58 +45,66 @@ class Engine:
         is_async: bool = True,
         caching: bool = True,
         tokens_per_step: int | None = None,
+        max_model_len: int | None = None,
+        token: Callable[[Request], int] = lambda _: 7,
+        runner: int = 2,
     ) -> None:
-        """For `seqs` requests at a time in so many blocks; `make` takes the arguments of `Scheduler`."""
+        """For `seqs` requests at a time in so many blocks; `make` takes the arguments of `Scheduler`. `token` gives the
+        next token of a request that is in a batch; `runner` is the version of vLLM's model runner, 2 as on GPUs.
+        """
         config = EngineArgs(
             model=models.resolve("embedded:SmolLM2-135M-Instruct"),
             max_num_seqs=seqs,
             block_size=BLOCK,
             enable_prefix_caching=caching,
             max_num_batched_tokens=tokens_per_step,
+            max_model_len=max_model_len,
         ).create_engine_config()
         config.scheduler_config.async_scheduling = is_async  # as on a GPU; vLLM takes it back on a CPU
         config.cache_config.num_gpu_blocks = blocks
         layer = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=1, dtype=torch.float32)
         cache = KVCacheConfig(blocks, kv_cache_tensors=[], kv_cache_groups=[KVCacheGroupSpec(["layer"], layer)])
-        self.scheduler = make(
-            vllm_config=config,
-            kv_cache_config=cache,
-            structured_output_manager=StructuredOutputManager(config),
-            block_size=BLOCK,
-            hash_block_size=BLOCK,
-            log_stats=True,
-        )
+        with patch.dict(os.environ, {"VLLM_USE_V2_MODEL_RUNNER": str(runner - 1)}):
+            self.scheduler = make(
+                vllm_config=config,
+                kv_cache_config=cache,
+                structured_output_manager=StructuredOutputManager(config),
+                block_size=BLOCK,
+                hash_block_size=BLOCK,
+                log_stats=True,
+            )
         hashes = get_hash_fn_by_name("sha256")
         init_none_hash(hashes)
         self._hasher = get_request_block_hasher(BLOCK, hashes) if caching else None
         self._flying = deque[tuple[SchedulerOutput, ModelRunnerOutput]]()
-        self._most_flying = 2 if is_async else 1
+        self._most_flying, self._token = 2 if is_async else 1, token
         self.seconds = 0.0
 
-    def add(self, name: str, prompt: list[int], max_tokens: int) -> None:
-        """A request for so many tokens."""
-        params = SamplingParams(max_tokens=max_tokens, ignore_eos=True)
+    def add(self, name: str, prompt: list[int], params: SamplingParams) -> None:
+        """A request for what follows the prompt, token numbers."""
         self.scheduler.add_request(Request(name, prompt, params, None, block_hasher=self._hasher))
 
-    def step(self) -> tuple[SchedulerOutput, dict[str, list[int]]]:
-        """Schedule a batch, and take in the tokens of the oldest one once there are enough. Returns both."""
+    def step(self) -> tuple[SchedulerOutput, list[EngineCoreOutput]]:
+        """Schedule a batch, and take in the tokens of the oldest one once there are enough. Returns the batch, and what
+        each request has got.
+        """
         begin = time.perf_counter()
         batch = self.scheduler.schedule()
         self.seconds += time.perf_counter() - begin
         self._flying.append((batch, self._drawn(batch)))
-        return batch, self._take_in() if len(self._flying) >= self._most_flying else {}
+        return batch, self._take_in() if len(self._flying) >= self._most_flying else []
 
-    def _take_in(self) -> dict[str, list[int]]:
+    def _take_in(self) -> list[EngineCoreOutput]:
         batch, drawn = self._flying.popleft()
         begin = time.perf_counter()
         found = self.scheduler.update_from_output(batch, drawn)
         self.seconds += time.perf_counter() - begin
-        return {one.request_id: one.new_token_ids for of in found.values() for one in of.outputs}
+        return [one for of in found.values() for one in of.outputs]
 
     def _drawn(self, batch: SchedulerOutput) -> ModelRunnerOutput:
         """One token for each request whose prompt ends with this batch."""
         names, requests = list(batch.num_scheduled_tokens), self.scheduler.requests
-        tokens = [[] if requests[name].is_prefill_chunk else [7] for name in names]
+        tokens = [[] if requests[name].is_prefill_chunk else [self._token(requests[name])] for name in names]
         return ModelRunnerOutput(names, {name: at for at, name in enumerate(names)}, tokens)
 
 
@@ -101,7 +112,7 @@ def measure(seqs: int, steps: int, make: Callable[..., Scheduler]) -> float:
     """Milliseconds per step."""
     engine = Engine(seqs, seqs * (8 + steps // BLOCK), make)
     for at in range(seqs):
-        engine.add(str(at), [at, *range(59)], 2 * steps)
+        engine.add(str(at), [at, *range(59)], SamplingParams(max_tokens=2 * steps))
     for _ in range(20):
         engine.step()
     engine.seconds = 0.0

@@ -118,6 +118,11 @@ def _not_invariant(_run: RunConfig, found: re.Match[str]) -> str:
     )
 
 
+def _no_flash_attention_2(run: RunConfig, _found: re.Match[str]) -> str:
+    key = "hardware.batch_invariant=true" if run.hardware.batch_invariant else "hardware"
+    return f"{key}: this vLLM comes without FlashAttention 2; set hardware.engine_kwargs.attention_backend=TRITON_ATTN"
+
+
 def _refused(_run: RunConfig, found: re.Match[str]) -> str:
     return f"model, hardware: vLLM refuses these settings: {found[1].strip()}"
 
@@ -142,6 +147,7 @@ _REASONS: dict[str, Callable[[RunConfig, re.Match[str]], str]] = {
     r"trust_remote_code=True": _needs_remote_code,
     r"Bfloat16 is only supported on GPUs": _no_bfloat16,
     r"batch invariance not supported|batch_invariant mode is not supported for [\w.]+": _not_invariant,
+    r"FA2 is unavailable": _no_flash_attention_2,
     (
         r"not a valid model identifier|couldn't connect to|OfflineModeIsEnabled|outgoing traffic has been disabled|"
         r"Repository Not Found|GatedRepo|LocalEntryNotFoundError"

@@ -1,8 +1,10 @@
-"""vLLM's own scheduler, with a shorter way for what it does most: one more token for a request that has room for it.
+"""vLLM's own scheduler, with shorter ways for what it does most: one more token for a request that has room for it.
 
-Once per step, vLLM asks for room for each request that is running, and marks the blocks that are full. With blocks of
-16 tokens there is nothing to do in 14 of 16 steps, which vLLM finds out through a dozen calls in Python. On two GPUs
-that share a model, 512 samples at a time, the GPUs wait for this (docs/performance.md).
+Once per step, vLLM does the same for each request that is running: it asks for room and marks the blocks that are full,
+lists the request for the workers, and takes in its token, which may be the last one or fill a block. For most tokens
+there is nothing to ask, to mark or to end. vLLM finds this out through some forty calls in Python; here a few
+comparisons do, and all else is left to vLLM. On two GPUs that share a model, 512 samples at a time, and with small
+models the GPUs wait for this (docs/performance.md).
 """
 
 from typing import Any
@@ -10,8 +12,10 @@ from typing import Any
 import vllm
 from vllm.v1.core.kv_cache_coordinator import KVCacheCoordinatorNoPrefixCache, UnitaryKVCacheCoordinator
 from vllm.v1.core.sched.async_scheduler import AsyncScheduler
+from vllm.v1.core.sched.output import CachedRequestData
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager
+from vllm.v1.request import RequestStatus
 
 _VERSIONS = ("0.26.", "0.32.")
 """Those with whose own scheduler it was compared, batch by batch. Engines take it with the first, measured on GPUs."""
@@ -21,10 +25,13 @@ _ONE_TOKEN = {"num_lookahead_tokens": 0}
 
 
 def scheduler(**kwargs: Any) -> Scheduler:
-    """The one of vLLM, with the shorter way where it fits; for `scheduler_cls`. Its arguments are `Scheduler`'s."""
+    """The one of vLLM, with the shorter ways where they fit; for `scheduler_cls`. Its arguments are `Scheduler`'s."""
     made = vllms(**kwargs)
     if fits(made.kv_cache_manager):
-        shorten(made.kv_cache_manager)
+        shorten_blocks(made.kv_cache_manager)
+        shorten_tokens(made)
+        if made.use_v2_model_runner and not made.use_pp:
+            shorten_batches(made)
     return made
 
 
@@ -35,7 +42,7 @@ def vllms(**kwargs: Any) -> Scheduler:
 
 
 def fits(cache: Any) -> bool:
-    """Whether the shorter way fits this `KVCacheManager`: all layers have full attention, and blocks of one size."""
+    """Whether the shorter ways fit this `KVCacheManager`: all layers have full attention, and blocks of one size."""
     coordinator = cache.coordinator
     is_read = vllm.__version__.startswith(_VERSIONS) and type(coordinator) in _COORDINATORS
     if not is_read or [type(blocks) for blocks in coordinator.single_type_managers] != [FullAttentionManager]:
@@ -45,7 +52,7 @@ def fits(cache: Any) -> bool:
     return not has_drafts and (size == hashed or not cache.enable_caching)
 
 
-def shorten(cache: Any) -> None:
+def shorten_blocks(cache: Any) -> None:
     """Let `allocate_slots` and `cache_blocks` of this `KVCacheManager` return at once where they would do nothing."""
     (blocks,) = cache.coordinator.single_type_managers
     size, of_request, cached = blocks.block_size, blocks.req_to_blocks, blocks.num_cached_block
@@ -71,3 +78,59 @@ def shorten(cache: Any) -> None:
             cache_blocks(request, num_computed_tokens)
 
     cache.allocate_slots, cache.cache_blocks = allocate, mark
+
+
+def shorten_tokens(made: Scheduler) -> None:
+    """Let `_update_request_with_output` of this scheduler just append a token that neither ends its request nor fills a
+    block. It takes in a request's new tokens, and returns those that count and whether the request ends.
+    """
+    is_async, longest, cache = type(made) is AsyncScheduler, made.max_model_len, made.kv_cache_manager
+    size, take_in, mark = cache.block_pool.hash_block_size, made._update_request_with_output, cache.cache_blocks
+    running = RequestStatus.RUNNING
+
+    def append(request: Any, tokens: list[int], **others: Any) -> tuple[list[int], bool]:
+        outputs, known, asked = request._output_token_ids, request._all_token_ids, request.sampling_params
+        token, length = tokens[0], len(known) + 1
+        if (
+            len(tokens) > 1
+            or length % size == 0
+            or length >= longest
+            or len(outputs) + 1 >= request.max_tokens
+            or token in asked.all_stop_token_ids
+            or asked.repetition_detection is not None
+            or request.status is not running
+            or (others and any(others.values()))  # is_stale, in vLLM 0.32
+            or getattr(request, "async_tokens_to_discard", 0)  # the same in vLLM 0.26
+        ):
+            taken: tuple[list[int], bool] = take_in(request, tokens, **others)
+            return taken
+        outputs.append(token)
+        known.append(token)
+        if is_async:
+            request.num_output_placeholders -= 1
+            assert request.num_output_placeholders >= 0
+            mark(request, request.num_computed_tokens - request.num_output_placeholders)
+        return tokens, False
+
+    made._update_request_with_output = append
+
+
+def shorten_batches(made: Scheduler) -> None:
+    """Let `_make_cached_request_data` of this scheduler list the running requests of a batch column by column."""
+    nothing, make = made.kv_cache_manager.empty_kv_cache_blocks, made._make_cached_request_data
+
+    def columns(running: Any, resumed: Any, tokens: Any, drafts: Any, blocks: Any) -> CachedRequestData:
+        if resumed or drafts:
+            return make(running, resumed, tokens, drafts, blocks)
+        new = [blocks[one.request_id] for one in running]
+        return CachedRequestData(
+            req_ids=[one.request_id for one in running],
+            resumed_req_ids=set(),
+            new_token_ids=[],
+            all_token_ids={},
+            new_block_ids=[None if one is nothing else one.get_block_ids(allow_none=True) for one in new],
+            num_computed_tokens=[one.num_computed_tokens for one in running],
+            num_output_tokens=[len(one._output_token_ids) + one.num_output_placeholders for one in running],
+        )
+
+    made._make_cached_request_data = columns

@@ -11,14 +11,37 @@ from rollout.config import HardwareConfig, ModelConfig
 pytestmark = pytest.mark.slow
 
 OURS = "rollout.engine.vllm_scheduler.scheduler"
+CONTEXT = 120
+"""No multiple of a block of 16, so that the last token of a context fills none."""
 
 
-def engines(blocks: int, is_async: bool, caching: bool) -> tuple[Any, Any]:
+def engines(blocks: int, is_async: bool, caching: bool, runner: int = 2) -> tuple[Any, Any]:
     from benchmarks.scheduler import Engine  # here and below: to collect the tests needs no vllm
     from rollout.engine.vllm_scheduler import scheduler, vllms
 
-    found = [Engine(8, blocks, make, is_async, caching, tokens_per_step=24) for make in (vllms, scheduler)]
+    def token(request: Any) -> int:
+        """Below 40, and the same whichever engine asks."""
+        return random.Random(f"{request.request_id} {request.num_computed_tokens}").randrange(40)
+
+    limits = {"tokens_per_step": 24, "max_model_len": CONTEXT}
+    found = [
+        Engine(8, blocks, make, is_async, caching, **limits, token=token, runner=runner) for make in (vllms, scheduler)
+    ]
     return found[0], found[1]
+
+
+def asked_for(chance: random.Random, room: int) -> Any:
+    """What some requests ask for: to end at a length, at a token, at one of several, or when they repeat themselves."""
+    from vllm import SamplingParams
+    from vllm.sampling_params import RepetitionDetectionParams
+
+    length = chance.randint(1, 120)
+    more = chance.choice(
+        [{}, {"stop_token_ids": [3, 11]}, {"repetition_detection": RepetitionDetectionParams(2, 1, 2)}]
+    )
+    params = SamplingParams(max_tokens=length, min_tokens=chance.randint(0, min(length, room)), **more)
+    params.update_from_generation_config({}, eos_token_id=chance.choice([None, 5]))
+    return params
 
 
 def state_of(engine: Any, batch: Any) -> dict[str, Any]:
@@ -28,7 +51,21 @@ def state_of(engine: Any, batch: Any) -> dict[str, Any]:
     return {
         "tokens": batch.num_scheduled_tokens,
         "new": [(one.req_id, one.block_ids, one.num_computed_tokens) for one in batch.scheduled_new_reqs],
-        "running": (cached.req_ids, cached.new_block_ids, cached.num_computed_tokens),
+        "running": vars(cached),
+        "requests": [
+            (
+                one.request_id,
+                one.status,
+                one.stop_reason,
+                [*one.all_token_ids],
+                [*one.output_token_ids],
+                one.num_computed_tokens,
+                one.num_output_placeholders,
+                one.num_in_flight_tokens,
+                [*one.block_hashes],
+            )
+            for one in engine.scheduler.requests.values()
+        ],
         "preempted": batch.preempted_req_ids,
         "finished": batch.finished_req_ids,
         "blocks": {name: [one.block_id for one in of] for name, of in blocks.req_to_blocks.items()},
@@ -39,6 +76,14 @@ def state_of(engine: Any, batch: Any) -> dict[str, Any]:
     }
 
 
+def result_of(output: Any) -> tuple[Any, ...]:
+    return output.request_id, output.new_token_ids, output.finish_reason, output.stop_reason
+
+
+REPEATED = ("repetition", "repetition_detected")
+
+
+@pytest.mark.parametrize("runner", [1, 2])
 @pytest.mark.parametrize("caching", [True, False])
 @pytest.mark.parametrize("is_async", [True, False])
 @pytest.mark.parametrize(
@@ -49,60 +94,71 @@ def state_of(engine: Any, batch: Any) -> dict[str, Any]:
     ],
 )
 def test_every_batch_is_the_same_also_after_preemptions(
-    blocks: int, resets: float, is_async: bool, caching: bool
+    blocks: int, resets: float, is_async: bool, caching: bool, runner: int
 ) -> None:
     from rollout.engine.vllm_scheduler import fits
 
-    vllms, ours = engines(blocks, is_async, caching)
+    vllms, ours = engines(blocks, is_async, caching, runner)
     assert fits(ours.scheduler.kv_cache_manager)
     chance = random.Random(blocks)
-    asked, given, preempted = 0, 0, 0
-    while asked < 60 or vllms.scheduler.has_unfinished_requests():
-        while asked < 60 and chance.random() < 0.3:
+    asked, given, preempted, ends = 0, 0, 0, set[tuple[Any, Any]]()
+    while asked < 90 or vllms.scheduler.has_unfinished_requests():
+        while asked < 90 and chance.random() < 0.3:
             prompt = [*range(chance.choice([0, 16, 40])), asked, *range(chance.randint(1, 30))]  # some begin alike
-            length = chance.randint(1, 90)
+            params = asked_for(chance, CONTEXT - len(prompt))
             for engine in (vllms, ours):
-                engine.add(str(asked), prompt, length)
+                engine.add(str(asked), prompt, params.clone())
             asked += 1
         if chance.random() < resets:
             assert [one.scheduler.reset_prefix_cache(True) for one in (vllms, ours)] == [True, True]
-        (batch, tokens), (same, same_tokens) = vllms.step(), ours.step()
+        (batch, outputs), (same, same_outputs) = vllms.step(), ours.step()
         assert state_of(ours, same) == state_of(vllms, batch)
-        assert same_tokens == tokens
-        given += sum(map(len, tokens.values()))
+        assert list(map(result_of, same_outputs)) == list(map(result_of, outputs))
+        given += sum(len(one.new_token_ids) for one in outputs)
+        ends |= {(str(one.finish_reason), one.stop_reason) for one in outputs}
         preempted += len(batch.preempted_req_ids or ())
     assert given > 2000
     assert preempted > 0
+    assert ends == {("None", None), ("length", None), ("stop", None), ("stop", 3), ("stop", 11), REPEATED}
 
 
 @pytest.mark.parametrize(
     ("is_async", "long"),
     [
-        (True, 21),  # the first token of each block; full ones are marked when their last token is taken in
-        (False, 41),  # the last token of each block, too
+        (True, 7),  # the first token of each block; full ones are marked when their last token is taken in
+        (False, 13),  # the last token of each block, too
     ],
 )
 def test_the_long_way_is_left_for_tokens_that_need_a_block_or_fill_one(
     is_async: bool, long: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from vllm import SamplingParams
     from vllm.v1.core.kv_cache_manager import KVCacheManager
+    from vllm.v1.core.sched.scheduler import Scheduler
 
-    calls, whole = list[str](), KVCacheManager.allocate_slots
+    calls = list[str]()
 
-    def counted(cache: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        calls.append(request.request_id)
-        return whole(cache, request, *args, **kwargs)
+    def count(owner: type, method: str) -> None:
+        whole = getattr(owner, method)
 
-    monkeypatch.setattr(KVCacheManager, "allocate_slots", counted)
-    vllms, ours = engines(200, is_async, caching=True)
-    count = dict[str, int]()
-    for name, engine in (("vllms", vllms), ("ours", ours)):
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            calls.append(method)
+            return whole(*args, **kwargs)
+
+        monkeypatch.setattr(owner, method, counted)
+
+    methods = ("allocate_slots", "_update_request_with_output", "_make_cached_request_data")
+    for owner, method in zip((KVCacheManager, Scheduler, Scheduler), methods, strict=True):
+        count(owner, method)
+    found = list[list[int]]()
+    for engine in engines(200, is_async, caching=True):
         calls.clear()
-        engine.add("a", [1, 2, 3], 320)
+        engine.add("a", [1, 2, 3], SamplingParams(max_tokens=100))
         while engine.scheduler.has_unfinished_requests():
             engine.step()
-        count[name] = len(calls)
-    assert count == {"vllms": 320, "ours": long}
+        found.append([calls.count(method) for method in methods])
+    assert found[0][:2] == [100, 100]
+    assert found[1] == [long, 7, 0]  # the tokens that fill one of six blocks, and the last one
 
 
 def test_it_is_the_scheduler_that_vllm_would_take() -> None:

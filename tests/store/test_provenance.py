@@ -118,6 +118,15 @@ def test_a_model_without_batch_invariant_kernels_is_one_line(printed: str) -> No
     assert line.startswith("hardware.batch_invariant=true: no such kernels for this model, GPU or attention backend")
 
 
+def test_a_vllm_without_the_attention_that_is_batch_invariant_is_one_line() -> None:
+    printed = "ERROR Cannot use FA version 2 is not supported due to FA2 is unavailable due to: cannot import name"
+    asking = composed("engine.kind=echo", "hardware=single_gpu", "hardware.batch_invariant=true")
+    for run, key in ((asking, "hardware.batch_invariant=true"), (RunConfig(), "hardware")):
+        assert explain(run, printed) == (
+            f"{key}: this vLLM comes without FlashAttention 2; set hardware.engine_kwargs.attention_backend=TRITON_ATTN"
+        )
+
+
 def test_a_run_that_is_older_than_a_key_was_made_with_its_default() -> None:
     assert not list(differences({"sampling.seed": 42}, {"sampling.seed": 42, "hardware.batch_invariant": False}))
     (line,) = differences({}, {"hardware.batch_invariant": True})
