@@ -99,8 +99,8 @@ def shorten_tokens(made: Scheduler) -> None:
             or token in asked.all_stop_token_ids
             or asked.repetition_detection is not None
             or request.status is not running
-            or (others and any(others.values()))  # is_stale, in vLLM 0.32
-            or getattr(request, "async_tokens_to_discard", 0)  # the same in vLLM 0.26
+            or others.get("is_stale", False)  # vLLM 0.32; and 0.26:
+            or getattr(request, "async_tokens_to_discard", False)
         ):
             taken: tuple[list[int], bool] = take_in(request, tokens, **others)
             return taken
