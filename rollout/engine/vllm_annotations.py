@@ -44,13 +44,12 @@ _KEYS = {"logprobs_mode": "sampling.logprobs", "n": "n_samples"}
 
 
 def _unknown(owner: type, key: str, given: Iterable[str], ours: set[str]) -> Iterator[str]:
-    known = set(inspect.signature(owner).parameters)
-    public = [name for name in known if not name.startswith("_")]
+    known = {name for name in inspect.signature(owner).parameters if not name.startswith("_")}
     for name in given:
         if name in ours:
             yield f"{key}.{name}: this project sets it; use {_KEYS.get(name, 'the config key of that name')}"
         elif name not in known:
-            yield f"{key}.{name}: vLLM has no such argument, {did_you_mean(str(name), public)}"
+            yield f"{key}.{name}: vLLM has no such argument, {did_you_mean(str(name), known)}"
 
 
 def _value(annotation: Any, key: str, value: Any) -> Any:

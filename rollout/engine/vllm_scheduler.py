@@ -2,9 +2,9 @@
 
 Once per step, vLLM does the same for each request that is running: it asks for room and marks the blocks that are full,
 lists the request for the workers, and takes in its token, which may be the last one or fill a block. For most tokens
-there is nothing to ask, to mark or to end. vLLM finds this out through some forty calls in Python; here a few
-comparisons do, and all else is left to vLLM. On two GPUs that share a model, 512 samples at a time, and with small
-models the GPUs wait for this (docs/performance.md).
+there is nothing to ask, to mark or to end. vLLM finds this out through many calls in Python; here a few comparisons do,
+and all else is left to vLLM. The GPUs wait for this with small models, and where two of them share a model with 512
+samples at a time (docs/performance.md).
 """
 
 from typing import Any
@@ -18,14 +18,14 @@ from vllm.v1.core.single_type_kv_cache_manager import FullAttentionManager
 from vllm.v1.request import RequestStatus
 
 _VERSIONS = ("0.26.", "0.32.")
-"""Those with whose own scheduler it was compared, batch by batch. Engines take it with the first, measured on GPUs."""
+"""Versions with whose scheduler this one was compared, batch by batch. Engines use it with 0.26 only."""
 _COORDINATORS = (UnitaryKVCacheCoordinator, KVCacheCoordinatorNoPrefixCache)
 _ONE_TOKEN = {"num_lookahead_tokens": 0}
-"""What the scheduler says of a running request beside its tokens, without speculative decoding."""
+"""What the scheduler says of a running request beside its tokens, unless drafts need room, too."""
 
 
 def scheduler(**kwargs: Any) -> Scheduler:
-    """The one of vLLM, with the shorter ways where they fit; for `scheduler_cls`. Its arguments are `Scheduler`'s."""
+    """Make vLLM's scheduler, with shorter ways where they fit; for `scheduler_cls`. Takes `Scheduler`'s arguments."""
     made = vllms(**kwargs)
     if fits(made.kv_cache_manager):
         shorten_blocks(made.kv_cache_manager)
@@ -42,10 +42,12 @@ def vllms(**kwargs: Any) -> Scheduler:
 
 
 def fits(cache: Any) -> bool:
-    """Whether the shorter ways fit this `KVCacheManager`: all layers have full attention, and blocks of one size."""
+    """Whether the shorter ways fit this `KVCacheManager`: its code is what was compared, all layers have full
+    attention, its blocks have one size, and no draft model needs room in them.
+    """
     coordinator = cache.coordinator
-    is_read = vllm.__version__.startswith(_VERSIONS) and type(coordinator) in _COORDINATORS
-    if not is_read or [type(blocks) for blocks in coordinator.single_type_managers] != [FullAttentionManager]:
+    is_compared = vllm.__version__.startswith(_VERSIONS) and type(coordinator) in _COORDINATORS
+    if not is_compared or [type(blocks) for blocks in coordinator.single_type_managers] != [FullAttentionManager]:
         return False
     has_drafts = coordinator.eagle_group_ids or getattr(coordinator, "num_reprefillable_tokens", 0)
     size, hashed = coordinator.single_type_managers[0].block_size, cache.block_pool.hash_block_size
@@ -82,7 +84,7 @@ def shorten_blocks(cache: Any) -> None:
 
 def shorten_tokens(made: Scheduler) -> None:
     """Let `_update_request_with_output` of this scheduler just append a token that neither ends its request nor fills a
-    block. It takes in a request's new tokens, and returns those that count and whether the request ends.
+    block. The method takes the new tokens of a request, and returns those that count and whether the request ends.
     """
     is_async, longest, cache = type(made) is AsyncScheduler, made.max_model_len, made.kv_cache_manager
     size, take_in, mark = cache.block_pool.hash_block_size, made._update_request_with_output, cache.cache_blocks
@@ -90,17 +92,18 @@ def shorten_tokens(made: Scheduler) -> None:
 
     def append(request: Any, tokens: list[int], **others: Any) -> tuple[list[int], bool]:
         outputs, known, asked = request._output_token_ids, request._all_token_ids, request.sampling_params
-        token, length = tokens[0], len(known) + 1
+        length = len(known) + 1
         if (
-            len(tokens) > 1
+            len(tokens) != 1
             or length % size == 0
             or length >= longest
             or len(outputs) + 1 >= request.max_tokens
-            or token in asked.all_stop_token_ids
+            or (token := tokens[0]) == asked.eos_token_id
+            or token in (asked.stop_token_ids or ())
             or asked.repetition_detection is not None
             or request.status is not running
-            or others.get("is_stale", False)  # vLLM 0.32; and 0.26:
-            or getattr(request, "async_tokens_to_discard", False)
+            or others.get("is_stale", False)  # vLLM 0.32: from before a preemption
+            or getattr(request, "async_tokens_to_discard", False)  # vLLM 0.26: from before a reset
         ):
             taken: tuple[list[int], bool] = take_in(request, tokens, **others)
             return taken
@@ -116,7 +119,10 @@ def shorten_tokens(made: Scheduler) -> None:
 
 
 def shorten_batches(made: Scheduler) -> None:
-    """Let `_make_cached_request_data` of this scheduler list the running requests of a batch column by column."""
+    """Let `_make_cached_request_data` of this scheduler list the running requests of a batch column by column.
+
+    Only the first model runner needs `all_token_ids`, and only a pipeline `new_token_ids`.
+    """
     nothing, make = made.kv_cache_manager.empty_kv_cache_blocks, made._make_cached_request_data
 
     def columns(running: Any, resumed: Any, tokens: Any, drafts: Any, blocks: Any) -> CachedRequestData:

@@ -147,6 +147,11 @@ def test_a_refusal_has_no_time_in_it_of_which_equal_runs_would_differ() -> None:
             "max_pattern_size?",
         ),
         ({"structured_outputs": {"choice": "a"}}, "structured_outputs.choice=a: must be a list of texts"),
+        (
+            {"_eos_token_id": 5},
+            "_eos_token_id: vLLM has no such argument, did you mean stop_token_ids or "
+            "logprob_token_ids or allowed_token_ids?",
+        ),
     ],
 )
 def test_a_sampling_parameter_of_another_type_is_refused(extra: dict[str, Any], line: str) -> None:

@@ -20,8 +20,8 @@ def engines(blocks: int, is_async: bool, caching: bool, runner: int = 2) -> tupl
     from rollout.engine.vllm_scheduler import scheduler, vllms
 
     def token(request: Any) -> int:
-        """Below 40, and the same whichever engine asks."""
-        return random.Random(f"{request.request_id} {request.num_computed_tokens}").randrange(40)
+        """The same whichever engine asks; often 1, so that some repeat it."""
+        return random.Random(f"{request.request_id} {request.num_computed_tokens}").choice([*range(30), *[1] * 5])
 
     limits = {"tokens_per_step": 24, "max_model_len": CONTEXT}
     found = [
@@ -37,10 +37,15 @@ def asked_for(chance: random.Random, room: int) -> Any:
 
     length = chance.randint(1, 120)
     more = chance.choice(
-        [{}, {"stop_token_ids": [3, 11]}, {"repetition_detection": RepetitionDetectionParams(2, 1, 2)}]
+        [
+            {},
+            {"stop_token_ids": [3, 11]},
+            {"repetition_detection": RepetitionDetectionParams(2, 1, 2)},
+            {"ignore_eos": True},
+        ]
     )
     params = SamplingParams(max_tokens=length, min_tokens=chance.randint(0, min(length, room)), **more)
-    params.update_from_generation_config({}, eos_token_id=chance.choice([None, 5]))
+    params.update_from_generation_config({"eos_token_id": chance.choice([5, [5, 9]])}, chance.choice([None, 5]))
     return params
 
 
@@ -96,19 +101,25 @@ REPEATED = ("repetition", "repetition_detected")
 def test_every_batch_is_the_same_also_after_preemptions(
     blocks: int, resets: float, is_async: bool, caching: bool, runner: int
 ) -> None:
+    from vllm.v1.request import RequestStatus
+
     from rollout.engine.vllm_scheduler import fits
 
     vllms, ours = engines(blocks, is_async, caching, runner)
     assert fits(ours.scheduler.kv_cache_manager)
     chance = random.Random(blocks)
     asked, given, preempted, ends = 0, 0, 0, set[tuple[Any, Any]]()
-    while asked < 90 or vllms.scheduler.has_unfinished_requests():
-        while asked < 90 and chance.random() < 0.3:
+    while asked < 120 or vllms.scheduler.has_unfinished_requests():
+        while asked < 120 and chance.random() < 0.3:
             prompt = [*range(chance.choice([0, 16, 40])), asked, *range(chance.randint(1, 30))]  # some begin alike
             params = asked_for(chance, CONTEXT - len(prompt))
             for engine in (vllms, ours):
                 engine.add(str(asked), prompt, params.clone())
             asked += 1
+        if chance.random() < 0.02 and (running := list(vllms.scheduler.requests)):
+            aborted = chance.choice(running)
+            for engine in (vllms, ours):
+                engine.scheduler.finish_requests([aborted], RequestStatus.FINISHED_ABORTED)
         if chance.random() < resets:
             assert [one.scheduler.reset_prefix_cache(True) for one in (vllms, ours)] == [True, True]
         (batch, outputs), (same, same_outputs) = vllms.step(), ours.step()
@@ -119,7 +130,7 @@ def test_every_batch_is_the_same_also_after_preemptions(
         preempted += len(batch.preempted_req_ids or ())
     assert given > 2000
     assert preempted > 0
-    assert ends == {("None", None), ("length", None), ("stop", None), ("stop", 3), ("stop", 11), REPEATED}
+    assert ends == {("None", None), ("length", None), REPEATED, *(("stop", token) for token in (None, 3, 5, 9, 11))}
 
 
 @pytest.mark.parametrize(
