@@ -18,7 +18,7 @@ from tests.tiny_model import KILLABLE_RUN, write_tiny_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.chaos]
 
-ROWS, N_SAMPLES = 80, 4
+ROWS, N_SAMPLES = 48, 4
 
 
 def parts(run_dir: Path) -> set[Path]:

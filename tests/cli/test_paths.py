@@ -41,7 +41,7 @@ def pasted(line: str, *more: str, cwd: Path) -> subprocess.CompletedProcess[str]
     return run_here(*words, *more, cwd=cwd, module=module)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(names)
 @example("a b")
 @example("~x")
@@ -69,7 +69,7 @@ def test_a_printed_command_works_whatever_the_names_of_its_folders(
     assert "it is no shard" in merged.stderr or merged.returncode == 0
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=4, deadline=None)
 @given(names)
 @example("输入")
 @example("~made")
