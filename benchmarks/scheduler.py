@@ -1,4 +1,4 @@
-"""How long vLLM's scheduler takes for a step in Python, with the shorter way of `vllm_scheduler` and without it.
+"""How long vLLM's scheduler takes for a step in Python, with the shorter ways of `vllm_scheduler` and without.
 
     python -m benchmarks.scheduler [--seqs 256 512 1024] [--steps 200] [--repeats 9]
 
@@ -122,7 +122,7 @@ def measure(seqs: int, steps: int, make: Callable[..., Scheduler]) -> float:
 
 
 def pairs(seqs: int, steps: int, repeats: int) -> Iterator[tuple[float, float]]:
-    """(milliseconds of vLLM's way, of the shorter one), in turns."""
+    """(milliseconds of vLLM's way, of the shorter ones), in turns."""
     for at in range(repeats):
         ways = (vllms, scheduler) if at % 2 == 0 else (scheduler, vllms)
         found = {make: measure(seqs, steps, make) for make in ways}
