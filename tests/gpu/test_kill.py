@@ -11,7 +11,7 @@ from rollout.records import SAMPLE_SCHEMA
 from rollout.verify.__main__ import verify
 from tests.commands import command, run_fresh
 from tests.conftest import write_input
-from tests.gpu.conftest import GPUS, ROWS, arguments, needs_gpu, write_model
+from tests.gpu.conftest import COLD_START, GPUS, ROWS, arguments, needs_gpu, write_model
 from tests.processes import wait_until
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
@@ -54,7 +54,7 @@ def test_killed_and_resumed_then_verified_to_the_last_character(tmp_path: Path) 
     )
     process = subprocess.Popen(command(*asked, "hydra.run.dir=run"), cwd=tmp_path, stdout=subprocess.DEVNULL)
     try:
-        wait_until(lambda: process.poll() is not None or len(list(tmp_path.glob("run/samples/part-*"))) > 1, 180)
+        wait_until(lambda: process.poll() is not None or len(list(tmp_path.glob("run/samples/part-*"))) > 1, COLD_START)
         assert process.poll() is None
     finally:
         process.kill()

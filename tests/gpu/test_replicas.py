@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gpu.conftest import assert_complete, needs_gpu, needs_two_gpus, rows_of, write_model
+from tests.gpu.conftest import COLD_START, assert_complete, needs_gpu, needs_two_gpus, rows_of, write_model
 
 pytestmark = [pytest.mark.gpu, needs_gpu]
 
@@ -27,7 +27,7 @@ def test_engines_share_a_gpu_and_its_memory(tmp_path: Path) -> None:
     """A run begins with the first engine; the other joins when it is there, in one of the runs that follow."""
     model = write_model(tmp_path / "model")
     asked = ("hardware=single_gpu", "hardware.replicas_per_gpu=2", "sampling.n_samples=40")
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + COLD_START
     for number in count():
         assert_complete(rows_of(tmp_path, f"run-{number}", model, *asked), n_samples=40)
         if len(found := gpus(tmp_path / f"run-{number}")) == 2:
