@@ -16,9 +16,7 @@ from tests.conftest import chat, write_input
 from tests.tiny_model import write_tiny_model
 
 COLD_START = 600.0
-"""Seconds that an engine may take to load. The first one of a fresh machine, whose disk had not read vLLM yet, took more
-than 150.
-"""
+"""Seconds for an engine to load: the first of a fresh machine, whose disk had not read vLLM, took more than 150."""
 
 GPUS = len(gpu_names()) if installed_gpus() else 0
 needs_gpu = pytest.mark.skipif(GPUS == 0, reason="no NVIDIA GPU is visible here")
