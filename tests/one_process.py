@@ -5,11 +5,29 @@ COMMANDS is JSON: a list of (folder, arguments). Prints a last line with the exi
 
 import contextlib
 import json
+import subprocess
 import sys
+from pathlib import Path
 from unittest import mock
 
 from rollout.cli.main import main
 from rollout.engine import cache
+
+
+def do_all(asked: list[tuple[Path, list[str]]]) -> None:
+    """Do these commands, each in its folder, in one process; each must work."""
+    result = subprocess.run(
+        [sys.executable, "-m", "tests.one_process"],
+        cwd=Path(__file__).parents[1],
+        input=json.dumps(asked, default=str),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    codes = json.loads(result.stdout.splitlines()[-1])
+    failed = [command for command, code in zip(asked, codes, strict=True) if code]
+    assert not failed, result.stdout + result.stderr
 
 
 def code_of(folder: str, arguments: list[str]) -> int:

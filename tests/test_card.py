@@ -13,10 +13,7 @@ and documents, which are on our own page of it, `docs/quick-reference.md`. Its c
 
 import ast
 import contextlib
-import json
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
@@ -38,6 +35,7 @@ from tests.commands import ECHO
 from tests.conftest import chat, write_input
 from tests.documents import ROOT, as_arguments, code_blocks, commands
 from tests.in_process import run_here
+from tests.one_process import do_all
 from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.long
@@ -229,22 +227,6 @@ SMALL = (
     "sampling.stop=[x]",
 )
 """What the tests add to a line that samples: a tiny model says something without end."""
-
-
-def do_all(asked: list[tuple[Path, list[str]]]) -> None:
-    """Do these commands, each in its folder, in one process; each must work."""
-    result = subprocess.run(
-        [sys.executable, "-m", "tests.one_process"],
-        cwd=ROOT,
-        input=json.dumps(asked, default=str),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    codes = json.loads(result.stdout.splitlines()[-1])
-    failed = [command for command, code in zip(asked, codes, strict=True) if code]
-    assert not failed, result.stdout + result.stderr
 
 
 @pytest.fixture(scope="module")

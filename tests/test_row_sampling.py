@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from rollout.scoring.pass_at_k import pass_at_k
 from rollout.store import run_record
 from rollout.store.journal import parts
 from rollout.verify.__main__ import verify
-from tests.commands import ECHO, run_fresh
+from tests.commands import ECHO
 from tests.conftest import Rollout, chat, composed, run_in, write_input
 
 pytestmark = pytest.mark.long
@@ -123,23 +122,6 @@ def test_shards_are_merged_to_the_run_of_the_whole(rollout: Rollout, tmp_path: P
         run_in(tmp_path / "shards" / str(shard), *UNEQUAL, *cut)
     merge([tmp_path / "shards"], tmp_path / "merged")
     assert pq.read_table(tmp_path / "merged" / "rollouts.parquet").equals(pq.read_table(whole / "rollouts.parquet"))
-
-
-@pytest.mark.ray
-@pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
-def test_two_replicas_give_the_bytes_of_one(tmp_path: Path) -> None:
-    rows = [
-        row | {"tools": json.dumps([{"name": f"tool{number}"}])} for number, row in enumerate([*ROWS * 20, *BAD_ROWS])
-    ]
-    lines = ({**row, "own": json.dumps(row["own"])} if isinstance(row["own"], dict) else row for row in rows)
-    write_input(tmp_path / "input.parquet", list(lines))
-    words = (*ECHO, *UNEQUAL, "data.path=input.parquet", "data.tools_key=tools", "data.max_error_fraction=1")
-    for name, replicas in (("one", 1), ("two", 2)):
-        result = run_fresh(*words, f"hardware.replicas={replicas}", f"hydra.run.dir={name}", cwd=tmp_path)
-        assert result.returncode == 0, result.stderr
-    one, two = (tmp_path / name / "rollouts.parquet" for name in ("one", "two"))
-    assert one.read_bytes() == two.read_bytes()
-    assert sum(len(row["responses"]) for row in rows_of(tmp_path / "two")) > 20 * sum(COUNTS)
 
 
 def test_pass_at_k_is_the_mean_over_the_rows_with_that_many_samples(rollout: Rollout) -> None:

@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from tests.commands import command, run_fresh
+from tests.commands import command
 from tests.conftest import chat, write_input
+from tests.one_process import do_all
 from tests.processes import REPLICA, alive, family, wait_until
 from tests.tiny_model import KILLABLE_RUN, write_tiny_model
 
@@ -31,31 +32,31 @@ def num_durable(run_dir: Path) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny model, an input, and what one engine makes of it in `one`."""
+    """The tiny model, an input, and a run on one engine that was `killed` while it worked.
+
+    And what a process with one engine makes of them: in `one` of the input, in `on_one` of a copy of `killed`.
+    """
     folder = tmp_path_factory.mktemp("killed_vllm")
     write_tiny_model(folder / "model")
     write_input(folder / "input.parquet", [{"prompt": chat(f"question {number % 9}")} for number in range(ROWS)])
-    one = run_fresh(*KILLABLE_RUN, "hydra.run.dir=one", cwd=folder)
-    assert one.returncode == 0, one.stderr
+    kill_half_way(folder)
+    shutil.copytree(folder / "killed", folder / "on_one")
+    do_all([(folder, [*KILLABLE_RUN, "hydra.run.dir=one"]), (folder, ["resume", "on_one"])])
     return folder
 
 
-@pytest.fixture(scope="module")
-def killed(folder: Path) -> Path:
-    """A run on one engine that was killed while it worked. Work on a copy."""
-    run_dir = folder / "killed"
+def kill_half_way(folder: Path) -> None:
     process = subprocess.Popen(
         command(*KILLABLE_RUN, "hydra.run.dir=killed"),
         cwd=folder,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    wait_until(lambda: process.poll() is not None or len(parts(run_dir)) >= 2, 180)
+    wait_until(lambda: process.poll() is not None or len(parts(folder / "killed")) >= 2, 180)
     assert process.poll() is None
     process.kill()
     process.wait()
-    assert 0 < num_durable(run_dir) < ROWS * N_SAMPLES
-    return run_dir
+    assert 0 < num_durable(folder / "killed") < ROWS * N_SAMPLES
 
 
 def assert_as_undisturbed(run_dir: Path) -> None:
@@ -65,17 +66,14 @@ def assert_as_undisturbed(run_dir: Path) -> None:
     assert num_durable(run_dir) == ROWS * N_SAMPLES
 
 
-def test_one_engine_goes_on(killed: Path, folder: Path) -> None:
-    shutil.copytree(killed, folder / "on_one")
-    resumed = run_fresh("on_one", cwd=folder, module="rollout.resume")
-    assert resumed.returncode == 0, resumed.stderr
+def test_one_engine_goes_on(folder: Path) -> None:
     assert_as_undisturbed(folder / "on_one")
 
 
 @pytest.mark.ray
 @pytest.mark.skipif(find_spec("ray") is None, reason="needs ray")
-def test_two_replicas_go_on_and_one_that_is_killed_is_started_again(killed: Path, folder: Path) -> None:
-    run_dir = Path(shutil.copytree(killed, folder / "on_two"))
+def test_two_replicas_go_on_and_one_that_is_killed_is_started_again(folder: Path) -> None:
+    run_dir = Path(shutil.copytree(folder / "killed", folder / "on_two"))
     before = parts(run_dir)
     process = subprocess.Popen(
         command("on_two", "hardware.replicas=2", module="rollout.resume"),
