@@ -657,9 +657,12 @@ def test_processed_log_probabilities_are_those_of_a_forward_pass_after_temperatu
 
 def test_the_quick_test_writes_real_text_on_a_fresh_machine(tmp_path: Path) -> None:
     """The README's set-up check, in a process of its own and with nothing unpacked yet; W&B offline, as by default."""
+    from vllm import envs
+
     command = [sys.executable, "-m", "rollout", "experiment=quick_test", "hardware=cpu", "hydra.run.dir=run"]
     command += ["sampling.logprobs=processed"]
     fresh = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    fresh["VLLM_CACHE_ROOT"] = envs.VLLM_CACHE_ROOT  # what vLLM remembers of models' classes takes it 8 s to find again
     result = subprocess.run(command, cwd=tmp_path, env=os.environ | fresh, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     rows = pq.read_table(tmp_path / "run" / "rollouts.parquet").to_pylist()
