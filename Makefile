@@ -1,5 +1,5 @@
 # make demo   install into .venv, then a real rollout on this machine (no GPU needed)
-# make test   install into .venv, then everything CI runs: 12 minutes on two cores
+# make test   install into .venv, then everything CI runs: 14 minutes on two cores
 # make test-fast   most tests, in 90 seconds: no vLLM, Ray, browser or kills
 # make check  lint, format and types only
 # make docs   write docs/configuration.md and docs/template.yaml again from rollout/config/schema.py
@@ -7,7 +7,8 @@
 # make lock   solve requirements/cpu.txt again from pyproject.toml
 
 PYTHON ?= python3.11
-WORKERS ?= 2
+# On two cores three, because many tests wait.
+WORKERS ?= 3
 VENV   := .venv
 BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1

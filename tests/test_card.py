@@ -224,7 +224,7 @@ SMALL = (
     "hardware.env.OMP_NUM_THREADS='1'",  # see KILLABLE_RUN in tests/tiny_model.py
     "tracking=disabled",
     "data.limit=2",
-    "sampling.stop=[x]",
+    "sampling.stop=[q,x]",
 )
 """What the tests add to a line that samples: a tiny model says something without end."""
 

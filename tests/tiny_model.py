@@ -13,7 +13,7 @@ KILLABLE_RUN = (
     "tracking=disabled",
     "data.path=input.parquet",
     "sampling.n_samples=4",
-    "sampling.max_tokens=150",
+    "sampling.max_tokens=80",
     "sampling.logprobs=processed",
     "store.flush_seconds=0.2",
 )

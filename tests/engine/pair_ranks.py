@@ -23,7 +23,7 @@ import torch.distributed as dist
 from rollout.engine import pair_sum, vllm_pair_worker
 from tests.engine.ranks import run_ranks
 
-RANKS, ROUNDS = 2, {"cpu": 8, "cuda": 2000}
+RANKS, ROUNDS = 2, {"cpu": 5, "cuda": 2000}
 ROOM = 1 << 21
 
 
