@@ -36,9 +36,15 @@ def browser() -> "Iterator[Browser]":
         browser.close()
 
 
+@pytest.fixture(scope="module")
+def window(browser: "Browser") -> "Page":
+    """What the tests of a file show their pages in, one after the other: a new window takes half a second."""
+    return browser.new_context().new_page()
+
+
 @pytest.fixture
-def windows(browser: "Browser", tmp_path: Path) -> Iterator[Callable[[str], Open]]:
-    """`windows("report.html")(content)` is the page in a window.
+def windows(browser: "Browser", window: "Page", tmp_path: Path) -> Iterator[Callable[[str], Open]]:
+    """`windows("report.html")(content)` is the page in a window; in one of its own with `options` for the browser.
 
     Whatever a test does, the console is silent and nothing is fetched.
     """
@@ -49,19 +55,31 @@ def windows(browser: "Browser", tmp_path: Path) -> Iterator[Callable[[str], Open
             complaints.append(f"request: {url}")
 
     with ExitStack() as opened:
+        free = [window]
+
+        def a_window(options: dict[str, Any]) -> "Page":
+            if free and not options:
+                opened.callback(_empty, window)
+                return free.pop()
+            context = browser.new_context(**options)
+            opened.callback(context.close)
+            return context.new_page()
 
         def opener(template: str) -> Open:
             path = tmp_path / template
 
             def open_page(content: Mapping[str, Any], address: str = "", width: int = 1280, **options: Any) -> "Page":
                 write_page(path, template, content)
-                context = browser.new_context(viewport={"width": width, "height": 900}, **options)
-                opened.callback(context.close)
-                page = context.new_page()
+                page = a_window(options)
+                page.set_viewport_size({"width": width, "height": 900})
                 page.set_default_timeout(5000)
-                page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-                page.on("pageerror", lambda error: complaints.append(f"error: {error}"))
-                page.on("request", lambda request: note_request(path, request.url))
+                for event, note in {
+                    "console": lambda message: complaints.append(f"{message.type}: {message.text}"),
+                    "pageerror": lambda error: complaints.append(f"error: {error}"),
+                    "request": lambda request: note_request(path, request.url),
+                }.items():
+                    page.on(event, note)  # type: ignore[call-overload]  # each event has an overload of its own
+                    opened.callback(page.remove_listener, event, note)
                 page.goto(path.as_uri() + address)
                 return page
 
@@ -69,6 +87,15 @@ def windows(browser: "Browser", tmp_path: Path) -> Iterator[Callable[[str], Open
 
         yield opener
     assert not complaints
+
+
+def _empty(window: "Page") -> None:
+    """Leave nothing of this test's page for the next."""
+    for other in window.context.pages:
+        if other != window:
+            other.close()
+    window.emulate_media(media="null")
+    window.goto("about:blank")
 
 
 def sections(page: "Page") -> list[str]:

@@ -19,6 +19,7 @@ from rollout.lifecycle import start
 from rollout.merge.__main__ import merge
 from rollout.store.layout import OUTPUT
 from tests.browser import browser as browser
+from tests.browser import window as window
 from tests.browser import windows as windows
 from tests.commands import ECHO, kill_those_left
 
