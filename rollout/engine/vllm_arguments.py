@@ -12,6 +12,7 @@ from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, S
 from rollout.config import HardwareConfig, ModelConfig, RepetitionDetectionConfig, SamplingConfig, constraints
 from rollout.engine.vllm_annotations import built, structure
 from rollout.engine.vllm_constraints import backend_of, constraint_refusal
+from rollout.engine.vllm_invariance import CHUNKED, WHOLE_PROMPTS, invariant
 from rollout.engine.vllm_refusal import refusal
 from rollout.errors import PromptError, UserError
 
@@ -37,18 +38,6 @@ _HARDWARE = (
     "kv_cache_dtype",
 )
 """Fields of ModelConfig and HardwareConfig that are arguments of vLLM's engine under the same names."""
-
-
-_CHUNKED, _ATTENTION = "enable_chunked_prefill", "attention_config"
-_WHOLE_PROMPTS = {"enable_prefix_caching": False, _CHUNKED: False}
-"""For batch_invariant: vLLM's kernels round the rest of a prompt, behind what was cached or computed in an earlier
-step, differently from a whole prompt. Measured with vLLM 0.26 on an H200: with the cache, 174 of 1,024 samples were the
-same as without it.
-"""
-_FLASH_ATTENTION_2 = {"flash_attn_version": 2}
-"""For batch_invariant: on Hopper vLLM takes version 3, which sums a sample's attention in other blocks while a longer
-prompt is in the same step (vLLM's issues 47069 and 51902). On other GPUs vLLM takes version 2 itself.
-"""
 
 
 def sampling_kwargs(
@@ -109,10 +98,10 @@ def engine_kwargs(model: ModelConfig, hardware: HardwareConfig, logprobs: str = 
         "logprobs_mode": "processed_logprobs" if logprobs == "processed" else None,  # vLLM's own is raw_logprobs
     }
     if hardware.batch_invariant:
-        ours |= _WHOLE_PROMPTS
-    own = built(EngineArgs, "hardware.engine_kwargs", hardware.engine_kwargs, {"model", *ours} - {_CHUNKED})
+        ours |= WHOLE_PROMPTS
+    own = built(EngineArgs, "hardware.engine_kwargs", hardware.engine_kwargs, {"model", *ours} - {CHUNKED})
     if hardware.batch_invariant:
-        own[_ATTENTION] = _FLASH_ATTENTION_2 | (own.get(_ATTENTION) or {})
+        own = invariant(own)
     return {key: value for key, value in ours.items() if value is not None} | own
 
 

@@ -195,21 +195,70 @@ def test_every_prompt_is_computed_whole_under_batch_invariant() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "version", "others"),
+    ("given", "version"),
     [
-        ({}, 2, {}),
-        ({"attention_config": {"backend": "FLASH_ATTN"}}, 2, {"backend": "FLASH_ATTN"}),
-        ({"attention_config": {"flash_attn_version": 3}}, 3, {}),
+        ({}, 2),
+        ({"attention_config": {"backend": "FLASH_ATTN"}}, 2),
+        ({"attention_config": {"flash_attn_version": 3}}, 3),
     ],
 )
-def test_attention_has_the_same_blocks_in_every_step_under_batch_invariant(
-    given: dict[str, Any], version: int, others: dict[str, Any]
+def test_attention_has_the_same_blocks_in_every_step_under_batch_invariant(given: dict[str, Any], version: int) -> None:
+    assert invariant_engine(given).attention_config.flash_attn_version == version
+
+
+_NATIVE, _OWN = ["native"], ["vllm_c"]
+
+
+@pytest.mark.parametrize(
+    ("given", "custom_ops", "is_fused", "priority"),
+    [
+        ({}, ["-rms_norm"], False, _NATIVE),
+        ({"compilation_config": None, "kernel_config": None}, ["-rms_norm"], False, _NATIVE),
+        ({"compilation_config": {"custom_ops": ["all"]}}, ["all", "-rms_norm"], False, _NATIVE),
+        # what is given goes first
+        ({"compilation_config": {"custom_ops": ["+rms_norm"]}}, ["+rms_norm"], False, _NATIVE),
+        ({"compilation_config": {"pass_config": {"fuse_norm_quant": True}}}, ["-rms_norm"], True, _NATIVE),
+        ({"kernel_config": {"ir_op_priority": {"fused_add_rms_norm": _OWN}}}, ["-rms_norm"], False, _OWN),
+    ],
+)
+def test_norms_are_pytorchs_under_batch_invariant(
+    given: dict[str, Any], custom_ops: list[str], is_fused: bool, priority: list[str]
 ) -> None:
+    made = invariant_engine(given)
+    assert made.compilation_config.custom_ops == custom_ops
+    assert made.compilation_config.pass_config.fuse_norm_quant is is_fused
+    assert made.kernel_config.ir_op_priority.fused_add_rms_norm == priority
+
+
+def test_norms_are_named_once_where_the_user_names_their_kernels() -> None:
+    """vLLM refuses priorities in both of the places that it has for them."""
+    made = invariant_engine({"ir_op_priority": {"fused_add_rms_norm": _OWN}})
+    assert made.ir_op_priority.fused_add_rms_norm == _OWN
+    assert made.kernel_config.ir_op_priority.fused_add_rms_norm == []
+
+
+def test_other_settings_stay_as_given_under_batch_invariant() -> None:
     from rollout.engine.vllm_arguments import engine_kwargs
 
-    kwargs = engine_kwargs(ModelConfig(), HardwareConfig(batch_invariant=True, engine_kwargs=given))
-    assert kwargs["attention_config"] == {"flash_attn_version": version, **others}
-    assert "attention_config" not in engine_kwargs(ModelConfig(), HardwareConfig())
+    compilation = {"max_cudagraph_capture_size": 64, "pass_config": {"fuse_act_quant": False}}
+    made = invariant_engine({"compilation_config": compilation, "attention_config": {"backend": "FLASH_ATTN"}})
+    assert made.compilation_config.max_cudagraph_capture_size == 64
+    assert made.compilation_config.pass_config.fuse_act_quant is False
+    assert made.attention_config.backend.name == "FLASH_ATTN"
+    assert invariant_engine({"compilation_config": 0}).compilation_config.mode == 0  # vLLM's short form of its mode
+    assert {"attention_config", "compilation_config", "kernel_config"}.isdisjoint(
+        engine_kwargs(ModelConfig(), HardwareConfig())
+    )
+
+
+def invariant_engine(given: dict[str, Any]) -> Any:
+    """`EngineArgs` of an engine with batch_invariant and `given` as hardware.engine_kwargs; any path is a model."""
+    from vllm.engine.arg_utils import EngineArgs
+
+    from rollout.engine.vllm_arguments import engine_kwargs
+
+    hardware = HardwareConfig(batch_invariant=True, engine_kwargs=given)
+    return EngineArgs(model=__file__, **engine_kwargs(ModelConfig(), hardware))
 
 
 @pytest.mark.parametrize(

@@ -35,11 +35,13 @@ def journal(run_dir: Path) -> list[dict[str, object]]:
 
 @pytest.mark.skipif(0 < compute_capability() < 9, reason="batch-invariant kernels need compute capability 9.0")
 def test_killed_and_resumed_then_verified_to_the_last_character(tmp_path: Path) -> None:
-    """Batch-invariant kernels make the comparison exact, though the samples that are verified meet larger batches.
+    """Batch-invariant kernels make the comparison exact, though all samples are verified at a time instead of 16.
 
-    With top_p=1: below, vLLM cuts off the tail in another way when fewer than 8 samples run at a time.
+    With top_p=1: below, vLLM cuts off the tail in another way when fewer than 8 samples run at a time. With layers as
+    wide as a real model's, because vLLM's kernel for norms shows its fault (its issue 48271) only there.
     """
-    model, source = write_model(tmp_path / "model"), write_input(tmp_path / "input.parquet", ROWS * 4)
+    wide = {"hidden_size": 896, "num_attention_heads": 14, "num_hidden_layers": 8, "initializer_range": 0.1}
+    model, source = write_model(tmp_path / "model", **wide), write_input(tmp_path / "input.parquet", ROWS * 4)
     asked = arguments(
         model,
         source,
@@ -68,6 +70,6 @@ def test_killed_and_resumed_then_verified_to_the_last_character(tmp_path: Path) 
     after = journal(tmp_path / "run")
     assert len({(row["row_id"], row["sample_idx"]) for row in after}) == len(after) == 288
     assert all(row in after for row in durable)
-    found = verify(tmp_path / "run", ["rows=24", "hardware.max_num_seqs=64"])
-    assert found.samples == 72
+    found = verify(tmp_path / "run", ["rows=all", "hardware.max_num_seqs=300"])
+    assert found.samples == 288
     assert found.differences == []
