@@ -26,7 +26,7 @@ from rollout.data.prompts import open_input, read_prompts
 from rollout.data.tables import Table
 from rollout.engine.vllm_engine import VLLMEngine
 from rollout.generation.loop import WINDOW
-from rollout.generation.session import Session, sample_all
+from rollout.generation.session import Failures, Session, error_limit, sample_all
 from rollout.process.signals import StopRequest
 from rollout.records import Request
 from rollout.store.finalize import finalize
@@ -167,7 +167,8 @@ def ours(work: Work, engine: VLLMEngine, scratch: Path) -> Measured:
         start = time.monotonic()
         record = begun(run, {})
         session = Session(record, table, scratch, Console(file=sink), Tracker(scratch, record), StopRequest())
-        final = sample_all(session, engine, Progress(table.num_rows * run.sampling.n_samples, 0), set())
+        failures = Failures(error_limit(run, table.num_rows))
+        final = sample_all(session, engine, Progress(table.num_rows * run.sampling.n_samples, 0), failures)
         totals = finalize(scratch, table, session.counts, {}, run.extra_columns)
         seconds = time.monotonic() - start
     written = pq.read_table(scratch / "rollouts.parquet", columns=["num_generated_tokens"]).column(0)

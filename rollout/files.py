@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,12 @@ def named_in(partial: Path) -> Path:
     """The file whose temporary name `partial` is; any other path as it is."""
     match = re.fullmatch(r"\.(.+)\.partial", partial.name)
     return partial if match is None else partial.with_name(match[1])
+
+
+def matching(pattern: Path) -> list[Path]:
+    """The files of one folder whose names fit the last part of `pattern`, with *, ? and [...]; sorted."""
+    folder = pattern.parent
+    return sorted(path for path in folder.iterdir() if fnmatch(path.name, pattern.name)) if folder.is_dir() else []
 
 
 @contextmanager

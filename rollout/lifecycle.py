@@ -43,6 +43,7 @@ from rollout.store.run_record import Missing, ReplayOf, RunRecord
 from rollout.store.samples import samples_of
 from rollout.store.saved_config import save
 from rollout.store.saving import saving
+from rollout.store.times import now
 from rollout.terminal.console import screen
 from rollout.terminal.summary import show_summary, show_totals
 from rollout.terminal.text import resume_command
@@ -203,7 +204,7 @@ def _warn_of_preemptions(session: Session, final: Snapshot) -> None:
 def _postprocess(session: Session, selected: Selection | None) -> Analysis | None:
     run, run_dir, record = session.run, session.run_dir, session.record
     remove_own(run_dir, RESULTS, record, files_read(run))  # made from fewer samples
-    as_done = dataclasses.replace(record, status="done", ended=run_record.now())
+    as_done = dataclasses.replace(record, status="done", ended=now())
     try:
         scores = None if selected is None else Scores(run_dir, selected.counts)
         return run_steps(Work(open_source(run_dir / OUTPUT), run_dir, run.postprocess, run.data, as_done, scores))

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 
-import msgspec
 import pyarrow as pa
 
 from rollout.cli.arguments import show_help
@@ -96,10 +95,7 @@ def _jobs(sweep: Path, notes: list[str]) -> list[tuple[str, Path]]:
     """The finished jobs of a sweep. Raises UserError where there is none."""
     from rollout.sweep.notes import jobs_in, run_dir_of
 
-    try:
-        jobs = jobs_in(sweep)
-    except msgspec.MsgspecError as error:
-        raise UserError(f"{short(sweep)}: a note in {JOBS}/ is damaged ({error}); give the jobs' folders") from error
+    jobs = jobs_in(sweep)
     done = [job for job in jobs if job.status == "done"]
     left_out = [str(job.num) for job in jobs if job.status != "done"]
     if left_out:

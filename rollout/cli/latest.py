@@ -5,12 +5,13 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from rollout.errors import UserError
 from rollout.files import as_argument, user_path
 from rollout.store.layout import MANIFEST
+from rollout.store.times import moment
 
 NAME = "latest"
 OUTPUTS = Path("outputs")
@@ -72,10 +73,9 @@ def _started(run_dir: Path) -> datetime | None:
             head = file.read(_HEAD)
         match = _STARTED.search(head)
         text = match[1].decode() if match else json.loads((run_dir / MANIFEST).read_bytes())["started"]
-        started = datetime.fromisoformat(text)
+        return moment(text)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return started if started.tzinfo else started.replace(tzinfo=UTC)
 
 
 def _is_readable(run_dir: Path) -> bool:

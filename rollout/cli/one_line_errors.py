@@ -4,6 +4,7 @@ Hydra is not imported here: `--help` must answer at once.
 """
 
 import errno
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -74,7 +75,8 @@ def _of_path(error: Exception) -> str | None:
     if error.errno not in _PATH_ERRNOS and not _is_of_something_new(error, given):
         return None
     path = _named(str(named_in(given)))
-    reason = "a link to nowhere" if given.is_symlink() and not given.exists() else error.strerror
+    is_broken_link = os.path.islink(given) and not os.path.exists(given)  # noqa: PTH110, PTH114 (a Path raises)
+    reason = "a link to nowhere" if is_broken_link else error.strerror
     return f"{path}: {reason}; choose another path, or change its permissions or free space"
 
 

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from rollout.errors import UserError
 from rollout.store import outside
 from rollout.store.layout import ANALYSIS, MANIFEST
 from rollout.store.run_record import RunRecord, SessionRecord
+from rollout.store.times import moment
 from rollout.sweep.notes import is_sweep, jobs_in
 from rollout.tracking.metrics import newest_point
 
@@ -111,7 +112,7 @@ def _run(run_dir: Path, record: RunRecord, status: str, broken: list[str]) -> Li
     speed = None if session is None else session.throughput
     return Listed(
         folder=run_dir,
-        started=_time((record.sessions or [record])[0].started),
+        started=moment((record.sessions or [record])[0].started),
         status=status,
         model=record.config.model.path,
         differs=dict(_differences(record.config)),
@@ -123,11 +124,6 @@ def _run(run_dir: Path, record: RunRecord, status: str, broken: list[str]) -> Li
         error=record.error if status == record.status else None,
         tokens=speed.generated_tokens if speed else 0,
     )
-
-
-def _time(text: str) -> datetime:
-    time = datetime.fromisoformat(text)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
 def _last_that_generated(record: RunRecord) -> SessionRecord | None:
@@ -191,7 +187,7 @@ def _score(run_dir: Path, broken: list[str]) -> tuple[float | None, tuple[float,
 def _sweep(sweep_dir: Path, jobs: list[Listed], broken: list[str]) -> ListedSweep:
     try:
         notes = jobs_in(sweep_dir)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, UserError):
         notes = []
         broken.append(f"{sweep_dir / 'jobs'}: holds a note that cannot be read")
     jobs = sorted(jobs, key=lambda job: (job.started, os.fspath(job.folder)))

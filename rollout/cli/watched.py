@@ -4,7 +4,6 @@ import dataclasses
 import shlex
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -27,6 +26,7 @@ from rollout.store.layout import CSV, HTML, OUTPUT, SCORES
 from rollout.store.lock import holder_of
 from rollout.store.outside import SILENT_SECONDS, look, seconds_since_written
 from rollout.store.run_record import RunRecord
+from rollout.store.times import moment
 from rollout.sweep.notes import JobRecord, is_sweep, jobs_in, num_jobs, run_dir_of
 from rollout.terminal.text import watch_command
 from rollout.terminal.watch import Lines, Look, describe, progress_line
@@ -174,7 +174,8 @@ def _write(path: Path, work: Work, title: str, so_far: ScoreSummary | None) -> N
 
 def _of_session(point: Point | None, record: RunRecord) -> Point | None:
     """The line of metrics.jsonl, if the newest session has written it."""
-    return point if point is not None and point.time >= _seconds(record.started) - 0.001 else None  # both are rounded
+    began = moment(record.started).timestamp() - 0.001  # both are rounded
+    return point if point is not None and point.time >= began else None
 
 
 class WatchedSweep:
@@ -221,7 +222,7 @@ class WatchedSweep:
         if self._jobs:
             newest = max(self._jobs, key=lambda job: job.started)
             holder = holder_of(run_dir_of(newest, self.sweep_dir))
-            if holder is not None and holder.is_neighbour and holder.began >= _seconds(newest.started):
+            if holder is not None and holder.is_neighbour and holder.began >= moment(newest.started).timestamp():
                 return holder.is_alive
         return seconds_since_written(self.sweep_dir) < SILENT_SECONDS
 
@@ -284,8 +285,3 @@ class WatchedSweep:
         """How far it is."""
         jobs = "".join(f"; job {job.num}: {run.progress_line()}" for job, run in self._working)
         return f"{self._count()}{jobs}"
-
-
-def _seconds(time: str) -> float:
-    """ISO 8601 as seconds since 1970."""
-    return datetime.fromisoformat(time).timestamp()

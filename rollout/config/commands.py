@@ -123,7 +123,7 @@ class WatchCommand:
     """The folder of a run or of a sweep, or `latest`: the run that started last."""
     once: bool = False
     """Show the state once, instead of watching until the run ends."""
-    every: float = field(default=2.0, metadata={"ge": 0.1})
+    every: float = field(default=2.0, metadata={"ge": 0.1, "le": 86400.0})
     """Seconds between two updates."""
     report: bool = False
     """Write a page of the durable samples: now, then at most once a minute, and when the run has ended."""

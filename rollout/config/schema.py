@@ -128,7 +128,7 @@ class ScoreConfig:
     """Score only what follows the last occurrence of this text, such as </think>; a response without it scores 0."""
     pass_score: float = _field(1.0, gt=float("-inf"))
     """A response with at least this score passes; pass@k, majority@k and pass rates count those."""
-    timeout: float = _field(10.0, gt=0.0)
+    timeout: float = _field(10.0, gt=0.0, le=86400.0)
     """Seconds that scoring one response may take; after that it has no score."""
     workers: int | None = _field(None, ge=1)
     """Processes that score. null: one per CPU core."""

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from rollout.data.text_files import COMPRESSED
 from rollout.errors import UserError
+from rollout.files import matching
 
 
 def no_such_file(path: Path, key: str) -> UserError:
     """The error to raise if the config `key` names a file that does not exist."""
-    if has_magic(path.name) and any(path.parent.glob(path.name)):
+    if has_magic(path.name) and matching(path):
         return UserError(f"{key}={path}: is a pattern; give a file{_joined(path)}")
     where = "" if path.is_absolute() else f" (it is relative to {Path.cwd()})"
     return UserError(f"{key}={path}: no such file; check the path{where}")

@@ -139,7 +139,7 @@ def _refuse_other_than_text(message: Message, number: int) -> None:
     if content is not None and not isinstance(content, str | list):
         raise PromptError(f"message {number} has a content that is {type(content).__name__}, not text")
     for part in content if isinstance(content, list) else ():
-        kind = part.get("type", "no text") if isinstance(part, dict) else type(part).__name__
+        kind = str(part.get("type", "no text")) if isinstance(part, dict) else type(part).__name__
         if not isinstance(part, str) and kind not in _TEXT_PARTS:
             raise PromptError(f"message {number} has a part that is {kind}; only text can be sampled")
 

@@ -1,6 +1,7 @@
 """The sampling settings of each row (`data.sampling_key`, a column of objects), and its number of samples."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin
@@ -113,7 +114,7 @@ class SampleCounts:
     def asks_for(self, samples: pa.Table) -> npt.NDArray[np.bool_]:
         """Which of `samples` the run asks for, by their columns row_id and sample_idx."""
         rows, index = self._rows(samples), samples.column("sample_idx").to_numpy()
-        is_there = rows < self.num_rows
+        is_there = (rows >= 0) & (rows < self.num_rows)
         rows = np.where(is_there, rows, 0)
         asked: npt.NDArray[np.bool_] = is_there & (index < self.places[rows + 1] - self.places[rows])
         return asked
@@ -206,9 +207,9 @@ def _typed(kind: Any, value: Any, key: str) -> Any:
         (item,) = get_args(kind)
         return [_typed(item, one, key) for one in (value if isinstance(value, list) else [value])]
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int and is_number and float(value).is_integer():  # a column with nulls often holds floats
+    if kind is int and is_number and value == value // 1:  # a column with nulls often holds floats
         return int(value)
-    if kind is float and is_number:
+    if kind is float and is_number and (isinstance(value, float) or abs(value) <= sys.float_info.max):
         return float(value)
     if kind is str and isinstance(value, str):
         return value

@@ -87,11 +87,11 @@ def drain(engine: Engine, source: Source, record: Callable[[Sample], None], tick
                 item = source.take(wait=unfinished == 0)
                 if item is None:
                     break
-                if isinstance(item, Request):
-                    unfinished += _submit(engine, item, finish)
-                else:
-                    finish(item)
-                    tick()  # a long stretch of bad rows must not keep a signal waiting
+                if (failed := _submit(engine, item) if isinstance(item, Request) else item) is None:
+                    unfinished += 1
+                    continue
+                finish(failed)
+                tick()  # a long stretch of bad rows must not keep a signal waiting
             for sample in engine.step() if unfinished else ():
                 unfinished -= 1
                 finish(sample)
@@ -100,14 +100,13 @@ def drain(engine: Engine, source: Source, record: Callable[[Sample], None], tick
             engine.abort()
 
 
-def _submit(engine: Engine, request: Request, record: Callable[[Sample], None]) -> int:
-    """Queue `request`, or record why the engine refuses it. Returns how many requests were queued."""
+def _submit(engine: Engine, request: Request) -> Sample | None:
+    """Queue `request`. Returns the failed sample if the engine refuses it."""
     try:
         engine.add(request)
     except PromptError as error:
-        record(failed_sample(request.row_id, request.sample_idx, request.seed, str(error)))
-        return 0
-    return 1
+        return failed_sample(request.row_id, request.sample_idx, request.seed, str(error))
+    return None
 
 
 class Queued(Generic[T]):

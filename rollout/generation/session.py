@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -63,6 +63,16 @@ class Session:
         return sample_counts(self.table, self.run)
 
 
+@dataclass(frozen=True)
+class Failures:
+    """What has failed in a session, also before a restart of its engine."""
+
+    check: Callable[[Sample | Outcome], None]
+    """Called with every sample; raises UserError once too much has failed (`error_limit`)."""
+    samples: set[SampleKey] = field(default_factory=set)
+    """Those that are not tried again in this session."""
+
+
 def generate_owed(session: Session, done: Finished | Survey) -> Snapshot:
     """Load the engine and generate what is owed; an engine that dies is started again. Returns the final numbers.
 
@@ -70,13 +80,16 @@ def generate_owed(session: Session, done: Finished | Survey) -> Snapshot:
     """
     run, run_dir, record = session.run, session.run_dir, session.record
     record.engine = about_engine = EngineRecord()
-    progress, failed = Progress(done.num_owed, done.num_done, done.num_open), set[SampleKey]()
+    progress = Progress(done.num_owed, done.num_done, done.num_open)
+    failures = Failures(error_limit(run, session.table.num_rows))
     while True:
         try:
             with scores_beside(run) as background:
                 engine = _load_and_note(session, about_engine)
+                if about_engine.restarts == 0:
+                    _log_first_prompt(run, session.table, engine)
                 with record.timed("generate"):
-                    return sample_all(session, engine, progress, failed, background)
+                    return sample_all(session, engine, progress, failures, background)
         except EngineDied as error:
             session.stop.raise_if_requested()  # Ctrl-C in a terminal reaches the engine's own process too
             release()
@@ -109,28 +122,23 @@ def sample_all(
     session: Session,
     engine: Engine,
     progress: Progress,
-    failed: set[SampleKey],
+    failures: Failures,
     background: Background | None = None,
 ) -> Snapshot:
     """Generate every sample that the session's journal does not hold. Returns the final numbers.
 
-    `background` scores them if a rule needs scores (`scores_beside`).
-
-    Samples in `failed` have failed in this session and are not tried again in it, even after a restart of the engine.
-    New failures are added.
+    `background` scores them if a rule needs scores (`scores_beside`). New failures are added to `failures`.
 
     Raises EngineDied, Interrupted and UserError (too many bad rows), each after a flush of the journal.
     """
     run, table, run_dir = session.run, session.table, session.run_dir
-    _log_first_prompt(run, table, engine)
     journal = Journal(run_dir, run.store, extras=run.extra_columns)
-    check_errors = error_limit(run, table.num_rows)
 
     def note(sample: Sample) -> None:
         if sample.error is not None:
-            failed.add(sample.key)
+            failures.samples.add(sample.key)
         progress.count(sample)
-        check_errors(sample)
+        failures.check(sample)
 
     with report_progress(session, progress, engine.stats) as poll:
 
@@ -138,7 +146,7 @@ def sample_all(
             poll()
             journal.flush_if_old()
 
-        stage = Stage(run, table, run_dir, session.counts, journal, failed, note, tick, progress.settle)
+        stage = Stage(run, table, run_dir, session.counts, journal, failures.samples, note, tick, progress.settle)
         try:
             sample_one_stream(stage, engine) if background is None else sample_in_rounds(stage, engine, background)
         finally:
@@ -179,7 +187,7 @@ def report_progress(
 
 
 def _log_first_prompt(run: RunConfig, table: Table, engine: Engine) -> None:
-    """Log once what the model really reads: this shows a wrong template or a doubled token before hours are spent."""
+    """Log what the model really reads: this shows a wrong template or a doubled token before hours are spent."""
     for prompt in read_prompts(table, run.data):
         if prompt.error is not None:
             continue

@@ -26,7 +26,8 @@ from rollout.records import Totals
 from rollout.store.digest import Digest
 from rollout.store.layout import MERGED, OUTPUT, SCORES
 from rollout.store.provenance import Provenance
-from rollout.store.run_record import Throughput, now
+from rollout.store.run_record import Throughput
+from rollout.store.times import now
 
 _OF_FILES = (".parquet", ".jsonl", ".csv", ".gz", ".zst")
 """With one of these endings, OUT was meant as a file of rows, as in the commands on files."""

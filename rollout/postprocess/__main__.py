@@ -97,6 +97,8 @@ def split(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
             overrides.append(argument)
         elif not equals:
             raise UserError(_without_key(argument))
+        elif key in own:
+            raise UserError(f"{argument}: is given twice; leave one out")
         elif key in _OWN:
             own[key] = _unquoted(value)
         else:
@@ -162,19 +164,19 @@ def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, record: R
     from rollout.postprocess.source import open_source
     from rollout.postprocess.step import Plan, Work
     from rollout.postprocess.steps import outputs, problems, run_steps
-    from rollout.store.layout import ANALYSIS, SCORES
+    from rollout.store.layout import SCORES
     from rollout.terminal.console import plain_screen
     from rollout.terminal.summary import show_analysis
 
     config = run.postprocess
     source = open_source(path, key)
-    if "score" not in config.steps and (output_dir / SCORES).exists():
-        source = with_scores(source, output_dir / SCORES)
-    has_scores, has_analysis = "score" in source.schema.names, (output_dir / ANALYSIS).exists()
+    has_scores = "score" in source.schema.names
+    if "score" not in config.steps and not has_scores and (output_dir / SCORES).exists():
+        source, has_scores = with_scores(source, output_dir / SCORES), True
     inputs = [path] if record is None else [path, *files_read(run)]
     if found := [
         *check_values(config, _GROUP),
-        *problems(Plan(config, run.data, source.schema, has_scores, has_analysis)),
+        *problems(Plan(config, run.data, source.schema, has_scores)),
         *output_problems(
             config, outputs(config), output_dir, key if record else "output_dir", inputs, own(output_dir, record)
         ),

@@ -107,11 +107,10 @@ def records(
     source: Source, config: ExportConfig, data: DataConfig, continued: bool = False, label: str | None = None
 ) -> tuple[pa.Schema, Iterator[Part]]:
     """The schema of the file, and what to write: Arrow batches, or records where chats are made; see `export`."""
-    names, schema = config.columns or [], source.schema
+    names, schema = list(dict.fromkeys(config.columns or [])), source.schema
     if config.format == "responses":
         if config.columns is not None:
-            names = list(dict.fromkeys(["row_id", "sample_idx", *names]))
-            schema = pa.schema([schema.field(name) for name in names])
+            schema = pa.schema([schema.field(name) for name in dict.fromkeys(["row_id", "sample_idx", *names])])
         schema = schema.with_metadata(source.file_schema.metadata)
         return schema, (batch.select(schema.names) for batch in source.batches())
     if config.format in FORMATS and FORMATS[config.format].keeps_input and config.columns is None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from rollout.config import DataConfig, RunConfig, ScoreConfig
@@ -102,10 +103,13 @@ def scoring_of(origin: Origin, run: RunConfig | None) -> ScoreConfig:
 
 
 def origin_of(path: Path) -> Origin:
-    """What a file that can be read says; nothing is known of any but Parquet, nor of what is not as we write it."""
+    """What a file says; nothing is known of any but Parquet that can be read, nor of what is not as we write it."""
     if path.suffix != ".parquet":
         return NOT_KNOWN
-    said = pq.read_schema(path).metadata or {}
+    try:
+        said = pq.read_schema(path).metadata or {}
+    except pa.ArrowInvalid:
+        return NOT_KNOWN
     chats = _read(said, _CHATS, Chats)
     return Origin(_chats_of_run(said) if chats is None else chats, _read(said, _SCORED_BY, Scoring))
 

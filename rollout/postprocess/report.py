@@ -43,7 +43,9 @@ _SELDOM = {"data.sampling_key"}
 
 
 def report(work: Work) -> None:
-    """Write `report.html` from the responses, `analysis.json` and the record of the run, if one has made them."""
+    """Write `report.html` from the responses, the `analysis.json` just made of them, and the record of their run, if
+    there is one.
+    """
     analysis = json.loads((work.output_dir / ANALYSIS).read_text(encoding="utf-8"))
     title = short(work.output_dir if work.record else work.source.path)
     write_report(work.output_dir / REPORT, work, analysis, title)
@@ -174,10 +176,10 @@ def _spread(count: int, num_rows: int) -> list[int]:
 
 def _problems(plan: Plan) -> Iterator[str]:
     before = plan.before("report")
-    if "analyze" not in before and not plan.analyzed:
+    if "analyze" not in before:
         yield "postprocess.steps=report: shows what analyze finds; name analyze before it"
         return
-    since = before[before.index("analyze") :] if "analyze" in before else before
+    since = before[before.index("analyze") :]
     for step in ("score", "filter"):
         if step in since:
             yield f"postprocess.steps=report: analyze has not seen what {step} does; name analyze between the two"

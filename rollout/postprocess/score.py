@@ -147,7 +147,15 @@ def _known(
 
 
 def with_scores(source: Source, scores: Path) -> Source:
-    """`source` with the columns of SCORE_FIELDS. Reading raises UserError when `scores` belong to other responses."""
+    """`source` with the columns of SCORE_FIELDS. Raises UserError for a file that holds no scores; reading does when
+    they belong to other responses.
+    """
+    try:
+        is_ours = pq.read_schema(scores).equals(SCHEMA)
+    except pa.ArrowInvalid:
+        is_ours = False
+    if not is_ours:
+        raise UserError(f"{scores}: is no file of scores, or damaged; delete it, and run the step score again")
     schema = pa.schema([*source.schema, *SCORE_FIELDS])
 
     def add(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

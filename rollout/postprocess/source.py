@@ -142,7 +142,7 @@ def _typed(array: pa.Array, field: pa.Field, path: Path) -> pa.Array:
         raise UserError(f"{path}: column {field.name} has nulls; every response needs one, fix it")
     if field.name == "score":  # NaN is what pandas has for none
         return pc.if_else(pc.is_finite(typed), typed, pa.scalar(None, typed.type))
-    return typed
+    return valid_text(typed) if is_text(field.type) else typed
 
 
 def _parsed(array: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -30,8 +30,6 @@ class Plan:
     """Of the responses, flat."""
     scored: bool = False
     """Whether the responses have scores already."""
-    analyzed: bool = False
-    """Whether there is an analysis already."""
     is_command: bool = False
     """Whether a step is done by itself, on files that the user names."""
     until: str | None = None

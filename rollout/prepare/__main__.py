@@ -26,7 +26,7 @@ from rollout.config.arguments import parse
 from rollout.config.overrides import hydra_word
 from rollout.data.text import counted
 from rollout.errors import UserError
-from rollout.files import disk_full_explained, real, replacing, same_file, user_path
+from rollout.files import disk_full_explained, matching, real, replacing, same_file, user_path
 from rollout.prepare.chat_rows import CHATS_AS_JSON, PROMPT, Plan, Refusal, plan_for, read_chats
 from rollout.prepare.folders import open_source
 from rollout.process.signals import stop_on_signal
@@ -196,7 +196,7 @@ def _is_read(output: Path, source: Path) -> bool:
         return True
     if written.parent == read.parent and fnmatch(written.name, read.name):
         return True
-    files = source.rglob("*") if source.is_dir() else [source] if source.exists() else source.parent.glob(source.name)
+    files = source.rglob("*") if source.is_dir() else [source] if source.exists() else matching(source)
     return any(same_file(output, file) for file in files)
 
 

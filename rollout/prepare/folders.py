@@ -5,14 +5,14 @@ The formats are those of a Hugging Face dataset repository (`data/train-00000-of
 lacks is null there, and a type is widened only if every value stays the same.
 """
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from glob import has_magic
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+import msgspec
 import pyarrow as pa
 
 from rollout.data.missing import no_such_file
@@ -27,6 +27,9 @@ from rollout.data.tables import (
     plain_schema,
 )
 from rollout.errors import UserError
+from rollout.files import matching
+
+T = TypeVar("T")
 
 
 def open_source(path: Path, key: str) -> Table:
@@ -37,27 +40,41 @@ def open_source(path: Path, key: str) -> Table:
     if path.is_dir():
         return _open_folder(path, key)
     if has_magic(path.name) and not path.exists() and path.suffix == ".parquet":
-        return _together(path, sorted(path.parent.glob(path.name)), open_parquet, key)
+        return _together(path, matching(path), open_parquet, key)
     return open_table(path, key)
 
 
 def _open_folder(folder: Path, key: str) -> Table:
     if (splits_file := folder / "dataset_dict.json").is_file():
-        splits = _listed(splits_file, "splits", key)
+        splits = _read(splits_file, _Splits, key).splits
         raise UserError(f"{key}={folder}: holds the splits {', '.join(splits)}; choose one, {key}={folder / splits[0]}")
     if (state_file := folder / "state.json").is_file():
-        files = [folder / file["filename"] for file in _listed(state_file, "_data_files", key)]
+        files = [folder / file.filename for file in _read(state_file, _State, key).files]
         return _together(folder, files, _open_arrow, key)
     return _together(folder, _parquet_files(folder, key), open_parquet, key)
 
 
-def _listed(path: Path, name: str, key: str) -> list[Any]:
-    """The list under `name` in a JSON file of `datasets`."""
+class _Splits(msgspec.Struct):
+    """A `dataset_dict.json` of `datasets`."""
+
+    splits: list[str]
+
+
+class _DataFile(msgspec.Struct):
+    filename: str
+
+
+class _State(msgspec.Struct):
+    """A `state.json` of `datasets`."""
+
+    files: list[_DataFile] = msgspec.field(name="_data_files")
+
+
+def _read(path: Path, kind: type[T], key: str) -> T:
     try:
-        items: list[Any] = json.loads(path.read_text(encoding="utf-8"))[name]
-    except (ValueError, KeyError) as error:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.MsgspecError as error:
         raise UserError(f"{key}={path.parent}: {path.name} is damaged; save the dataset again") from error
-    return items
 
 
 def _parquet_files(folder: Path, key: str) -> list[Path]:

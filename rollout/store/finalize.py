@@ -42,7 +42,8 @@ def finalize(
     row_id, totals = table.first_row, Totals()
     with replacing(run_dir / OUTPUT) as partial, parquet_writer(partial, schema) as writer:
         for batch in table.batches():
-            reasons = stopped[row_id - table.first_row :][: batch.num_rows]
+            row = row_id - table.first_row
+            reasons = stopped[row : row + batch.num_rows]
             for group in row_groups(_answered(batch, row_id, journal, counts, schema, reasons)):
                 writer.write_batch(group)
                 totals += _totals(group)

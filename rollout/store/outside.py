@@ -4,13 +4,13 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from rollout.store import run_record
 from rollout.store.layout import JOBS, JOURNAL, LOCK, LOGS
 from rollout.store.lock import Holder, holder_of, is_held
 from rollout.store.run_record import RunRecord
+from rollout.store.times import moment
 
 SILENT_SECONDS = 600.0
 """How long a run on another machine may write nothing, as while it loads a large model, until it is called silent."""
@@ -79,8 +79,7 @@ def _is_newer(holder: Holder | None, record: RunRecord) -> bool:
     """Whether the folder was taken after the record's session had begun, or ended if it has."""
     if holder is None:
         return False
-    then = datetime.fromisoformat(record.ended or record.started)
-    return holder.began > (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp()
+    return holder.began > moment(record.ended or record.started).timestamp()
 
 
 def _times(run_dir: Path) -> Iterator[float]:

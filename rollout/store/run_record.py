@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from rollout.store import provenance
 from rollout.store.digest import Digest
 from rollout.store.layout import MANIFEST, RESERVE, SWEEP_CONFIG
 from rollout.store.provenance import Provenance, Reproducibility
+from rollout.store.times import now
 
 STAGES = ("load", "generate", "finalize", "postprocess")
 """The stages whose seconds a session keeps, in the order in which they happen."""
@@ -197,7 +197,7 @@ def read(run_dir: Path) -> RunRecord:
                 f"use rollout {values['provenance']['packages'].get('rollout')} or later"
             )
         return msgspec.convert(values, RunRecord)
-    except (OSError, ValueError, KeyError, TypeError, msgspec.ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         if (run_dir / SWEEP_CONFIG).exists():
             raise UserError(
                 f"{run_dir}: a sweep's folder; give the sweep's command again with hydra.sweep.dir={run_dir}, or the "
@@ -282,11 +282,6 @@ def recorded(
             _close(run_dir, record)
         raise
     _close(run_dir, record)
-
-
-def now() -> str:
-    """The time as the records have it: ISO 8601, to the millisecond."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _begin(run_dir: Path, record: RunRecord) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 import msgspec
 import yaml
 
+from rollout.errors import UserError
+from rollout.files import short
 from rollout.store.layout import JOBS, SWEEP_CONFIG
 
 
@@ -33,13 +35,17 @@ class JobRecord:
 
 
 def jobs_in(sweep_dir: Path) -> list[JobRecord]:
-    """The notes of all jobs of the sweep, by number."""
+    """The notes of all jobs of the sweep, by number. Raises UserError for one that is damaged."""
     return sorted(map(read_note, (sweep_dir / JOBS).glob("*.json")), key=lambda job: job.num)
 
 
 def read_note(path: Path) -> JobRecord:
-    """The note of one job."""
-    return msgspec.json.decode(path.read_bytes(), type=JobRecord)
+    """The note of one job. Raises UserError if it is damaged."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=JobRecord)
+    except msgspec.MsgspecError as error:
+        cure = "delete it, or give the sweep's command again, which writes it anew"
+        raise UserError(f"{short(path)}: the note of a job is damaged ({error}); {cure}") from error
 
 
 def is_sweep(folder: Path) -> bool:
