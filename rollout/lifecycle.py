@@ -21,7 +21,7 @@ from rollout.files import disk_full_explained, short
 from rollout.generation.session import Session, generate_owed
 from rollout.postprocess import second_place
 from rollout.postprocess.analyze import Analysis, all_estimates
-from rollout.postprocess.outputs import claim, files_read, own, remove_own
+from rollout.postprocess.outputs import claim, files_read, log_removed, own, remove_own
 from rollout.postprocess.score import ScoreFailed
 from rollout.postprocess.source import open_source
 from rollout.postprocess.step import Work
@@ -203,7 +203,8 @@ def _warn_of_preemptions(session: Session, final: Snapshot) -> None:
 
 def _postprocess(session: Session, selected: Selection | None) -> Analysis | None:
     run, run_dir, record = session.run, session.run_dir, session.record
-    remove_own(run_dir, RESULTS, record, files_read(run))  # made from fewer samples
+    removed = remove_own(run_dir, RESULTS, record, files_read(run))  # made from fewer samples
+    log_removed([name for name in removed if name not in outputs(run.postprocess)])
     as_done = dataclasses.replace(record, status="done", ended=now())
     try:
         scores = None if selected is None else Scores(run_dir, selected.counts)

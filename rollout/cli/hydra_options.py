@@ -4,9 +4,11 @@ import argparse
 import os
 import shlex
 import shutil
+from collections.abc import Callable
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
+from typing import TypeVar
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -17,6 +19,8 @@ from rollout.errors import UserError
 from rollout.files import holds_keys, real
 from rollout.store.layout import CSV, HTML, JOBS, MANIFEST, SWEEP_CONFIG
 
+T = TypeVar("T")
+
 _ONE_OF = ("run", "cfg", "multirun", "shell_completion", "info")
 _OF_A_SWEEP = (SWEEP_CONFIG, CSV, HTML)
 """Files that a sweep writes to its folder, beside one for each job in JOBS."""
@@ -25,7 +29,7 @@ _REPLAY = "`python -m rollout replay RUN_DIR`"
 
 def check(arguments: list[str]) -> None:
     """Raise UserError for what Hydra would answer with a traceback, or by loading a pickle."""
-    options = _parsed(arguments)
+    options = _parsed(lambda: get_args_parser().parse_args(arguments))
     if options.experimental_rerun is not None:
         raise UserError(f"--experimental-rerun: would load a pickle, which can run any program; use {_REPLAY}")
     if options.resolve and options.cfg is None:
@@ -47,12 +51,12 @@ def is_sweep(arguments: list[str]) -> bool:
     return bool({"-m", "--multirun"} & set(arguments)) or "hydra.mode=MULTIRUN" in arguments
 
 
-def _parsed(arguments: list[str]) -> argparse.Namespace:
-    """Hydra's own reading of `arguments`. Raises UserError with argparse's words for what it refuses."""
+def _parsed(parse: Callable[[], T]) -> T:
+    """What argparse makes of the options. Raises UserError with its words for what it refuses."""
     said = StringIO()
     try:
         with redirect_stderr(said):
-            return get_args_parser().parse_args(arguments)
+            return parse()
     except SystemExit as error:  # after "usage: ...", "PROGRAM: error: REASON"
         raise UserError(f"{said.getvalue().rpartition(': error: ')[2].strip()}; see --help") from error
 
@@ -133,7 +137,7 @@ def saved_run(arguments: list[str]) -> tuple[Path | None, list[str]]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-path", "-cp")
     parser.add_argument("--config-name", "-cn")
-    options, others = parser.parse_known_args(arguments)
+    options, others = _parsed(lambda: parser.parse_known_args(arguments))
     folder = Path(options.config_path or "").absolute()
     if folder.name != ".hydra" and (folder := real(folder)).name != ".hydra":
         return None, arguments

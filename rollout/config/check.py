@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rollout.config import RepetitionDetectionConfig, RunConfig, SamplingConfig, TrackingConfig
+from rollout.config import PostprocessConfig, RepetitionDetectionConfig, RunConfig, SamplingConfig, TrackingConfig
 from rollout.config.adaptive import adaptive_problems, adaptive_warnings
-from rollout.config.keys import config_fields
+from rollout.config.keys import config_fields, shown
 from rollout.config.limits import value_problems
 
 
@@ -29,6 +29,17 @@ def config_warnings(run: RunConfig) -> Iterator[str]:
             )
     yield from _nucleus_warning(run)
     yield from adaptive_warnings(run)
+    yield from _without_their_step(run.postprocess)
+
+
+def _without_their_step(config: PostprocessConfig) -> Iterator[str]:
+    """Keys of steps that are not done; with a scorer that is an error, see `rollout.postprocess.steps.problems`."""
+    for step in ("filter", "analyze", "export", "report"):
+        node, default = getattr(config, step), getattr(PostprocessConfig(), step)
+        if step not in config.steps and node != default:
+            usual = {key: field.value for key, field in config_fields(default)}
+            given = [f"{key}={shown(field.value)}" for key, field in config_fields(node) if field.value != usual[key]]
+            yield f"postprocess.{step}.{', '.join(given)}: changes nothing; name {step} in postprocess.steps"
 
 
 def _nucleus_warning(run: RunConfig) -> Iterator[str]:

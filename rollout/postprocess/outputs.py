@@ -5,6 +5,7 @@ every file with the name of a result is the run's.
 """
 
 import json
+import logging
 import os
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from rollout.config import PostprocessConfig, RunConfig
 from rollout.files import at_home, same_file, short, user_path, write_json
 from rollout.store.layout import DROPPED, FLAT, KEPT, METRICS, OUTPUT, RESULTS, SCORES, WRITTEN, is_kept_by_a_run
 from rollout.store.run_record import RunRecord
+
+log = logging.getLogger(__name__)
 
 _OTHERS = {OUTPUT, METRICS, FLAT, SCORES, KEPT, DROPPED}
 """Names in a run folder that `export.file` could have by its suffix."""
@@ -42,11 +45,19 @@ def files_read(run: RunConfig) -> list[Path]:
     return [user_path(path) for path in (run.data.path, run.model.chat_template) if path is not None]
 
 
-def remove_own(folder: Path, names: Collection[str], record: RunRecord | None, inputs: Iterable[Path]) -> None:
-    """Delete those of `names` that post-processing wrote to `folder`, unless they are read."""
-    for name in own(folder, record) & set(names):
-        if not any(same_file(folder / name, path) for path in inputs):
-            (folder / name).unlink(missing_ok=True)
+def remove_own(folder: Path, names: Collection[str], record: RunRecord | None, inputs: Iterable[Path]) -> list[str]:
+    """Delete those of `names` that post-processing wrote to `folder`, unless they are read. Returns their names."""
+    here = sorted(name for name in own(folder, record) & set(names) if (folder / name).exists())
+    removed = [name for name in here if not any(same_file(folder / name, path) for path in inputs)]
+    for name in removed:
+        (folder / name).unlink()
+    return removed
+
+
+def log_removed(names: Collection[str]) -> None:
+    """Say that results of earlier steps are gone."""
+    if names:
+        log.info("removed %s: made from other samples or scores; name their steps to have them again", ", ".join(names))
 
 
 def output_problems(

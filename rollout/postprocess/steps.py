@@ -12,7 +12,7 @@ from rollout.postprocess.analyze import ANALYZE, Analysis
 from rollout.postprocess.export import EXPORT
 from rollout.postprocess.filter import FILTER, contradictions
 from rollout.postprocess.flatten import FLATTEN
-from rollout.postprocess.outputs import claim, remove_own
+from rollout.postprocess.outputs import claim, log_removed, remove_own
 from rollout.postprocess.report import MAKE_REPORT
 from rollout.postprocess.score import SCORE, ScoreFailed
 from rollout.postprocess.step import Plan, Work
@@ -81,7 +81,7 @@ def _remove_outdated(work: Work) -> None:
     outdated = set(RESULTS) - {SCORES, *outputs(before_score)}
     if not _shows_scores(output_dir / FLAT):
         outdated.discard(FLAT)
-    remove_own(output_dir, outdated, work.record, [work.source.path])
+    log_removed(remove_own(output_dir, outdated, work.record, [work.source.path]))
 
 
 def _shows_scores(flat: Path) -> bool:

@@ -232,7 +232,7 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     (
         "postprocess.filter.min_length=9 postprocess.filter.max_length=3",
         "postprocess.filter.min_length=9: more than max_length=3",
-        "postprocess.filter.min_length=3 postprocess.filter.max_length=3",
+        "postprocess.filter.min_length=3 postprocess.filter.max_length=3 'postprocess.steps=[filter]'",
     ),
     ("tracking=cloud", "tracking=cloud: no such preset; choose from disabled, offline, wandb", "tracking=offline"),
     ("engine.kind=vllm model.tokenizer=./nope", "model.tokenizer=./nope: neither a folder here nor a hub id", None),
@@ -317,7 +317,11 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
     ("hardware=gpu", "hardware=gpu: no such preset; write hardware=single_gpu", None),
     ("steps=flatten", "steps=flatten: no such key; write 'postprocess.steps=[flatten]'", None),
     ("postprocess=flatten", "postprocess=flatten: no such preset; write 'postprocess.steps=[flatten]'", None),
-    ("export.file=x.jsonl", "export.file=x.jsonl: no such key; write postprocess.export.file=x.jsonl", None),
+    (
+        "export.file=x.jsonl",
+        "export.file=x.jsonl: no such key; write postprocess.export.file=x.jsonl",
+        "postprocess.export.file=x.jsonl 'postprocess.steps=[export]'",
+    ),
     ("out=o", "out=o: no such key; write hydra.run.dir=o", None),
     ("output=o", "output=o: must end in .parquet; for the run's own folder write hydra.run.dir=o", None),
     ("output_file=o.parquet", "output_file=o.parquet: no such key; write output=o.parquet", None),
@@ -454,6 +458,12 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
         "--cfg jobs",
         "argument --cfg/-c: invalid choice: 'jobs' (choose from 'job', 'hydra', 'all'); see --help",
         "--cfg job",
+    ),
+    ("--config-path", "argument --config-path/-cp: expected one argument; see --help", ""),
+    (
+        f"data.path={'a' * 300}",
+        f"{'a' * 300}: File name too long; choose another path, or change its permissions or free space",
+        "data.path=good.parquet",
     ),
     ("hydra.run.dir=", "hydra.run.dir=: names no folder; give one, or leave it out", "hydra.run.dir=other"),
     (

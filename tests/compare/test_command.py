@@ -19,6 +19,7 @@ from rollout.compare.screen import show_comparison
 from tests.commands import Completed, run_command
 from tests.compare_content import pair, side
 from tests.conftest import chat, run_in, write_input
+from tests.in_process import run_here
 from tests.sides import side_of_run
 
 pytestmark = pytest.mark.long
@@ -213,7 +214,9 @@ def test_a_sweep_that_was_moved_is_found_and_a_broken_note_is_one_line(tmp_path:
     twice = compare(tmp_path, "moved", "moved/0").stderr
     assert twice == "error: job 0: is given twice; leave one out\n"
     (tmp_path / "moved/jobs/0.json").write_text("{")
-    assert compare(tmp_path, "moved").stderr.startswith("error: moved: a note in jobs/ is damaged (")
+    line = "error: moved/jobs/0.json: the note of a job is damaged ("
+    assert compare(tmp_path, "moved").stderr.startswith(line)
+    assert run_here("watch", "moved", "once=true", cwd=tmp_path).stderr.startswith(line)
 
 
 def test_a_ground_truth_that_one_side_has_not_leaves_the_prompts_to_match_by(two: Path) -> None:

@@ -185,6 +185,7 @@ def test_a_content_in_parts_stays_in_parts_and_what_is_no_text_costs_its_row(tmp
     image = {"type": "image_url", "image_url": {"url": "file:a.png"}}
     text = {"type": "text", "text": "What is this?"}
     cells = [[text, {"type": "text", "text": "Be brief."}], ["What?"], [image, text], [text, {"type": "input_audio"}]]
+    cells += [[{"type": {"a": 1}}], [{"type": ["text"]}]]
     rows = [{"prompt": json.dumps([{"role": "user", "content": cell}])} for cell in cells]
     two, one, *bad = read_all(write_input(tmp_path / "input.parquet", rows))
     assert two.messages == [{"role": "user", "content": cells[0]}]
@@ -192,6 +193,8 @@ def test_a_content_in_parts_stays_in_parts_and_what_is_no_text_costs_its_row(tmp
     assert [prompt.error for prompt in bad] == [
         "message 0 has a part that is image_url; only text can be sampled",
         "message 0 has a part that is input_audio; only text can be sampled",
+        "message 0 has a part that is {'a': 1}; only text can be sampled",
+        "message 0 has a part that is ['text']; only text can be sampled",
     ]
 
 

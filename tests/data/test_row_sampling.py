@@ -60,6 +60,7 @@ def test_a_cell_says_what_it_has_and_null_says_nothing(cell: Any, values: dict[s
         ({"max_tokens": float("inf")}, "own.max_tokens=inf: must be a whole number"),
         ({"temperature": float("nan")}, "own.temperature=nan: must be at least 0.0 and at most 2.0"),
         ({"temperature": "hot"}, "own.temperature=hot: must be a number"),
+        ({"temperature": 10**400}, f"own.temperature={10**400}: must be a number"),
         ({"n_samples": 0}, "own.n_samples=0: must be at least 1 and at most 100000"),
         ({"stop": [3]}, "own.stop=3: must be text"),
         ({"seed": 1}, "own.seed=1: no row has its own; it is a value of the whole run"),

@@ -168,6 +168,17 @@ def test_a_request_that_the_engine_refuses_becomes_a_failed_sample_and_the_other
     assert engine.most_held == 8
 
 
+def test_many_requests_that_the_engine_refuses_keep_no_signal_waiting() -> None:
+    class Refuses(WatchedEngine):
+        def add(self, request: Request) -> None:
+            raise PromptError("no")
+
+    engine, ticks = Refuses(), list[int]()
+    samples: list[Sample] = []
+    generate(engine, feed_of(engine, 40), samples.append, lambda: ticks.append(len(samples)))
+    assert {*range(1, 121)} <= {*ticks}
+
+
 def test_an_input_of_bad_prompts_only_ends_without_a_step() -> None:
     engine = WatchedEngine()
     rows = [Prompt(row, [], "the prompt is null") for row in range(1000)]

@@ -9,6 +9,7 @@ import pytest
 
 from rollout.config import RunConfig
 from rollout.engine.cache import Loaded
+from rollout.errors import UserError
 from rollout.generation.engine_start import load
 from tests.conftest import chat, run_in, write_input
 
@@ -34,3 +35,15 @@ def test_also_of_an_engine_that_is_started_again(
     assert meanwhile == [processes, processes]
     assert len(active_children()) == before
     assert json.loads((run_dir / "run.json").read_text())["totals"]["samples"] == 40
+
+
+@pytest.mark.parametrize("dies", [(), ("engine.echo.die_after=50",)])
+def test_rows_that_failed_before_the_engine_died_count_too(dies: tuple[str, ...], tmp_path: Path) -> None:
+    rows = [{"prompt": chat("refuseme" if row % 5 == 0 else f"{row}")} for row in range(100)]
+    path = write_input(tmp_path / "input.parquet", rows)
+    limit = ("engine.echo.refuse_word=refuseme", "data.max_error_fraction=0.15", "sampling.n_samples=1")
+    with pytest.raises(UserError, match=r"max_error_fraction=0.15: 16 of 100 rows cannot be sampled so far"):
+        run_in(tmp_path / "run", f"data.path={path}", "hardware.max_num_seqs=4", *limit, *dies)
+    log = (tmp_path / "run/rollout.log").read_text()
+    assert log.count("first prompt, rendered") == 1
+    assert log.count("starting it again") == len(dies)

@@ -86,6 +86,55 @@ def test_scores_of_an_earlier_command_are_used_by_a_later_one(tmp_path: Path) ->
     assert [row["response"] for row in read(tmp_path / "filtered.parquet")] == ["4"]
 
 
+def test_a_report_shows_what_its_own_command_has_analysed(tmp_path: Path) -> None:
+    """An `analysis.json` in the folder may be of another file, or of what a filter had left."""
+    path = write_rollouts(tmp_path, [answered("4", "no")])
+    postprocess([f"input={path}", f"output_dir={tmp_path / 'o'}", "steps=[analyze]"])
+    other = write_input(tmp_path / "other.parquet", [{"prompt": "a", "responses": ["b"]}])
+    with pytest.raises(UserError, match="name analyze before it"):
+        postprocess([f"input={other}", f"output_dir={tmp_path / 'o'}", "steps=[report]"])
+
+
+def test_a_file_with_scores_gets_none_of_those_that_lie_in_the_folder(tmp_path: Path) -> None:
+    path = write_rollouts(tmp_path, [answered("4", "no")])
+    common = [f"output_dir={tmp_path / 'o'}", "steps=[flatten,analyze]"]
+    postprocess([f"input={path}", common[0], "steps=[score]", "score.scorer=regex", "score.pattern=4"])
+    scored = [{"prompt": "a", "row_id": 0, "sample_idx": 0, "response": "b", "score": 0.25}]
+    postprocess([f"input={write_input(tmp_path / 'scored.parquet', scored)}", *common])
+    assert [row["score"] for row in read(tmp_path / "o/flat.parquet")] == [0.25]
+
+
+@pytest.mark.parametrize("content", [b"PAR1", b"", None])
+def test_a_file_in_the_place_of_the_scores_is_one_line(content: bytes | None, tmp_path: Path) -> None:
+    path = write_rollouts(tmp_path, [answered("4", "no")])
+    if content is None:
+        pq.write_table(pa.table({"score": [1.0]}), tmp_path / "scores.parquet")
+    else:
+        (tmp_path / "scores.parquet").write_bytes(content)
+    with pytest.raises(UserError, match=r"scores.parquet: is no file of scores, or damaged; delete it"):
+        postprocess([f"input={path}", f"output_dir={tmp_path}", "steps=[analyze]"])
+
+
+def test_a_byte_that_is_no_text_costs_one_character_of_a_flat_file_too(tmp_path: Path) -> None:
+    broken = pa.array([b"so\xff", b"good"]).cast(pa.binary()).view(pa.string())
+    flat = pa.table({"row_id": [0, 1], "sample_idx": [0, 0], "prompt": ["a", "b"], "response": broken})
+    pq.write_table(flat, tmp_path / "flat.parquet")
+    steps = ("steps=[score,analyze,export]", "score.scorer=regex", "score.pattern=so")
+    postprocess([f"input={tmp_path / 'flat.parquet'}", f"output_dir={tmp_path / 'o'}", *steps])
+    exported = [json.loads(line) for line in (tmp_path / "o/export.jsonl").read_text().splitlines()]
+    assert [(row["response"], row["score"]) for row in exported] == [
+        ("so\N{REPLACEMENT CHARACTER}", 1.0),
+        ("good", 0.0),
+    ]
+
+
+def test_a_column_that_is_asked_for_twice_is_there_once(tmp_path: Path) -> None:
+    path = write_rollouts(tmp_path, [answered("4", "no")])
+    columns = ["export.columns=[prompt,prompt,response]", "export.file=o.parquet"]
+    postprocess([f"input={path}", f"output_dir={tmp_path}", "steps=[export]", *columns])
+    assert pq.read_schema(tmp_path / "o.parquet").names == ["row_id", "sample_idx", "prompt", "response"]
+
+
 ROWS = [{"prompt": chat(f"question {number}"), "answer": str(number)} for number in range(5)]
 
 
@@ -117,6 +166,25 @@ def test_the_steps_of_a_run_can_be_done_again_otherwise(rollout: Rollout, capsys
     assert "filter: 15 kept" in capsys.readouterr().out
     assert (run_dir / "run.json").read_bytes() == manifest
     assert (run_dir / "analysis.json").exists(), "what other steps wrote stays"
+
+
+def test_results_of_steps_that_a_resume_leaves_out_are_removed_and_the_log_says_so(rollout: Rollout) -> None:
+    from rollout.resume import resume
+
+    run_dir = rollout(ROWS, "sampling.n_samples=2")
+    assert "removed" not in (run_dir / "rollout.log").read_text()
+    resume(run_dir, ["sampling.n_samples=3", "postprocess.steps=[flatten]"])
+    assert not (run_dir / "analysis.json").exists()
+    assert not (run_dir / "report.html").exists()
+    line = "removed analysis.json, report.html: made from other samples or scores; name their steps to have them again"
+    assert line in (run_dir / "rollout.log").read_text()
+
+
+def test_a_key_of_a_step_that_is_not_done_is_warned_about(rollout: Rollout) -> None:
+    run_dir = rollout(ROWS, "postprocess=none", "postprocess.filter.min_length=5", "postprocess.export.format=messages")
+    log = (run_dir / "rollout.log").read_text()
+    assert "postprocess.filter.min_length=5: changes nothing; name filter in postprocess.steps" in log
+    assert "postprocess.export.format=messages: changes nothing; name export in postprocess.steps" in log
 
 
 def test_a_resume_takes_no_file_away_that_no_step_writes(rollout: Rollout, tmp_path: Path) -> None:
@@ -182,6 +250,7 @@ MISTAKES = [
         "steps=flaten: choose from flatten, score, filter, analyze, export, report",
     ),
     ("input=rollouts.parquet steps=[report]", "steps=report: shows what analyze finds; name analyze before it"),
+    ("input=rollouts.parquet input=repr.csv", "input=repr.csv: is given twice; leave one out"),
     ("input=rollouts.parquet steps=[flatten,flatten]", "steps=flatten: named twice; once is enough"),
     (
         "input=rollouts.parquet filter.min_lenght=3",

@@ -160,7 +160,15 @@ def test_a_pattern_that_matches_nothing_usable_is_refused(tmp_path: Path) -> Non
     assert problem_of(tmp_path / "[ab].csv") == f"input={tmp_path}/[ab].csv: is a pattern; give a file"
 
 
-@pytest.mark.parametrize("content", ["{", "{}"])
+def test_two_stars_in_a_pattern_are_one(tmp_path: Path) -> None:
+    """Whatever pathlib's `glob` makes of them, and in every version of Python."""
+    shard(tmp_path / "a.parquet", a=pa.array([1]))
+    assert open_source(tmp_path / "**.parquet", "input").num_rows == 1
+    (tmp_path / "a.jsonl").touch()
+    assert problem_of(tmp_path / "**.jsonl").startswith(f"input={tmp_path}/**.jsonl: is a pattern; give a file, or")
+
+
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"_data_files": ["a"]}', '{"_data_files": 3}'])
 def test_a_damaged_dataset_is_refused(content: str, tmp_path: Path) -> None:
     (tmp_path / "state.json").write_text(content)
     assert problem_of(tmp_path) == f"input={tmp_path}: state.json is damaged; save the dataset again"
