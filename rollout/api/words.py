@@ -5,8 +5,9 @@ from numbers import Integral, Real
 from os import PathLike, fspath
 from typing import Any
 
+from rollout.config.fields import literal
 from rollout.config.keys import type_of
-from rollout.config.overrides import hydra_word, quoted, without_interpolation
+from rollout.config.overrides import hydra_word, quoted
 from rollout.config.presets import leaves
 from rollout.errors import UserError
 
@@ -52,7 +53,7 @@ def _literal(value: Any) -> str:
         case Real():
             return repr(float(value))
         case str():
-            return quoted(without_interpolation(value))
+            return quoted(literal(value))
         case list() | tuple():
             return f"[{','.join(map(_literal, value))}]"
         case Mapping():

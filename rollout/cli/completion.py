@@ -16,6 +16,7 @@ from typing import get_origin
 from rollout.cli.commands import COMMANDS, Command, named
 from rollout.cli.completion_scripts import INSTALL, UNINSTALL
 from rollout.cli.help import known_topics
+from rollout.cli.latest import NAME as LATEST
 from rollout.config import RunConfig
 from rollout.config.keys import Field, config_fields, required
 from rollout.config.presets import groups
@@ -35,7 +36,6 @@ _PATHS = {
 }
 """The last parts of keys whose values are paths."""
 _FOLDERS = ("hydra.run.dir", "hydra.sweep.dir")
-_LATEST = "latest"
 _UNFINISHED = ("=", ".", "/")
 """What a candidate ends with that is not the whole word."""
 _SPECIAL = re.compile(r"([^\w@%+=:,./~\[\]{}-])")
@@ -165,7 +165,7 @@ def _place(command: Command, bare: list[str]) -> str | None:
 
 def _of_place(place: str | None, word: str) -> Iterator[str]:
     if place in ("IN", "RUN"):
-        yield from _beginning(word, [_LATEST])
+        yield from _beginning(word, [LATEST])
     if place is not None:
         for path in paths(word, only_folders=place in ("RUN", "FOLDER")):
             is_run = place == "RUN" and path.endswith("/") and (at_home(path) / MANIFEST).exists()

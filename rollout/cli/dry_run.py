@@ -258,7 +258,7 @@ def _show_first(prompt: Prompt, renderer: Renderer) -> None:
 
 def _printable(line: str) -> str:
     shown = "".join(character if character.isprintable() else repr(character)[1:-1] for character in line)
-    return f"| {shown}".rstrip(" ") if not line else f"| {shown}"
+    return f"| {shown}" if line else "|"
 
 
 def _show_samples(

@@ -19,6 +19,7 @@ from hydra.errors import HydraException
 from hydra.grammar.gen.OverrideLexer import OverrideLexer
 from hydra.grammar.gen.OverrideParser import OverrideParser
 
+from rollout.config.fields import literal
 from rollout.config.keys import type_of, type_of_item
 from rollout.errors import UserError
 from rollout.files import at_home
@@ -60,17 +61,12 @@ def hydra_word(key: str, text: str) -> str:
         and text.lower() != "null"
     ):
         return bare
-    return f"{key}={quoted(without_interpolation(text))}"
+    return f"{key}={quoted(literal(text))}"
 
 
 def quoted(text: str) -> str:
     """`text` in Hydra's double quotes."""
     return str(QuotedString(text=text, quote=Quote.double).with_quotes())
-
-
-def without_interpolation(text: str) -> str:
-    """`text` for OmegaConf, escaped so that a `${` is part of the text."""
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
 
 
 def _as_typed(word: str, is_sweep: bool) -> str:
@@ -165,7 +161,7 @@ def _wholly_quoted(value: str, kind: Any, is_sweep: bool) -> str:
     if is_list and kind is not str and (kind is Any or get_origin(kind) is list):
         return f"[{','.join(map(_part_quoted, _parts(value[1:-1])))}]"
     if kind is Any and _is_json_object(value):  # Hydra may not be able to read its keys
-        return quoted(without_interpolation(value))
+        return quoted(literal(value))
     if value.startswith("{") and value.endswith("}") and (kind is Any or get_origin(kind) is dict):
         pairs = [part.partition(":") for part in _parts(value[1:-1])]
         return f"{{{','.join(f'{name}:{_part_quoted(item.strip())}' for name, _, item in pairs)}}}"
@@ -174,7 +170,7 @@ def _wholly_quoted(value: str, kind: Any, is_sweep: bool) -> str:
     if is_sweep:
         return ",".join(map(_part_quoted, _parts(value)))
     is_resolved = re.search(r"\$\{[^}]*\}", value) is not None
-    return quoted(value if is_resolved else without_interpolation(value))
+    return quoted(value if is_resolved else literal(value))
 
 
 def _is_json_object(value: str) -> bool:

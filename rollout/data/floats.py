@@ -1,10 +1,11 @@
-"""float32 and float16 as the numbers that people write: 0.1, not 0.10000000149011612."""
+"""Floats: float32 and float16 as the numbers that people write, 0.1 and not 0.10000000149011612; NaN for none."""
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+
 
 _IS_LIST = (
     pa.types.is_list,
@@ -13,6 +14,11 @@ _IS_LIST = (
     pa.types.is_list_view,
     pa.types.is_large_list_view,
 )
+
+
+def is_nan(value: Any) -> bool:
+    """Whether `value` is the NaN with which pandas writes a missing value."""
+    return isinstance(value, float) and value != value
 
 
 def written(values: list[Any], kind: pa.DataType) -> list[Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from rollout.data.floats import is_nan
 from rollout.data.json_text import dump_json, json_field
 
 _LARGEST_EXACT = 2**53  # a float holds every integer up to this
@@ -23,8 +24,8 @@ class ColumnType:
         self._has_text |= str in kinds
         if self._type is None:
             return
-        if float in kinds and any(map(_is_nan, values)):  # pandas writes missing values so
-            self._has_nan, values = True, [None if _is_nan(value) else value for value in values]
+        if float in kinds and any(map(is_nan, values)):  # pandas writes missing values so
+            self._has_nan, values = True, [None if is_nan(value) else value for value in values]
         self._has_large_int |= int in kinds and any(type(v) is int and abs(v) > _LARGEST_EXACT for v in values)
         self._type = None if self._keys_differ(values) else _common(self._type, values, kinds)
 
@@ -54,14 +55,10 @@ class ColumnType:
 def column_array(values: list[Any], column: pa.Field) -> pa.Array:
     """`values` of a JSONL column as an array for its `ColumnType.field`."""
     if not pa.types.is_floating(column.type):
-        values = [None if _is_nan(value) else value for value in values]
+        values = [None if is_nan(value) else value for value in values]
     if pa.types.is_string(column.type):
         values = [value if value is None or isinstance(value, str) else dump_json(value) for value in values]
     return pa.array(values, column.type)
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and value != value
 
 
 def _common(before: pa.DataType, values: list[Any], kinds: set[type]) -> pa.DataType | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rollout.config.presets import leaves
 from rollout.data.text import as_text
 from rollout.engine.vocabulary import TokenText, token_text
 from rollout.files import short
@@ -131,15 +132,9 @@ def typed_command(command: list[str]) -> str:
     return shlex.join(["python", *(["-m", f"rollout.{script.stem}"] if is_ours else [str(script)]), *arguments])
 
 
-def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, str]:
+def flat(values: Mapping[str, object]) -> dict[str, str]:
     """Nested `values` as texts by their dotted names, as keys of a config are written."""
-    found: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[f"{prefix}{key}"] = as_text(value)
-    return found
+    return {key: as_text(value) for key, value in leaves(values)}
 
 
 def _series(run_dir: Path) -> list[Point]:

@@ -83,7 +83,7 @@ class ScoresSoFar:
 
 
 def _kept(part: pa.Table) -> pa.Table:
-    """KEPT of samples that have their scores or have failed."""
+    """The rows of _KEPT of samples that have their scores or have failed."""
     columns = {
         "row_id": part.column("row_id"),
         "sample_idx": part.column("sample_idx"),

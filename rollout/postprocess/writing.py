@@ -77,7 +77,7 @@ def _write_jsonl(stream: pa.NativeFile, parts: Iterable[Part]) -> int:
 
 
 def _plain_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """As `rollout.data.json_text.rows`, with JSON as it stands in its column."""
+    """As `rollout.data.json_text.rows_of`, with JSON as it stands in its column."""
     columns = []
     for column, array in zip(batch.schema, batch.columns, strict=True):
         found = plain_values(array)

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from rollout.data.arrow import NOT_UTF8, is_bytes
 from rollout.data.column_path import ColumnPath, find, names_in, type_at
+from rollout.data.floats import is_nan
 from rollout.data.text import as_text
 from rollout.errors import PromptError, UserError, did_you_mean
 
@@ -28,7 +29,7 @@ class Template:
         """The text with `values`, one for each of `columns`, inserted. Raises PromptError if one is null."""
         pieces = [self.texts[0]]
         for path, value, text in zip(self.columns, values, self.texts[1:], strict=True):
-            if value is None or (isinstance(value, float) and value != value):
+            if value is None or is_nan(value):
                 raise PromptError(f"{{{'.'.join(path)}}} is null")
             if value is NOT_UTF8:
                 raise PromptError(f"{{{'.'.join(path)}}} is not UTF-8")

@@ -1,12 +1,12 @@
 """What a response is scored with: the ground truth and the row of the input."""
 
-from math import isnan
 from typing import Any
 
 import pyarrow as pa
 
 from rollout.config import ScoreConfig
 from rollout.data.column_path import values_at
+from rollout.data.floats import is_nan
 from rollout.data.json_text import rows_of
 from rollout.records import FLAT_FIELDS, SCORE_FIELDS, extras_of
 from rollout.scoring.scorers import BUILT_IN
@@ -21,12 +21,7 @@ def truths_of(batch: pa.RecordBatch, score: ScoreConfig) -> list[Any]:
 
 def truths_at(batch: pa.RecordBatch, path: str) -> list[Any]:
     """The ground truth at `path` for every row of `batch`; None for null, and for NaN."""
-    return [None if _is_nan(value) else value for value in values_at(batch, path)]
-
-
-def _is_nan(value: Any) -> bool:
-    """Whether `value` is how pandas represents a missing value."""
-    return isinstance(value, float) and isnan(value)
+    return [None if is_nan(value) else value for value in values_at(batch, path)]
 
 
 def inputs_of(batch: pa.RecordBatch, score: ScoreConfig) -> list[dict[str, Any]]:

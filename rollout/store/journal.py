@@ -138,7 +138,9 @@ class Journal:
 
 
 def _size(sample: Sample) -> int:
-    """What a sample adds to a part, in bytes of memory. A prompt's tokens count for each, though written once."""
+    """What a sample adds to a part, in bytes, one for each character. A prompt's tokens count for each sample, though
+    written once.
+    """
     num_bytes = len(sample.response or "") + len(sample.reasoning or "")
     for array in (sample.prompt_token_ids, sample.response_token_ids, sample.response_logprobs):
         if array is not None:
