@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-
 _IS_LIST = (
     pa.types.is_list,
     pa.types.is_large_list,
