@@ -21,7 +21,7 @@ EDGES: dict[str, set[str]] = {
     "config": {"files", "store.layout"},
     "data": {"config", "records"},
     "engine": {"config", "process", "records"},
-    "scoring": {"data"},
+    "scoring": {"data", "process"},
     "pages": {"files"},
     "store": {"data", "engine"},
     "tracking": {"store"},

@@ -1,7 +1,6 @@
 """One session of the generation stage: the engine, what is owed, and what happens when the engine dies."""
 
 import logging
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from rollout.generation.engine_start import load
 from rollout.generation.rounds import scores_beside
 from rollout.generation.stage import Stage, sample_in_rounds, sample_one_stream
 from rollout.process.signals import StopRequest
+from rollout.process.timer import every
 from rollout.records import Outcome, Sample, SampleKey
 from rollout.scoring.workers import Background
 from rollout.store.journal import Finished, Journal
@@ -226,17 +226,3 @@ def error_limit(run: RunConfig, num_rows: int) -> Callable[[Sample | Outcome], N
             )
 
     return check
-
-
-def every(seconds: float) -> Callable[[], bool]:
-    """A function that is true once per `seconds`, beginning `seconds` from now."""
-    due = time.monotonic() + seconds
-
-    def is_due() -> bool:
-        nonlocal due
-        if (now := time.monotonic()) < due:
-            return False
-        due = now + seconds
-        return True
-
-    return is_due

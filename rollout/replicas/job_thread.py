@@ -23,7 +23,7 @@ from rollout.generation.loop import Queued, drain
 from rollout.generation.order import most_held
 from rollout.generation.requests import requests
 from rollout.generation.rounds import Scorer, Scoring, scores_beside
-from rollout.generation.session import every
+from rollout.process.timer import every
 from rollout.records import Outcome, Request, Sample, outcome_of
 from rollout.replicas.dispatcher import Task
 from rollout.replicas.messages import Job, Ready, Report

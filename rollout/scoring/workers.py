@@ -1,5 +1,7 @@
 """Scoring in separate processes: a scorer that raises, hangs or dies costs one score, not the run."""
 
+import logging
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
@@ -7,16 +9,21 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rollout.config import ScoreConfig
+from rollout.data.text import counted
+from rollout.process.timer import every
 from rollout.scoring.processes import Item, ScoredChunk, Workers, late, processes
 from rollout.scoring.scorers import Scored
 
 if TYPE_CHECKING:  # takes 50 ms, and most commands score nothing
     from pebble import ProcessFuture
 
+log = logging.getLogger(__name__)
+
 _CHUNK = 64  # responses per task at most: sending one takes about as long as a cheap scorer
 _CHUNK_SECONDS = 0.05  # for a chunk: its scores come together, and someone may wait for them
 _NEWEST = 0.25  # weight of the newest chunk in the mean time of a response
 _SENT_PER_WORKER = 8  # chunks: those in work and those that come next
+_SAY_SECONDS = 10.0  # between two lines of the log
 _WAIT_SECONDS = 60.0  # longest single wait for the next score; a score ends it
 
 _ENDED = "the scorer ended its process"
@@ -27,16 +34,23 @@ def scoring(score: ScoreConfig) -> Iterator[Callable[[Sequence[Item]], list[Scor
     """Yield a function that scores many responses at once; its results are in the order of the items.
 
     An error of a scorer is never raised: the response gets this error instead of a score. Raises UserError if a process
-    cannot import the scorer, or the processes do not start.
+    cannot import the scorer, or the processes do not start. The log says now and then how far it is.
     """
     with scoring_beside(score) as background:
+        began, num_scored, is_due = time.monotonic(), 0, every(_SAY_SECONDS)
 
         def score_all(items: Sequence[Item]) -> list[Scored]:
+            nonlocal num_scored
             for number, item in enumerate(items):
                 background.give(number, item)
             found = dict[int, Scored]()
             while background.num_waiting:
-                found.update(background.scored(_WAIT_SECONDS))
+                scored = background.scored(_WAIT_SECONDS)
+                found.update(scored)
+                num_scored += len(scored)
+                if is_due():
+                    rate = num_scored / (time.monotonic() - began)
+                    log.info("score: %s so far, %.3g per second", counted(num_scored, "response"), rate)
             return [found[number] for number in range(len(items))]
 
         yield score_all

@@ -19,8 +19,8 @@ from rollout.errors import EngineDied, UserError
 from rollout.generation.engine_start import load
 from rollout.generation.loop import generate
 from rollout.generation.requests import requests
-from rollout.generation.session import every
 from rollout.process.signals import StopRequest
+from rollout.process.timer import every
 from rollout.records import EXTRAS, Prompt, Sample, extras_of
 from rollout.store.layout import LOG
 from rollout.terminal.progress_line import progress_view

@@ -2,6 +2,7 @@
 
 import _thread
 import multiprocessing
+import re
 import signal
 import threading
 import time
@@ -179,3 +180,14 @@ def test_a_scorer_that_only_they_cannot_import_is_one_line_with_the_reason(capfd
     with pytest.raises(UserError, match=why), scoring_beside(nowhere) as background:
         scored(background)
     assert capfd.readouterr() == ("", "")
+
+
+def test_a_scorer_that_takes_its_time_says_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("rollout.scoring.workers._SAY_SECONDS", 0.0)
+    caplog.set_level("INFO")
+    with scoring(ScoreConfig(scorer="regex", pattern="a", workers=1)) as score_all:
+        score_all([("a", None, {})] * 100)
+        score_all([("b", None, {})] * 50)
+    assert re.fullmatch(r"score: 150 responses so far, [0-9.e+]+ per second", caplog.messages[-1])
