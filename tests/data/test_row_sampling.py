@@ -139,7 +139,7 @@ def test_every_row_has_the_samples_that_it_asks_for_a_bad_row_too(tmp_path: Path
 def test_places_are_those_of_rows_one_after_another(counts: list[int], first_row: int, data: st.DataObject) -> None:
     found = SampleCounts(np.concatenate([[0], np.cumsum(counts)]), first_row)
     asked = [(row + first_row, index) for row, count in enumerate(counts) for index in range(count)]
-    more = [(row + first_row, index) for row in range(len(counts) + 2) for index in range(10)]
+    more = [(row, index) for row in range(len(counts) + first_row + 2) for index in range(10)]
     samples = pa.table({"row_id": [row for row, _ in more], "sample_idx": [index for _, index in more]})
     kept = samples.filter(found.asks_for(samples))
     assert list(zip(*(column.to_pylist() for column in kept.columns), strict=True)) == asked
