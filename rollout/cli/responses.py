@@ -17,10 +17,12 @@ from rollout.cli.commands import named
 from rollout.cli.help import text
 from rollout.cli.latest import named_path
 from rollout.cli.one_line_errors import one_line_errors
+from rollout.cli.so_far import responses_so_far
 from rollout.config import DataConfig, PostprocessConfig, RunConfig, ScoreConfig, trust
 from rollout.config.arguments import parse
 from rollout.errors import UserError
-from rollout.files import same_file, user_path
+from rollout.files import same_file, short, user_path
+from rollout.postprocess.durable import Durable
 from rollout.postprocess.origin import scoring_of
 from rollout.postprocess.outputs import files_read
 from rollout.postprocess.score import with_scores
@@ -30,6 +32,7 @@ from rollout.postprocess.writing import suffixes
 from rollout.process.signals import stop_on_signal
 from rollout.store import run_record
 from rollout.store.layout import MERGED, OUTPUT, SCORES
+from rollout.store.run_record import RunRecord
 from rollout.terminal.text import how_to_finish
 
 _GROUPS = re.compile(r"(?<![\w./-])(?:postprocess\.(?:score|filter|analyze|export)|data)\.(?=[a-z_]+\b)")
@@ -100,7 +103,7 @@ def begin(
     found = list(_output_problems(vars(keys), path))
     opened: Opened | None = None
     try:
-        opened = open_responses(path, scored=scored)
+        opened = open_responses(path, scored=scored, unfinished=keys.unfinished)
     except UserError as error:
         found += error.problems
     found += problems(keys, opened)
@@ -118,7 +121,7 @@ def _path_problems(values: Mapping[str, Any]) -> Iterator[str]:
     try:
         path = named_path(values["input"], say=False)
         yield from _output_problems(values, path)
-        open_responses(path)
+        open_responses(path, unfinished=bool(values.get("unfinished")))
     except UserError as error:
         yield from error.problems
 
@@ -142,20 +145,40 @@ def _files_of(source: Path) -> list[Path]:
     """The files that are read if `source` is the input; of a run also those that it was made from."""
     if not source.is_dir():
         return [source]
-    run = config_of(source) if (source / OUTPUT).exists() else None
+    run = config_of(source) if (source / OUTPUT).exists() or run_record.exists(source) else None
     return [source / OUTPUT, source / SCORES, *(files_read(run) if run is not None else ())]
 
 
-def open_responses(path: Path, key: str = "input", scored: bool = True) -> Opened:
-    """The responses of a file, or of the folder of a run or a merge. Raises UserError, naming `key`, for any other."""
+def open_responses(path: Path, key: str = "input", scored: bool = True, unfinished: bool | None = None) -> Opened:
+    """The responses of a file, or of the folder of a run or a merge; with `unfinished`, of a run without a result those
+    that are durable. Raises UserError, naming `key`, for any other. None: the command has no such key.
+    """
     if not path.is_dir():
         source = open_source(path, key)
         return Opened(source if scored else without_scores(source), None)
     if not (path / OUTPUT).exists():
-        run_record.read(path)  # which says what a folder is that is none of a run
-        raise UserError(f"{key}={path}: has no {OUTPUT} yet; {how_to_finish(path)}")
+        record = run_record.read(path)  # which says what a folder is that is none of a run
+        if unfinished:
+            return _so_far(path, record)
+        cure = how_to_finish(path) + ("" if unfinished is None else ", or take what is there: unfinished=true")
+        raise UserError(f"{key}={path}: has no {OUTPUT} yet; {cure}")
     source, scores = open_source(path / OUTPUT, key), path / SCORES
     return Opened(with_scores(source, scores) if scored and scores.exists() else source, config_of(path))
+
+
+def _so_far(run_dir: Path, record: RunRecord) -> Opened:
+    durable = Durable(run_dir)
+    durable.look()
+    found = responses_so_far(durable, record)
+    of = "" if found.asked is None else f" of {found.asked:,}"
+    warnings = [
+        f"{short(run_dir)}: is not finished; {durable.num_done:,}{of} samples are there, and long responses are rarer "
+        "among them than in the end"
+    ]
+    warnings += [] if found.problem is None else [f"{found.problem}; the columns of the input are left out"]
+    for line in (*warnings, *durable.damaged.values()):
+        print(f"warning: {line}", file=sys.stderr)
+    return Opened(found.source, found.run)
 
 
 def config_of(folder: Path) -> RunConfig | None:

@@ -7,21 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from rollout.cli.so_far import SoFar, input_of, responses_so_far
 from rollout.config import AdaptiveConfig, RunConfig, ScoreConfig
-from rollout.data.prompts import open_input
 from rollout.data.row_sampling import sample_counts
-from rollout.data.tables import Table
 from rollout.errors import UserError
 from rollout.files import short
 from rollout.postprocess.analyze import analyze
-from rollout.postprocess.durable import Durable, durable_source
+from rollout.postprocess.durable import Durable
 from rollout.postprocess.report import write_report
 from rollout.postprocess.score import with_scores
 from rollout.postprocess.scores_so_far import ScoresSoFar
-from rollout.postprocess.source import Source, open_source
+from rollout.postprocess.source import open_source
 from rollout.postprocess.step import Work
 from rollout.scoring.summary import ScoreSummary
-from rollout.store.digest import is_same_input
 from rollout.store.layout import CSV, HTML, OUTPUT, SCORES
 from rollout.store.lock import holder_of
 from rollout.store.outside import SILENT_SECONDS, look, seconds_since_written
@@ -96,39 +94,22 @@ class WatchedRun:
         if record is None:
             yield "report=true: nothing is durable yet, so there is no page"
             return
-        run, source, problem = self._responses(record)
-        if problem is not None:
-            yield f"{problem}; the page is without the prompts"
-        config = run.postprocess
-        if problem is not None:
+        found = self._responses(record)
+        config = found.run.postprocess
+        if found.problem is not None:
+            yield f"{found.problem}; the page is without the prompts"
             config = dataclasses.replace(config, analyze=dataclasses.replace(config.analyze, by=None))
         try:
-            work = Work(source, self.run_dir, config, run.data, self._as_now(record))
+            work = Work(found.source, self.run_dir, config, found.run.data, self._as_now(record))
             _write(path, work, self._title(), self.seen.scores)
         except UserError as error:
             yield f"{error}; the page was not written"
 
-    def _responses(self, record: RunRecord) -> tuple[RunConfig, Source, str | None]:
-        """The config, the responses that are there, and why they are without the columns of the input."""
+    def _responses(self, record: RunRecord) -> SoFar:
         if record.status == "done" and (self.run_dir / OUTPUT).exists():
             source, scores = open_source(self.run_dir / OUTPUT, "run"), self.run_dir / SCORES
-            return record.config, with_scores(source, scores) if scores.exists() else source, None
-        run, problem, table = record.config, None, None
-        try:
-            run, table = self._input()
-            if not is_same_input(record.digest, table):
-                problem, table = f"data.path={table.path}: has changed since the run began", None
-        except (UserError, OSError) as error:
-            problem = str(error)
-        counts = self._durable.counts(run.sampling.n_samples) if table is None else sample_counts(table, run)
-        return run, durable_source(self._durable, run, table, counts), problem
-
-    def _input(self) -> tuple[RunConfig, Table]:
-        """The config that the run was saved with, whose paths mean the same everywhere, and the input."""
-        from rollout.cli import saved_config  # which takes Hydra
-
-        run = saved_config.read(self.run_dir)
-        return run, open_input(run.data)
+            return SoFar(record.config, with_scores(source, scores) if scores.exists() else source)
+        return responses_so_far(self._durable, record)
 
     def _total(self, record: RunRecord, point: Point | None) -> int | None:
         """The samples that the newest session is asked for; looked up once in the input where it has not said so."""
@@ -136,7 +117,7 @@ class WatchedRun:
             return point.samples_total
         if record.started not in self._totals:
             try:
-                run, table = self._input()
+                run, table = input_of(self.run_dir)
                 self._totals[record.started] = sample_counts(table, run).total
             except (UserError, OSError):  # it is not on this machine
                 self._totals[record.started] = None

@@ -26,6 +26,8 @@ class FileCommand:
     """The file to write: .parquet, .jsonl or .csv, the last two also with .gz or .zst. Never the input."""
     overwrite: bool = False
     """Replace an output that exists already."""
+    unfinished: bool = False
+    """Of a run without a result, because it works or was stopped, take the samples that are durable."""
 
 
 @dataclass(kw_only=True)
@@ -44,6 +46,8 @@ class AnalyzeCommand:
     """Write the numbers to this file too; ends in .json. null: only show them."""
     overwrite: bool = False
     """Replace an output that exists already."""
+    unfinished: bool = False
+    """Of a run without a result, because it works or was stopped, take the samples that are durable."""
     by: str | None = None
     """Column whose values make groups, each analyzed by itself; a dotted path leads into structs and JSON. null: the
     one that the run had, if any."""
