@@ -18,6 +18,7 @@ from rollout.config import (
     DataConfig,
     ExportCommand,
     ExportConfig,
+    ExportFormat,
     FilterCommand,
     PostprocessConfig,
     ScoreCommand,
@@ -113,12 +114,16 @@ def export(arguments: list[str]) -> None:
         seen = Seen(parts)
         rows = _write(keys.output, schema, seen)
         print(f"wrote {rows:,} {NOUNS.get(keys.format, keys.format)}: {keys.output}")
+        if line := seen.rows_left_out():
+            print(line if rows else f"warning: {line}", file=sys.stdout if rows else sys.stderr)
         if warning := seen.warning(keys.format, continued):
             print(f"warning: {warning}", file=sys.stderr)
 
 
 def _export_config(keys: ExportCommand) -> ExportConfig:
-    return ExportConfig(keys.output, keys.format, keys.columns, keys.reasoning, keys.reasoning_marks)
+    return ExportConfig(
+        file=keys.output, **{item.name: getattr(keys, item.name) for item in dataclasses.fields(ExportFormat)}
+    )
 
 
 def _data(keys: ExportCommand, opened: Opened) -> DataConfig:

@@ -185,7 +185,7 @@ class ExportFormat:
         | dict.fromkeys(("rl", "ppo", "grpo", "rlvr", "verl"), "prompts"),
     )
     """`responses`: one line per response. `messages`, for supervised fine-tuning: the chat with the response as its
-    last turn. `preference`, for DPO: the chat with its best and its worst response by score (`chosen`, `rejected`).
+    last turn. `preference`, for DPO: the chat with a better and a worse response by score (`chosen`, `rejected`).
     `prompts`, for RL: the chat of each row that has a response. `answers`: the same with the answer that most
     responses of the row have. `tokens`: token ids, log-probabilities and the score as `reward` of each response.
     `slime`: the same as the dump that slime loads."""
@@ -197,6 +197,14 @@ class ExportFormat:
     between `reasoning_marks`, or in a field `reasoning_content` of the message, for templates of thinking models."""
     reasoning_marks: list[str] = field(default_factory=lambda: ["<think>", "</think>"])
     """Text before and after the thinking with `reasoning=keep`, as the model writes it."""
+    pairs_per_row: int = _field(1, ge=1)
+    """With `preference`: at most this many pairs of a row: best and worst, next best and next worst, and so on; a
+    response is used again only if there are not enough others. No two texts are paired twice."""
+    min_margin: float | None = _field(None, gt=0.0)
+    """With `preference`: the chosen score is at least this much above the rejected one. null: any difference."""
+    min_chosen_score: float | None = _field(None, gt=float("-inf"))
+    """With `preference`: a chosen response has at least this score, so that a wrong one is not chosen for being less
+    bad than others. null: any score."""
 
 
 @dataclass

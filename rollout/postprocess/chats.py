@@ -11,12 +11,14 @@ from operator import attrgetter, itemgetter
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from rollout.config import DataConfig, ExportFormat
 from rollout.data.arrow import cells, is_list, stored
 from rollout.data.chat import parse_chat, with_system_prompt
 from rollout.data.json_text import holds_json, json_field
 from rollout.errors import PromptError
+from rollout.postprocess.pairs import FEW, NO_CHAT, Candidate, Pair, pairs_of, why_none
 from rollout.records import THINKING, Message, has_thinking
 
 
@@ -26,6 +28,8 @@ class Records:
 
     made: list[dict[str, Any]]
     beside: pa.RecordBatch
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Where a row may give no record and people have to know why: the number of such rows, by reason."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Recipe:
     continued: bool = False
     """Whether a response continues a last message of the assistant: then the two are one turn."""
     export: ExportFormat = field(default_factory=ExportFormat)
-    """Says what becomes of the thinking."""
+    """Says what becomes of the thinking, and which responses make pairs."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class _Answer:
     """Whether its thinking was told from it; then the two that follow say what it was."""
     reasoning: str = ""
     closed: bool = True
+    is_empty: bool = False
+    """Whether the model has answered nothing but white space, whatever its turn says besides."""
 
 
 def chat_field(name: str, prompt: pa.Field, thinks: bool = False) -> pa.Field:
@@ -86,25 +92,45 @@ def messages(batch: pa.RecordBatch, recipe: Recipe) -> Records:
 
 
 def preferences(batch: pa.RecordBatch, recipe: Recipe) -> Records:
-    """One record per row whose scores differ: its best response is `chosen`, its worst `rejected`; of equals the first.
+    """One record per pair of a response that is `chosen` and one that is `rejected`, see `pairs_of`.
 
     The conversational form with an explicit prompt that TRL's DPOTrainer documents, with scores and sample numbers
     beside it.
     """
-    made, positions = list[dict[str, Any]](), list[int]()
+    made, positions, left_out, num_chats = list[dict[str, Any]](), list[int](), Counter[str](), 0
     for chat, answers in _chats(batch, recipe):
-        scored = [(answer.score, answer) for answer in answers if answer.score is not None]
-        if not scored:
-            continue
-        (high, best), (low, worst) = max(scored, key=itemgetter(0)), min(scored, key=itemgetter(0))
-        if high == low:
-            continue
-        record: dict[str, Any] = {"prompt": chat, "chosen": [_turn(best, recipe.export)]}
-        record["rejected"] = [_turn(worst, recipe.export)]
-        record |= {"chosen_score": high, "rejected_score": low, "row_id": best.row_id}
-        made.append(record | {"chosen_sample_idx": best.sample_idx, "rejected_sample_idx": worst.sample_idx})
-        positions.append(best.position)
-    return _records(made, batch, recipe, positions)
+        num_chats += 1
+        row = list(_candidates(answers, recipe.export))
+        pairs = pairs_of(row, recipe.export)
+        made += [_preference(chat, answers[0].row_id, pair) for pair in pairs]
+        positions += [chosen.position for chosen, _ in pairs]
+        if not pairs:
+            left_out[why_none(row, recipe.export)] += 1
+    num_rows, num_answered = _num_rows(batch)
+    left_out += Counter({FEW: num_rows - num_answered, NO_CHAT: num_answered - num_chats})
+    return replace(_records(made, batch, recipe, positions), left_out=left_out)
+
+
+def _candidates(answers: list[_Answer], export: ExportFormat) -> Iterator[Candidate]:
+    for answer in answers:
+        if answer.score is not None:
+            turn = _turn(answer, export)
+            text = tuple(turn.values())
+            yield Candidate(answer.position, answer.sample_idx, answer.score, turn, text, answer.is_empty)
+
+
+def _preference(chat: list[Message], row_id: int, pair: Pair) -> dict[str, Any]:
+    chosen, rejected = pair
+    turns = {"prompt": chat, "chosen": [chosen.turn], "rejected": [rejected.turn]}
+    scores = {"chosen_score": chosen.score, "rejected_score": rejected.score, "row_id": row_id}
+    return turns | scores | {"chosen_sample_idx": chosen.sample_idx, "rejected_sample_idx": rejected.sample_idx}
+
+
+def _num_rows(batch: pa.RecordBatch) -> tuple[int, int]:
+    """The number of input rows in `batch`, and of those that have a response."""
+    row_ids = batch.column("row_id")
+    answered = row_ids.filter(pc.is_valid(batch.column("response")))
+    return pc.count_distinct(row_ids).as_py(), pc.count_distinct(answered).as_py()
 
 
 def prompts(batch: pa.RecordBatch, recipe: Recipe) -> Records:
@@ -205,7 +231,8 @@ def _answers(batch: pa.RecordBatch) -> Iterator[_Answer]:
         if row["response"] is not None:
             thought = row.get("reasoning") or "", bool(row.get("reasoning_closed", True))
             scored = row.get("score"), row.get("extracted_answer")
-            yield _Answer(position, row["row_id"], row["sample_idx"], row["response"], *scored, is_split, *thought)
+            ids, is_empty = (position, row["row_id"], row["sample_idx"]), not row["response"].strip()
+            yield _Answer(*ids, row["response"], *scored, is_split, *thought, is_empty)
 
 
 def _messages_fields(prompt: pa.Field, thinks: bool) -> list[pa.Field]:

@@ -2,8 +2,9 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from rollout.config import DataConfig, ExportConfig, ExportFormat, PostprocessConfig, RunConfig
+from rollout.data.text import as_text, counted
 from rollout.errors import did_you_mean
 from rollout.files import at_home, replacing
 from rollout.postprocess import tokens
@@ -23,7 +25,7 @@ from rollout.records import SCORE_FIELDS, extras_of, flat_fields, has_thinking
 
 log = logging.getLogger(__name__)
 
-_NO_PAIRS = "no row has two responses with different scores, so there are no pairs"
+_NO_ROWS = "there are no responses, so there are no pairs"
 
 _FOLLOWING = (
     "chats end in a turn of the assistant, and the response is another one behind it; if it continues that turn, "
@@ -47,7 +49,7 @@ def export(
     continued: bool | None = False,
     label: str | None = None,
 ) -> int:
-    """Write `export.file` and return how many records it has: responses, chats, pairs, prompts or samples.
+    """Write `export.file`, log how many records it has (responses, chats, pairs, prompts or samples), and return this.
 
     All formats but `responses` leave out failed samples, and formats with chats also rows whose prompt is not a chat.
     `continued` says whether responses continue a last message of the assistant (None: not known), `label` is the path
@@ -58,6 +60,9 @@ def export(
     seen = Seen(parts)
     with replacing(path) as partial:
         count = write(partial, path.name, schema, seen)
+    log_counts("export", {NOUNS.get(config.format, config.format): count})
+    if line := seen.rows_left_out():
+        log.log(logging.INFO if count else logging.WARNING, "export: %s", line)
     if warning := seen.warning(config.format, continued):
         log.warning("export: %s", warning)
     return count
@@ -68,7 +73,10 @@ class Seen:
     """Parts on their way to a file, and what they have turned out to hold."""
 
     parts: Iterable[Part]
-    has_records: bool = False
+    num_rows: int = 0
+    """Rows that gave a record."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    """As of `Records`."""
     has_answers: bool = False
     num_following: int = 0
     """Responses that are a turn of their own after one of the assistant."""
@@ -76,18 +84,26 @@ class Seen:
     def __iter__(self) -> Iterator[Part]:
         for part in self.parts:
             if isinstance(part, Records):
-                self.has_records |= bool(part.made)
+                self.num_rows += len({record["row_id"] for record in part.made})
+                self.left_out += part.left_out
                 self.has_answers |= any(record.get("majority_answer") is not None for record in part.made)
                 self.num_following += sum(map(_follows, part.made))
             yield part
 
     def warning(self, export_format: str, continued: bool | None) -> str | None:
         """What a person has to know of them, once all are written; `continued` as of `export`."""
-        if export_format == "preference" and not self.has_records:
-            return _NO_PAIRS
+        if export_format == "preference" and not self.num_rows and not self.left_out:
+            return _NO_ROWS
         if continued is None and self.num_following:
             return f"{self.num_following:,} {_FOLLOWING}"
-        return _NO_ANSWERS if export_format == "answers" and self.has_records and not self.has_answers else None
+        return _NO_ANSWERS if export_format == "answers" and self.num_rows and not self.has_answers else None
+
+    def rows_left_out(self) -> str | None:
+        """How many rows gave no pair, and why: each is counted once. None where all did."""
+        if not (count := self.left_out.total()):
+            return None
+        reasons = ", ".join(f"{rows:,} {reason}" for reason, rows in self.left_out.most_common())
+        return f"no pair in {count:,} of {counted(self.num_rows + count, 'row')}: {reasons}"
 
 
 def _follows(record: Mapping[str, Any]) -> bool:
@@ -155,6 +171,7 @@ def format_problems(plan: Plan) -> Iterator[str]:
         elif name not in names:
             yield f"postprocess.export.columns={name}: no such column, {did_you_mean(name, names)}"
     yield from _reasoning_problems(config)
+    yield from _pair_problems(config)
     if _needs_scores(plan.config) and not plan.has_scores("export"):
         yield f"postprocess.export.format={config.format}: no scores; {plan.cure_for_scores('export')}"
     if config.format in FORMATS and data.prompt_key not in names:
@@ -183,6 +200,17 @@ def _reasoning_problems(config: ExportFormat) -> Iterator[str]:
         )
 
 
+def _pair_problems(config: ExportFormat) -> Iterator[str]:
+    """Keys of pairs with a format that has none. The cure is also one for a value that came from a run's config."""
+    if config.format == "preference" or config.format not in {"responses", *FORMATS, *tokens.FORMATS}:
+        return
+    for name in ("pairs_per_row", "min_margin", "min_chosen_score"):
+        value, default = getattr(config, name), getattr(ExportFormat, name)
+        if value != default:
+            cure = f"set format=preference, or {name}={as_text(default)}"
+            yield f"postprocess.export.{name}={value}: format={config.format} makes no pairs; {cure}"
+
+
 def _file_problems(config: ExportConfig) -> Iterator[str]:
     file, endings = config.file, suffixes(config.format)
     if not file.endswith(endings) or Path(file).name in endings:
@@ -202,8 +230,7 @@ def _file_problems(config: ExportConfig) -> Iterator[str]:
 def _run(work: Work) -> Work:
     config = work.config.export
     continued = continues(None if work.record is None else work.record.config, work.source.origin)
-    count = export(work.source, work.output_dir, config, work.data, continued, work.scoring.ground_truth)
-    log_counts("export", {NOUNS.get(config.format, config.format): count})
+    export(work.source, work.output_dir, config, work.data, continued, work.scoring.ground_truth)
     return work
 
 

@@ -443,7 +443,9 @@ def test_no_pairs_is_said(here: Path) -> None:
     do(here, "score", "theirs.parquet", "scored.parquet", "scorer=regex", "pattern=.")
     result = run_here("export", "scored.parquet", "pairs.jsonl", "format=preference", cwd=here)
     assert (result.returncode, result.stdout) == (0, "wrote 0 pairs: pairs.jsonl\n")
-    assert result.stderr == "warning: no row has two responses with different scores, so there are no pairs\n"
+    assert result.stderr == (
+        "warning: no pair in 3 of 3 rows: 2 without two scored responses, 1 without different scores\n"
+    )
 
 
 def test_trust_is_accepted_and_makes_no_difference(here: Path) -> None:

@@ -319,6 +319,10 @@ MISTAKES = [
         "export.format=preference: no scores; put score before export in steps",
     ),
     (
+        "input=rollouts.parquet steps=[export] export.format=messages export.min_margin=0.5",
+        "export.min_margin=0.5: format=messages makes no pairs; set format=preference, or min_margin=null",
+    ),
+    (
         "input=rollouts.parquet steps=[export] export.format=messages data.prompt_key=chat",
         "data.prompt_key=chat: no such column",
     ),
@@ -478,7 +482,7 @@ def test_an_export_of_pairs_without_a_pair_is_warned_about(tmp_path: Path) -> No
     )
     result = run_here("input=o.parquet", *steps, cwd=tmp_path, module="rollout.postprocess")
     assert (result.returncode, result.stderr) == (0, "")
-    assert "warning: export: no row has two responses with different scores, so there are no pairs" in result.stdout
+    assert "warning: export: no pair in 1 of 1 row: 1 without different scores" in result.stdout
 
 
 def test_paths_may_have_the_quotes_that_they_need_elsewhere(tmp_path: Path) -> None:
