@@ -38,6 +38,8 @@ class Look:
     """The newest line of metrics.jsonl from the newest session."""
     total: int | None
     """Number of samples asked for; None if it cannot be known here."""
+    is_most: bool
+    """Whether a rule may ask for fewer."""
     now: float
     """Seconds since 1970."""
     scores: ScoreSummary | None = None
@@ -48,6 +50,12 @@ class Look:
         """Samples that are done, durable or not; a failed one counts as done while its session goes on."""
         done = self.durable.num_done
         return max(done, self.point.samples_done) if self.point and self.seen.status in _OF_SESSION else done
+
+    @property
+    def total_in_words(self) -> str:
+        """`total`, behind which `samples` may stand."""
+        number = "?" if self.total is None else f"{self.total:,}"
+        return f"at most {number}" if self.is_most else number
 
     @property
     def phase(self) -> str:
@@ -114,9 +122,8 @@ def _status(look: Look) -> Lines:
 
 
 def _share_done(look: Look) -> str:
-    total = "?" if look.total is None else f"{look.total:,}"
     share = f" ({look.num_done / look.total:.0%})" if look.total else ""
-    return f"{look.num_done:,} of {total} samples{share}"
+    return f"{look.num_done:,} of {look.total_in_words} samples{share}"
 
 
 def _samples(look: Look) -> str:
