@@ -148,7 +148,7 @@ class WatchedRun:
         return dataclasses.replace(record, status=self.seen.seen.status, throughput=throughput_of(point))
 
     def _title(self) -> str:
-        so_far = f" ({self._durable.num_done:,} of {self.seen.total_in_words} samples)"
+        so_far = f" ({self._durable.num_done:,} of {self.seen.total_in_words})"
         return short(self.run_dir) + ("" if self.seen.seen.status == "done" else so_far)
 
 

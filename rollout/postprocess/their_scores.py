@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from rollout.data.arrow import cast, is_list, is_text, values
 from rollout.data.json_text import load_json
 from rollout.data.tables import Table, open_table
+from rollout.data.text import counted
 from rollout.errors import UserError
 from rollout.postprocess.origin import origin_of
 from rollout.postprocess.source import Batches, Source, source_of
@@ -89,7 +90,7 @@ def _scores(lists: pa.Array, batch: pa.RecordBatch, where: str) -> pa.Array:
     is_wrong = (lengths != responses[row]) & (lengths > 0)
     if is_wrong.any():
         at = int(is_wrong.argmax())
-        count = f"{responses[row[at]]} responses and {lengths[at]} scores"
+        count = f"{counted(responses[row[at]], 'response')} and {counted(lengths[at], 'score')}"
         raise UserError(f"{where}: row {batch.column('row_id')[at]} has {count}; there must be one for each")
     starts = lists.offsets.to_numpy()[:-1]
     found = lists.values.take(pa.array(np.where(lengths > 0, starts + places, 0), mask=lengths == 0))

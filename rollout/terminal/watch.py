@@ -53,9 +53,10 @@ class Look:
 
     @property
     def total_in_words(self) -> str:
-        """`total`, behind which `samples` may stand."""
-        number = "?" if self.total is None else f"{self.total:,}"
-        return f"at most {number}" if self.is_most else number
+        """`total`, with its noun."""
+        if self.total is None:
+            return "? samples"
+        return f"{'at most ' if self.is_most else ''}{counted(self.total, 'sample')}"
 
     @property
     def phase(self) -> str:
@@ -123,7 +124,7 @@ def _status(look: Look) -> Lines:
 
 def _share_done(look: Look) -> str:
     share = f" ({look.num_done / look.total:.0%})" if look.total else ""
-    return f"{look.num_done:,} of {look.total_in_words} samples{share}"
+    return f"{look.num_done:,} of {look.total_in_words}{share}"
 
 
 def _samples(look: Look) -> str:
@@ -160,7 +161,7 @@ def _analysis(durable: Durable) -> Lines:
     for error, count in errors.most_common(_MOST_ERRORS):
         yield "error", f"{counted(count, 'sample')}: {error}"
     if len(errors) > _MOST_ERRORS:
-        yield "error", f"and {len(errors) - _MOST_ERRORS:,} others"
+        yield "error", f"and {counted(len(errors) - _MOST_ERRORS, 'other')}"
 
 
 def _scores(scores: ScoreSummary | None) -> Lines:
