@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from rollout.data.arrow import cast, is_list, is_text, values
 from rollout.data.json_text import load_json
-from rollout.data.tables import Table, open_table
+from rollout.data.tables import Table, open_result
 from rollout.data.text import counted
 from rollout.errors import UserError
 from rollout.postprocess.origin import origin_of
@@ -29,7 +29,7 @@ def open_with_scores(path: Path, key: str, names: Sequence[str]) -> Source:
     Where a row has a list of responses, it has a list of as many scores, or one score for one response. Reading raises
     UserError for scores that are no numbers, or not as many as the responses.
     """
-    table = open_table(path, key, may_be_empty=True)
+    table = open_result(path, key)
     name = next((name for name in names if name in table.schema.names), None)
     origin = origin_of(path)
     if name is None:
