@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from rollout.config import RunConfig, SamplingConfig
-from rollout.data.text import counted
 from rollout.errors import PromptError
 
 
@@ -59,6 +58,6 @@ def fit_to_context(
             raise PromptError(f"sampling.min_tokens={sampling.min_tokens}, but the prompt leaves room for only {room}")
         return Fitted(token_ids, room, [])
     raise PromptError(
-        f"the prompt has {counted(len(token_ids), 'token')} and sampling.max_tokens is {max_tokens}; "
+        f"the prompt has {len(token_ids)} tokens and sampling.max_tokens is {max_tokens}; "
         f"the context holds {max_model_len}"
     )
