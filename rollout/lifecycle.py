@@ -14,6 +14,7 @@ from rollout.config import RunConfig
 from rollout.config.check import column_warnings, config_warnings
 from rollout.data.prompts import shard_in_words
 from rollout.data.tables import Table
+from rollout.data.text import counted
 from rollout.engine import devices
 from rollout.engine.cache import release
 from rollout.errors import UserError
@@ -178,7 +179,7 @@ def _generate(session: Session) -> None:
     done = how_far(session.run_dir, session.counts, session.run)
     if done.num_done or session.record.sessions:
         at_most = "" if session.run.adaptive.until is None else "at most "
-        log.info("%s of %s samples exist already", f"{done.num_done:,}", f"{at_most}{session.counts.total:,}")
+        log.info("%s of %s exist already", f"{done.num_done:,}", f"{at_most}{counted(session.counts.total, 'sample')}")
     if not done.is_complete:
         generation = generate_on_replicas if devices.is_distributed(session.run.hardware) else generate_owed
         final = generation(session, done)
@@ -193,10 +194,10 @@ def _warn_of_preemptions(session: Session, final: Snapshot) -> None:
     tokens = final.prompt_tokens + final.generated_tokens
     log.warning(
         "hardware.max_num_seqs=%d: the KV cache ran full: %s times a sample was put back and computed again "
-        "(preemptions), for %s samples; %sfewer at a time may be faster",
+        "(preemptions), for %s; %sfewer at a time may be faster",
         session.run.hardware.max_num_seqs,
         f"{final.preemptions:,}",
-        f"{final.samples_generated:,}",
+        counted(final.samples_generated, "sample"),
         "" if room is None else f"it holds {room * final.samples_generated // tokens:,} of their mean length, and ",
     )
 

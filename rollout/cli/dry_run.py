@@ -96,7 +96,7 @@ class _Reasons:
             numbers = ", ".join(str(prompt.row_id) for prompt in first) + ", ..." * (count > len(first))
             yield f"{'row' if count == 1 else f'{count:,} rows:'} {numbers}: {first[0].error}"
         if (more := len(self._counts) - _SHOWN_REASONS) > 0:
-            yield f"and {more} more reasons"
+            yield f"and {counted(more, 'more reason')}"
 
 
 @dataclass
@@ -174,8 +174,8 @@ def _show_tokens(run: RunConfig, prompts: _Prompts) -> PromptTokens | None:
         prompts.refuse(prompt.row_id, prompt.error)
     if len(found.refused) > run.data.max_error_fraction * found.looked_at:
         prompts.warnings.append(
-            f"{len(found.refused):,} of {found.looked_at:,} prompts that were looked at cannot be sampled, more than "
-            f"data.max_error_fraction={run.data.max_error_fraction} allows"
+            f"{len(found.refused):,} of {counted(found.looked_at, 'prompt')} that were looked at cannot be sampled, "
+            f"more than data.max_error_fraction={run.data.max_error_fraction} allows"
         )
     _show("context", _context_lines(run, renderer, found))
     if prompts.first is not None:
@@ -234,8 +234,8 @@ def _context_lines(run: RunConfig, renderer: Renderer, found: PromptTokens) -> I
     elif not found.too_long:
         yield f"{context:,} tokens: each of these prompts fits beside {most}"
     else:
-        are = f"{found.too_long:,} of {found.looked_at:,} prompts do"
-        yield f"{context:,} tokens: {are} not fit beside {most}, the longest is row {found.longest}"
+        do = f"{found.too_long:,} of {counted(found.looked_at, 'prompt')} {'does' if found.too_long == 1 else 'do'}"
+        yield f"{context:,} tokens: {do} not fit beside {most}, the longest is row {found.longest}"
         yield f"data.too_long={run.data.too_long}: {_TOO_LONG[run.data.too_long]}"
     reasons = _Reasons()
     for prompt in found.refused:

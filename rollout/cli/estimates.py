@@ -122,9 +122,11 @@ def _room(run: RunConfig, work: Work, kv_of_token: int, space: int | None) -> st
     at_once = space // kv_of_token // (prompt + most)
     asked = min(run.hardware.max_num_seqs, work.samples)
     if at_once >= asked:
-        return f"room for {at_once:,} samples of {each}: more than the {asked:,} at once that are asked for"
+        return f"room for {counted(at_once, 'sample')} of {each}: more than the {asked:,} at once that are asked for"
     asked_for = f"of the {asked:,} at once that are asked for"
-    return f"room for {at_once:,} samples of {each}, {asked_for}: others wait, or are put back and computed again"
+    return (
+        f"room for {counted(at_once, 'sample')} of {each}, {asked_for}: others wait, or are put back and computed again"
+    )
 
 
 def _tokens(size: ModelSize, space: int) -> str:
@@ -154,7 +156,7 @@ def _documented(like: Measured) -> str:
     many = "one" if like.gpus == 1 else str(like.gpus)
     return (
         f"where the {like.shape} shape gave {like.tok_s:,} tok/s on {many} {like.gpu}{'s' * (like.gpus > 1)} with "
-        f"hardware={like.preset}, {like.hardware.max_num_seqs:,} samples at once"
+        f"hardware={like.preset}, {counted(like.hardware.max_num_seqs, 'sample')} at once"
     )
 
 

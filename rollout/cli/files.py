@@ -28,7 +28,7 @@ from rollout.data.text import counted
 from rollout.files import as_argument, disk_full_explained, replacing, user_path, write_json
 from rollout.postprocess.analyze import ANALYZE, analysis_of
 from rollout.postprocess.export import NOUNS, Seen, continues, format_problems, records
-from rollout.postprocess.filter import FILTER, contradictions, only_dropped, only_kept
+from rollout.postprocess.filter import FILTER, contradictions, only_dropped, only_kept, unscored_warning
 from rollout.postprocess.score import SCORE, ScoringCounts, newly_scored
 from rollout.postprocess.source import Source
 from rollout.postprocess.writing import Part, write
@@ -87,6 +87,8 @@ def filter_(arguments: list[str]) -> None:
                 _write_source(keys.output, kept)
         for line in _kept_lines(keys, counts):
             print(line)
+        if warning := unscored_warning(keys, opened.source, counts):
+            print(f"warning: {warning}", file=sys.stderr)
 
 
 def _filter_problems(keys: FilterCommand, opened: Opened | None) -> Iterator[str]:

@@ -3,6 +3,7 @@
 What each of them needs is imported for it only: help must answer at once, and none needs Hydra but a run.
 """
 
+import shlex
 import sys
 from importlib.abc import MetaPathFinder
 from pathlib import Path
@@ -42,6 +43,8 @@ def _do(arguments: list[str]) -> None:
         from rollout.cli.completion import complete
 
         complete([word for word in arguments if word not in _COMPLETION])
+    elif arguments[0] == "postprocess":
+        raise UserError(f"postprocess: no such command; write {_postprocess(arguments[1:])}")
     elif arguments[0] not in RUN_WORDS and (meant := nearest(arguments[0], [command.name for command in COMMANDS])):
         raise UserError(f"{arguments[0]}: no such command, did you mean {' or '.join(meant)}?")
     else:
@@ -49,6 +52,17 @@ def _do(arguments: list[str]) -> None:
         from rollout.cli.launch import run
 
         run(arguments)
+
+
+def _postprocess(words: list[str]) -> str:
+    """The command line that does what `rollout postprocess WORDS` was meant to do."""
+    keys = [word for word in words if "=" in word or word.startswith("-")]
+    given = next((word for word in words if word not in keys), None)
+    if given is not None:
+        keys.insert(0, f"{'input' if Path(given).is_file() else 'run_dir'}={given}")
+    elif not any(word.startswith(("run_dir=", "input=")) for word in keys):
+        keys.insert(0, "run_dir=RUN_DIR")
+    return f"python -m rollout.postprocess {shlex.join(keys)}"
 
 
 def _leave_pandas_out() -> None:

@@ -14,6 +14,7 @@ import msgspec
 
 from rollout.cli.arguments import output_problems, show_help
 from rollout.cli.commands import named
+from rollout.cli.folders import refuse_several
 from rollout.cli.help import text
 from rollout.cli.latest import named_path
 from rollout.cli.one_line_errors import one_line_errors
@@ -157,6 +158,7 @@ def open_responses(path: Path, key: str = "input", scored: bool = True, unfinish
         source = open_source(path, key)
         return Opened(source if scored else without_scores(source), None)
     if not (path / OUTPUT).exists():
+        refuse_several(path, key)
         record = run_record.read(path)  # which says what a folder is that is none of a run
         if unfinished:
             return _so_far(path, record)

@@ -20,6 +20,7 @@ from rollout.config import RunsCommand
 from rollout.config.arguments import parse
 from rollout.config.keys import config_fields, shown
 from rollout.config.presets import is_of_preset
+from rollout.data.text import counted
 from rollout.errors import UserError
 from rollout.files import disk_full_explained, replacing, short, user_path
 
@@ -110,7 +111,7 @@ def _show(found: list[Listed], kind: str, keys: RunsCommand) -> None:
         return
     with disk_full_explained(f"output={keys.output}", "free some space"), replacing(user_path(keys.output)) as partial:
         partial.write_text(content, encoding="utf-8")
-    print(f"wrote {len(found):,} lines: {keys.output}")
+    print(f"wrote {counted(len(found), 'line')}: {keys.output}")
 
 
 # For programs

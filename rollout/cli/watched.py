@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rollout.cli.so_far import SoFar, input_of, responses_so_far
+from rollout.cli.so_far import SoFar, responses_so_far
+from rollout.cli.watched_total import Total, Totals
 from rollout.config import AdaptiveConfig, RunConfig, ScoreConfig
-from rollout.data.row_sampling import sample_counts
 from rollout.errors import UserError
 from rollout.files import short
 from rollout.postprocess.analyze import analyze
@@ -38,7 +38,7 @@ class WatchedRun:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self._durable = Durable(run_dir)
-        self._totals: dict[str, int | None] = {}
+        self._totals = Totals(run_dir)
         self._judged_by: tuple[AdaptiveConfig, ScoreConfig] | None = None
         self._scores: ScoresSoFar | None = None
         """Of a run that a rule stops."""
@@ -49,9 +49,9 @@ class WatchedRun:
         seen = look(self.run_dir)
         self._durable.look()
         point = None if seen.record is None else _of_session(newest_point(self.run_dir), seen.record)
-        total = None if seen.record is None else self._total(seen.record, point)
+        total = Total(None) if seen.record is None else self._totals.of(seen, point, self._durable)
         scores = None if seen.record is None or seen.status == "done" else self._scores_so_far(seen.record.config)
-        self.seen = Look(self.run_dir, seen, self._durable, point, total, time.time(), scores)
+        self.seen = Look(self.run_dir, seen, self._durable, point, *total, time.time(), scores)
 
     @property
     def goes_on(self) -> bool:
@@ -111,18 +111,6 @@ class WatchedRun:
             return SoFar(record.config, with_scores(source, scores) if scores.exists() else source)
         return responses_so_far(self._durable, record)
 
-    def _total(self, record: RunRecord, point: Point | None) -> int | None:
-        """The samples that the newest session is asked for; looked up once in the input where it has not said so."""
-        if point is not None:
-            return point.samples_total
-        if record.started not in self._totals:
-            try:
-                run, table = input_of(self.run_dir)
-                self._totals[record.started] = sample_counts(table, run).total
-            except (UserError, OSError):  # it is not on this machine
-                self._totals[record.started] = None
-        return self._totals[record.started]
-
     def _scores_so_far(self, run: RunConfig) -> ScoreSummary | None:
         """What is known of the scores before all of them are there; None without a rule."""
         if run.adaptive.until is None:
@@ -140,8 +128,7 @@ class WatchedRun:
         return dataclasses.replace(record, status=self.seen.seen.status, throughput=throughput_of(point))
 
     def _title(self) -> str:
-        total = "?" if self.seen.total is None else f"{self.seen.total:,}"
-        so_far = f" ({self._durable.num_done:,} of {total} samples)"
+        so_far = f" ({self._durable.num_done:,} of {self.seen.total_in_words})"
         return short(self.run_dir) + ("" if self.seen.seen.status == "done" else so_far)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from rollout.compare.matching import Matching, Unmatched, keys_of, match
 from rollout.compare.row_values import Columns, Integers, RowValues, metrics_of, row_values
 from rollout.compare.sides import Cost, Side, cost_of
+from rollout.data.text import are, counted
 from rollout.errors import UserError
 from rollout.scoring.intervals import Estimate, Moments
 from rollout.scoring.paired import PairedDifference, holm, paired_difference
@@ -134,7 +135,9 @@ def _refuse_strangers(sides: Sequence[Side], matchings: dict[tuple[int, int], Ma
             there = found.unmatched[0]
             why = "no prompt of the one is a prompt of the other"
             if with_truths and there.other_truth:
-                why = f"{there.other_truth:,} prompts are the same, but their ground truths are not"
+                number = there.other_truth
+                prompts = f"{counted(number, 'prompt')} {are(number)}"
+                why = f"{prompts} the same, but their ground truths are not"
             elif there.unreadable and there.unreadable == there.total:
                 why = f"{sides[a].label} has no prompts in the column {sides[a].data.prompt_key}"
             cure = "say which columns hold them with prompt_key=... and ground_truth=..."

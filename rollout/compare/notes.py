@@ -6,7 +6,7 @@ from dataclasses import asdict
 from rollout.compare.comparison import Comparison, Pair
 from rollout.compare.matching import Unmatched
 from rollout.compare.sides import Side
-from rollout.data.text import counted
+from rollout.data.text import are, counted, have
 from rollout.files import as_argument
 from rollout.postprocess.report import flat
 
@@ -32,13 +32,15 @@ def notes_of(sides: Sequence[Side], comparison: Comparison) -> Iterator[str]:
         if summary.note is not None:
             yield f"{summary.name}: {summary.note}"
         if summary.unscored:
-            yield f"{summary.unscored:,} responses of {summary.name} have no score and are left out"
+            number = summary.unscored
+            responses = f"{counted(number, 'response')} of {summary.name} {have(number)}"
+            yield f"{responses} no score and {are(number)} left out"
     copies = {name: count for pair in comparison.pairs for name, count in pair.copies.items() if count}
     for count in dict.fromkeys(copies.values()):
         names = [name for name, its in copies.items() if its == count]
         yield (
-            f"{count:,} rows of {_names(names)} ask what an earlier one asks; they are matched in their order, "
-            f"as one group"
+            f"{counted(count, 'row')} of {_names(names)} {'asks' if count == 1 else 'ask'} what an earlier one asks; "
+            "such rows are matched in their order, as one group"
         )
 
 

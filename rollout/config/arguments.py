@@ -91,7 +91,7 @@ def _place(
     """Assign words without a key to those `paths` that have no value; yields what is wrong with the others."""
     free = [name for name in paths if name not in values]
     takes_all = bool(free) and get_origin(fields[free[-1]].type) is list
-    slips = _slips(bare, len(bare) if takes_all else len(free), fields)
+    slips = _slips(bare, None if takes_all else len(free), fields)
     for word in slips:
         name = word.partition("=")[0]
         yield f"{name}: no such key, {did_you_mean(name, fields)}"
@@ -108,9 +108,13 @@ def _place(
         yield f"{', '.join(too_many[:3])}{more}: more paths than {wanted}; {cure}"
 
 
-def _slips(bare: list[str], room: int, keys: Collection[str]) -> list[str]:
-    """The words that are probably unknown keys, not paths; `room` is the number of paths that fit."""
+def _slips(bare: list[str], room: int | None, keys: Collection[str]) -> list[str]:
+    """The words that are probably unknown keys, not paths; `room` is the number of paths that fit (None: any), which
+    are read then and so must be there.
+    """
     like_keys = [word for word in bare if re.match(r"[A-Za-z_]\w*=", word) and not _is_there(word)]
+    if room is None:
+        return [word for word in like_keys if not word.endswith(_FILES)]
     near = [word for word in like_keys if nearest(word.partition("=")[0], keys)]
     slips = [word for word in near if not word.endswith(_FILES)]
     while len(bare) - len(slips) > room and (more := [word for word in [*near, *like_keys] if word not in slips]):

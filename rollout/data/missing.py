@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rollout.data.text_files import COMPRESSED
 from rollout.errors import UserError
-from rollout.files import matching
+from rollout.files import as_argument, matching
 
 
 def no_such_file(path: Path, key: str) -> UserError:
@@ -15,6 +15,20 @@ def no_such_file(path: Path, key: str) -> UserError:
         return UserError(f"{key}={path}: is a pattern; give a file{_joined(path)}")
     where = "" if path.is_absolute() else f" (it is relative to {Path.cwd()})"
     return UserError(f"{key}={path}: no such file; check the path{where}")
+
+
+def refuse_several(path: Path, key: str) -> None:
+    """Raise UserError, naming the config `key`, for a pattern or a folder where one file of responses is read. What
+    joins files of prompts, as `no_such_file` says, would drop the responses.
+    """
+    if path.is_dir():
+        raise UserError(f"{key}={path}: is a folder; give a file of responses")
+    if path.exists() or not has_magic(path.name) or not (found := matching(path)):
+        return
+    cure = f"give one file at a time, such as {as_argument(found[0])}"
+    if key == "inputs":
+        cure = "give the files themselves: without quotes around it, the shell does"
+    raise UserError(f"{key}={path}: is a pattern; {cure}")
 
 
 def _joined(pattern: Path) -> str:

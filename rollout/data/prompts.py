@@ -12,6 +12,7 @@ from rollout.data.arrow import cells, is_list, is_text, stored
 from rollout.data.chat import KNOWN_ROLES, parse_chat, with_system_prompt
 from rollout.data.row_sampling import read_row_sampling, sampling_column_problems
 from rollout.data.tables import Table, open_table, select
+from rollout.data.text import are, counted
 from rollout.data.tools import Tools, read_tools, tools_column_problems
 from rollout.errors import PromptError, UserError, did_you_mean
 from rollout.files import user_path
@@ -185,7 +186,8 @@ def _shard_problems(num_rows: int, data: DataConfig) -> Iterator[str]:
     """Refuse every shard if one of them would have no rows: the job array could never be merged."""
     num_rows = num_rows if data.limit is None else min(data.limit, num_rows)
     if 1 <= num_rows < data.num_shards:
-        yield f"data.num_shards={data.num_shards}: there are {num_rows} rows to split; lower it to at most {num_rows}"
+        rows = f"there {are(num_rows)} {counted(num_rows, 'row')} to split"
+        yield f"data.num_shards={data.num_shards}: {rows}; lower it to at most {num_rows}"
 
 
 def taken_names(table: Table, reserved: Collection[str]) -> Iterator[str]:

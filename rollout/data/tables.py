@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from rollout.data.arrow import cast, plain_field
 from rollout.data.json_text import load_json
 from rollout.data.jsonl_types import ColumnType, column_array
-from rollout.data.missing import no_such_file
+from rollout.data.missing import no_such_file, refuse_several
 from rollout.data.text_files import COMPRESSED, is_utf8, line_blocks, open_text
 from rollout.errors import UserError
 from rollout.files import is_read_once
@@ -78,6 +78,12 @@ def open_table(path: Path, key: str, may_be_empty: bool = False) -> Table:
         )
     table = opened(path, openers[kind], key)
     return table if may_be_empty else not_empty(table, key)
+
+
+def open_result(path: Path, key: str) -> Table:
+    """Open a file of responses, which may have no rows. Raises UserError as `open_table` does."""
+    refuse_several(path, key)
+    return open_table(path, key, may_be_empty=True)
 
 
 def opened(path: Path, opener: Callable[[Path], Table], key: str) -> Table:

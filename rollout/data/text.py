@@ -17,6 +17,16 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def have(number: int) -> str:
+    """The verb behind `counted(number, ...)`."""
+    return "has" if number == 1 else "have"
+
+
+def are(number: int) -> str:
+    """The same of the other verb."""
+    return "is" if number == 1 else "are"
+
+
 def as_text(value: Any) -> str:
     """A value as people write it: text unchanged; 42, even if a null in the column turned it into 42.0; 0.00001.
 

@@ -33,7 +33,7 @@ from rollout.store.run_record import EngineRecord, RunRecord
 from rollout.terminal.progress_line import progress_view
 from rollout.terminal.text import resume_command
 from rollout.tracking.metrics import metrics_file
-from rollout.tracking.progress import Progress, Snapshot
+from rollout.tracking.progress import Progress, Snapshot, throughput_of
 from rollout.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
@@ -82,21 +82,37 @@ def generate_owed(session: Session, done: Finished | Survey) -> Snapshot:
     record.engine = about_engine = EngineRecord()
     progress = Progress(done.num_owed, done.num_done, done.num_open)
     failures = Failures(error_limit(run, session.table.num_rows))
-    while True:
-        try:
-            with scores_beside(run) as background:
-                engine = _load_and_note(session, about_engine)
-                if about_engine.restarts == 0:
-                    _log_first_prompt(run, session.table, engine)
-                with record.timed("generate"):
-                    return sample_all(session, engine, progress, failures, background)
-        except EngineDied as error:
-            session.stop.raise_if_requested()  # Ctrl-C in a terminal reaches the engine's own process too
-            release()
-            if about_engine.restarts == run.engine.max_restarts:
-                raise no_more_restarts(session, f"the engine died once more ({error})", run_dir / LOG) from error
-            about_engine.restarts += 1
-            log.warning("the engine died (%s), starting it again", error)
+    with numbers_kept(session, progress.snapshot):
+        while True:
+            try:
+                with scores_beside(run) as background:
+                    engine = _load_and_note(session, about_engine)
+                    if about_engine.restarts == 0:
+                        _log_first_prompt(run, session.table, engine)
+                    with record.timed("generate"):
+                        return sample_all(session, engine, progress, failures, background)
+            except EngineDied as error:
+                session.stop.raise_if_requested()  # Ctrl-C in a terminal reaches the engine's own process too
+                release()
+                if about_engine.restarts == run.engine.max_restarts:
+                    raise no_more_restarts(session, f"the engine died once more ({error})", run_dir / LOG) from error
+                about_engine.restarts += 1
+                log.warning("the engine died (%s), starting it again", error)
+
+
+@contextmanager
+def numbers_kept(session: Session, last: Callable[[], Snapshot]) -> Iterator[None]:
+    """Publish and record the `last` numbers of a session that ends early, as is done for one that ends well."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError, UserError):  # of two errors the first one counts
+            if (now := last()).elapsed_seconds:
+                session.record.throughput = throughput_of(now)
+                session.tracker.log(now)
+                with metrics_file(session.run_dir) as write_metrics:
+                    write_metrics(now)
+        raise
 
 
 def no_more_restarts(session: Session, died: str, log_file: Path) -> UserError:

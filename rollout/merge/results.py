@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from rollout.data.parquet_output import write_parquet
 from rollout.data.tables import BATCH_BYTES, BATCH_ROWS, Table, conform, open_table
+from rollout.data.text import counted
 from rollout.errors import UserError
 from rollout.merge.shards import Shard
 from rollout.records import extras_of, rollout_fields
@@ -40,7 +41,9 @@ def open_results(shards: list[Shard]) -> list[Table]:
         if _footer(tables[-1].path).get(_DIGEST) != digest_text(shard.record.digest).encode():
             problems.append(f"{tables[-1].path}: not the file that the run has written; {again}")
         elif tables[-1].num_rows != (rows := shard.totals.rows):
-            problems.append(f"{tables[-1].path}: has {tables[-1].num_rows} rows, and the run has {rows}; {again}")
+            problems.append(
+                f"{tables[-1].path}: has {counted(tables[-1].num_rows, 'row')}, and the run has {rows}; {again}"
+            )
         elif tables[-1].schema != tables[0].schema:
             problems.append(f"{tables[-1].path}: its columns are not those of {tables[0].path}; {again}")
     if problems:

@@ -1,7 +1,8 @@
 """Keep the responses that every rule of `postprocess.filter` lets through; write the others, and why, beside them."""
 
+import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts
 from rollout.records import has_thinking
 from rollout.store.layout import DROPPED, KEPT
+
+log = logging.getLogger(__name__)
 
 DROPPED_BY = pa.field("dropped_by", pa.string(), nullable=False)
 """The column of filtered.dropped.parquet that names the first rule a response did not satisfy."""
@@ -173,6 +176,16 @@ def contradictions(rules: FilterConfig) -> Iterator[str]:
             )
 
 
+def unscored_warning(rules: FilterConfig, source: Source, counts: Mapping[str, int]) -> str | None:
+    """What to say where `max_per_row` has dropped responses of a source without scores: the best are not known."""
+    if "score" in source.schema.names or not counts.get("max_per_row"):
+        return None
+    return (
+        f"max_per_row={rules.max_per_row}: there are no scores, so the first responses of a row are kept, and not the "
+        "best ones; score them before this"
+    )
+
+
 def _by_score(rules: FilterConfig) -> dict[str, float]:
     """The rules that are set and look at scores."""
     values = {name: getattr(rules, name) for name in ("min_score", "min_pass_rate", "max_pass_rate")}
@@ -194,8 +207,12 @@ def _needs_scores(config: PostprocessConfig) -> bool:
 
 
 def _run(work: Work) -> Work:
-    log_counts("filter", filter_responses(work.source, work.output_dir, work.config.filter))
-    return replace(work, source=only_kept(work.source, work.config.filter), is_whole=False)
+    rules = work.config.filter
+    counts = filter_responses(work.source, work.output_dir, rules)
+    log_counts("filter", counts)
+    if warning := unscored_warning(rules, work.source, counts):
+        log.warning("filter: %s", warning)
+    return replace(work, source=only_kept(work.source, rules), is_whole=False)
 
 
 FILTER = Step("filter", _run, outputs=lambda _: [KEPT, DROPPED], problems=_problems, needs_scores=_needs_scores)

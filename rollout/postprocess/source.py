@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from rollout.config import ScoreConfig
 from rollout.data.arrow import cast, is_list, is_text, joined, stored, valid_text, values
 from rollout.data.json_text import load_json
-from rollout.data.tables import BATCH_BYTES, Table, open_table
+from rollout.data.tables import BATCH_BYTES, Table, open_result
 from rollout.errors import UserError
 from rollout.postprocess.numbering import Numbering
 from rollout.postprocess.origin import NOT_KNOWN, Origin, origin_of
@@ -71,7 +71,7 @@ def open_source(path: Path, key: str = "input") -> Source:
     A file without rows has no responses; one without columns too, as an empty JSONL file is, counts as a scored one.
     Raises UserError, naming the config `key`, for any other file.
     """
-    source = source_of(open_table(path, key, may_be_empty=True), key)
+    source = source_of(open_result(path, key), key)
     return replace(source, origin=origin_of(path))
 
 

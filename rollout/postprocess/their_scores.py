@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from rollout.data.arrow import cast, is_list, is_text, values
 from rollout.data.json_text import load_json
-from rollout.data.tables import Table, open_table
+from rollout.data.tables import Table, open_result
+from rollout.data.text import counted
 from rollout.errors import UserError
 from rollout.postprocess.origin import origin_of
 from rollout.postprocess.source import Batches, Source, source_of
@@ -28,7 +29,7 @@ def open_with_scores(path: Path, key: str, names: Sequence[str]) -> Source:
     Where a row has a list of responses, it has a list of as many scores, or one score for one response. Reading raises
     UserError for scores that are no numbers, or not as many as the responses.
     """
-    table = open_table(path, key, may_be_empty=True)
+    table = open_result(path, key)
     name = next((name for name in names if name in table.schema.names), None)
     origin = origin_of(path)
     if name is None:
@@ -89,7 +90,7 @@ def _scores(lists: pa.Array, batch: pa.RecordBatch, where: str) -> pa.Array:
     is_wrong = (lengths != responses[row]) & (lengths > 0)
     if is_wrong.any():
         at = int(is_wrong.argmax())
-        count = f"{responses[row[at]]} responses and {lengths[at]} scores"
+        count = f"{counted(responses[row[at]], 'response')} and {counted(lengths[at], 'score')}"
         raise UserError(f"{where}: row {batch.column('row_id')[at]} has {count}; there must be one for each")
     starts = lists.offsets.to_numpy()[:-1]
     found = lists.values.take(pa.array(np.where(lengths > 0, starts + places, 0), mask=lengths == 0))

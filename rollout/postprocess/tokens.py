@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rollout.data.text import as_text
+from rollout.data.text import are, as_text, counted, have
 from rollout.postprocess.source import Source
 from rollout.records import EXTRAS, extras_of
 from rollout.scoring.inputs import truths_at
@@ -68,11 +68,14 @@ def _is_even(batch: pa.RecordBatch) -> pa.Array:
 
 def _warn(without_ids: int, uneven: int, unscored: int) -> None:
     if without_ids:
-        log.warning("export: %s responses have no token ids and are left out", f"{without_ids:,}")
+        responses = f"{counted(without_ids, 'response')} {have(without_ids)}"
+        log.warning("export: %s no token ids and %s left out", responses, are(without_ids))
     if uneven:
-        log.warning("export: %s responses have not one log-probability for each token and are left out", f"{uneven:,}")
+        responses = f"{counted(uneven, 'response')} {have(uneven)}"
+        log.warning("export: %s not one log-probability for each token and %s left out", responses, are(uneven))
     if unscored:
-        log.warning("export: %s samples have no score, so their reward is null; score them", f"{unscored:,}")
+        samples = f"{counted(unscored, 'sample')} {have(unscored)}"
+        log.warning("export: %s no score, so the reward is null; score the responses", samples)
 
 
 def _column(batch: pa.RecordBatch, field: pa.Field, label: str | None) -> pa.Array:

@@ -6,6 +6,7 @@ and a report back; nothing else is sent, and no response passes through here.
 
 import logging
 import time
+from dataclasses import replace
 from functools import partial
 
 from rollout.data.prompts import read_prompts
@@ -16,7 +17,7 @@ from rollout.engine.protocol import EngineStats, GpuShare
 from rollout.errors import EngineDied, UserError
 from rollout.files import short
 from rollout.generation.engine_start import model_name
-from rollout.generation.session import Session, error_limit, no_more_restarts, report_progress
+from rollout.generation.session import Session, error_limit, no_more_restarts, numbers_kept, report_progress
 from rollout.records import Outcome, Prompt
 from rollout.replicas.log import ReplicaLog, log_idle, log_quiet
 from rollout.replicas.messages import Job, ReplicaLost, Replicas, Report
@@ -81,17 +82,24 @@ class Driver:
 
         Raises Interrupted and UserError; what has finished is durable then.
         """
-        try:
-            with self._work.scoring():
-                self._load()
-                self._generate()
-        except BaseException as error:
-            self._stop(said=str(error))
-            raise
+        with numbers_kept(self._session, self._last):
+            try:
+                with self._work.scoring():
+                    self._load()
+                    self._generate()
+            except BaseException as error:
+                self._stop(said=str(error))
+                raise
         self._stop()
         log_idle(self._states)
         self._await_parts()
         return self._progress.snapshot()
+
+    def _last(self) -> Snapshot:
+        """The numbers once all have stopped: what they made durable after their last reports is done, too."""
+        session, now = self._session, self._progress.snapshot()
+        num_done = how_far(session.run_dir, session.counts, session.run).num_done
+        return replace(now, samples_done=num_done, samples_total=max(num_done, now.samples_total))
 
     def _stop(self, said: str = "") -> None:
         """End the job everywhere and log errors that no report has told; `said` is the error that ends it, if any."""

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable
 
 from rollout.config import RunConfig
+from rollout.data.text import counted
 from rollout.generation.engine_start import log_start, sampling_in_words
 from rollout.generation.session import first_prompt_in_words
 from rollout.records import Prompt
@@ -56,7 +57,11 @@ def log_quiet(index: int, state: ReplicaState, num_owed: int) -> None:
     if state.falls_quiet(num_owed) and (ready := state.ready) is not None:
         cure = f"if it hangs, `kill -9 {ready.pid}` on {ready.host} ends it, and it is started again"
         log.warning(
-            "replica %d has made no token for %s, with %d samples to make; %s", index, QUIET_IN_WORDS, num_owed, cure
+            "replica %d has made no token for %s, with %s to make; %s",
+            index,
+            QUIET_IN_WORDS,
+            counted(num_owed, "sample"),
+            cure,
         )
 
 

@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 
 from rollout.config import RunConfig, SweepConfig
 from rollout.config.overrides import hydra_word
+from rollout.data.text import counted
 from rollout.errors import UserError
 from rollout.files import disk_full_explained, same_file, short, write_json
 from rollout.process.signals import Interrupted
@@ -60,7 +61,9 @@ class Sweep(Callback):
         here = [job for job in jobs_in(self._folder) if job.started >= self._begun]
         failed = [job for job in here if job.status != "done" or job.refused is not None]
         _show_table(self._folder, config.sweep.objective)
-        print(f"sweep: {len(here) - len(failed)} of {len(here)} jobs done: {short(self._folder / HTML)}, {CSV}")
+        print(
+            f"sweep: {len(here) - len(failed)} of {counted(len(here), 'job')} done: {short(self._folder / HTML)}, {CSV}"
+        )
         _warn_of_missing(here)
         for job in failed:
             how, why = (job.status, job.error) if job.refused is None else ("refused", job.refused)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from rollout.data.text import counted
 from rollout.pages.sweep_content import JobRow
 from rollout.scoring.intervals import Estimate
 from rollout.store.layout import CSV
@@ -152,9 +153,9 @@ def _notes(
     jobs: list[JobRow], shown: list[JobRow], names: list[str], columns: list[_Column], sweep_dir: Path
 ) -> Iterator[str]:
     if hidden := len(names) - sum(column.parameter is not None for column in columns):
-        yield f"{hidden} more parameters differ; all are in {CSV}"
+        yield f"{counted(hidden, 'more parameter')} {'differs' if hidden == 1 else 'differ'}; all are in {CSV}"
     if len(shown) < len(jobs):
-        yield f"the best {len(shown)} of {len(jobs)} jobs; all are in {CSV}"
+        yield f"the best {len(shown)} of {counted(len(jobs), 'job')}; all are in {CSV}"
     if any("tied" in column.cells for column in columns):
         yield "tied: by their intervals not to be told from the best (rows taken as unrelated)"
         yield f"row by row, which tells more: {compare_command(sweep_dir)}"

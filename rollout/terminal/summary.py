@@ -7,7 +7,7 @@ from statistics import median
 from rich.console import Console
 from rich.text import Text
 
-from rollout.data.text import counted
+from rollout.data.text import counted, have
 from rollout.files import short
 from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.second_place import path_of
@@ -77,7 +77,9 @@ def _saving(saving: Saving | None) -> Iterator[str]:
     )
     yield f"rows stopped by: {', '.join(f'{reason} {rows:,}' for reason, rows in saving.stopped.items())}"
     if saving.rows_without_truth:
-        yield f"{saving.rows_without_truth:,} rows have no ground truth and got their full budget"
+        rows = saving.rows_without_truth
+        whose = "its" if rows == 1 else "their"
+        yield f"{counted(rows, 'row')} {have(rows)} no ground truth and got {whose} full budget"
 
 
 def show_analysis(console: Console, analysis: Analysis) -> None:

@@ -32,8 +32,12 @@ def compare_command(sweep_dir: Path) -> str:
 
 def merge_command(sweep_dir: Path) -> str:
     """The command that merges the shards in `sweep_dir` into one folder beside it."""
-    merged = sweep_dir.parent / f"{sweep_dir.name}-merged"
-    return f"python -m rollout merge {as_argument(sweep_dir)} {as_argument(merged)}"
+    return f"python -m rollout merge {as_argument(sweep_dir)} {as_argument(merged_folder(sweep_dir))}"
+
+
+def merged_folder(sweep_dir: Path) -> Path:
+    """The folder that this command writes."""
+    return sweep_dir.parent / f"{sweep_dir.name}-merged"
 
 
 def how_to_finish(run_dir: Path) -> str:

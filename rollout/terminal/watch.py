@@ -38,6 +38,8 @@ class Look:
     """The newest line of metrics.jsonl from the newest session."""
     total: int | None
     """Number of samples asked for; None if it cannot be known here."""
+    is_most: bool
+    """Whether a rule may ask for fewer."""
     now: float
     """Seconds since 1970."""
     scores: ScoreSummary | None = None
@@ -48,6 +50,13 @@ class Look:
         """Samples that are done, durable or not; a failed one counts as done while its session goes on."""
         done = self.durable.num_done
         return max(done, self.point.samples_done) if self.point and self.seen.status in _OF_SESSION else done
+
+    @property
+    def total_in_words(self) -> str:
+        """`total`, with its noun."""
+        if self.total is None:
+            return "? samples"
+        return f"{'at most ' if self.is_most else ''}{counted(self.total, 'sample')}"
 
     @property
     def phase(self) -> str:
@@ -114,9 +123,8 @@ def _status(look: Look) -> Lines:
 
 
 def _share_done(look: Look) -> str:
-    total = "?" if look.total is None else f"{look.total:,}"
     share = f" ({look.num_done / look.total:.0%})" if look.total else ""
-    return f"{look.num_done:,} of {total} samples{share}"
+    return f"{look.num_done:,} of {look.total_in_words}{share}"
 
 
 def _samples(look: Look) -> str:
@@ -153,7 +161,7 @@ def _analysis(durable: Durable) -> Lines:
     for error, count in errors.most_common(_MOST_ERRORS):
         yield "error", f"{counted(count, 'sample')}: {error}"
     if len(errors) > _MOST_ERRORS:
-        yield "error", f"and {len(errors) - _MOST_ERRORS:,} others"
+        yield "error", f"and {counted(len(errors) - _MOST_ERRORS, 'other')}"
 
 
 def _scores(scores: ScoreSummary | None) -> Lines:

@@ -4,7 +4,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 
 from rollout.engine.protocol import NO_STATS, EngineStats
@@ -58,6 +58,7 @@ class Progress:
         `settle`.
         """
         self._stats: Callable[[], EngineStats] = lambda: NO_STATS
+        self._newest = NO_STATS
         self._start: float | None = None  # the clock's time, while it runs
         self._elapsed_before = 0.0
         self._tokens_before = self._preemptions = self._preemptions_before = 0
@@ -71,7 +72,10 @@ class Progress:
 
     @contextmanager
     def watching(self, stats: Callable[[], EngineStats]) -> Iterator[None]:
-        """Run the clock in the body; `stats` returns the engine's numbers. To be used once for each engine."""
+        """Run the clock in the body; `stats` returns the engine's numbers. To be used once for each engine.
+
+        After the body the engine is not asked any more: it may be gone.
+        """
         self._stats, self._start = stats, time.monotonic()
         begin = stats()
         self._tokens_before = begin.generated_tokens - self._finished_tokens
@@ -80,6 +84,8 @@ class Progress:
             yield
         finally:
             self._elapsed_before, self._start = self._elapsed(), None
+            last = replace(stats(), running=0, waiting=0)
+            self._stats = lambda: last
 
     def count(self, sample: Sample | Outcome, times: int = 1) -> None:
         """Count a sample that has finished; with `times=-1`, take back one that is lost."""
@@ -106,7 +112,7 @@ class Progress:
         return max(self._done, left - round(rest))
 
     def snapshot(self) -> Snapshot:
-        """Ask the engine (about a millisecond), and compute the state."""
+        """Ask the engine, if the clock runs (about a millisecond), and compute the state."""
         stats, elapsed = self._stats(), self._elapsed()
         generated = max(stats.generated_tokens - self._tokens_before, self._finished_tokens)
         self._preemptions = max(self._preemptions, stats.preemptions - self._preemptions_before)

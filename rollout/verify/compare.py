@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rollout.data.text import counted
 from rollout.records import Sample
 
 _KEPT = 10
@@ -100,7 +101,7 @@ def _outcome(response: str | None, error: str | None) -> str:
 
 
 def _ending(finish_reason: str, num_tokens: int) -> str:
-    return f"{finish_reason} after {num_tokens} tokens"
+    return f"{finish_reason} after {counted(num_tokens, 'token')}"
 
 
 def _shown(text: str) -> str:

@@ -15,6 +15,7 @@ from rollout.data.prompts import read_prompts
 from rollout.data.row_sampling import sample_counts
 from rollout.data.stopping import round_ends
 from rollout.data.tables import Table
+from rollout.data.text import counted
 from rollout.errors import EngineDied, UserError
 from rollout.generation.engine_start import load
 from rollout.generation.loop import generate
@@ -60,7 +61,7 @@ def regenerate(
                 most, found = counts.of(prompt.row_id), len(row["responses"] or [])
                 if found not in _may_have(run, most):
                     raise UserError(
-                        f"{recorded.path}: row {prompt.row_id} has not the run's {most} responses; "
+                        f"{recorded.path}: row {prompt.row_id} has not the run's {counted(most, 'response')}; "
                         f"delete the file and `{resume_command(recorded.path.parent)}`, which writes it again"
                     )
                 progress.settle(most - found, most)

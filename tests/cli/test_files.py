@@ -240,6 +240,47 @@ def test_the_folder_of_a_merge_is_one_of_responses(tmp_path: Path) -> None:
     assert do(tmp_path, "export", "merged", "sft.jsonl", "format=messages").stdout == "wrote 4 messages: sft.jsonl\n"
 
 
+@pytest.mark.parametrize("is_sweep", [True, False], ids=["sweep", "job_array"])
+def test_a_folder_of_shards_names_the_merge_and_once_it_is_there_its_result(is_sweep: bool, tmp_path: Path) -> None:
+    for index in (0, 1):
+        run_in(tmp_path / f"shards/{index}", "data.num_shards=2", f"data.shard_index={index}", "sampling.n_samples=1")
+    if is_sweep:
+        (tmp_path / "shards/jobs").mkdir()
+        (tmp_path / "shards/multirun.yaml").touch()
+    first = "input=shards: holds the shards of one input; "
+    commands = [("analyze",), ("filter", "x.csv"), ("export", "x.csv"), ("score", "x.csv", "scorer=exact_match")]
+    for name, *others in commands:
+        assert refused(tmp_path, name, "shards", *others)[0] == (
+            f"{first}merge them with `python -m rollout merge shards shards-merged`, then give shards-merged"
+        )
+    (inside,) = refused(tmp_path / "shards", "analyze", ".")
+    merge = f"merge . {tmp_path / 'shards-merged'}"
+    assert inside == (
+        f"input=.: holds the shards of one input; merge them with `python -m rollout {merge}`, then give "
+        f"{tmp_path / 'shards-merged'}"
+    )
+    do(tmp_path, "merge", "shards", "shards-merged")
+    assert refused(tmp_path, "analyze", "shards") == [f"{first}give the merged ones, shards-merged"]
+
+
+def test_a_folder_of_other_runs_names_one_that_has_a_result(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        run_in(tmp_path / f"runs/{name}", "data.limit=1", "sampling.n_samples=1")
+    (tmp_path / "runs/a/rollouts.parquet").unlink()
+    assert refused(tmp_path, "analyze", "runs") == [
+        "input=runs: holds 2 runs; give the folder of one of them, such as runs/b"
+    ]
+    (tmp_path / "runs/multirun.yaml").touch()
+    assert refused(tmp_path, "filter", "runs", "x.csv") == [
+        "input=runs: is a sweep's folder; give the folder of one job, such as runs/b"
+    ]
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/multirun.yaml").touch()
+    assert refused(tmp_path, "analyze", "empty") == [
+        "input=empty: is a sweep's folder, and no job has begun; look at it with `python -m rollout watch empty`"
+    ]
+
+
 MISTAKES = [
     (["flatten", "theirs.parquet"], ["output: must be given; give it as the second path, or write output=..."]),
     (["flatten", "none.parquet", "x.txt"], [
@@ -254,6 +295,13 @@ MISTAKES = [
     ]),
     (["flatten", "folder", "x.parquet"], [
         "folder: not a run folder (no readable run.json in it); give the folder of a run"
+    ]),
+    (["filter", "the?rs.parquet", "x.parquet"], [
+        "input=the?rs.parquet: is a pattern; give one file at a time, such as theirs.parquet"
+    ]),
+    (["analyze", "*.parquet"], ["input=*.parquet: is a pattern; give one file at a time, such as input.parquet"]),
+    (["compare", "*.parquet", "theirs.parquet"], [
+        "inputs=*.parquet: is a pattern; give the files themselves: without quotes around it, the shell does"
     ]),
     (["flatten", "theirs.parquet", "folder.csv"], ["output=folder.csv: is a folder; choose another name"]),
     (["flatten", "theirs.parquet", "no/x.csv"], ["output=no/x.csv: there is no folder no; make it, or choose another"]),

@@ -26,12 +26,25 @@ pytestmark = pytest.mark.long
         (["flaten", "run", "flat.csv"], "flaten: no such command, did you mean flatten?"),
         (["resum", "latest"], "resum: no such command, did you mean resume?"),
         (
+            ["postprocess", "latest", "steps=[filter]"],
+            "postprocess: no such command; write python -m rollout.postprocess run_dir=latest 'steps=[filter]'",
+        ),
+        (
+            ["postprocess", "there.jsonl", "filter.min_score=1"],
+            "postprocess: no such command; write python -m rollout.postprocess input=there.jsonl filter.min_score=1",
+        ),
+        (
+            ["postprocess"],
+            "postprocess: no such command; write python -m rollout.postprocess run_dir=RUN_DIR",
+        ),
+        (
             ["nonsense"],
             "nonsense: neither a command nor key=value; see --help, and put quotes around a value with spaces",
         ),
     ],
 )
 def test_a_slip_in_the_name_of_a_command_is_one_line(words: list[str], line: str, tmp_path: Path) -> None:
+    (tmp_path / "there.jsonl").touch()
     result = run_here(*words, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (1, f"error: {line}\n")
 

@@ -233,7 +233,7 @@ def test_copies_of_a_row_are_matched_in_their_order_and_said(two: Path) -> None:
         flat(two / f"{name}.jsonl", passes, [row for row in ROWS[:4] for _ in range(2)], sample_idx=0)
     result = compare(two, "base.jsonl", "tuned.jsonl")
     assert result.returncode == 0, result.stderr
-    assert "rows of A and B ask what an earlier one asks; they are matched in their order" in result.stdout
+    assert "rows of A and B ask what an earlier one asks; such rows are matched in their order" in result.stdout
 
 
 def test_equal_files_are_a_tie_and_say_so(two: Path) -> None:

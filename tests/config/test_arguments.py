@@ -177,3 +177,26 @@ def test_words_that_are_no_paths_are_named(arguments: list[str], problems: list[
     with pytest.raises(UserError) as error:
         paths_of(*arguments)
     assert list(error.value.problems) == problems
+
+
+@dataclass
+class OnAny:
+    inputs: list[str]
+    """Read."""
+    clusters: str | None = None
+    """A column."""
+
+
+@pytest.mark.parametrize(
+    ("word", "cure"), [("by=source", "choose from clusters, inputs"), ("cluster=a", "did you mean clusters?")]
+)
+def test_where_any_number_of_paths_fit_a_word_like_a_key_is_one_unless_it_is_there(
+    word: str, cure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as refused:
+        parse(OnAny, ["a", "b", word], paths=("inputs",))
+    assert refused.value.problems == (f"{word.partition('=')[0]}: no such key, {cure}",)
+    assert parse(OnAny, ["a", f"{word}.parquet"], paths=("inputs",)).inputs == ["a", f"{word}.parquet"]
+    Path(word).mkdir()
+    assert parse(OnAny, ["a", word], paths=("inputs",)).inputs == ["a", word]

@@ -14,7 +14,7 @@ import pytest
 from rollout.config import AnalyzeConfig, DataConfig, ExportConfig, ScoreConfig
 from rollout.data.arrow import values as values_of
 from rollout.data.json_text import rows_of
-from rollout.data.text import as_text, counted
+from rollout.data.text import are, as_text, counted, have
 from rollout.postprocess.analyze import analyze
 from rollout.postprocess.export import export
 from rollout.postprocess.sample_rows import sample_rows
@@ -108,3 +108,8 @@ def test_rows_have_the_columns_of_their_batch() -> None:
 
 def test_one_is_not_plural() -> None:
     assert [counted(number, "row") for number in (0, 1, 2, 1234)] == ["0 rows", "1 row", "2 rows", "1,234 rows"]
+
+
+def test_a_count_agrees_with_its_verb() -> None:
+    lines = [f"{counted(number, 'row')} {have(number)}, {counted(number, 'row')} {are(number)}" for number in (0, 1, 2)]
+    assert lines == ["0 rows have, 0 rows are", "1 row has, 1 row is", "2 rows have, 2 rows are"]

@@ -113,6 +113,10 @@ def test_row_groups_before_a_shard_are_not_read(tmp_path: Path) -> None:
         ),
         (["data.num_shards=51"], ["data.num_shards=51: there are 50 rows to split; lower it to at most 50"]),
         (
+            ["data.num_shards=2", "data.limit=1"],
+            ["data.num_shards=2: there is 1 row to split; lower it to at most 1"],
+        ),
+        (
             ["data.num_shards=4", "data.shard_index=3", "data.limit=3"],
             ["data.num_shards=4: there are 3 rows to split; lower it to at most 3"],
         ),

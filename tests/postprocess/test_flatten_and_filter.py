@@ -10,13 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout.config import FilterConfig
+from rollout.config import DataConfig, FilterConfig, PostprocessConfig
 from rollout.errors import UserError
 from rollout.postprocess import source as source_module
-from rollout.postprocess.filter import DROPPED_BY, filter_responses, only_kept
+from rollout.postprocess.filter import DROPPED_BY, FILTER, filter_responses, only_kept
 from rollout.postprocess.flatten import flatten
 from rollout.postprocess.source import open_source
+from rollout.postprocess.step import Work
 from rollout.records import EXTRAS, FLAT_FIELDS, THINKING
+from tests.in_process import run_here
 from tests.postprocess.tables import INPUT_FIELDS, Row, answered, flat_rows, read, source_of, tables, write_rollouts
 
 FLAT_SCHEMA = pa.schema([*INPUT_FIELDS, *FLAT_FIELDS])
@@ -194,6 +196,27 @@ def test_the_best_of_a_row_are_those_with_the_highest_scores_and_of_equal_ones_t
     assert [row["response"] for row in read(tmp_path / "filtered.parquet")] == ["0-1", "1-0", "2-0"]
     filter_responses(source, tmp_path, FilterConfig(max_per_row=4, min_score=0))
     assert [row["response"] for row in read(tmp_path / "filtered.parquet")] == ["0-1", "0-3", "0-4", "0-5", "2-0"]
+
+
+def test_the_first_of_a_row_where_there_are_no_scores_are_kept_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = pa.table({"row_id": [0, 0, 1], "response": ["a", "b", "c"]})
+    pq.write_table(table, tmp_path / "flat.parquet")
+    pq.write_table(table.append_column("score", [[0.0, 1.0, 1.0]]), tmp_path / "scored.parquet")
+    said = (
+        "filter: max_per_row=1: there are no scores, so the first responses of a row are kept, and not the best ones; "
+        "score them before this"
+    )
+    for name, most, expected in (("flat", 1, [said]), ("flat", 2, []), ("scored", 1, [])):
+        config = PostprocessConfig(["filter"], filter=FilterConfig(max_per_row=most))
+        with caplog.at_level("WARNING"):
+            FILTER.run(Work(open_source(tmp_path / f"{name}.parquet"), tmp_path, config, DataConfig()))
+        assert caplog.messages == expected
+        caplog.clear()
+        result = run_here("filter", f"{name}.parquet", "x.csv", f"max_per_row={most}", "overwrite=true", cwd=tmp_path)
+        warned = [line.removeprefix("warning: ") for line in result.stderr.splitlines()]
+        assert warned == [line.removeprefix("filter: ") for line in expected]
 
 
 def test_files_of_others_need_nothing_but_responses(tmp_path: Path) -> None:

@@ -118,19 +118,27 @@ def test_a_run_without_log_probabilities_has_null_there_also_beside_a_column_of_
     assert {sample["rollout_log_probs"] for sample in samples_of(tmp_path / "t.pt")} == {None}
 
 
+@pytest.mark.parametrize(
+    ("left_out", "said"), [(2, "2 responses have no token ids and are"), (1, "1 response has no token ids and is")]
+)
 def test_responses_whose_ids_nobody_kept_are_left_out_with_a_warning(
-    run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    left_out: int, said: str, run_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     flat = pq.read_table(run_dir / "flat.parquet")
     ids = flat.column("response_token_ids").to_pylist()
     position = flat.schema.get_field_index("response_token_ids")
-    flat = flat.set_column(position, flat.field(position), pa.array([None, None, *ids[2:]], flat.field(position).type))
+    flat = flat.set_column(
+        position, flat.field(position), pa.array([None] * left_out + ids[left_out:], flat.field(position).type)
+    )
     pq.write_table(flat, tmp_path / "flat.parquet")
     with caplog.at_level(logging.WARNING):
-        assert export(open_source(tmp_path / "flat.parquet"), tmp_path, ExportConfig("t.jsonl", "tokens"), DATA) == 16
+        assert (
+            export(open_source(tmp_path / "flat.parquet"), tmp_path, ExportConfig("t.jsonl", "tokens"), DATA)
+            == 18 - left_out
+        )
     assert caplog.messages == [
-        "export: 2 responses have no token ids and are left out",
-        "export: 16 samples have no score, so their reward is null; score them",
+        f"export: {said} left out",
+        f"export: {18 - left_out} samples have no score, so the reward is null; score the responses",
     ]
 
 
@@ -205,7 +213,7 @@ def test_what_slime_stumbles_over_is_said(run_dir: Path, tmp_path: Path, caplog:
         export(responses(run_dir), tmp_path, ExportConfig("dump.pt", "slime"), DATA)
     uneven, unscored = caplog.messages
     assert uneven.startswith("export: rows have from 1 to ")
-    assert unscored == "export: 18 samples have no score, so their reward is null; score them"
+    assert unscored == "export: 18 samples have no score, so the reward is null; score the responses"
 
 
 def test_a_dump_that_takes_much_memory_says_so_once(

@@ -1,6 +1,8 @@
 """The driver of several engines, on engines that die at the worst moments and whose process this one is."""
 
 import io
+import json
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +16,7 @@ from rollout.engine.protocol import EngineStats
 from rollout.errors import EngineDied, UserError
 from rollout.generation.session import Session
 from rollout.preflight import preflight
-from rollout.process.signals import StopRequest
+from rollout.process.signals import Interrupted, StopRequest
 from rollout.records import Outcome, Sample
 from rollout.replicas.dispatcher import Task
 from rollout.replicas.driver import Driver
@@ -209,3 +211,32 @@ def test_memory_that_does_not_suffice_on_a_shared_gpu_is_explained_by_the_sharin
     with pytest.raises(UserError) as refusal:
         driven(tmp_path, f"refused: {line}", "hardware.device=cuda", "hardware.replicas_per_gpu=2")
     assert refusal.value.problems == (shown,)
+
+
+def test_what_replicas_make_durable_after_a_signal_is_in_the_last_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each stores one sample more while it stops, which no report has told."""
+    stop = StopRequest()
+
+    def answers(self: Scripted, seconds: float) -> Iterator[tuple[int, Report | ReplicaLost]]:
+        yield from whole_answers(self, seconds)
+        if self._journals[0].num_durable:
+            stop.handle(signal.SIGINT, None)
+
+    def store(self: Scripted) -> list[tuple[int, Exception]]:
+        for index, journal in self._journals.items():
+            journal.add(done(29, index))
+            journal.flush()
+        return []
+
+    whole_answers = Scripted.answers
+    monkeypatch.setattr(Scripted, "answers", answers)
+    monkeypatch.setattr(Scripted, "stop", store)
+    monkeypatch.setattr("tests.replicas.test_driver.StopRequest", lambda: stop)
+    with pytest.raises(Interrupted):
+        driven(tmp_path, "")
+    journal = pd.concat(pd.read_parquet(path) for path in tmp_path.glob("run/samples/*.parquet"))
+    last = json.loads((tmp_path / "run/metrics.jsonl").read_text().splitlines()[-1])
+    assert 2 < len(journal) < 60
+    assert (last["samples_done"], last["samples_total"]) == (len(journal), 60)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rollout.config import AnalyzeConfig
 from rollout.postprocess.analyze import analysis_of
 from rollout.postprocess.source import open_source
-from rollout.store.run_record import EngineRecord, ReplicaRecord, read
+from rollout.store.run_record import EngineRecord, ReplicaRecord, Saving, read
 from rollout.terminal.console import show_table
 from rollout.terminal.estimates import LEGEND
 from rollout.terminal.summary import show_analysis, show_summary
@@ -53,6 +53,31 @@ def test_a_run_with_one_engine_or_none_has_no_such_line(rollout: Rollout, engine
     screen = StringIO()
     show_summary(Console(file=screen, width=200), run_dir, record, None, None)
     assert "replicas" not in screen.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        (1, "1 row has no ground truth and got its full budget"),
+        (2, "2 rows have no ground truth and got their full budget"),
+    ],
+)
+def test_rows_that_no_rule_could_stop_are_counted(rollout: Rollout, rows: int, line: str) -> None:
+    run_dir = rollout([{"prompt": chat("hello")}])
+    record = read(run_dir)
+    record.adaptive = Saving(
+        samples=1,
+        full_samples=1,
+        generated_tokens=1,
+        full_tokens=1,
+        saved=0.0,
+        saved_samples=0.0,
+        stopped={"budget": 1},
+        rows_without_truth=rows,
+    )
+    screen = StringIO()
+    show_summary(Console(file=screen, width=200), run_dir, record, None, None)
+    assert line in screen.getvalue().splitlines()
 
 
 def scored(folder: Path, rows: int, n_samples: int) -> Path:

@@ -108,6 +108,15 @@ def test_preemptions_are_those_of_this_run_and_go_on_with_an_engine_that_was_sta
         assert counted.snapshot().preemptions == 5
 
 
+def test_an_engine_that_is_gone_is_not_asked_any_more(clock: Clock) -> None:
+    """Its last numbers stay; nothing runs or waits there."""
+    counted, answers = Progress(10, 0), [EngineStats(2, 3, 70), EngineStats(2, 3, 0)]
+    with counted.watching(lambda: answers.pop()):
+        clock.now += 7
+    now = counted.snapshot()
+    assert (now.generated_tokens, now.output_tok_s, now.running, now.waiting) == (70, 10.0, 0, 0)
+
+
 def test_one_engine_has_no_replica_rates(clock: Clock) -> None:
     counted = Progress(10, 0)
     with counted.watching(lambda: EngineStats(0, 0, 7)):
