@@ -306,7 +306,7 @@ MISTAKES = [
     ("base.jsonl tuned.jsonl ouput=x", "ouput: no such key, did you mean output?"),
     (
         "base.jsonl lists.jsonl",
-        "lists.jsonl: column scores: row 0 has 2 responses and 1 scores; there must be one for each",
+        "lists.jsonl: column scores: row 0 has 2 responses and 1 score; there must be one for each",
     ),
     ("base.jsonl words.jsonl", "words.jsonl: column score holds string, not double"),
 ]
