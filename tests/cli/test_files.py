@@ -175,6 +175,20 @@ def test_filter_says_what_it_kept_and_why_not_the_others(here: Path) -> None:
     assert files_in(here) == ["kept.csv", "theirs.parquet"]
 
 
+def test_filter_takes_conditions_on_columns_and_says_which_of_them_no_response_satisfies(here: Path) -> None:
+    words = ("filter", "theirs.parquet", "kept.jsonl", "overwrite=true", "dropped=dropped.jsonl")
+    result = do(here, *words, "where=answer=9,prompt=3*3?")
+    assert result.stdout == "kept 1 of 4 responses: kept.jsonl\ndropped 3 by where: dropped.jsonl\n"
+    assert [row["response"] for row in rows_of(here / "kept.jsonl")] == ["it is 9"]
+    assert {row["dropped_by"] for row in rows_of(here / "dropped.jsonl")} == {"where"}
+    result = run_here(*words, "where=[answer=4,answer=5]", cwd=here)
+    assert result.stdout.startswith("kept 3 of 4 responses")
+    assert (result.returncode, result.stderr) == (
+        0,
+        "warning: where=answer=5: no response has this value, choose from 4, 9\n",
+    )
+
+
 def test_scores_that_a_file_has_are_replaced_in_the_output(here: Path) -> None:
     do(here, "score", "theirs.parquet", "one.parquet", "scorer=exact_match", "ground_truth=answer")
     again = do(here, "score", "one.parquet", "two.parquet", "scorer=numeric_match", "ground_truth=answer")
@@ -330,6 +344,13 @@ MISTAKES = [
     (["filter", "theirs.parquet", "x.parquet", "min_length=9", "max_length=3", "min_score=1"], [
         "min_length=9: more than max_length=3, which would drop everything; lower it",
         "min_score=1.0: no scores; score the responses first, see `rollout help score`",
+    ]),
+    (["filter", "theirs.parquet", "x.parquet", "where=[answr=4,answer,=4]"], [
+        "where=answer: is no condition; write COLUMN=VALUE, and further values of the column as further conditions, "
+        "as in where=[level=easy,level=hard]",
+        "where==4: is no condition; write COLUMN=VALUE, and further values of the column as further conditions, "
+        "as in where=[level=easy,level=hard]",
+        "where=answr=4: no such column, did you mean answer?",
     ]),
     (["filter", "theirs.parquet", "x.parquet", "dropped=./x.parquet"], [
         "dropped=x.parquet: is the output too; choose another name"
