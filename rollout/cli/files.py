@@ -141,7 +141,7 @@ def _export_problems(keys: ExportCommand, opened: Opened | None) -> Iterator[str
 def score(arguments: list[str]) -> None:
     """`rollout score IN OUT`: the responses with their scores; those that they had are replaced."""
     with ends_in_lines(), plain_screen():
-        keys, opened = begin("score", arguments, _score_problems, scored=False)
+        keys, opened = begin("score", arguments, _score_problems)
         counts = ScoringCounts()
         rows = _write_source(keys.output, newly_scored(opened.source, keys, counts))
         counts.warn()

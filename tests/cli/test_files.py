@@ -245,6 +245,24 @@ def test_a_run_brings_its_scores_and_what_its_config_says(finished: Path, tmp_pa
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
 
 
+def test_a_run_has_its_own_scores(finished: Path, tmp_path: Path) -> None:
+    line = f"score_key=answer: {finished} is a run, which has its own scores; leave it out"
+    assert refused(tmp_path, "analyze", str(finished), "score_key=answer") == [line]
+
+
+def test_the_scores_of_others_are_found_by_their_name(here: Path) -> None:
+    write_input(here / "theirs.parquet", [row | {"reward": row["response"] == "4"} for row in THEIRS])
+    (line,) = refused(here, "filter", "theirs.parquet", "kept.jsonl", "min_score=1")
+    assert line.endswith("or name a file's column of them with score_key")
+    result = do(here, "filter", "theirs.parquet", "kept.jsonl", "min_score=1", "score_key=points,reward")
+    assert result.stdout == "kept 1 of 4 responses: kept.jsonl\ndropped 3 by min_score\n"
+    pairs = do(here, "export", "theirs.parquet", "pairs.jsonl", "format=preference", "score_key=reward")
+    assert pairs.stdout.startswith("wrote 1 pair")
+    do(here, "analyze", "theirs.parquet", "output=analysis.json", "score_key=reward")
+    assert json.loads((here / "analysis.json").read_text())["scores"]["mean"] == 0.25
+    assert do(here, "analyze", "kept.jsonl").stdout.count("mean    1.000") == 1
+
+
 def test_the_folder_of_a_merge_is_one_of_responses(tmp_path: Path) -> None:
     source = write_input(tmp_path / "input.parquet", [{"question": f"number {number}"} for number in range(4)])
     shards = ("data.num_shards=2", f"data.path={source}", "data.prompt_key=question", "sampling.n_samples=1")
@@ -343,7 +361,8 @@ MISTAKES = [
     ]),
     (["filter", "theirs.parquet", "x.parquet", "min_length=9", "max_length=3", "min_score=1"], [
         "min_length=9: more than max_length=3, which would drop everything; lower it",
-        "min_score=1.0: no scores; score the responses first, see `rollout help score`",
+        "min_score=1.0: no scores; score the responses first, see `rollout help score`, "
+        "or name a file's column of them with score_key",
     ]),
     (["filter", "theirs.parquet", "x.parquet", "where=[answr=4,answer,=4]"], [
         "where=answer: is no condition; write COLUMN=VALUE, and further values of the column as further conditions, "
@@ -376,12 +395,20 @@ MISTAKES = [
     (["export", "theirs.parquet", "x.jsonl", "format=preference", "prompt_key=promt", "columns=[score,answer]"], [
         "columns=score: no such column, choose from answer, error, finish_reason, nothing, num_generated_tokens, "
         "num_prompt_tokens, prompt, response, row_id, sample_idx, seed, truncated_prompt",
-        "format=preference: no scores; score the responses first, see `rollout help score`",
+        "format=preference: no scores; score the responses first, see `rollout help score`, "
+        "or name a file's column of them with score_key",
         "prompt_key=promt: no such column, did you mean prompt?",
     ]),
     (["analyze", "theirs.parquet", "output=x.csv", "by=anser", "pass_score=nan"], [
         "pass_score=nan: must be a number",
         "output=x.csv: must end in .json",
+    ]),
+    (["filter", "theirs.parquet", "x.parquet", "min_score=1", "score_key=anser"], [
+        "score_key=anser: theirs.parquet has no such column, did you mean answer?"
+    ]),
+    (["export", "theirs.parquet", "x.jsonl", "score_key=prompt"], [
+        "theirs.parquet: column prompt holds string, not a score for each response (Failed to parse string: '2+2?' as "
+        "a scalar of type double); fix it, or set score_key"
     ]),
     (["analyze", "theirs.parquet", "by=anser"], ["by=anser: no such column, did you mean answer?"]),
 ]  # fmt: skip
