@@ -211,6 +211,8 @@ SCORE_FIELDS = (
 """What `score` adds to a response: its score, the share of its row's scored responses that pass, the answer that the
 scorer found in it, and why there is no score, or beside a score of 0 why there is no answer."""
 
+BESIDE_A_SCORE = tuple(column for column in SCORE_FIELDS if column.name not in ("score", "pass_rate"))
+"""What a score that others gave has beside it: null, and no pass rate."""
 
 JUDGED_FIELDS = (
     pa.field("is_scored", pa.bool_()),

@@ -100,7 +100,7 @@ COMMANDS = (
     ),
     Command(
         "filter",
-        "IN OUT [min_length=100] [dropped=FILE] [key=value ...]",
+        "IN OUT [min_length=100] [where=level=easy] [dropped=FILE] [key=value ...]",
         "keep the responses that satisfy every rule",
         "filter scored.parquet kept.parquet min_score=1 finish_reasons=stop",
         "rollout.cli.files:filter_",

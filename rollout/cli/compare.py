@@ -23,14 +23,10 @@ from rollout.data.column_path import find, names_in
 from rollout.errors import UserError, did_you_mean
 from rollout.files import disk_full_explained, holds_keys, same_file, short, user_path, write_json
 from rollout.postprocess.source import Source
-from rollout.postprocess.their_scores import open_with_scores
 from rollout.records import RESERVED_COLUMNS
 from rollout.store import run_record
 from rollout.store.layout import COMPARISON, COMPARISON_PAGE, JOBS
 from rollout.terminal.console import plain_screen
-
-_SCORE_KEYS = ("score", "scores")
-"""Columns of others that are taken for scores where the user names none."""
 
 
 def command(arguments: list[str]) -> None:
@@ -83,7 +79,7 @@ def open_sides(keys: CompareCommand) -> tuple[list[Side], list[str]]:
     opened = []
     for label, path in given:
         try:
-            opened.append((label, path, _opened(path, keys.score_key)))
+            opened.append((label, path, open_responses(path, "inputs", keys.score_key)))
         except UserError as error:
             wrong += error.problems
     if wrong:
@@ -116,12 +112,6 @@ def _twice(given: list[tuple[str, Path]]) -> Iterator[str]:
     for (label, path), (_, other) in combinations(given, 2):
         if same_file(path, other):
             yield f"{label}: is given twice; leave one out"
-
-
-def _opened(path: Path, score_keys: list[str] | None) -> Opened:
-    if path.is_dir():
-        return open_responses(path, "inputs")
-    return Opened(open_with_scores(path, "inputs", score_keys or _SCORE_KEYS), None)
 
 
 def _sides(opened: list[tuple[str, Path, Opened]], keys: CompareCommand) -> list[Side]:

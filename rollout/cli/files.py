@@ -5,7 +5,6 @@ The responses are a stream from one file to the other. Nothing else is written.
 
 import dataclasses
 import sys
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -28,7 +27,7 @@ from rollout.data.text import counted
 from rollout.files import as_argument, disk_full_explained, replacing, user_path, write_json
 from rollout.postprocess.analyze import ANALYZE, analysis_of
 from rollout.postprocess.export import NOUNS, Seen, continues, format_problems, records
-from rollout.postprocess.filter import FILTER, contradictions, only_dropped, only_kept, unscored_warning
+from rollout.postprocess.filter import FILTER, Tally, only_dropped, only_kept, rule_problems
 from rollout.postprocess.score import SCORE, ScoringCounts, newly_scored
 from rollout.postprocess.source import Source
 from rollout.postprocess.writing import Part, write
@@ -77,31 +76,30 @@ def filter_(arguments: list[str]) -> None:
     """`rollout filter IN OUT`: the responses that every rule lets through."""
     with ends_in_lines():
         keys, opened = begin("filter", arguments, _filter_problems)
-        counts = Counter[str]({"kept": 0})
-        kept, dropped = only_kept(opened.source, keys, counts), only_dropped(opened.source, keys)
+        tally = Tally()
+        kept, dropped = only_kept(opened.source, keys, tally), only_dropped(opened.source, keys)
         if keys.dropped is None:
             _write_source(keys.output, kept)
         else:  # both or none
             with _room_for(keys.dropped), replacing(user_path(keys.dropped)) as partial:
                 write(partial, keys.dropped, dropped.file_schema, dropped.batches())
                 _write_source(keys.output, kept)
-        for line in _kept_lines(keys, counts):
+        for line in tally.warnings(keys, opened.source):
+            print(f"warning: {line}", file=sys.stderr)
+        for line in _kept_lines(keys, tally):
             print(line)
-        if warning := unscored_warning(keys, opened.source, counts):
-            print(f"warning: {warning}", file=sys.stderr)
 
 
 def _filter_problems(keys: FilterCommand, opened: Opened | None) -> Iterator[str]:
-    yield from contradictions(keys)
+    yield from rule_problems(keys)
     if opened is not None:
         yield from FILTER.problems(opened.plan(PostprocessConfig(["filter"], filter=keys)))
 
 
-def _kept_lines(keys: FilterCommand, counts: Counter[str]) -> Iterator[str]:
-    yield f"kept {counts['kept']:,} of {counted(counts.total(), 'response')}: {keys.output}"
-    reasons = [f"{count:,} by {rule}" for rule, count in counts.most_common() if rule != "kept"]
-    if reasons:
-        yield f"dropped {', '.join(reasons)}" + (f": {keys.dropped}" if keys.dropped else "")
+def _kept_lines(keys: FilterCommand, tally: Tally) -> Iterator[str]:
+    yield f"kept {tally.counts['kept']:,} of {counted(tally.counts.total(), 'response')}: {keys.output}"
+    if tally.dropped:
+        yield f"dropped {tally.dropped}" + (f": {keys.dropped}" if keys.dropped else "")
 
 
 def export(arguments: list[str]) -> None:
@@ -143,7 +141,7 @@ def _export_problems(keys: ExportCommand, opened: Opened | None) -> Iterator[str
 def score(arguments: list[str]) -> None:
     """`rollout score IN OUT`: the responses with their scores; those that they had are replaced."""
     with ends_in_lines(), plain_screen():
-        keys, opened = begin("score", arguments, _score_problems, scored=False)
+        keys, opened = begin("score", arguments, _score_problems)
         counts = ScoringCounts()
         rows = _write_source(keys.output, newly_scored(opened.source, keys, counts))
         counts.warn()

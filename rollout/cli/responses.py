@@ -3,7 +3,7 @@
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from rollout.cli.help import text
 from rollout.cli.latest import named_path
 from rollout.cli.one_line_errors import one_line_errors
 from rollout.cli.so_far import responses_so_far
-from rollout.config import DataConfig, PostprocessConfig, RunConfig, ScoreConfig, trust
+from rollout.config import DataConfig, PostprocessConfig, RunConfig, ScoreConfig, ScoreKey, trust
 from rollout.config.arguments import parse
 from rollout.errors import UserError
 from rollout.files import same_file, short, user_path
@@ -27,13 +27,13 @@ from rollout.postprocess.durable import Durable
 from rollout.postprocess.origin import scoring_of
 from rollout.postprocess.outputs import files_read
 from rollout.postprocess.score import with_scores
-from rollout.postprocess.source import Source, open_source, without_scores
+from rollout.postprocess.source import Source, open_source
 from rollout.postprocess.step import Plan
+from rollout.postprocess.their_scores import open_with_scores, without_scores
 from rollout.postprocess.writing import suffixes
 from rollout.process.signals import stop_on_signal
 from rollout.store import run_record
 from rollout.store.layout import MERGED, OUTPUT, SCORES
-from rollout.store.run_record import RunRecord
 from rollout.terminal.text import how_to_finish
 
 _GROUPS = re.compile(r"(?<![\w./-])(?:postprocess\.(?:score|filter|analyze|export)|data)\.(?=[a-z_]+\b)")
@@ -86,10 +86,9 @@ def begin(
     name: str,
     arguments: list[str],
     problems: Callable[[Any, Opened | None], Iterator[str]] = nothing_wrong,
-    scored: bool = True,
 ) -> tuple[Any, Opened]:
-    """The keys of the command `name` from its `arguments`, and the responses that it reads, if `scored` with the scores
-    that they have.
+    """The keys of the command `name` from its `arguments`, and the responses that it reads, if it has the key for them
+    with the scores that they have.
 
     Raises UserError with everything that is wrong with the arguments and the files, `problems` of the two included;
     these get None for responses that cannot be opened.
@@ -104,7 +103,7 @@ def begin(
     found = list(_output_problems(vars(keys), path))
     opened: Opened | None = None
     try:
-        opened = open_responses(path, scored=scored, unfinished=keys.unfinished)
+        opened = _scored(path, keys) if isinstance(keys, ScoreKey) else _unscored(path, keys.unfinished)
     except UserError as error:
         found += error.problems
     found += problems(keys, opened)
@@ -150,25 +149,47 @@ def _files_of(source: Path) -> list[Path]:
     return [source / OUTPUT, source / SCORES, *(files_read(run) if run is not None else ())]
 
 
-def open_responses(path: Path, key: str = "input", scored: bool = True, unfinished: bool | None = None) -> Opened:
-    """The responses of a file, or of the folder of a run or a merge; with `unfinished`, of a run without a result those
-    that are durable. Raises UserError, naming `key`, for any other. None: the command has no such key.
+def open_responses(
+    path: Path, key: str = "input", score_keys: Sequence[str] | None = None, unfinished: bool | None = None
+) -> Opened:
+    """The responses of a file, or of the folder of a run or a merge, with the scores that they have: a folder's own,
+    those of a file as in `open_with_scores`. With `unfinished`, of a run without a result those that are durable.
+    Raises UserError, naming `key`, for any other. None for `unfinished`: the command has no such key.
     """
     if not path.is_dir():
-        source = open_source(path, key)
-        return Opened(source if scored else without_scores(source), None)
+        return Opened(open_with_scores(path, key, score_keys), None)
+    result, scores = path / OUTPUT, path / SCORES
+    if not result.exists():
+        return _so_far(path, key, unfinished)
+    source = with_scores(open_source(result, key), scores) if scores.exists() else open_with_scores(result, key)
+    return Opened(source, config_of(path))
+
+
+def _scored(path: Path, keys: Any) -> Opened:
+    """As `open_responses`. Raises UserError if there are no scores where the user says that they are."""
+    if not keys.score_key:
+        return open_responses(path, score_keys=keys.score_key, unfinished=keys.unfinished)
+    if path.is_dir():
+        key = f"score_key={','.join(keys.score_key)}"
+        raise UserError(f"{key}: {short(path)} is a run, which has its own scores; leave it out")
+    return Opened(open_with_scores(path, "input", keys.score_key, must_have=True), None)
+
+
+def _unscored(path: Path, unfinished: bool) -> Opened:
+    if not path.is_dir():
+        return Opened(without_scores(open_source(path, "input")), None)
     if not (path / OUTPUT).exists():
-        refuse_several(path, key)
-        record = run_record.read(path)  # which says what a folder is that is none of a run
-        if unfinished:
-            return _so_far(path, record)
-        cure = how_to_finish(path) + ("" if unfinished is None else ", or take what is there: unfinished=true")
-        raise UserError(f"{key}={path}: has no {OUTPUT} yet; {cure}")
-    source, scores = open_source(path / OUTPUT, key), path / SCORES
-    return Opened(with_scores(source, scores) if scored and scores.exists() else source, config_of(path))
+        return _so_far(path, "input", unfinished)
+    return Opened(open_source(path / OUTPUT, "input"), config_of(path))
 
 
-def _so_far(run_dir: Path, record: RunRecord) -> Opened:
+def _so_far(run_dir: Path, key: str, unfinished: bool | None) -> Opened:
+    """What is durable of a run without a result. Raises UserError if that is not wanted, and for other folders."""
+    refuse_several(run_dir, key)
+    record = run_record.read(run_dir)  # which says what a folder is that is none of a run
+    if not unfinished:
+        cure = how_to_finish(run_dir) + ("" if unfinished is None else ", or take what is there: unfinished=true")
+        raise UserError(f"{key}={run_dir}: has no {OUTPUT} yet; {cure}")
     durable = Durable(run_dir)
     durable.look()
     found = responses_so_far(durable, record)

@@ -2,6 +2,7 @@
 
 from rollout.config.adaptive import AdaptiveConfig
 from rollout.config.commands import (
+    SCORE_KEYS,
     AnalyzeCommand,
     CompareCommand,
     ExportCommand,
@@ -11,6 +12,7 @@ from rollout.config.commands import (
     PrepareConfig,
     RunsCommand,
     ScoreCommand,
+    ScoreKey,
     WatchCommand,
 )
 from rollout.config.echo import EchoConfig
@@ -37,6 +39,7 @@ from rollout.config.tracking import TrackingConfig
 
 __all__ = [
     "EMBEDDED_MODEL",
+    "SCORE_KEYS",
     "STEPS",
     "AdaptiveConfig",
     "AnalyzeCommand",
@@ -63,6 +66,7 @@ __all__ = [
     "SamplingConfig",
     "ScoreCommand",
     "ScoreConfig",
+    "ScoreKey",
     "StoreConfig",
     "StructuredOutputsConfig",
     "SweepConfig",

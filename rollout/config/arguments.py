@@ -19,6 +19,7 @@ from rollout.files import user_path
 
 _ESCAPES = {"n": "\n", "t": "\t", "\\": "\\"}
 _FILES = (".parquet", ".jsonl", ".csv", ".txt", ".json", ".gz", ".zst")
+_ITEM = r"""\s*"[^"]*"\s*(?=,|$)|\s*'[^']*'\s*(?=,|$)|[^,]+"""
 _ORDINALS = ("first", "second")
 _NO_VALUE = "..."
 
@@ -33,7 +34,7 @@ def parse(
     those that `others` finds in the given values.
 
     `paths` are the keys for words without a key, in this order; a key that is a list takes any number of them.
-    `key=null` is None if the type allows it; a list is written `a,b` or `[a,b]`.
+    `key=null` is None if the type allows it; a list is written `a,b` or `[a,b]`, an item with a comma in quotes.
     """
     fields = {item.name: item for item in dataclasses.fields(kind)}
     values, bare, problems = dict[str, Any](), list[str](), list[str]()
@@ -170,7 +171,7 @@ def _value(text: str, field: dataclasses.Field[Any]) -> Any:
     if text == "null" and NoneType in types:
         return None
     if get_origin(types[0]) is list:
-        return [item.strip() for item in text.removeprefix("[").removesuffix("]").split(",") if item.strip()]
+        return _items(text)
     if types[0] is bool:
         return _boolean(text)
     if types[0] is int:
@@ -178,6 +179,17 @@ def _value(text: str, field: dataclasses.Field[Any]) -> Any:
     if types[0] is float:
         return _number(text)
     return _decoded(text) if "escapes" in field.metadata else text
+
+
+def _items(text: str) -> list[str]:
+    """The items of a list; one that is in quotes may have commas."""
+    inside = text[1:].removesuffix("]") if text.startswith("[") else text
+    found = (item.strip() for item in re.findall(_ITEM, inside))
+    return [item[1:-1] if _is_quoted(item) else item for item in found if item]
+
+
+def _is_quoted(item: str) -> bool:
+    return len(item) > 1 and item[0] == item[-1] and item[0] in "\"'"
 
 
 def _boolean(text: str) -> bool:

@@ -15,13 +15,32 @@ RUN_COLUMNS = ("started", "status", "model", "rows", "samples", "tok_s", "score"
 """The columns by which a list of runs can be sorted."""
 
 
+SCORE_KEYS = ("score", "scores")
+"""The columns of a file that are taken for scores where the user names none."""
+
+
 @dataclass(kw_only=True)
-class FileCommand:
-    """The input and the output: given as keys, or simply as the first and the second path."""
+class Input:
+    """The input: given as a key, or simply as the first path."""
 
     input: str
     """A file of responses (.parquet; .jsonl or .csv, also with .gz or .zst), the folder of a run, or `latest`: the run
     that started last."""
+
+
+@dataclass(kw_only=True)
+class ScoreKey:
+    """The scores of the input."""
+
+    score_key: list[str] | None = None
+    """Columns of a file that may hold the scores; the first that it has is used: one score per response, or a list in
+    each row. It becomes `score`. null: `score` or `scores`; []: only `score`. A run has its own."""
+
+
+@dataclass(kw_only=True)
+class FileCommand(Input):
+    """The input and the output, which may be the second path."""
+
     output: str
     """The file to write: .parquet, .jsonl or .csv, the last two also with .gz or .zst. Never the input."""
     overwrite: bool = False
@@ -31,17 +50,14 @@ class FileCommand:
 
 
 @dataclass(kw_only=True)
-class FlattenCommand(FileCommand):
+class FlattenCommand(ScoreKey, FileCommand):
     """`rollout flatten`: one row per response."""
 
 
 @dataclass(kw_only=True)
-class AnalyzeCommand:
+class AnalyzeCommand(ScoreKey, Input):
     """`rollout analyze`: the numbers that say whether responses are worth using."""
 
-    input: str
-    """A file of responses (.parquet; .jsonl or .csv, also with .gz or .zst), the folder of a run, or `latest`: the run
-    that started last."""
     output: str | None = None
     """Write the numbers to this file too; ends in .json. null: only show them."""
     overwrite: bool = False
@@ -59,7 +75,7 @@ class AnalyzeCommand:
 
 
 @dataclass(kw_only=True)
-class FilterCommand(FilterConfig, FileCommand):
+class FilterCommand(ScoreKey, FilterConfig, FileCommand):
     """`rollout filter`: the responses that every rule lets through, one per row."""
 
     dropped: str | None = None
@@ -67,7 +83,7 @@ class FilterCommand(FilterConfig, FileCommand):
 
 
 @dataclass(kw_only=True)
-class ExportCommand(ExportFormat, FileCommand):
+class ExportCommand(ScoreKey, ExportFormat, FileCommand):
     """`rollout export`: responses, chats, preference pairs, prompts, answers or tokens for others to read."""
 
     output: str
@@ -113,8 +129,8 @@ class CompareCommand:
     """Columns, or dotted paths, that may hold the right answer; rows are matched by it and the prompt. null: that of
     the run, or of one of the others."""
     score_key: list[str] | None = None
-    """Columns of a file of others that may hold the scores: one per response, or a list in each row. null: `score` or
-    `scores`."""
+    """Columns of a file that may hold the scores; the first that it has is used: one score per response, or a list in
+    each row. null: `score` or `scores`; []: only `score`. Runs have their own."""
     rows: int = field(default=50, metadata={"ge": 0})
     """Number of rows to show side by side in compare.html: those that differ most."""
 

@@ -159,7 +159,8 @@ def _wholly_quoted(value: str, kind: Any, is_sweep: bool) -> str:
     """`value`, which Hydra cannot read, with its texts in quotes; unchanged if `kind` allows no text."""
     is_list = value.startswith("[") and value.endswith("]")
     if is_list and kind is not str and (kind is Any or get_origin(kind) is list):
-        return f"[{','.join(map(_part_quoted, _parts(value[1:-1])))}]"
+        lists = _parts(value) if is_sweep else [value]
+        return ",".join(f"[{','.join(map(_part_quoted, _parts(each[1:-1])))}]" for each in lists)
     if kind is Any and _is_json_object(value):  # Hydra may not be able to read its keys
         return quoted(literal(value))
     if value.startswith("{") and value.endswith("}") and (kind is Any or get_origin(kind) is dict):

@@ -144,6 +144,10 @@ class FilterConfig:
     """Drop responses of fewer tokens."""
     max_tokens: int | None = _field(None, ge=0)
     """Drop responses of more tokens."""
+    where: list[str] = field(default_factory=list)
+    """Keep only responses to rows with these values in columns of the input, for example [level=easy,source=gsm8k].
+    A column that is named twice may have either value: [level=easy,level=hard]. Dotted paths as in score.ground_truth;
+    values as `analyze.by` shows them."""
     finish_reasons: list[str] = field(default_factory=list)
     """Keep only responses with one of these finish reasons, for example [stop]. []: any."""
     drop_errors: bool = True

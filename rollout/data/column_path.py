@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from rollout.data.arrow import NOT_UTF8, is_text, stored, values
 from rollout.data.json_text import column_values, holds_json, load_json
+from rollout.data.text import as_text
 from rollout.errors import did_you_mean
 
 ColumnPath = tuple[str, ...]
@@ -72,6 +73,11 @@ def values_at(batch: pa.RecordBatch, path: str) -> list[Any]:
     found = column_values(batch, path)
     is_json = isinstance(batch.schema.field(path).type, pa.JsonType)
     return [_from_json(value) if isinstance(value, str) else value for value in found] if is_json else found
+
+
+def texts_at(batch: pa.RecordBatch, path: str) -> pa.Array:
+    """As `values_at`, each value as a person writes it: `null` where the row has none."""
+    return pa.array([as_text(value) for value in values_at(batch, path)], pa.string())
 
 
 def values_along(batch: pa.RecordBatch, path: ColumnPath, read: Callable[[pa.Array], list[Any]] = values) -> list[Any]:

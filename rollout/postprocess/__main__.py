@@ -37,6 +37,7 @@ from rollout.store.run_record import RunRecord
 
 if TYPE_CHECKING:
     from rollout.postprocess.origin import Origin
+    from rollout.postprocess.source import Source
 
 _GROUP = "postprocess."
 _OWN = ("run_dir", "input", "output_dir")
@@ -134,14 +135,27 @@ def _of_run(run_dir: Path, overrides: list[str], trusted: bool) -> None:
     if not (run_dir / OUTPUT).exists():
         raise UserError(f"run_dir={run_dir}: has no {OUTPUT} yet; {how_to_finish(run_dir)}")
     with locked(run_dir):
-        _run_steps(run, run_dir / OUTPUT, run_dir, "run_dir", run_record.read(run_dir))
+        source = _opened(run_dir / OUTPUT, run_dir, run.postprocess.steps, "run_dir")
+        _run_steps(run, source, run_dir, "run_dir", run_record.read(run_dir))
 
 
 def _of_file(path: Path, output_dir: Path, overrides: list[str]) -> None:
-    from rollout.postprocess.source import open_source
+    run = compose_run(*overrides)
+    source = _opened(path, output_dir, run.postprocess.steps, "input")
+    _run_steps(_as_told(run, source.origin, set(map(key_of, overrides))), source, output_dir, "input", None)
 
-    run, origin = compose_run(*overrides), open_source(path, "input").origin
-    _run_steps(_as_told(run, origin, set(map(key_of, overrides))), path, output_dir, "input", None)
+
+def _opened(path: Path, output_dir: Path, steps: list[str], key: str) -> "Source":
+    """The responses with the scores that they have: those of an earlier command before others that are no `score`."""
+    from rollout.postprocess.score import with_scores
+    from rollout.postprocess.source import open_source
+    from rollout.postprocess.their_scores import open_with_scores
+    from rollout.store.layout import SCORES
+
+    if "score" not in steps and not (output_dir / SCORES).exists():
+        return open_with_scores(path, key)
+    source = open_source(path, key)
+    return source if "score" in (*steps, *source.schema.names) else with_scores(source, output_dir / SCORES)
 
 
 def _as_told(run: RunConfig, origin: "Origin", typed: set[str]) -> RunConfig:
@@ -157,26 +171,20 @@ def _as_told(run: RunConfig, origin: "Origin", typed: set[str]) -> RunConfig:
     return replace(run, data=data, postprocess=replace(run.postprocess, score=score))
 
 
-def _run_steps(run: RunConfig, path: Path, output_dir: Path, key: str, record: RunRecord | None) -> None:
+def _run_steps(run: RunConfig, source: "Source", output_dir: Path, key: str, record: RunRecord | None) -> None:
     from rollout.files import short
     from rollout.postprocess.outputs import files_read, output_problems, own
-    from rollout.postprocess.score import ScoreFailed, with_scores
-    from rollout.postprocess.source import open_source
+    from rollout.postprocess.score import ScoreFailed
     from rollout.postprocess.step import Plan, Work
     from rollout.postprocess.steps import outputs, problems, run_steps
-    from rollout.store.layout import SCORES
     from rollout.terminal.console import plain_screen
     from rollout.terminal.summary import show_analysis
 
     config = run.postprocess
-    source = open_source(path, key)
-    has_scores = "score" in source.schema.names
-    if "score" not in config.steps and not has_scores and (output_dir / SCORES).exists():
-        source, has_scores = with_scores(source, output_dir / SCORES), True
-    inputs = [path] if record is None else [path, *files_read(run)]
+    inputs = [source.path] if record is None else [source.path, *files_read(run)]
     if found := [
         *check_values(config, _GROUP),
-        *problems(Plan(config, run.data, source.schema, has_scores)),
+        *problems(Plan(config, run.data, source.schema, scored="score" in source.schema.names)),
         *output_problems(
             config, outputs(config), output_dir, key if record else "output_dir", inputs, own(output_dir, record)
         ),

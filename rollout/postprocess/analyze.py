@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rollout.config import AnalyzeConfig, ScoreConfig
-from rollout.data.column_path import values_at
-from rollout.data.text import as_text
+from rollout.data.column_path import texts_at
 from rollout.files import write_json
 from rollout.postprocess.filter import repeats
 from rollout.postprocess.repetition import is_looping
@@ -101,7 +100,7 @@ def analysis_of(source: Source, config: AnalyzeConfig, pass_score: float, early:
     """
     total, groups = _Counts(pass_score, config.clusters, early), dict[str, _Counts]()
     for batch in source.batches():
-        values = None if config.by is None else _texts(batch, config.by)
+        values = None if config.by is None else texts_at(batch, config.by)
         total.add(batch, _groups(batch, values) if config.clusters else None)
         for value, part in _by_value(batch, values):
             name = value if value in groups or len(groups) < MOST_GROUPS else OTHERS
@@ -120,10 +119,6 @@ def all_estimates(analysis: Analysis) -> dict[str, Estimate]:
 def read_analysis(folder: Path) -> Analysis:
     """The content of `analysis.json` in `folder`."""
     return msgspec.json.decode((folder / ANALYSIS).read_bytes(), type=Analysis)
-
-
-def _texts(batch: pa.RecordBatch, path: str) -> pa.Array:
-    return pa.array([as_text(value) for value in values_at(batch, path)], pa.string())
 
 
 def _by_value(batch: pa.RecordBatch, values: pa.Array | None) -> Iterator[tuple[str, pa.RecordBatch]]:

@@ -2,9 +2,9 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,11 @@ import pyarrow.compute as pc
 
 from rollout.config import FilterConfig, PostprocessConfig
 from rollout.data.parquet_output import parquet_writer
+from rollout.data.text import counted
 from rollout.files import replacing
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work, log_counts
+from rollout.postprocess.where import Seen, column_problems, form_problems, not_ended, not_where
 from rollout.records import has_thinking
 from rollout.store.layout import DROPPED, KEPT
 
@@ -27,13 +29,39 @@ DROPPED_BY = pa.field("dropped_by", pa.string(), nullable=False)
 """The column of filtered.dropped.parquet that names the first rule a response did not satisfy."""
 
 
-def filter_responses(source: Source, output_dir: Path, rules: FilterConfig) -> dict[str, int]:
-    """Write `filtered.parquet` and `filtered.dropped.parquet`, flat like `flat.parquet`.
+@dataclass
+class Tally:
+    """What a filter has done so far."""
 
-    Returns how many responses were kept, and for each rule how many it dropped; one that several rules would drop
-    counts for the first.
+    counts: Counter[str] = field(default_factory=lambda: Counter({"kept": 0}))
+    """How many responses were kept, and for each rule how many it dropped; one that several rules would drop counts for
+    the first.
     """
-    counts = Counter[str]({"kept": 0})
+    seen: Seen = field(default_factory=Seen)
+
+    def add(self, reasons: pa.Array) -> None:
+        """Count what became of some responses: the rule that dropped each, or null."""
+        self.counts.update("kept" if reason is None else reason for reason in reasons.to_pylist())
+
+    @property
+    def dropped(self) -> str:
+        """The rules with what each dropped, the most first; empty if none did."""
+        return ", ".join(f"{count:,} by {rule}" for rule, count in self.counts.most_common() if rule != "kept")
+
+    def warnings(self, rules: FilterConfig, source: Source) -> Iterator[str]:
+        """What is likely a slip of the user, once all responses are counted."""
+        if self.counts.total():
+            yield from self.seen.warnings(rules)
+        if "score" not in source.schema.names and self.counts["max_per_row"]:
+            yield (
+                f"max_per_row={rules.max_per_row}: there are no scores, so the first responses of a row are kept, and "
+                "not the best ones; score them before this"
+            )
+
+
+def filter_responses(source: Source, output_dir: Path, rules: FilterConfig) -> Tally:
+    """Write `filtered.parquet` and `filtered.dropped.parquet`, flat like `flat.parquet`."""
+    tally = Tally()
     dropped_schema = source.schema.append(DROPPED_BY)
     footer = source.file_schema.metadata
     with ExitStack() as stack:
@@ -42,21 +70,21 @@ def filter_responses(source: Source, output_dir: Path, rules: FilterConfig) -> d
             for path, schema in ((output_dir / KEPT, source.schema), (output_dir / DROPPED, dropped_schema))
         )
         for batch in source.batches():
-            reasons = _dropped_by(batch, rules)
+            reasons = _dropped_by(batch, rules, tally.seen)
             kept.write_batch(batch.filter(pc.is_null(reasons)))
             dropped.write_batch(_dropped(batch, reasons, dropped_schema))
-            counts.update("kept" if reason is None else reason for reason in reasons.to_pylist())
-    return dict(counts)
+            tally.add(reasons)
+    return tally
 
 
-def only_kept(source: Source, rules: FilterConfig, counts: Counter[str] | None = None) -> Source:
-    """The source as the steps after `filter` see it. Reading it adds to `counts` as in `filter_responses`."""
+def only_kept(source: Source, rules: FilterConfig, tally: Tally | None = None) -> Source:
+    """The source as the steps after `filter` see it. Reading it adds to `tally`."""
 
     def keep(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
-            reasons = _dropped_by(batch, rules)
-            if counts is not None:
-                counts.update("kept" if reason is None else reason for reason in reasons.to_pylist())
+            reasons = _dropped_by(batch, rules, None if tally is None else tally.seen)
+            if tally is not None:
+                tally.add(reasons)
             yield batch.filter(pc.is_null(reasons))
 
     return source.then(source.schema, keep)
@@ -82,9 +110,9 @@ def _nullable(schema: pa.Schema) -> pa.Schema:
     return pa.schema([column.with_nullable(True) for column in schema])
 
 
-def _dropped_by(batch: pa.RecordBatch, rules: FilterConfig) -> pa.Array:
+def _dropped_by(batch: pa.RecordBatch, rules: FilterConfig, seen: Seen | None = None) -> pa.Array:
     """For every response the first rule that drops it, or null."""
-    of_it, by_score = dict(_broken_rules(batch, rules)), dict(_broken_by_score(batch, rules))
+    of_it, by_score = dict(_broken_rules(batch, rules, seen)), dict(_broken_by_score(batch, rules))
     duplicate = {}
     if rules.drop_duplicates:
         duplicate = {"drop_duplicates": _duplicates(batch, [*of_it.values(), *by_score.values()])}
@@ -128,14 +156,17 @@ def _duplicates(batch: pa.RecordBatch, others: list[pa.BooleanArray]) -> pa.Bool
     return pa.array(is_repeat)
 
 
-def _broken_rules(batch: pa.RecordBatch, rules: FilterConfig) -> Iterator[tuple[str, pa.BooleanArray]]:
+def _broken_rules(
+    batch: pa.RecordBatch, rules: FilterConfig, seen: Seen | None
+) -> Iterator[tuple[str, pa.BooleanArray]]:
     """(rule, whether it drops each response) for those that look at it alone. What cannot be measured does not pass."""
     response = batch.column("response")
     if rules.drop_errors:
         yield "drop_errors", pc.is_null(response)
+    if rules.where:
+        yield "where", not_where(batch, rules.where, seen)
     if rules.finish_reasons:
-        wanted = pc.is_in(batch.column("finish_reason"), value_set=pa.array(rules.finish_reasons, pa.string()))
-        yield "finish_reasons", pc.invert(wanted)
+        yield "finish_reasons", not_ended(batch, rules.finish_reasons, seen)
     yield from _bounds("length", pc.utf8_length(response), rules.min_length, rules.max_length)
     yield from _bounds("tokens", batch.column("num_generated_tokens"), rules.min_tokens, rules.max_tokens)
 
@@ -165,8 +196,9 @@ def repeats(batch: pa.RecordBatch, columns: Sequence[str] = ("response",)) -> pa
     return pc.and_(pa.array(is_repeat), pc.is_valid(batch.column("response")))
 
 
-def contradictions(rules: FilterConfig) -> Iterator[str]:
-    """Rules that would drop everything."""
+def rule_problems(rules: FilterConfig) -> Iterator[str]:
+    """Rules that are none, or would drop everything, whatever the responses."""
+    yield from form_problems(rules.where)
     for measure in ("length", "tokens", "pass_rate"):
         low, high = getattr(rules, f"min_{measure}"), getattr(rules, f"max_{measure}")
         if low is not None and high is not None and low > high:
@@ -176,16 +208,6 @@ def contradictions(rules: FilterConfig) -> Iterator[str]:
             )
 
 
-def unscored_warning(rules: FilterConfig, source: Source, counts: Mapping[str, int]) -> str | None:
-    """What to say where `max_per_row` has dropped responses of a source without scores: the best are not known."""
-    if "score" in source.schema.names or not counts.get("max_per_row"):
-        return None
-    return (
-        f"max_per_row={rules.max_per_row}: there are no scores, so the first responses of a row are kept, and not the "
-        "best ones; score them before this"
-    )
-
-
 def _by_score(rules: FilterConfig) -> dict[str, float]:
     """The rules that are set and look at scores."""
     values = {name: getattr(rules, name) for name in ("min_score", "min_pass_rate", "max_pass_rate")}
@@ -193,6 +215,7 @@ def _by_score(rules: FilterConfig) -> dict[str, float]:
 
 
 def _problems(plan: Plan) -> Iterator[str]:
+    yield from column_problems(plan.config.filter.where, plan.schema)
     if not plan.has_scores("filter"):
         for name, value in _by_score(plan.config.filter).items():
             yield f"postprocess.filter.{name}={value}: no scores; {plan.cure_for_scores('filter')}"
@@ -208,10 +231,13 @@ def _needs_scores(config: PostprocessConfig) -> bool:
 
 def _run(work: Work) -> Work:
     rules = work.config.filter
-    counts = filter_responses(work.source, work.output_dir, rules)
-    log_counts("filter", counts)
-    if warning := unscored_warning(rules, work.source, counts):
-        log.warning("filter: %s", warning)
+    tally = filter_responses(work.source, work.output_dir, rules)
+    for line in tally.warnings(rules, work.source):
+        log.warning("filter: %s", line)
+    if tally.counts["kept"] or not tally.counts.total():
+        log_counts("filter", tally.counts)
+    else:
+        log.warning("filter: kept 0 of %s, dropped %s", counted(tally.counts.total(), "response"), tally.dropped)
     return replace(work, source=only_kept(work.source, rules), is_whole=False)
 
 

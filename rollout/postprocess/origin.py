@@ -6,7 +6,7 @@ system prompt and `pass_score` hold for whatever is done with them next. Other k
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -104,14 +104,29 @@ def scoring_of(origin: Origin, run: RunConfig | None) -> ScoreConfig:
 
 def origin_of(path: Path) -> Origin:
     """What a file says; nothing is known of any but Parquet that can be read, nor of what is not as we write it."""
-    if path.suffix != ".parquet":
-        return NOT_KNOWN
-    try:
-        said = pq.read_schema(path).metadata or {}
-    except pa.ArrowInvalid:
-        return NOT_KNOWN
+    said = _footer(path)
     chats = _read(said, _CHATS, Chats)
     return Origin(_chats_of_run(said) if chats is None else chats, _read(said, _SCORED_BY, Scoring))
+
+
+def scoring_in_digest(path: Path) -> Scoring | None:
+    """What a run made scores with on which its samples depend, as `adaptive.until` does."""
+    digest = _read(_footer(path), DIGEST, dict[str, Any]) or {}
+    said = {field.name: digest.get(f"postprocess.score.{field.name}") for field in fields(Scoring)}
+    try:
+        return msgspec.convert(said, Scoring)
+    except msgspec.ValidationError:
+        return None
+
+
+def _footer(path: Path) -> Mapping[bytes, bytes]:
+    """Empty where a file has none."""
+    if path.suffix != ".parquet":
+        return {}
+    try:
+        return pq.read_schema(path).metadata or {}
+    except pa.ArrowInvalid:
+        return {}
 
 
 def with_scoring(origin: Origin, scores: Path) -> Origin:

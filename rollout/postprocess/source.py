@@ -17,7 +17,16 @@ from rollout.data.tables import BATCH_BYTES, Table, open_result
 from rollout.errors import UserError
 from rollout.postprocess.numbering import Numbering
 from rollout.postprocess.origin import NOT_KNOWN, Origin, origin_of
-from rollout.records import EXTRAS, FLAT_FIELDS, ROLLOUT_COLUMNS, SCORE_FIELDS, SCORES, extras_of, flat_fields
+from rollout.records import (
+    BESIDE_A_SCORE,
+    EXTRAS,
+    FLAT_FIELDS,
+    ROLLOUT_COLUMNS,
+    SCORE_FIELDS,
+    SCORES,
+    extras_of,
+    flat_fields,
+)
 
 Batches = Iterator[pa.RecordBatch]
 
@@ -26,8 +35,6 @@ _LISTS = {"finish_reason": "finish_reasons", "num_generated_tokens": "num_genera
 
 _OF_NOTHING = pa.schema([("prompt", pa.string()), *FLAT_FIELDS, *SCORE_FIELDS])
 """The columns of a file without any."""
-
-_BESIDE_A_SCORE = [column for column in SCORE_FIELDS if column.name not in ("score", "pass_rate")]
 
 _PER_ROW = ("num_prompt_tokens", "truncated_prompt")
 
@@ -89,14 +96,6 @@ def source_of(table: Table, key: str) -> Source:
     raise UserError(f"{key}={path}: has no column `responses` or `response`; it has {', '.join(names)}")
 
 
-def without_scores(source: Source) -> Source:
-    """The source without the columns that `score` adds, if it has them."""
-    scores = {column.name for column in SCORE_FIELDS}
-    schema = pa.schema([column for column in source.schema if column.name not in scores])
-    bare = source.then(schema, lambda batches: (batch.select(schema.names) for batch in batches))
-    return replace(bare, origin=replace(source.origin, scoring=None))
-
-
 def _flat(table: Table, key: str) -> Source:
     """A flat file; columns of ours that it lacks are null. One with a `score` of its own is a scored one, without
     pass rates if it has none.
@@ -106,7 +105,7 @@ def _flat(table: Table, key: str) -> Source:
         _refuse_clash(table, key, SCORE_FIELDS)
     extras = [name for name in extras_of(table.schema) if _may_be_ours(table.schema, EXTRAS[name].of_sample)]
     ours = {column.name: column for column in (*flat_fields(extras), *SCORE_FIELDS)}
-    wanted = [*FLAT_FIELDS, *(_BESIDE_A_SCORE if has_scores else ())]
+    wanted = [*FLAT_FIELDS, *(BESIDE_A_SCORE if has_scores else ())]
     missing = [column for column in wanted if column.name not in table.schema.names]
     present = pa.schema([ours.get(column.name, column) for column in table.schema])
     schema = pa.schema([*present, *missing])

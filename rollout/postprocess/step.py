@@ -46,7 +46,7 @@ class Plan:
     def cure_for_scores(self, step: str) -> str:
         """What to do where `step` needs scores and finds none."""
         if self.is_command:
-            return "score the responses first, see `rollout help score`"
+            return "score the responses first, see `rollout help score`, or name a file's column of them with score_key"
         return f"put score before {step} in postprocess.steps"
 
     def path_problems(self, key: str, path: str) -> Iterator[str]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 from rollout.config import PostprocessConfig
 from rollout.postprocess.analyze import ANALYZE, Analysis
 from rollout.postprocess.export import EXPORT
-from rollout.postprocess.filter import FILTER, contradictions
+from rollout.postprocess.filter import FILTER, rule_problems
 from rollout.postprocess.flatten import FLATTEN
 from rollout.postprocess.outputs import claim, log_removed, remove_own
 from rollout.postprocess.report import MAKE_REPORT
@@ -33,7 +33,7 @@ def problems(plan: Plan) -> Iterator[str]:
     yield from (f"postprocess.steps={name}: named twice; once is enough" for name in _twice(steps))
     if config.score.scorer is not None and "score" not in steps and not plan.scored:
         yield f"postprocess.score.scorer={config.score.scorer}: nothing is scored; add score to postprocess.steps"
-    yield from contradictions(config.filter)
+    yield from rule_problems(config.filter)
     for name, step in STEPS.items():
         if name in steps:
             yield from step.problems(plan)

@@ -1,4 +1,4 @@
-"""Scores in a file that another program wrote: in any column, one per response or a list per prompt."""
+"""Scores that a file of responses has: in a column of any name, one per response or a list per prompt."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -8,44 +8,92 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rollout.data.arrow import cast, is_list, is_text, values
+from rollout.config import SCORE_KEYS
+from rollout.data.arrow import cast, is_list, is_text, stored, values
 from rollout.data.json_text import load_json
 from rollout.data.tables import Table, open_result
 from rollout.data.text import counted
-from rollout.errors import UserError
-from rollout.postprocess.origin import origin_of
+from rollout.errors import UserError, did_you_mean
+from rollout.postprocess.origin import Origin, origin_of, scoring_in_digest
 from rollout.postprocess.source import Batches, Source, source_of
-from rollout.records import SCORE_FIELDS
+from rollout.records import BESIDE_A_SCORE, SCORE_FIELDS, SCORES, extras_of
 
 _LISTED = "scores of the responses"
 """The column of a file with a row per prompt, while its responses are told apart: no name that it has already."""
 
 _NUMBERS = pa.list_(pa.float64())
 
+_OF_OTHER_SCORES = {"score", "pass_rate", "score_error"}
+"""Columns that say something of scores: where others are chosen, they are left out."""
 
-def open_with_scores(path: Path, key: str, names: Sequence[str]) -> Source:
-    """As `open_source`; the first of the columns `names` that the file has holds the scores of its responses.
 
-    Where a row has a list of responses, it has a list of as many scores, or one score for one response. Reading raises
-    UserError for scores that are no numbers, or not as many as the responses.
+def open_with_scores(path: Path, key: str, names: Sequence[str] | None = None, must_have: bool = False) -> Source:
+    """As `open_source`; the first of the columns `names` that the file has becomes the column `score`.
+
+    With None for `names` it is one of SCORE_KEYS that can be nothing else. Where a row has a list of responses, it has
+    a list of as many scores, or one score for one response. Raises UserError for a file that is none of responses, and
+    with `must_have` if it has none of `names`; reading does for scores that are no numbers, or not as many as the
+    responses.
     """
     table = open_result(path, key)
-    name = next((name for name in names if name in table.schema.names), None)
+    name = _column(table, names)
+    if name is None and names and must_have:
+        near = did_you_mean(names[0], table.schema.names)
+        raise UserError(f"score_key={','.join(names)}: {path} has no such column, {near}")
     origin = origin_of(path)
-    if name is None:
+    is_listed = "responses" in table.schema.names
+    if name is None or (name == "score" and not is_listed):
         return replace(source_of(table, key), origin=origin)
-    if name != "score":  # nobody knows what these were made with
-        origin = replace(origin, scoring=None)
-    if "responses" not in table.schema.names:
-        return replace(source_of(_renamed(table, name, "score"), key), origin=origin)
+    origin, where = _with_scoring_of(origin, table, name), f"{path}: column {name}"
+    if not is_listed:
+        return replace(source_of(_renamed(_with_numbers(table, name, where), name, "score"), key), origin=origin)
     source = replace(source_of(_renamed(table, name, _LISTED), key), origin=origin)
-    schema = pa.schema([*(column for column in source.schema if column.name != _LISTED), *SCORE_FIELDS])
-    return source.then(schema, lambda batches: _told_apart(batches, schema, f"{path}: column {name}"))
+    scores = [pa.field("score", pa.float64()), *BESIDE_A_SCORE]
+    schema = pa.schema([*(column for column in source.schema if column.name != _LISTED), *scores])
+    return source.then(schema, lambda batches: _told_apart(batches, schema, where))
+
+
+def without_scores(source: Source) -> Source:
+    """The source without the columns that `score` adds, if it has them."""
+    scores = {column.name for column in SCORE_FIELDS}
+    schema = pa.schema([column for column in source.schema if column.name not in scores])
+    bare = source.then(schema, lambda batches: (batch.select(schema.names) for batch in batches))
+    return replace(bare, origin=replace(source.origin, scoring=None))
+
+
+def _column(table: Table, names: Sequence[str] | None) -> str | None:
+    if names is not None:
+        return next((name for name in names if name in table.schema.names), None)
+    return next((name for name in SCORE_KEYS if name in table.schema.names and _is_clear(table, name)), None)
+
+
+def _is_clear(table: Table, name: str) -> bool:
+    """Whether a column of SCORE_KEYS holds the scores of the responses, although the user has not said so. No column of
+    a run's input has the name `score`, but one may have the other.
+    """
+    if name == "score":
+        return True
+    names, kind = table.schema.names, stored(table.schema.field(name).type)
+    if "row_id" in names and names.index(name) < names.index("row_id"):
+        return False
+    is_listed = "responses" in names
+    if is_text(kind):  # as all is in a CSV file
+        return is_text(table.schema.field("responses").type) if is_listed else ".csv" in table.path.suffixes
+    item = stored(kind.value_type) if is_list(kind) and is_listed else kind
+    return any(test(item) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
+
+
+def _with_scoring_of(origin: Origin, table: Table, name: str) -> Origin:
+    """What is known of the scores in the column `name`: those of a run are made with what its digest says."""
+    if name == "score":
+        return origin
+    is_ours = name == SCORES.name and "stopped" in extras_of(table.schema)
+    return replace(origin, scoring=scoring_in_digest(table.path) if is_ours else None)
 
 
 def _renamed(table: Table, name: str, wanted: str) -> Table:
-    """`table` with its column `name` as `wanted`, in the place of one that is called so already."""
-    kept = [column for column in table.schema.names if column == name or column != wanted]
+    """`table` with its column `name` as `wanted`, without what it says of other scores."""
+    kept = [column for column in table.schema.names if column == name or column not in _OF_OTHER_SCORES]
     fields = [table.schema.field(column) for column in kept]
     schema = pa.schema([field.with_name(wanted) if field.name == name else field for field in fields])
 
@@ -56,11 +104,34 @@ def _renamed(table: Table, name: str, wanted: str) -> Table:
     return replace(table, schema=schema, batches=batches, from_row=None)
 
 
+def _with_numbers(table: Table, name: str, where: str) -> Table:
+    """`table` with numbers in the column `name`."""
+    at = table.schema.names.index(name)
+    field = pa.field(name, pa.float64())
+
+    def batches() -> Batches:
+        for batch in table.batches():
+            yield batch.set_column(at, field, _as_numbers(batch.column(at), where))
+
+    return replace(table, schema=table.schema.set(at, field), batches=batches, from_row=None)
+
+
+def _as_numbers(column: pa.Array, where: str) -> pa.Array:
+    try:
+        return cast(column, pa.float64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise _no_scores(column, where, error) from error
+
+
+def _no_scores(column: pa.Array, where: str, error: Exception) -> UserError:
+    return UserError(f"{where} holds {column.type}, not a score for each response ({error}); fix it, or set score_key")
+
+
 def _told_apart(batches: Batches, schema: pa.Schema, where: str) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         scores = _scores(_as_lists(batch.column(_LISTED), where), batch, where)
         others = [batch.column(column.name) for column in schema if column.name in batch.schema.names]
-        no_more = [pa.nulls(batch.num_rows, column.type) for column in SCORE_FIELDS[1:]]
+        no_more = [pa.nulls(batch.num_rows, column.type) for column in BESIDE_A_SCORE]
         yield pa.RecordBatch.from_arrays([*others, scores, *no_more], schema=schema)
 
 
@@ -74,7 +145,7 @@ def _as_lists(column: pa.Array, where: str) -> pa.Array:
             column = pa.ListArray.from_arrays(pa.array(np.arange(len(numbers) + 1), pa.int32()), numbers)
         return cast(column, _NUMBERS)
     except (ValueError, TypeError, pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UserError(f"{where} holds {column.type}, not a score for each response ({error}); fix it") from error
+        raise _no_scores(column, where, error) from error
 
 
 def _parsed(text: str) -> list[float | None]:

@@ -82,7 +82,8 @@ def test_what_is_offered(line: str, expected: set[str]) -> None:
 
 
 def test_files_and_keys_are_offered_beside_each_other() -> None:
-    assert offered("flatten ") == FILES | {"latest", "input=", "output=", "overwrite=", "unfinished="}
+    keys = {"input=", "output=", "overwrite=", "unfinished=", "score_key="}
+    assert offered("flatten ") == FILES | {"latest"} | keys
 
 
 def test_the_first_word_may_be_a_command_a_group_or_a_key() -> None:

@@ -175,6 +175,20 @@ def test_filter_says_what_it_kept_and_why_not_the_others(here: Path) -> None:
     assert files_in(here) == ["kept.csv", "theirs.parquet"]
 
 
+def test_filter_takes_conditions_on_columns_and_says_which_of_them_no_response_satisfies(here: Path) -> None:
+    words = ("filter", "theirs.parquet", "kept.jsonl", "overwrite=true", "dropped=dropped.jsonl")
+    result = do(here, *words, "where=answer=9,prompt=3*3?")
+    assert result.stdout == "kept 1 of 4 responses: kept.jsonl\ndropped 3 by where: dropped.jsonl\n"
+    assert [row["response"] for row in rows_of(here / "kept.jsonl")] == ["it is 9"]
+    assert {row["dropped_by"] for row in rows_of(here / "dropped.jsonl")} == {"where"}
+    result = run_here(*words, "where=[answer=4,answer=5]", cwd=here)
+    assert result.stdout.startswith("kept 3 of 4 responses")
+    assert (result.returncode, result.stderr) == (
+        0,
+        "warning: where=answer=5: no response has this value, choose from 4, 9\n",
+    )
+
+
 def test_scores_that_a_file_has_are_replaced_in_the_output(here: Path) -> None:
     do(here, "score", "theirs.parquet", "one.parquet", "scorer=exact_match", "ground_truth=answer")
     again = do(here, "score", "one.parquet", "two.parquet", "scorer=numeric_match", "ground_truth=answer")
@@ -229,6 +243,24 @@ def test_a_run_brings_its_scores_and_what_its_config_says(finished: Path, tmp_pa
     assert "By kind, means" in shown
     assert json.loads((tmp_path / "a.json").read_text())["by"] == "kind"
     assert before == {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+
+
+def test_a_run_has_its_own_scores(finished: Path, tmp_path: Path) -> None:
+    line = f"score_key=answer: {finished} is a run, which has its own scores; leave it out"
+    assert refused(tmp_path, "analyze", str(finished), "score_key=answer") == [line]
+
+
+def test_the_scores_of_others_are_found_by_their_name(here: Path) -> None:
+    write_input(here / "theirs.parquet", [row | {"reward": row["response"] == "4"} for row in THEIRS])
+    (line,) = refused(here, "filter", "theirs.parquet", "kept.jsonl", "min_score=1")
+    assert line.endswith("or name a file's column of them with score_key")
+    result = do(here, "filter", "theirs.parquet", "kept.jsonl", "min_score=1", "score_key=points,reward")
+    assert result.stdout == "kept 1 of 4 responses: kept.jsonl\ndropped 3 by min_score\n"
+    pairs = do(here, "export", "theirs.parquet", "pairs.jsonl", "format=preference", "score_key=reward")
+    assert pairs.stdout.startswith("wrote 1 pair")
+    do(here, "analyze", "theirs.parquet", "output=analysis.json", "score_key=reward")
+    assert json.loads((here / "analysis.json").read_text())["scores"]["mean"] == 0.25
+    assert do(here, "analyze", "kept.jsonl").stdout.count("mean    1.000") == 1
 
 
 def test_the_folder_of_a_merge_is_one_of_responses(tmp_path: Path) -> None:
@@ -329,7 +361,15 @@ MISTAKES = [
     ]),
     (["filter", "theirs.parquet", "x.parquet", "min_length=9", "max_length=3", "min_score=1"], [
         "min_length=9: more than max_length=3, which would drop everything; lower it",
-        "min_score=1.0: no scores; score the responses first, see `rollout help score`",
+        "min_score=1.0: no scores; score the responses first, see `rollout help score`, "
+        "or name a file's column of them with score_key",
+    ]),
+    (["filter", "theirs.parquet", "x.parquet", "where=[answr=4,answer,=4]"], [
+        "where=answer: is no condition; write COLUMN=VALUE, and further values of the column as further conditions, "
+        "as in where=[level=easy,level=hard]",
+        "where==4: is no condition; write COLUMN=VALUE, and further values of the column as further conditions, "
+        "as in where=[level=easy,level=hard]",
+        "where=answr=4: no such column, did you mean answer?",
     ]),
     (["filter", "theirs.parquet", "x.parquet", "dropped=./x.parquet"], [
         "dropped=x.parquet: is the output too; choose another name"
@@ -355,12 +395,20 @@ MISTAKES = [
     (["export", "theirs.parquet", "x.jsonl", "format=preference", "prompt_key=promt", "columns=[score,answer]"], [
         "columns=score: no such column, choose from answer, error, finish_reason, nothing, num_generated_tokens, "
         "num_prompt_tokens, prompt, response, row_id, sample_idx, seed, truncated_prompt",
-        "format=preference: no scores; score the responses first, see `rollout help score`",
+        "format=preference: no scores; score the responses first, see `rollout help score`, "
+        "or name a file's column of them with score_key",
         "prompt_key=promt: no such column, did you mean prompt?",
     ]),
     (["analyze", "theirs.parquet", "output=x.csv", "by=anser", "pass_score=nan"], [
         "pass_score=nan: must be a number",
         "output=x.csv: must end in .json",
+    ]),
+    (["filter", "theirs.parquet", "x.parquet", "min_score=1", "score_key=anser"], [
+        "score_key=anser: theirs.parquet has no such column, did you mean answer?"
+    ]),
+    (["export", "theirs.parquet", "x.jsonl", "score_key=prompt"], [
+        "theirs.parquet: column prompt holds string, not a score for each response (Failed to parse string: '2+2?' as "
+        "a scalar of type double); fix it, or set score_key"
     ]),
     (["analyze", "theirs.parquet", "by=anser"], ["by=anser: no such column, did you mean answer?"]),
 ]  # fmt: skip

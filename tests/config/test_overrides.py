@@ -64,6 +64,7 @@ def test_null_is_none_where_there_may_be_none_and_a_text_in_a_list() -> None:
         ("data.system_prompt=${data.prompt_key}", "prompt"),
         ("sampling.stop=[。,！]", ["。", "！"]),
         ("sampling.stop=['a, b',1.0]", ["a, b", "1.0"]),
+        ("postprocess.filter.where=[level=easy,meta.kind=a/b]", ["level=easy", "meta.kind=a/b"]),
         ("model.chat_template_kwargs.name=你好", "你好"),
         ("hardware.env={A: ~/x, B: 中}", {"A": "~/x", "B": "中"}),
         ("sampling.extra.x=[1, 2.5, true]", [1, 2.5, True]),
@@ -91,6 +92,7 @@ def test_a_number_with_underscores_is_refused_where_a_text_may_be_meant(word: st
         ("model.path=choice(1e3,true)", ["1e3", "true"]),
         ("model.path=~/a,~/中", ["~/a", "~/中"]),
         ("sampling.stop=[2.],[x,1_0]", [["2."], ["x", "1_0"]]),
+        ("postprocess.filter.where=[a=1,b=2],[a=2]", [["a=1", "b=2"], ["a=2"]]),
     ],
 )
 def test_the_jobs_of_a_sweep_get_the_texts_too(word: str, values: list[Any]) -> None:

@@ -266,6 +266,14 @@ MISTAKES = [
         "filter.min_score=1.0: no scores; put score before filter in steps",
     ),
     (
+        "input=rollouts.parquet steps=[filter] filter.where=[anser=b]",
+        "filter.where=anser=b: no such column, did you mean answer?",
+    ),
+    (
+        "input=rollouts.parquet filter.where=[answer]",
+        "filter.where=answer: is no condition; write COLUMN=VALUE, and further values of the column as further ",
+    ),
+    (
         "input=rollouts.parquet steps=[analyze] analyze.by=anser",
         "analyze.by=anser: no such column, did you mean answer?",
     ),
@@ -483,6 +491,16 @@ def test_an_export_of_pairs_without_a_pair_is_warned_about(tmp_path: Path) -> No
     result = run_here("input=o.parquet", *steps, cwd=tmp_path, module="rollout.postprocess")
     assert (result.returncode, result.stderr) == (0, "")
     assert "warning: export: no pair in 1 of 1 row: 1 without different scores" in result.stdout
+
+
+def test_a_filter_that_keeps_nothing_says_which_rule_dropped_how_many(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_rollouts(tmp_path, [answered("a", "bb"), answered("cc", None)])
+    postprocess([f"input={path}", "steps=[filter]", "filter.finish_reasons=[stopped]", "filter.min_length=2"])
+    said = capsys.readouterr()
+    assert "warning: filter: finish_reasons=stopped: no response has this finish reason, did you mean stop?" in said.err
+    assert "warning: filter: kept 0 of 4 responses, dropped 3 by finish_reasons, 1 by drop_errors\n" in said.err
 
 
 def test_paths_may_have_the_quotes_that_they_need_elsewhere(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """One row per response, and the ones that every rule lets through; against the same said in plain Python."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -67,17 +68,28 @@ def test_prompts_too_long_to_be_repeated_at_once_are_flattened_in_pieces(
 
 
 BOUND = st.none() | st.integers(0, 12)
+CONDITIONS = st.sampled_from(
+    ["answer=", "answer=same", " answer = 中文", "answer=null", "finish_reason=stop", "num_generated_tokens=0"]
+)
 RULES = st.builds(
     FilterConfig,
     min_length=BOUND,
     max_length=BOUND,
     min_tokens=st.none() | st.integers(0, 5000),
     max_tokens=st.none() | st.integers(0, 5000),
+    where=st.lists(CONDITIONS, max_size=3),
     finish_reasons=st.sampled_from([[], ["stop"], ["length"], ["stop", "length"]]),
     drop_errors=st.booleans(),
     drop_duplicates=st.booleans(),
     max_per_row=st.none() | st.integers(1, 4),
 )
+
+
+def holds(row: dict[str, Any], where: list[str]) -> bool:
+    """Whether a row has one of the values wanted in every column that is named."""
+    wanted = [[part.strip() for part in condition.split("=")] for condition in where]
+    has = {name: "null" if value is None else str(value) for name, value in row.items()}
+    return all(any(has[name] == value for name, value in wanted if name == column) for column, _ in wanted)
 
 
 def dropped_by(rows: list[dict[str, Any]], rules: FilterConfig) -> list[str | None]:
@@ -89,6 +101,7 @@ def dropped_by(rows: list[dict[str, Any]], rules: FilterConfig) -> list[str | No
         answer = (row["row_id"], text)
         broken = {
             "drop_errors": rules.drop_errors and text is None,
+            "where": not holds(row, rules.where),
             "finish_reasons": rules.finish_reasons and row["finish_reason"] not in rules.finish_reasons,
             "min_length": rules.min_length is not None and (text is None or len(text) < rules.min_length),
             "max_length": rules.max_length is not None and (text is None or len(text) > rules.max_length),
@@ -113,7 +126,7 @@ def test_filter_splits_the_samples_by_its_rules_and_loses_none(
 ) -> None:
     folder = tmp_path_factory.mktemp("filter")
     source = source_of(folder, rows)
-    counts = filter_responses(source, folder, rules)
+    counts = filter_responses(source, folder, rules).counts
     kept, dropped = read(folder / "filtered.parquet"), read(folder / "filtered.dropped.parquet")
     flat = flat_rows(rows)
     reasons = dropped_by(flat, rules)
@@ -164,7 +177,7 @@ def test_of_equal_responses_the_first_that_satisfies_the_other_rules_is_kept(tmp
     rows = [row | {"sample_idx": place, "score": score} for place, score in enumerate([0.0, 1.0, 0.0, 1.0])]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "scored.parquet")
     rules = FilterConfig(drop_duplicates=True, min_score=1)
-    counts = filter_responses(open_source(tmp_path / "scored.parquet"), tmp_path, rules)
+    counts = filter_responses(open_source(tmp_path / "scored.parquet"), tmp_path, rules).counts
     assert [row["sample_idx"] for row in read(tmp_path / "filtered.parquet")] == [1]
     assert counts == {"kept": 1, "min_score": 1, "drop_duplicates": 2}
 
@@ -192,7 +205,7 @@ def test_the_best_of_a_row_are_those_with_the_highest_scores_and_of_equal_ones_t
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "flat.parquet")
     source = open_source(tmp_path / "flat.parquet")
-    assert filter_responses(source, tmp_path, FilterConfig(max_per_row=1)) == {"kept": 3, "max_per_row": 6}
+    assert filter_responses(source, tmp_path, FilterConfig(max_per_row=1)).counts == {"kept": 3, "max_per_row": 6}
     assert [row["response"] for row in read(tmp_path / "filtered.parquet")] == ["0-1", "1-0", "2-0"]
     filter_responses(source, tmp_path, FilterConfig(max_per_row=4, min_score=0))
     assert [row["response"] for row in read(tmp_path / "filtered.parquet")] == ["0-1", "0-3", "0-4", "0-5", "2-0"]
@@ -289,5 +302,81 @@ def test_rows_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
 def test_a_flat_file_needs_no_more_than_its_key_and_the_responses(tmp_path: Path) -> None:
     columns = {"row_id": [0, 0, 1], "sample_idx": [0, 1, 0], "response": ["a", "a", "b"]}
     pq.write_table(pa.table(columns), tmp_path / "bare.parquet")
-    counts = filter_responses(open_source(tmp_path / "bare.parquet"), tmp_path, FilterConfig(drop_duplicates=True))
+    counts = filter_responses(
+        open_source(tmp_path / "bare.parquet"), tmp_path, FilterConfig(drop_duplicates=True)
+    ).counts
     assert counts == {"kept": 2, "drop_duplicates": 1}
+
+
+BY_COLUMN: list[dict[str, Any]] = [
+    {"response": "a", "level": "easy", "kind": 1.0, "meta": {"source": "gsm8k", "year": None}},
+    {"response": "b", "level": "hard", "kind": 2.0, "meta": {"source": "openai/math", "year": 2024}},
+    {"response": "c", "level": None, "kind": None, "meta": {"source": "gsm8k", "year": 2024}},
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "kept"),
+    [
+        (["level=easy"], "a"),
+        (["level=easy", "level=hard"], "ab"),
+        (["level=easy", "level=hard", "meta.source=gsm8k"], "a"),
+        (["meta.source=openai/math"], "b"),
+        (["meta.year=2024"], "bc"),
+        (["kind=1"], "a"),
+        (["level=null", "kind=null"], "c"),
+        (["meta.year=null", "kind=2"], ""),
+        (["text.source=gsm8k"], "ac"),
+    ],
+)
+def test_where_keeps_the_rows_with_these_values_as_a_person_writes_them(
+    where: list[str], kept: str, tmp_path: Path
+) -> None:
+    rows = [row | {"text": json.dumps(row["meta"])} for row in BY_COLUMN]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "flat.parquet")
+    filter_responses(open_source(tmp_path / "flat.parquet"), tmp_path, FilterConfig(where=where))
+    assert "".join(row["response"] for row in read(tmp_path / "filtered.parquet")) == kept
+
+
+def warnings_of(path: Path, rules: FilterConfig) -> list[str]:
+    source = open_source(path)
+    return [*filter_responses(source, path.parent, rules).warnings(rules, source)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "warnings"),
+    [
+        (FilterConfig(where=["level=easy"], finish_reasons=["stop", "abort"], min_length=2), []),
+        (FilterConfig(where=["level=esy"]), ["where=level=esy: no response has this value, did you mean easy?"]),
+        (
+            FilterConfig(where=["level=easy", "level=medium"]),
+            ["where=level=medium: no response has this value, choose from easy, hard"],
+        ),
+        (
+            FilterConfig(where=["number=44"]),
+            ["where=number=44: no response has this value, but others; look at some with rollout analyze by=..."],
+        ),
+        (
+            FilterConfig(finish_reasons=["stopped"]),
+            ["finish_reasons=stopped: no response has this finish reason, did you mean stop?"],
+        ),
+    ],
+)
+def test_a_value_that_no_response_has_is_told_with_those_that_there_are(
+    rules: FilterConfig, warnings: list[str], tmp_path: Path
+) -> None:
+    rows = [
+        {"response": "a", "level": ["easy", "hard"][row % 2], "number": 1000 + row, "finish_reason": "stop"}
+        for row in range(9)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "flat.parquet")
+    assert warnings_of(tmp_path / "flat.parquet", rules) == warnings
+
+
+def test_what_a_file_does_not_have_at_all_is_said_and_of_a_file_without_responses_nothing(tmp_path: Path) -> None:
+    rules = FilterConfig(finish_reasons=["stop"])
+    for name, responses in {"bare": ["a"], "empty": []}.items():
+        pq.write_table(pa.table({"response": pa.array(responses, pa.string())}), tmp_path / f"{name}.parquet")
+    line = "finish_reasons=stop: no response has this finish reason, nor any other; leave it out"
+    assert warnings_of(tmp_path / "bare.parquet", rules) == [line]
+    assert warnings_of(tmp_path / "empty.parquet", rules) == []
