@@ -22,6 +22,7 @@ from rollout.config.arguments import parse
 from rollout.data.column_path import find, names_in
 from rollout.errors import UserError, did_you_mean
 from rollout.files import disk_full_explained, holds_keys, same_file, short, user_path, write_json
+from rollout.postprocess.numbering import PROMPT
 from rollout.postprocess.source import Source
 from rollout.records import RESERVED_COLUMNS
 from rollout.store import run_record
@@ -76,10 +77,10 @@ def open_sides(keys: CompareCommand) -> tuple[list[Side], list[str]]:
     wrong += _twice(given)
     if len(given) < 2 and not wrong:
         raise UserError(f"{', '.join(keys.inputs)}: nothing to compare it with; give two or more, or a sweep's folder")
-    opened = []
+    opened, prompts = [], keys.prompt_key or PROMPT
     for label, path in given:
         try:
-            opened.append((label, path, open_responses(path, "inputs", keys.score_key)))
+            opened.append((label, path, open_responses(path, "inputs", keys.score_key, prompts=prompts)))
         except UserError as error:
             wrong += error.problems
     if wrong:

@@ -21,9 +21,10 @@ from rollout.cli.one_line_errors import one_line_errors
 from rollout.cli.so_far import responses_so_far
 from rollout.config import DataConfig, PostprocessConfig, RunConfig, ScoreConfig, ScoreKey, trust
 from rollout.config.arguments import parse
-from rollout.errors import UserError
+from rollout.errors import UserError, did_you_mean
 from rollout.files import same_file, short, user_path
 from rollout.postprocess.durable import Durable
+from rollout.postprocess.numbering import PROMPT
 from rollout.postprocess.origin import scoring_of
 from rollout.postprocess.outputs import files_read
 from rollout.postprocess.score import with_scores
@@ -103,15 +104,24 @@ def begin(
     found = list(_output_problems(vars(keys), path))
     opened: Opened | None = None
     try:
-        opened = _scored(path, keys) if isinstance(keys, ScoreKey) else _unscored(path, keys.unfinished)
+        prompts = PROMPT if keys.prompt_key is None else [keys.prompt_key]
+        scored = isinstance(keys, ScoreKey)
+        opened = _scored(path, keys, prompts) if scored else _unscored(path, keys.unfinished, prompts)
     except UserError as error:
         found += error.problems
-    found += problems(keys, opened)
+    found += [*problems(keys, opened), *_prompt_problems(keys.prompt_key, opened)]
     if found or opened is None:
-        raise UserError(*found)
+        raise UserError(*dict.fromkeys(map(_as_typed, found)))
     if next(opened.source.batches(), None) is None:
         print(f"warning: input={keys.input}: has no responses", file=sys.stderr)
     return keys, opened
+
+
+def _prompt_problems(prompt_key: str | None, opened: Opened | None) -> Iterator[str]:
+    """A prompt_key that is none: every response would be a row of its own."""
+    names = [] if opened is None else opened.source.schema.names
+    if prompt_key is not None and names and prompt_key not in names:
+        yield f"prompt_key={prompt_key}: no such column, {did_you_mean(prompt_key, names)}"
 
 
 def _path_problems(values: Mapping[str, Any]) -> Iterator[str]:
@@ -150,14 +160,19 @@ def _files_of(source: Path) -> list[Path]:
 
 
 def open_responses(
-    path: Path, key: str = "input", score_keys: Sequence[str] | None = None, unfinished: bool | None = None
+    path: Path,
+    key: str = "input",
+    score_keys: Sequence[str] | None = None,
+    unfinished: bool | None = None,
+    prompts: Sequence[str] = PROMPT,
 ) -> Opened:
     """The responses of a file, or of the folder of a run or a merge, with the scores that they have: a folder's own,
-    those of a file as in `open_with_scores`. With `unfinished`, of a run without a result those that are durable.
-    Raises UserError, naming `key`, for any other. None for `unfinished`: the command has no such key.
+    those of a file as in `open_with_scores`, which also explains `prompts`. With `unfinished`, of a run without a
+    result those that are durable. Raises UserError, naming `key`, for any other. None for `unfinished`: the command has
+    no such key.
     """
     if not path.is_dir():
-        return Opened(open_with_scores(path, key, score_keys), None)
+        return Opened(open_with_scores(path, key, score_keys, prompts=prompts), None)
     result, scores = path / OUTPUT, path / SCORES
     if not result.exists():
         return _so_far(path, key, unfinished)
@@ -165,19 +180,19 @@ def open_responses(
     return Opened(source, config_of(path))
 
 
-def _scored(path: Path, keys: Any) -> Opened:
+def _scored(path: Path, keys: Any, prompts: Sequence[str]) -> Opened:
     """As `open_responses`. Raises UserError if there are no scores where the user says that they are."""
     if not keys.score_key:
-        return open_responses(path, score_keys=keys.score_key, unfinished=keys.unfinished)
+        return open_responses(path, score_keys=keys.score_key, unfinished=keys.unfinished, prompts=prompts)
     if path.is_dir():
         key = f"score_key={','.join(keys.score_key)}"
         raise UserError(f"{key}: {short(path)} is a run, which has its own scores; leave it out")
-    return Opened(open_with_scores(path, "input", keys.score_key, must_have=True), None)
+    return Opened(open_with_scores(path, "input", keys.score_key, must_have=True, prompts=prompts), None)
 
 
-def _unscored(path: Path, unfinished: bool) -> Opened:
+def _unscored(path: Path, unfinished: bool, prompts: Sequence[str]) -> Opened:
     if not path.is_dir():
-        return Opened(without_scores(open_source(path, "input")), None)
+        return Opened(without_scores(open_source(path, "input", prompts)), None)
     if not (path / OUTPUT).exists():
         return _so_far(path, "input", unfinished)
     return Opened(open_source(path / OUTPUT, "input"), config_of(path))

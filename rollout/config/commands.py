@@ -26,6 +26,11 @@ class Input:
     input: str
     """A file of responses (.parquet; .jsonl or .csv, also with .gz or .zst), the folder of a run, or `latest`: the run
     that started last."""
+    unfinished: bool = False
+    """Of a run without a result, because it works or was stopped, take the samples that are durable."""
+    prompt_key: str | None = None
+    """Column that holds the prompt or the chat. In a file without row_id, consecutive responses with the same one are
+    of one row. null: that of the run, else `prompt`."""
 
 
 @dataclass(kw_only=True)
@@ -45,8 +50,6 @@ class FileCommand(Input):
     """The file to write: .parquet, .jsonl or .csv, the last two also with .gz or .zst. Never the input."""
     overwrite: bool = False
     """Replace an output that exists already."""
-    unfinished: bool = False
-    """Of a run without a result, because it works or was stopped, take the samples that are durable."""
 
 
 @dataclass(kw_only=True)
@@ -62,8 +65,6 @@ class AnalyzeCommand(ScoreKey, Input):
     """Write the numbers to this file too; ends in .json. null: only show them."""
     overwrite: bool = False
     """Replace an output that exists already."""
-    unfinished: bool = False
-    """Of a run without a result, because it works or was stopped, take the samples that are durable."""
     by: str | None = None
     """Column whose values make groups, each analyzed by itself; a dotted path leads into structs and JSON. null: the
     one that the run had, if any."""
@@ -89,8 +90,6 @@ class ExportCommand(ScoreKey, ExportFormat, FileCommand):
     output: str
     """The file to write: .parquet, .jsonl or .csv, the last two also with .gz or .zst, or .pt for slime. Never the
     input."""
-    prompt_key: str | None = None
-    """Column that holds the chat, for formats with chats. null: that of the run, else `prompt`."""
     system_prompt: str | None = field(default=None, metadata=_ESCAPES)
     """Put before every chat that does not begin with a system message of its own. null: that of the run, if any."""
     continue_final_message: bool | None = None

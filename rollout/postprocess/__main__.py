@@ -135,26 +135,27 @@ def _of_run(run_dir: Path, overrides: list[str], trusted: bool) -> None:
     if not (run_dir / OUTPUT).exists():
         raise UserError(f"run_dir={run_dir}: has no {OUTPUT} yet; {how_to_finish(run_dir)}")
     with locked(run_dir):
-        source = _opened(run_dir / OUTPUT, run_dir, run.postprocess.steps, "run_dir")
+        source = _opened(run, run_dir / OUTPUT, run_dir, "run_dir")
         _run_steps(run, source, run_dir, "run_dir", run_record.read(run_dir))
 
 
 def _of_file(path: Path, output_dir: Path, overrides: list[str]) -> None:
     run = compose_run(*overrides)
-    source = _opened(path, output_dir, run.postprocess.steps, "input")
+    source = _opened(run, path, output_dir, "input")
     _run_steps(_as_told(run, source.origin, set(map(key_of, overrides))), source, output_dir, "input", None)
 
 
-def _opened(path: Path, output_dir: Path, steps: list[str], key: str) -> "Source":
+def _opened(run: RunConfig, path: Path, output_dir: Path, key: str) -> "Source":
     """The responses with the scores that they have: those of an earlier command before others that are no `score`."""
     from rollout.postprocess.score import with_scores
     from rollout.postprocess.source import open_source
     from rollout.postprocess.their_scores import open_with_scores
     from rollout.store.layout import SCORES
 
+    steps, prompts = run.postprocess.steps, [run.data.prompt_key]
     if "score" not in steps and not (output_dir / SCORES).exists():
-        return open_with_scores(path, key)
-    source = open_source(path, key)
+        return open_with_scores(path, key, prompts=prompts)
+    source = open_source(path, key, prompts)
     return source if "score" in (*steps, *source.schema.names) else with_scores(source, output_dir / SCORES)
 
 

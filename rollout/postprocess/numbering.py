@@ -1,6 +1,6 @@
 """`row_id` and `sample_idx` for the responses of a flat file that lacks them: which of them belong to one row."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import repeat
 from typing import Any
 
@@ -8,19 +8,24 @@ import pyarrow as pa
 
 from rollout.data.arrow import values
 
-_PROMPT, _ROW, _SAMPLE = "prompt", "row_id", "sample_idx"
+PROMPT = ("prompt",)
+"""The column of the prompts, unless others are named."""
+_ROW, _SAMPLE = "row_id", "sample_idx"
 
 
 class Numbering:
     """Numbers the responses of one file, batch after batch.
 
-    Without `row_id`, a response belongs to the row of the one before it where the two have the same `prompt` and its
+    Without `row_id`, a response belongs to the row of the one before it where the two have the same prompt and its
     `sample_idx`, if there is one, is the higher. Without any of the three columns each response is a row of its own.
     """
 
-    def __init__(self, columns: Collection[str]) -> None:
+    def __init__(self, columns: Collection[str], prompts: Sequence[str] = PROMPT) -> None:
+        """Of a file with these `columns`; the first of `prompts` that is one of them holds the prompt."""
+        self._prompt = next((name for name in prompts if name in columns), None)
         self._missing = [name for name in (_ROW, _SAMPLE) if name not in columns]
-        self._told_by = [name for name in ((_ROW,) if _ROW in columns else (_PROMPT, _SAMPLE)) if name in columns]
+        told_by = (_ROW,) if _ROW in columns else (self._prompt, _SAMPLE)
+        self._told_by = [name for name in told_by if name is not None and name in columns]
         self._last: dict[str, Any] = {}
         self._row, self._sample = -1, -1
 
@@ -48,7 +53,7 @@ class Numbering:
         before = self._last
         if not before:  # the first response, or nothing tells
             return True
-        if _PROMPT in now and (now[_PROMPT] is None or now[_PROMPT] != before[_PROMPT]):
+        if self._prompt in now and (now[self._prompt] is None or now[self._prompt] != before[self._prompt]):
             return True
         if _SAMPLE in now and now[_SAMPLE] <= before[_SAMPLE]:
             return True

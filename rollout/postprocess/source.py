@@ -1,6 +1,6 @@
 """Responses as a stream, one per row: what every step reads, whichever program wrote the file."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rollout.data.arrow import cast, is_list, is_text, joined, stored, valid_tex
 from rollout.data.json_text import load_json
 from rollout.data.tables import BATCH_BYTES, Table, open_result
 from rollout.errors import UserError
-from rollout.postprocess.numbering import Numbering
+from rollout.postprocess.numbering import PROMPT, Numbering
 from rollout.postprocess.origin import NOT_KNOWN, Origin, origin_of
 from rollout.records import (
     BESIDE_A_SCORE,
@@ -71,18 +71,19 @@ def flat_schema(inputs: Iterable[pa.Field], extras: Collection[str] = ()) -> pa.
     return pa.schema([*inputs, *flat_fields(extras)])
 
 
-def open_source(path: Path, key: str = "input") -> Source:
+def open_source(path: Path, key: str = "input", prompts: Sequence[str] = PROMPT) -> Source:
     """Open a file with a column `responses` (lists, or lists as JSON text), or a flat one with a column `response`.
 
-    Columns that are not ours are the input's own; `row_id` and `sample_idx` are made where a flat file lacks them.
+    Columns that are not ours are the input's own; `row_id` and `sample_idx` are made where a flat file lacks them, with
+    the first of the columns `prompts` that it has.
     A file without rows has no responses; one without columns too, as an empty JSONL file is, counts as a scored one.
     Raises UserError, naming the config `key`, for any other file.
     """
-    source = source_of(open_result(path, key), key)
+    source = source_of(open_result(path, key), key, prompts)
     return replace(source, origin=origin_of(path))
 
 
-def source_of(table: Table, key: str) -> Source:
+def source_of(table: Table, key: str, prompts: Sequence[str] = PROMPT) -> Source:
     """As `open_source`, of a file that is open already."""
     path, names = table.path, table.schema.names
     if not names and not table.num_rows:
@@ -92,11 +93,11 @@ def source_of(table: Table, key: str) -> Source:
     if "response" in names:
         if is_list(kind := table.schema.field("response").type):
             raise UserError(f"{key}={path}: the column response holds {kind}; a column of lists is called responses")
-        return _flat(table, key)
+        return _flat(table, key, prompts)
     raise UserError(f"{key}={path}: has no column `responses` or `response`; it has {', '.join(names)}")
 
 
-def _flat(table: Table, key: str) -> Source:
+def _flat(table: Table, key: str, prompts: Sequence[str]) -> Source:
     """A flat file; columns of ours that it lacks are null. One with a `score` of its own is a scored one, without
     pass rates if it has none.
     """
@@ -111,7 +112,7 @@ def _flat(table: Table, key: str) -> Source:
     schema = pa.schema([*present, *missing])
 
     def complete() -> Iterator[pa.RecordBatch]:
-        numbering = Numbering(present.names)
+        numbering = Numbering(present.names, prompts)
         for batch in table.batches():
             columns = [_typed(array, field, table.path) for array, field in zip(batch.columns, present, strict=True)]
             made = numbering.missing(pa.RecordBatch.from_arrays(columns, schema=present))

@@ -14,6 +14,7 @@ from rollout.data.json_text import load_json
 from rollout.data.tables import Table, open_result
 from rollout.data.text import counted
 from rollout.errors import UserError, did_you_mean
+from rollout.postprocess.numbering import PROMPT
 from rollout.postprocess.origin import Origin, origin_of, scoring_in_digest
 from rollout.postprocess.source import Batches, Source, source_of
 from rollout.records import BESIDE_A_SCORE, SCORE_FIELDS, SCORES, extras_of
@@ -27,7 +28,13 @@ _OF_OTHER_SCORES = {"score", "pass_rate", "score_error"}
 """Columns that say something of scores: where others are chosen, they are left out."""
 
 
-def open_with_scores(path: Path, key: str, names: Sequence[str] | None = None, must_have: bool = False) -> Source:
+def open_with_scores(
+    path: Path,
+    key: str,
+    names: Sequence[str] | None = None,
+    must_have: bool = False,
+    prompts: Sequence[str] = PROMPT,
+) -> Source:
     """As `open_source`; the first of the columns `names` that the file has becomes the column `score`.
 
     With None for `names` it is one of SCORE_KEYS that can be nothing else. Where a row has a list of responses, it has
@@ -43,10 +50,11 @@ def open_with_scores(path: Path, key: str, names: Sequence[str] | None = None, m
     origin = origin_of(path)
     is_listed = "responses" in table.schema.names
     if name is None or (name == "score" and not is_listed):
-        return replace(source_of(table, key), origin=origin)
+        return replace(source_of(table, key, prompts), origin=origin)
     origin, where = _with_scoring_of(origin, table, name), f"{path}: column {name}"
     if not is_listed:
-        return replace(source_of(_renamed(_with_numbers(table, name, where), name, "score"), key), origin=origin)
+        scored = _renamed(_with_numbers(table, name, where), name, "score")
+        return replace(source_of(scored, key, prompts), origin=origin)
     source = replace(source_of(_renamed(table, name, _LISTED), key), origin=origin)
     scores = [pa.field("score", pa.float64()), *BESIDE_A_SCORE]
     schema = pa.schema([*(column for column in source.schema if column.name != _LISTED), *scores])

@@ -82,7 +82,7 @@ def test_what_is_offered(line: str, expected: set[str]) -> None:
 
 
 def test_files_and_keys_are_offered_beside_each_other() -> None:
-    keys = {"input=", "output=", "overwrite=", "unfinished=", "score_key="}
+    keys = {"input=", "output=", "overwrite=", "unfinished=", "prompt_key=", "score_key="}
     assert offered("flatten ") == FILES | {"latest"} | keys
 
 

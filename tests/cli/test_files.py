@@ -221,6 +221,23 @@ def test_a_score_that_others_gave_is_a_score(suffix: str, tmp_path: Path) -> Non
     assert [row["score"] for row in rows_of(tmp_path / "again.jsonl")] == [0.0, 1.0, 0.0, 1.0, 0.0]
 
 
+def test_responses_to_the_same_question_are_of_one_row_whatever_the_column_is_called(tmp_path: Path) -> None:
+    rows = [{"question": f"q{number // 2}", "response": f"{number}", "score": number % 2} for number in range(6)]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ("export", "r.jsonl", "pairs.jsonl", "format=preference")
+    result = run_here(*words, "prompt_key=question", cwd=tmp_path)
+    assert result.stdout.startswith("wrote 3 pairs"), result.stderr
+    pairs = [json.loads(line) for line in (tmp_path / "pairs.jsonl").read_text().splitlines()]
+    assert [(pair["chosen"][-1]["content"], pair["rejected"][-1]["content"]) for pair in pairs] == [
+        ("1", "0"),
+        ("3", "2"),
+        ("5", "4"),
+    ]
+    for command in ("export", "filter", "flatten"):
+        wrong = run_here(command, "r.jsonl", "o.jsonl", "prompt_key=questoin", cwd=tmp_path)
+        assert wrong.stderr == "error: prompt_key=questoin: no such column, did you mean question?\n"
+
+
 def test_scores_of_other_responses_are_not_read_where_new_ones_are_made(finished: Path, tmp_path: Path) -> None:
     run_dir = shutil.copytree(finished, tmp_path / "run")
     table = pq.read_table(run_dir / "scores.parquet")

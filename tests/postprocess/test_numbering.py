@@ -63,3 +63,10 @@ def test_a_file_without_responses_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"prompt": ["a"], "completion": ["x"]}), tmp_path / "flat.parquet")
     with pytest.raises(UserError, match="has no column `responses` or `response`; it has prompt, completion"):
         open_source(tmp_path / "flat.parquet")
+
+
+def test_the_prompt_may_be_in_another_column(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"question": ["a", "a", "b"], "response": ["x", "y", "z"]}), tmp_path / "flat.parquet")
+    source = open_source(tmp_path / "flat.parquet", prompts=["problem", "question"])
+    rows = [row for batch in source.batches() for row in batch.to_pylist()]
+    assert [(row["row_id"], row["sample_idx"]) for row in rows] == [(0, 0), (0, 1), (1, 0)]
