@@ -26,7 +26,7 @@ from rollout.config import (
 from rollout.data.text import counted
 from rollout.files import as_argument, disk_full_explained, replacing, user_path, write_json
 from rollout.postprocess.analyze import ANALYZE, analysis_of
-from rollout.postprocess.export import NOUNS, Seen, continues, format_problems, records
+from rollout.postprocess.export import Seen, continues, format_problems, records, written_in_words
 from rollout.postprocess.filter import FILTER, Tally, only_dropped, only_kept, rule_problems
 from rollout.postprocess.score import SCORE, ScoringCounts, newly_scored
 from rollout.postprocess.source import Source
@@ -113,7 +113,7 @@ def export(arguments: list[str]) -> None:
         schema, parts = records(opened.source, _export_config(keys), _data(keys, opened), bool(continued), label)
         seen = Seen(parts)
         rows = _write(keys.output, schema, seen)
-        print(f"wrote {rows:,} {NOUNS.get(keys.format, keys.format)}: {keys.output}")
+        print(f"wrote {written_in_words(rows, keys.format)}: {keys.output}")
         if line := seen.rows_left_out():
             print(line if rows else f"warning: {line}", file=sys.stdout if rows else sys.stderr)
         if warning := seen.warning(keys.format, continued):

@@ -81,8 +81,11 @@ _COLLECTIONS = {list: "must be a list; write '{}=[a,b]'", dict: "must hold names
 def _unreadable(error: OverrideParseException) -> str:
     reason = str(error).replace(f"Error parsing override '{error.override}'", "").strip().splitlines()[0]
     reason = "an unexpected character" if reason.startswith("LexerNoViableAltException") else reason
-    kind = type_of(key_of(error.override))
+    key, _, value = error.override.partition("=")
+    kind = type_of(key_of(key))
     form = _FORMS.get(get_origin(kind) or kind, "write key=value, and a text in it in double quotes")
+    if get_origin(kind) is list and value and not set("[]'\"") & set(value):
+        form = f"write '{key}=[{value}]'"
     return f"{error.override}: cannot be read ({reason}); {form}"
 
 

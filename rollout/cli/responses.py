@@ -186,7 +186,8 @@ def _scored(path: Path, keys: Any, prompts: Sequence[str]) -> Opened:
         return open_responses(path, score_keys=keys.score_key, unfinished=keys.unfinished, prompts=prompts)
     if path.is_dir():
         key = f"score_key={','.join(keys.score_key)}"
-        raise UserError(f"{key}: {short(path)} is a run, which has its own scores; leave it out")
+        cure = "whose scores `rollout score` makes; leave it out"
+        raise UserError(f"{key}: is for files; {short(path)} is a folder, {cure}")
     return Opened(open_with_scores(path, "input", keys.score_key, must_have=True, prompts=prompts), None)
 
 
@@ -213,6 +214,10 @@ def _so_far(run_dir: Path, key: str, unfinished: bool | None) -> Opened:
         f"{short(run_dir)}: is not finished; {durable.num_done:,}{of} samples are there, and long responses are rarer "
         "among them than in the end"
     ]
+    if (rule := found.run.adaptive.until) is not None:
+        warnings.append(
+            f"adaptive.until={rule}: means of scores are not those of the end, because some rows have all their samples"
+        )
     warnings += [] if found.problem is None else [f"{found.problem}; the columns of the input are left out"]
     for line in (*warnings, *durable.damaged.values()):
         print(f"warning: {line}", file=sys.stderr)

@@ -19,7 +19,7 @@ from rollout.postprocess import tokens
 from rollout.postprocess.chats import FORMATS, Recipe, Records
 from rollout.postprocess.origin import Origin
 from rollout.postprocess.source import Source
-from rollout.postprocess.step import Plan, Step, Work, log_counts
+from rollout.postprocess.step import Plan, Step, Work
 from rollout.postprocess.writing import Part, suffixes, write
 from rollout.records import SCORE_FIELDS, extras_of, flat_fields, has_thinking
 
@@ -37,8 +37,12 @@ _NO_ANSWERS = (
     "a built-in one, or a function that returns an `answer`"
 )
 
-NOUNS = {"preference": "pairs", "tokens": "samples", "slime": "samples"}
-"""`export.format` -> what its records are; for any other its own name."""
+_NOUNS = {"preference": "pair", "tokens": "sample", "slime": "sample"}
+
+
+def written_in_words(count: int, export_format: str) -> str:
+    """How many records of `export.format` there are: 1 as "1 pair"."""
+    return counted(count, _NOUNS.get(export_format, export_format.removesuffix("s")))
 
 
 def export(
@@ -60,7 +64,7 @@ def export(
     seen = Seen(parts)
     with replacing(path) as partial:
         count = write(partial, path.name, schema, seen)
-    log_counts("export", {NOUNS.get(config.format, config.format): count})
+    log.info("export: %s", written_in_words(count, config.format))
     if line := seen.rows_left_out():
         log.log(logging.INFO if count else logging.WARNING, "export: %s", line)
     if warning := seen.warning(config.format, continued):

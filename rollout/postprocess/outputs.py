@@ -57,7 +57,7 @@ def remove_own(folder: Path, names: Collection[str], record: RunRecord | None, i
 def log_removed(names: Collection[str]) -> None:
     """Say that results of earlier steps are gone."""
     if names:
-        log.info("removed %s: made from other samples or scores; name their steps to have them again", ", ".join(names))
+        log.info("removed %s, which earlier steps made; name these steps to have them again", ", ".join(names))
 
 
 def output_problems(

@@ -85,6 +85,8 @@ def _is_clear(table: Table, name: str) -> bool:
     if "row_id" in names and names.index(name) < names.index("row_id"):
         return False
     is_listed = "responses" in names
+    if not is_listed and {"row_id", "sample_idx"} <= set(names):  # a file of ours, where scores are called `score`
+        return False
     if is_text(kind):  # as all is in a CSV file
         return is_text(table.schema.field("responses").type) if is_listed else ".csv" in table.path.suffixes
     item = stored(kind.value_type) if is_list(kind) and is_listed else kind

@@ -322,6 +322,12 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
         "export.file=x.jsonl: no such key; write postprocess.export.file=x.jsonl",
         "postprocess.export.file=x.jsonl 'postprocess.steps=[export]'",
     ),
+    (
+        "postprocess.filter.where=level=easy",
+        "postprocess.filter.where=level=easy: cannot be read (mismatched input '=' expecting <EOF>); write "
+        "'postprocess.filter.where=[level=easy]'",
+        "'postprocess.steps=[filter]' 'postprocess.filter.where=[answer=easy]'",
+    ),
     ("out=o", "out=o: no such key; write hydra.run.dir=o", None),
     ("output=o", "output=o: must end in .parquet; for the run's own folder write hydra.run.dir=o", None),
     ("output_file=o.parquet", "output_file=o.parquet: no such key; write output=o.parquet", None),

@@ -263,7 +263,7 @@ def test_a_run_brings_its_scores_and_what_its_config_says(finished: Path, tmp_pa
 
 
 def test_a_run_has_its_own_scores(finished: Path, tmp_path: Path) -> None:
-    line = f"score_key=answer: {finished} is a run, which has its own scores; leave it out"
+    line = f"score_key=answer: is for files; {finished} is a folder, whose scores `rollout score` makes; leave it out"
     assert refused(tmp_path, "analyze", str(finished), "score_key=answer") == [line]
 
 

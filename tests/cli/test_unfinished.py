@@ -90,3 +90,18 @@ def test_a_run_with_a_result_is_read_as_ever(died: Path, tmp_path: Path) -> None
     result = run_here("export", "run", "o.jsonl", "unfinished=true", cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 100
+
+
+def test_every_response_has_the_tokens_of_its_prompt_though_the_journal_has_them_once(tmp_path: Path) -> None:
+    write_input(tmp_path / "input.parquet", ROWS)
+    dies = ("engine.echo.die_after=30", "engine.max_restarts=0", "store.flush_samples=5", "hardware.max_num_seqs=4")
+    kept = ("store.token_ids=true", "sampling.n_samples=8")
+    with pytest.raises(UserError, match="the engine died"):
+        run_in(tmp_path / "run", f"data.path={tmp_path / 'input.parquet'}", *kept, *dies)
+    assert run_here("export", "run", "so_far.jsonl", "unfinished=true", "format=tokens", cwd=tmp_path).returncode == 0
+    so_far = [json.loads(line) for line in (tmp_path / "so_far.jsonl").read_text().splitlines()]
+    assert len(so_far) == len(durable(tmp_path))
+    resume(tmp_path / "run", ["engine.echo.die_after=null"])
+    assert run_here("export", "run", "all.jsonl", "format=tokens", cwd=tmp_path).returncode == 0
+    finished = [json.loads(line) for line in (tmp_path / "all.jsonl").read_text().splitlines()]
+    assert all(row in finished for row in so_far)

@@ -176,7 +176,7 @@ def test_results_of_steps_that_a_resume_leaves_out_are_removed_and_the_log_says_
     resume(run_dir, ["sampling.n_samples=3", "postprocess.steps=[flatten]"])
     assert not (run_dir / "analysis.json").exists()
     assert not (run_dir / "report.html").exists()
-    line = "removed analysis.json, report.html: made from other samples or scores; name their steps to have them again"
+    line = "removed analysis.json, report.html, which earlier steps made; name these steps to have them again"
     assert line in (run_dir / "rollout.log").read_text()
 
 
@@ -234,7 +234,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(pa.table({"responses": [1, 2]}), folder / "numbers.parquet")
     pq.write_table(pa.table({"responses": [["a", "b"]], "seeds": [[1]]}), folder / "uneven.parquet")
     pq.write_table(pa.table({"responses": [["a"]], "row_id": [1]}), folder / "clash.parquet")
-    pq.write_table(pa.table({"responses": [["a"]], "score": [1.0]}), folder / "scored.parquet")
+    pq.write_table(pa.table({"responses": [["a", "b"]], "score": [1.0]}), folder / "scored.parquet")
     flat = {"sample_idx": [0, 1], "response": ["a", "b"]}
     pq.write_table(pa.table({"row_id": ["zero", "one"], **flat}), folder / "texts.parquet")
     pq.write_table(pa.table({"row_id": [0, None], **flat}), folder / "nulls.parquet")
@@ -375,7 +375,10 @@ MISTAKES = [
         "export.file=flat.parquet: is a file that is written otherwise; choose another name",
     ),
     ("input=rollouts.parquet steps=[export] export.file=.jsonl", "export.file=.jsonl: must end in"),
-    ("input=scored.parquet", "input=scored.parquet: column score is a reserved output column; rename it"),
+    (
+        "input=scored.parquet",
+        "scored.parquet: column score: row 0 has 2 responses and 1 score; there must be one for each",
+    ),
     ("run_dir=.", "not a run folder (no readable run.json in it); give the folder of a run"),
     ("run_dir=. output_dir=x", "output_dir=x: the results of a run go to its folder; leave it out"),
     (
@@ -498,9 +501,9 @@ def test_a_filter_that_keeps_nothing_says_which_rule_dropped_how_many(
 ) -> None:
     path = write_rollouts(tmp_path, [answered("a", "bb"), answered("cc", None)])
     postprocess([f"input={path}", "steps=[filter]", "filter.finish_reasons=[stopped]", "filter.min_length=2"])
-    said = capsys.readouterr()
-    assert "warning: filter: finish_reasons=stopped: no response has this finish reason, did you mean stop?" in said.err
-    assert "warning: filter: kept 0 of 4 responses, dropped 3 by finish_reasons, 1 by drop_errors\n" in said.err
+    said = capsys.readouterr().out
+    assert "warning: filter: finish_reasons=stopped: no response has this finish reason, did you mean stop?" in said
+    assert "warning: filter: kept 0 of 4 responses, dropped 3 by finish_reasons, 1 by drop_errors\n" in said
 
 
 def test_paths_may_have_the_quotes_that_they_need_elsewhere(tmp_path: Path) -> None:

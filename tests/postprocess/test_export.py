@@ -121,13 +121,17 @@ def test_the_answer_of_each_row_is_the_one_that_most_of_its_responses_give(tmp_p
     ]
 
 
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.message for record in caplog.records if record.levelname == "WARNING"]
+
+
 def test_where_the_scorer_finds_no_answers_it_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     def exported(scorer: ScoreConfig) -> str:
         caplog.clear()
         score_responses(source_of(tmp_path, [Row([("5", "stop", 1)] * 5, "5")]), tmp_path, scorer)
         source = with_scores(source_of(tmp_path, [Row([("5", "stop", 1)] * 5, "5")]), tmp_path / "scores.parquet")
         assert export(source, tmp_path, ExportConfig("answers.jsonl", "answers"), DATA) == 1
-        return caplog.text
+        return "\n".join(warnings_of(caplog))
 
     assert "no row has a majority_answer; score with one that does" in exported(
         ScoreConfig("tests.postprocess.own_scorers:contains", "answer")
@@ -172,7 +176,7 @@ def test_of_a_file_nobody_knows_whether_a_last_message_of_the_assistant_was_cont
     assert run_here(*words, "continue_final_message=true", cwd=tmp_path).stderr == ""
     assert lines(tmp_path / "out.jsonl")[0]["messages"][1] == {"role": "assistant", "content": "Sure! Here is 4"}
     export(open_source(tmp_path / "in.parquet"), tmp_path, ExportConfig("o.jsonl", "messages"), DATA, continued=None)
-    assert caplog.messages[0].startswith(f"export: {line}")
+    assert warnings_of(caplog)[0].startswith(f"export: {line}")
 
 
 def test_text_is_written_as_it_is_and_what_json_lacks_in_a_form_it_has(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ RULES = st.builds(
 def holds(row: dict[str, Any], where: list[str]) -> bool:
     """Whether a row has one of the values wanted in every column that is named."""
     wanted = [[part.strip() for part in condition.split("=")] for condition in where]
-    has = {name: "null" if value is None else str(value) for name, value in row.items()}
+    has = {name: "null" if value is None else str(value).strip() for name, value in row.items()}
     return all(any(has[name] == value for name, value in wanted if name == column) for column, _ in wanted)
 
 
@@ -336,6 +336,12 @@ def test_where_keeps_the_rows_with_these_values_as_a_person_writes_them(
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "flat.parquet")
     filter_responses(open_source(tmp_path / "flat.parquet"), tmp_path, FilterConfig(where=where))
     assert "".join(row["response"] for row in read(tmp_path / "filtered.parquet")) == kept
+
+
+def test_white_space_around_a_value_does_not_count_in_the_file_either(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("response,level\na, easy\nb,easy\nc,hard\n")
+    filter_responses(open_source(tmp_path / "r.csv"), tmp_path, FilterConfig(where=["level= easy"]))
+    assert [row["response"] for row in read(tmp_path / "filtered.parquet")] == ["a", "b"]
 
 
 def warnings_of(path: Path, rules: FilterConfig) -> list[str]:

@@ -9,6 +9,7 @@ import pytest
 
 from rollout.errors import UserError
 from rollout.postprocess.source import open_source
+from rollout.postprocess.their_scores import open_with_scores
 from tests.conftest import chat
 
 
@@ -70,3 +71,12 @@ def test_the_prompt_may_be_in_another_column(tmp_path: Path) -> None:
     source = open_source(tmp_path / "flat.parquet", prompts=["problem", "question"])
     rows = [row for batch in source.batches() for row in batch.to_pylist()]
     assert [(row["row_id"], row["sample_idx"]) for row in rows] == [(0, 0), (0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize(("numbers", "is_scored"), [({}, True), ({"row_id": [0, 1], "sample_idx": [0, 0]}, False)])
+def test_scores_beside_our_own_numbers_are_a_column_of_the_input(
+    numbers: dict[str, list[int]], is_scored: bool, tmp_path: Path
+) -> None:
+    """In a flat file of ours scores are called `score`; an export may put an input's `scores` behind the numbers."""
+    pq.write_table(pa.table({**numbers, "response": ["a", "b"], "scores": [10, 20]}), tmp_path / "flat.parquet")
+    assert ("score" in open_with_scores(tmp_path / "flat.parquet", "input").schema.names) is is_scored

@@ -244,7 +244,7 @@ def test_the_command_says_how_many_rows_have_no_pair_and_why(tmp_path: Path) -> 
     result = run_here("export", "scored.parquet", "pairs.jsonl", *keys, cwd=tmp_path)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout.splitlines() == [
-        "wrote 1 pairs: pairs.jsonl",
+        "wrote 1 pair: pairs.jsonl",
         "no pair in 9 of 10 rows: 2 by min_chosen_score, 2 without two scored responses, 1 without different scores, "
         "1 by min_margin, 1 where only empty responses score higher, 1 where only equal texts have different scores, "
         "1 whose prompt is no chat",
@@ -256,7 +256,7 @@ def test_a_step_logs_the_same_and_warns_only_where_there_is_no_pair_at_all(tmp_p
     step = ("input=scored.parquet", "steps=[export]", "export.format=preference")
     result = run_here(*step, cwd=tmp_path, module="rollout.postprocess")
     assert result.returncode == 0, result.stderr
-    assert "export: 1 pairs\n" in result.stdout
+    assert "export: 1 pair\n" in result.stdout
     assert " export: no pair in 1 of 2 rows: 1 without different scores\n" in result.stdout
     assert "warning" not in result.stdout
     none = run_here(*step, "export.min_margin=2", "overwrite=true", cwd=tmp_path, module="rollout.postprocess")
