@@ -30,6 +30,7 @@ def folder(tmp_path: Path) -> Path:
 COMMAND = ("data.path=input.parquet", *ECHO, "hydra.run.dir=run")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [".hydra/hydra.yaml", ".reserve"])
 def test_a_disk_that_is_full_before_the_run_has_begun_wants_the_command_again(name: str, folder: Path) -> None:
     run_dir = folder / "run"

@@ -42,6 +42,7 @@ def test_the_notebook_runs_and_shows_what_is_stored(tmp_path: Path) -> None:
     assert (run_dir / "report.html").exists()
 
 
+@pytest.mark.long
 def test_every_statement_of_the_page_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rollout, "run", partial(rollout.run, *ECHO[::2]), raising=False)

@@ -12,6 +12,8 @@ from rollout.resume import resume
 from tests.conftest import chat, run_in, write_input
 from tests.in_process import run_here
 
+pytestmark = pytest.mark.long
+
 ROWS = [{"prompt": chat(f"question {number}"), "answer": str(number)} for number in range(5)]
 WARNING = (
     "warning: run: is not finished; {} of 100 samples are there, and long responses are rarer among them than in the "

@@ -17,6 +17,7 @@ SCORED_BY = ("postprocess.score.scorer=tests.graders:by_rate", "postprocess.scor
 DIES_ONCE = ("engine.echo.die_after=30", "sampling.n_samples=4", "hardware.max_num_seqs=4")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("rule", "processes"), [("adaptive=first_pass", 2), ("adaptive=default", 0)])
 def test_also_of_an_engine_that_is_started_again(
     rule: str, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

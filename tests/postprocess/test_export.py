@@ -48,6 +48,7 @@ def test_responses_are_the_flat_rows(file: str, rows: list[Row], tmp_path_factor
     assert count == len(found)
 
 
+@pytest.mark.long
 @given(rows=tables())
 @settings(max_examples=30, deadline=None)
 def test_messages_are_the_chats_with_the_responses_at_their_end(

@@ -119,6 +119,7 @@ def dropped_by(rows: list[dict[str, Any]], rules: FilterConfig) -> list[str | No
     return reasons
 
 
+@pytest.mark.long
 @given(rows=tables(), rules=RULES)
 @settings(max_examples=80, deadline=None)
 def test_filter_splits_the_samples_by_its_rules_and_loses_none(

@@ -193,6 +193,7 @@ def rounds(pairs: list[tuple[Known, Known]]) -> list[tuple[int, int]]:
     return found
 
 
+@pytest.mark.long
 @given(rows=st.lists(st.lists(SAMPLES, min_size=1, max_size=9), min_size=1, max_size=6), rules=RULES)
 @example(rows=[[("a", 3), ("b", 2), ("c", 1), ("d", 0)]], rules=Rules(9, 1, None))
 @example(rows=[[("", 10), (" ", 9), ("a", 9)]], rules=Rules(3, None, None))

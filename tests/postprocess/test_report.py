@@ -37,6 +37,7 @@ def test_a_command_is_shown_as_it_was_typed(command: list[str], typed: str) -> N
     assert typed_command(command) == typed
 
 
+@pytest.mark.long
 def test_the_report_shows_the_command_of_its_run(tmp_path: Path) -> None:
     result = run_command(*ECHO, "data.limit=2", "hydra.run.dir=run", cwd=tmp_path)
     assert result.returncode == 0, result.stderr

@@ -240,6 +240,7 @@ def test_k_goes_up_in_powers_of_two_to_the_number_of_samples() -> None:
 SCORES_OF_A_ROW = st.lists(st.none() | st.sampled_from([0.0, 0.5, 1.0]), min_size=3, max_size=3)
 
 
+@pytest.mark.long
 @given(table=st.lists(SCORES_OF_A_ROW, min_size=1, max_size=6))
 @settings(deadline=None)
 def test_the_aggregates_are_those_of_plain_python(

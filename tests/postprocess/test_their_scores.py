@@ -64,6 +64,7 @@ def scores_in(source: Source) -> list[float | None]:
     return [score for batch in source.batches() for score in batch.column("score").to_pylist()]
 
 
+@pytest.mark.long
 @given(scores=SCORES, least=st.sampled_from([0.0, 0.5, 1.0]))
 @settings(max_examples=30, deadline=None)
 def test_the_same_scores_in_any_form_are_the_same_responses_to_a_filter_and_the_same_analysis(

@@ -88,6 +88,7 @@ def chat_by_hand(row: dict[str, Any] | None, pieces: list[str], is_template: boo
     return chat(text) if text.strip() else "the prompt is empty"
 
 
+@pytest.mark.long
 @given(
     rows=ROWS,
     pieces=st.lists(st.sampled_from([*FIELDS, "", "{", "}}", "\n", " text "]), min_size=1, max_size=5),
@@ -148,6 +149,7 @@ MESSAGES: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
 CELLS = st.lists(st.none() | st.lists(MESSAGES, max_size=3) | st.sampled_from(["text", "[1] text", ""]), max_size=5)
 
 
+@pytest.mark.long
 @given(cells=CELLS, as_text=st.booleans(), system=st.none() | st.just("Be brief."))
 @settings(max_examples=200, deadline=None)
 def test_a_run_reads_the_same_chats_from_the_prepared_file_as_from_the_source(
@@ -398,6 +400,7 @@ def test_memory_does_not_grow_with_the_input(folder: Path) -> None:
     assert peaks[1] - peaks[0] < size / 2
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_line_and_leaves_nothing(folder: Path) -> None:
     large(folder)
     line = command("input=large.parquet", "output=there.parquet", "overwrite=true", module="rollout.prepare")

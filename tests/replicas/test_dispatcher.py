@@ -131,10 +131,10 @@ class LongestFirstRun(Run):
     order = LongestFirst
 
 
-TestEverySampleIsDurableExactlyOnce = Run.TestCase
+TestEverySampleIsDurableExactlyOnce = pytest.mark.long(Run.TestCase)
 TestEverySampleIsDurableExactlyOnce.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
 
-TestSoItIsWithTheLongestFirst = LongestFirstRun.TestCase
+TestSoItIsWithTheLongestFirst = pytest.mark.long(LongestFirstRun.TestCase)
 TestSoItIsWithTheLongestFirst.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
 
 

@@ -131,6 +131,7 @@ def extras_of_row(row_id: int, n_samples: int) -> dict[str, Any]:
     }
 
 
+@pytest.mark.long
 @given(layout=shard_layouts())
 @settings(max_examples=60, deadline=None)
 def test_tokens_and_thinking_stay_with_their_sample_and_prompts_with_their_row_however_shards_are_laid_out(

@@ -16,6 +16,8 @@ from rollout.process.signals import Interrupted
 from rollout.records import Sample
 from tests.conftest import chat, run_in, write_input
 
+pytestmark = pytest.mark.long
+
 SLOWLY = ("engine.echo.token_steps=true", "hardware.max_num_seqs=8", "sampling.n_samples=6", "postprocess=none")
 RULE = (
     "adaptive=mixed",
