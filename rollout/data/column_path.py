@@ -75,9 +75,9 @@ def values_at(batch: pa.RecordBatch, path: str) -> list[Any]:
     return [_from_json(value) if isinstance(value, str) else value for value in found] if is_json else found
 
 
-def texts_at(batch: pa.RecordBatch, path: str) -> pa.Array:
+def texts_at(batch: pa.RecordBatch, path: str) -> list[str]:
     """As `values_at`, each value as a person writes it: `null` where the row has none."""
-    return pa.array([as_text(value) for value in values_at(batch, path)], pa.string())
+    return [as_text(value) for value in values_at(batch, path)]
 
 
 def values_along(batch: pa.RecordBatch, path: ColumnPath, read: Callable[[pa.Array], list[Any]] = values) -> list[Any]:

@@ -17,7 +17,7 @@ def no_such_file(path: Path, key: str) -> UserError:
     return UserError(f"{key}={path}: no such file; check the path{where}")
 
 
-def refuse_several(path: Path, key: str) -> None:
+def refuse_other_than_a_file(path: Path, key: str) -> None:
     """Raise UserError, naming the config `key`, for a pattern or a folder where one file of responses is read. What
     joins files of prompts, as `no_such_file` says, would drop the responses.
     """

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from rollout.data.arrow import cast, plain_field
 from rollout.data.json_text import load_json
 from rollout.data.jsonl_types import ColumnType, column_array
-from rollout.data.missing import no_such_file, refuse_several
+from rollout.data.missing import no_such_file, refuse_other_than_a_file
 from rollout.data.text_files import COMPRESSED, is_utf8, line_blocks, open_text
 from rollout.errors import UserError
 from rollout.files import is_read_once
@@ -82,7 +82,7 @@ def open_table(path: Path, key: str, may_be_empty: bool = False) -> Table:
 
 def open_result(path: Path, key: str) -> Table:
     """Open a file of responses, which may have no rows. Raises UserError as `open_table` does."""
-    refuse_several(path, key)
+    refuse_other_than_a_file(path, key)
     return open_table(path, key, may_be_empty=True)
 
 

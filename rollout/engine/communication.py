@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rollout.config import HardwareConfig
-from rollout.config.presets import leaves
+from rollout.config.presets import leaves, with_defaults
 from rollout.engine import devices
 
 
@@ -90,7 +90,7 @@ def levels(hardware: HardwareConfig) -> Iterator[int]:
 def safer(hardware: HardwareConfig, level: int) -> HardwareConfig:
     """`hardware` without the first `level` rungs of LADDER; what the user has set stays."""
     for rung in LADDER[:level]:
-        kwargs = _with_defaults(hardware.engine_kwargs, rung.engine_kwargs)
+        kwargs = with_defaults(hardware.engine_kwargs, rung.engine_kwargs)
         hardware = dataclasses.replace(hardware, engine_kwargs=kwargs, env={**rung.env, **hardware.env})
     return hardware
 
@@ -106,13 +106,3 @@ def _leaves(hardware: HardwareConfig) -> Iterator[tuple[str, Any]]:
         for path, value in leaves(getattr(hardware, key)):
             shown = str(value).lower() if isinstance(value, bool) else value
             yield f"hardware.{key}.{path}", shown
-
-
-def _with_defaults(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """`values`, with missing keys taken from `defaults`, in nested dictionaries too."""
-    both = {
-        name: _with_defaults(values[name], default)
-        for name, default in defaults.items()
-        if isinstance(default, Mapping) and isinstance(values.get(name), Mapping)
-    }
-    return {**defaults, **values, **both}

@@ -5,6 +5,8 @@ still depends on what is computed together with it (docs/performance.md has the 
 from collections.abc import Mapping
 from typing import Any
 
+from rollout.config.presets import with_defaults
+
 CHUNKED, _COMPILATION, _PRIORITY = "enable_chunked_prefill", "compilation_config", "ir_op_priority"
 WHOLE_PROMPTS = {"enable_prefix_caching": False, CHUNKED: False}
 """vLLM's kernels round the rest of a prompt, behind what was cached or computed in an earlier step, differently from a
@@ -25,20 +27,13 @@ speed with enforce_eager only.
 
 def invariant(own: Mapping[str, Any]) -> dict[str, Any]:
     """`own`, arguments for vLLM's engine, and the settings on which they say nothing."""
-    given = dict(own)
+    norms = {} if _PRIORITY in own else _PYTORCHS_NORMS  # vLLM takes this setting in one of two places
+    settings = _FLASH_ATTENTION_2 | _UNFUSED_NORMS | norms
+    given = {name: value for name, value in own.items() if value is not None or name not in settings}
     if isinstance(mode := given.get(_COMPILATION), int):  # vLLM's short form
         given[_COMPILATION] = {"mode": mode}
-    norms = {} if _PRIORITY in given else _PYTORCHS_NORMS  # vLLM takes this setting in one of two places
-    found = _completed(given, _FLASH_ATTENTION_2 | _UNFUSED_NORMS | norms)
+    found = with_defaults(given, settings)
     ops = found[_COMPILATION].get("custom_ops") or []
-    if not {_OWN_NORM, _NO_OWN_NORM} & {*ops}:
-        found[_COMPILATION]["custom_ops"] = [*ops, _NO_OWN_NORM]
-    return found
-
-
-def _completed(given: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """`given` and, at every depth, those of the settings that it does not have."""
-    found = dict(given or {})
-    for name, value in settings.items():
-        found[name] = _completed(found.get(name), value) if isinstance(value, Mapping) else found.get(name, value)
-    return found
+    if {_OWN_NORM, _NO_OWN_NORM} & {*ops}:
+        return found
+    return found | {_COMPILATION: found[_COMPILATION] | {"custom_ops": [*ops, _NO_OWN_NORM]}}

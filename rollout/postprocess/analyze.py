@@ -100,7 +100,7 @@ def analysis_of(source: Source, config: AnalyzeConfig, pass_score: float, early:
     """
     total, groups = _Counts(pass_score, config.clusters, early), dict[str, _Counts]()
     for batch in source.batches():
-        values = None if config.by is None else texts_at(batch, config.by)
+        values = None if config.by is None else pa.array(texts_at(batch, config.by), pa.string())
         total.add(batch, _groups(batch, values) if config.clusters else None)
         for value, part in _by_value(batch, values):
             name = value if value in groups or len(groups) < MOST_GROUPS else OTHERS

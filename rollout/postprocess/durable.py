@@ -19,14 +19,13 @@ from rollout.errors import UserError
 from rollout.postprocess.source import Source, flat_schema
 from rollout.records import sample_schema
 from rollout.scoring.distribution import Distribution, ValueCounts
-from rollout.store.finalize import wide
+from rollout.store.finalize import PROMPT, prompts_of, wide
 from rollout.store.journal import parts, read_part
 from rollout.store.journal_reader import JournalReader
 
 _COLUMNS = ["row_id", "sample_idx", "error", "finish_reason", "num_generated_tokens"]
 _INDEX_BITS = 24  # of a sample's key; the others are for its row
 _PARTS = 64  # that are taken in at a time
-_PROMPT = "prompt_token_ids"
 _NOTHING = " "  # the name of a column that is not asked for
 
 Keys = npt.NDArray[np.int64]
@@ -174,20 +173,10 @@ def _once(samples: pa.Table) -> pa.Table:
         is_unscored = ~samples.column("is_scored").fill_null(False).to_numpy()
     first = first_of_each(keys, samples.column("error").is_valid().to_numpy(), is_unscored)
     chosen = samples.cast(wide(samples.schema)).take(first).cast(samples.schema)
-    if _PROMPT not in samples.schema.names:
+    if PROMPT not in samples.schema.names:
         return chosen
-    place = chosen.schema.get_field_index(_PROMPT)
-    return chosen.set_column(place, _PROMPT, _prompts_of(samples, chosen.column("row_id").to_numpy()))
-
-
-def _prompts_of(samples: pa.Table, row_ids: npt.NDArray[np.int64]) -> pa.ChunkedArray:
-    """The tokens of the prompts of these rows. In each part they stand beside one sample of a row only."""
-    told = np.flatnonzero(samples.column(_PROMPT).is_valid().to_numpy())
-    rows, first = np.unique(samples.column("row_id").to_numpy()[told], return_index=True)
-    is_there = _is_in(row_ids, rows)
-    place = np.zeros(len(row_ids), np.int64)
-    place[is_there] = told[first[np.searchsorted(rows, row_ids[is_there])]]
-    return samples.column(_PROMPT).take(pa.array(place, mask=~is_there))
+    prompts = prompts_of(samples, chosen.column("row_id").to_numpy())
+    return chosen.set_column(chosen.schema.get_field_index(PROMPT), PROMPT, prompts)
 
 
 def first_of_each(keys: Keys, *last: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:

@@ -75,7 +75,7 @@ def not_where(batch: pa.RecordBatch, where: Sequence[str], seen: Seen | None) ->
     """Whether each response fails one of the conditions. Its values are added to `seen`."""
     fails = pa.array([False] * batch.num_rows, pa.bool_())
     for column, wanted in wanted_values(where).items():
-        texts = pa.array([text.strip() for text in texts_at(batch, column).to_pylist()], pa.string())
+        texts = pa.array([text.strip() for text in texts_at(batch, column)], pa.string())
         fails = pc.or_(fails, _is_none_of(column, texts, wanted, seen))
     return fails
 

@@ -91,20 +91,27 @@ _LISTS = {extra.of_sample.type for extra in EXTRAS.values() if is_list(extra.of_
 
 
 def _without_prompts(samples: pa.Table, first_row: int, num_rows: int) -> tuple[pa.Table, pa.Array | None]:
-    """`samples` without the tokens of the prompts, and these tokens for each row, if the run has kept them.
+    """`samples` without the tokens of the prompts, and these tokens for each row, if the run has kept them."""
+    if PROMPT not in samples.schema.names:
+        return samples, None
+    prompts = prompts_of(samples, np.arange(first_row, first_row + num_rows)).combine_chunks()
+    return samples.drop_columns(PROMPT), prompts
+
+
+PROMPT = "prompt_token_ids"
+
+
+def prompts_of(samples: pa.Table, row_ids: npt.NDArray[np.int64]) -> pa.ChunkedArray:
+    """The tokens of the prompt of each of these rows, which ascend and are all that `samples` are of.
 
     In each part they stand beside one sample of a row; see `journal`.
     """
-    if _PROMPT not in samples.schema.names:
-        return samples, None
-    told = np.flatnonzero(samples.column(_PROMPT).is_valid().to_numpy())
-    place = np.full(num_rows, -1, dtype=np.int64)
-    place[samples.column("row_id").to_numpy()[told] - first_row] = told
-    prompts = samples.column(_PROMPT).take(pa.array(place, mask=place < 0)).combine_chunks()
-    return samples.drop_columns(_PROMPT), prompts
-
-
-_PROMPT = "prompt_token_ids"
+    first = row_ids[0] if len(row_ids) else 0
+    told = np.flatnonzero(samples.column(PROMPT).is_valid().to_numpy())
+    place = np.full(row_ids[-1] - first + 1 if len(row_ids) else 0, -1, dtype=np.int64)
+    place[samples.column("row_id").to_numpy()[told] - first] = told
+    place = place[row_ids - first]
+    return samples.column(PROMPT).take(pa.array(place, mask=place < 0))
 
 
 def _num_bytes(samples: pa.Table, positions: npt.NDArray[np.int64]) -> int:

@@ -58,7 +58,6 @@ class Progress:
         `settle`.
         """
         self._stats: Callable[[], EngineStats] = lambda: NO_STATS
-        self._newest = NO_STATS
         self._start: float | None = None  # the clock's time, while it runs
         self._elapsed_before = 0.0
         self._tokens_before = self._preemptions = self._preemptions_before = 0
