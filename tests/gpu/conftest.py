@@ -1,4 +1,4 @@
-"""What the tests on a GPU share. None of them runs in `make test`: python -m pytest -m gpu (15 minutes on an H200)."""
+"""What the tests on a GPU share. Only `python -m pytest -m gpu` runs them: 20 minutes with one H200, 35 with two."""
 
 from collections.abc import Iterator
 from pathlib import Path
