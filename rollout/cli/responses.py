@@ -188,7 +188,7 @@ def _scored(path: Path, keys: Any, prompts: Sequence[str]) -> Opened:
         key = f"score_key={','.join(keys.score_key)}"
         cure = "whose scores `rollout score` makes; leave it out"
         raise UserError(f"{key}: is for files; {short(path)} is a folder, {cure}")
-    return Opened(open_with_scores(path, "input", keys.score_key, must_have=True, prompts=prompts), None)
+    return Opened(open_with_scores(path, "input", keys.score_key, prompts=prompts), None)
 
 
 def _unscored(path: Path, unfinished: bool, prompts: Sequence[str]) -> Opened:

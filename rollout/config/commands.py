@@ -38,8 +38,8 @@ class ScoreKey:
     """The scores of the input."""
 
     score_key: list[str] | None = None
-    """Columns of a file that may hold the scores; the first that it has is used: one score per response, or a list in
-    each row. It becomes `score`. null: `score` or `scores`; []: only `score`. A run has its own."""
+    """Columns of a file that may hold the scores; the first that it has is used, and it must have one: a score per
+    response, or a list in each row. It becomes `score`. null: `score` or `scores`; []: only `score`. A run has its own."""
 
 
 @dataclass(kw_only=True)
@@ -128,8 +128,8 @@ class CompareCommand:
     """Columns, or dotted paths, that may hold the right answer; rows are matched by it and the prompt. null: that of
     the run, or of one of the others."""
     score_key: list[str] | None = None
-    """Columns of a file that may hold the scores; the first that it has is used: one score per response, or a list in
-    each row. null: `score` or `scores`; []: only `score`. Runs have their own."""
+    """Columns of a file that may hold the scores; the first that it has is used, and it must have one: a score per
+    response, or a list in each row. null: `score` or `scores`; []: only `score`. Runs have their own."""
     rows: int = field(default=50, metadata={"ge": 0})
     """Number of rows to show side by side in compare.html: those that differ most."""
 

@@ -32,19 +32,17 @@ def open_with_scores(
     path: Path,
     key: str,
     names: Sequence[str] | None = None,
-    must_have: bool = False,
     prompts: Sequence[str] = PROMPT,
 ) -> Source:
     """As `open_source`; the first of the columns `names` that the file has becomes the column `score`.
 
     With None for `names` it is one of SCORE_KEYS that can be nothing else. Where a row has a list of responses, it has
-    a list of as many scores, or one score for one response. Raises UserError for a file that is none of responses, and
-    with `must_have` if it has none of `names`; reading does for scores that are no numbers, or not as many as the
-    responses.
+    a list of as many scores, or one score for one response. Raises UserError for a file that is none of responses, or
+    that has none of `names`; reading does for scores that are no numbers, or not as many as the responses.
     """
     table = open_result(path, key)
     name = _column(table, names)
-    if name is None and names and must_have:
+    if name is None and names:
         near = did_you_mean(names[0], table.schema.names)
         raise UserError(f"score_key={','.join(names)}: {path} has no such column, {near}")
     origin = origin_of(path)
