@@ -39,7 +39,8 @@ class ScoreKey:
 
     score_key: list[str] | None = None
     """Columns of a file that may hold the scores; the first that it has is used, and it must have one: a score per
-    response, or a list in each row. It becomes `score`. null: `score` or `scores`; []: only `score`. A run has its own."""
+    response, or a list in each row. It becomes `score`. null: `score` or `scores`; []: only `score`. Runs have their
+    own."""
 
 
 @dataclass(kw_only=True)
@@ -198,6 +199,9 @@ class PrepareConfig:
     drop_duplicates: bool = False
     """Of rows with exactly the same chat, keep the first. Takes about 100 bytes of memory per row."""
     limit: int | None = field(default=None, metadata={"ge": 1})
-    """Use only the first rows of the input. null: all."""
+    """Use only so many rows of the input. null: all."""
+    seed: int | None = field(default=None, metadata={"ge": 0})
+    """Take the rows of `limit` at random, in the order of the input. The same seed takes the same rows, and with a
+    higher limit these and others. null: the first rows."""
     overwrite: bool = False
     """Replace an output that already exists."""

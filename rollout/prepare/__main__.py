@@ -29,6 +29,7 @@ from rollout.errors import UserError
 from rollout.files import disk_full_explained, matching, real, replacing, same_file, user_path
 from rollout.prepare.chat_rows import CHATS_AS_JSON, PROMPT, Plan, Refusal, plan_for, read_chats
 from rollout.prepare.folders import open_source
+from rollout.prepare.subset import used_rows
 from rollout.process.signals import stop_on_signal
 from rollout.records import Message
 
@@ -91,9 +92,9 @@ def prepare(config: PrepareConfig) -> Report:
         raise UserError(*problems)
     with disk_full_explained(f"output={output}", "free some space"), replacing(output) as partial:
         try:
-            report = _write(plan, plan.chat_type, partial, config.drop_duplicates)
+            report = _write(plan, plan.chat_type, partial, config)
         except _RicherChat:
-            report = _write(plan, CHATS_AS_JSON, partial, config.drop_duplicates)
+            report = _write(plan, CHATS_AS_JSON, partial, config)
         if not report.written:
             reasons = "; ".join(f"{refused.rows:,}: {reason}" for reason, refused in report.refused.items())
             raise UserError(f"input={source}: no row has a usable prompt ({reasons}); check prompt_key or template")
@@ -120,28 +121,28 @@ class _RicherChat(Exception):
     """
 
 
-def _write(plan: Plan, chat_type: pa.DataType, path: Path, drop_duplicates: bool) -> Report:
+def _write(plan: Plan, chat_type: pa.DataType, path: Path, config: PrepareConfig) -> Report:
     report, schema = Report(plan), pa.schema([(PROMPT, chat_type), *map(plan.table.schema.field, plan.keep)])
-    seen = set[bytes]() if drop_duplicates else None
     # opened here, because Arrow's own errors about a path do not name it
     with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for group in _row_groups(_batches(schema, report, seen)):
+        for group in _row_groups(_batches(schema, report, config)):
             writer.write_table(pa.Table.from_batches(group))
     return report
 
 
-def _batches(schema: pa.Schema, report: Report, seen: set[bytes] | None) -> Iterator[pa.RecordBatch]:
-    """The batches to write; `report` counts their rows. `seen` gets a hash of every chat."""
+def _batches(schema: pa.Schema, report: Report, config: PrepareConfig) -> Iterator[pa.RecordBatch]:
+    """The batches to write; `report` counts their rows."""
     plan, chat_type = report.plan, schema.field(PROMPT).type
-    for batch in plan.table.batches():
+    seen = set[bytes]() if config.drop_duplicates else None
+    for batch, positions in used_rows(plan.table, config):
         kept, chats = list[int](), list[list[Message]]()
-        for position, chat in enumerate(read_chats(plan, batch, report.read)):
+        for place, chat in enumerate(read_chats(plan, batch, positions)):
             if isinstance(chat, Refusal):
                 report.refused.setdefault(chat.reason, Refused()).add(chat.where)
             elif seen is not None and _seen_before(chat, seen):
                 report.duplicates += 1
             else:
-                kept.append(position)
+                kept.append(place)
                 chats.append(chat)
         report.read += batch.num_rows
         report.written += len(chats)

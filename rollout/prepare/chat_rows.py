@@ -13,8 +13,9 @@ from rollout.data.arrow import cells, is_list, stored
 from rollout.data.chat import parse_chat, with_system_prompt
 from rollout.data.column_path import ColumnPath, values_along
 from rollout.data.prompts import prompt_column_problems
-from rollout.data.tables import Table, select
+from rollout.data.tables import Table
 from rollout.errors import PromptError, UserError, did_you_mean
+from rollout.prepare.subset import subset_problems
 from rollout.prepare.template import Template, parse_template
 from rollout.records import RESERVED_COLUMNS, Message
 
@@ -55,8 +56,7 @@ class Refusal:
 
 def plan_for(table: Table, config: PrepareConfig) -> Plan:
     """The plan for `table`. Raises UserError with everything in `config` that does not fit the table's columns."""
-    table = select(table, limit=config.limit)
-    if problems := [*_prompt_problems(table, config), *_keep_problems(table, config)]:
+    if problems := [*_prompt_problems(table, config), *_keep_problems(table, config), *subset_problems(config)]:
         raise UserError(*problems)
     keep, left_out = _kept_columns(table.schema.names, config)
     if config.template is None:
@@ -67,10 +67,10 @@ def plan_for(table: Table, config: PrepareConfig) -> Plan:
     return Plan(table, template.columns, chat, pa.list_(pa.struct(_ROLE_AND_CONTENT)), keep, left_out)
 
 
-def read_chats(plan: Plan, batch: pa.RecordBatch, first_row: int) -> Iterator[list[Message] | Refusal]:
-    """For each row of `batch`, its chat or why it has none; its first row is row `first_row` of the table."""
+def read_chats(plan: Plan, batch: pa.RecordBatch, positions: Sequence[int]) -> Iterator[list[Message] | Refusal]:
+    """For each row of `batch`, its chat or why it has none; `positions` are those of its rows in the table."""
     columns = [values_along(batch, path, cells) for path in plan.columns]
-    for row, values in enumerate(zip(*columns, strict=True), start=first_row):
+    for row, values in zip(positions, zip(*columns, strict=True), strict=True):
         if row in plan.table.bad_rows:
             line, _, reason = plan.table.bad_rows[row].partition(": ")
             yield Refusal(reason.partition(" (")[0], line)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from rollout.config import DataConfig, PrepareConfig
 from rollout.config.keys import field_docs
 from rollout.data.prompts import open_input, read_prompts
+from rollout.data.tables import BATCH_ROWS
 from rollout.errors import UserError
 from rollout.prepare.__main__ import Report, prepare
 from rollout.prepare.chat_rows import CHATS_AS_JSON
@@ -210,6 +211,29 @@ def test_a_name_that_a_run_needs_cannot_be_kept(name: str, tmp_path: Path) -> No
     assert problem == (
         f"keep={name}: a run needs that name for a column of its own; rename it, or leave it out of keep"
     )
+
+
+def test_rows_at_random_are_the_same_for_a_seed_and_stay_when_there_are_more(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{number}" if number % 3 else None, "number": number} for number in range(2 * BATCH_ROWS + 7)]
+    write_input(tmp_path / "in.parquet", rows)
+
+    def taken(limit: int, seed: int) -> tuple[list[int], str]:
+        written, report = prepared(tmp_path, "in.parquet", limit=limit, seed=seed)
+        assert report.read == min(limit, len(rows)) == len(written) + report.refused["the prompt is null"].rows
+        return [row["number"] for row in written], str(report.refused["the prompt is null"])
+
+    some, refused = taken(300, seed=1)
+    assert some == sorted(some)
+    assert some == taken(300, seed=1)[0] != taken(300, seed=2)[0]
+    assert 60 < sum(number < len(rows) // 2 for number in some) < 140  # half of some 200, so from all of the input
+    assert all(int(place.removeprefix("row ")) % 3 == 0 for place in refused.removesuffix(", ...").split(", "))
+    assert set(some) < set(taken(600, seed=1)[0])
+    assert taken(10_000, seed=1)[0] == [number for number in range(len(rows)) if number % 3]
+
+
+def test_a_seed_without_a_limit_is_refused(folder: Path) -> None:
+    line = "seed=1: has no use without limit, the number of rows to take; give both, or none"
+    assert problems_of(folder, "questions.csv", prompt_key="question", seed=1) == (line,)
 
 
 def test_the_first_rows_of_every_reason_are_named(tmp_path: Path) -> None:
