@@ -21,7 +21,8 @@ from rollout.data.row_sampling import sample_counts
 from rollout.data.tables import Table
 from rollout.engine import adapters, cache, devices, models
 from rollout.engine.content import MODEL, TOKENIZER, content_of
-from rollout.engine.model_files import context_length, shape
+from rollout.engine.model_files import context_length, highest_max_model_len, shape
+from rollout.engine.startup_errors import longer_than_model
 from rollout.errors import UserError
 from rollout.files import short
 from rollout.generation.context import context_problem
@@ -136,9 +137,19 @@ def scorer_warnings(run: RunConfig, table: Table) -> Iterator[str]:
 
 def _context_problems(run: RunConfig) -> Iterator[str]:
     """Whether prompts fit into the model's context; loading the model would find the same, a minute or more later."""
-    known = None if "hf_overrides" in run.hardware.engine_kwargs else context_length(run.model)
-    if known is not None and (problem := context_problem(run, known)):
+    if "hf_overrides" in run.hardware.engine_kwargs:
+        return
+    asked, most, known = run.model.max_model_len, highest_max_model_len(run.model), context_length(run.model)
+    if asked is not None and most is not None and asked > most and not _may_be_longer(run):
+        yield longer_than_model(asked, most)
+    elif known is not None and (problem := context_problem(run, known)):
         yield problem
+
+
+def _may_be_longer(run: RunConfig) -> bool:
+    """Whether vLLM is told to take a `max_model_len` beyond the model's context."""
+    name = "VLLM_ALLOW_LONG_MAX_MODEL_LEN"
+    return run.hardware.env.get(name, os.environ.get(name, "0")).lower() in ("1", "true")
 
 
 def refuse_used(run: RunConfig, run_dir: Path) -> None:

@@ -375,7 +375,8 @@ def test_the_built_in_scorers_find_answers_without_a_ground_truth(folder: Path) 
         ),
         (
             ("adaptive=mixed", "postprocess.score.scorer=exact_match", "postprocess.score.ground_truth=null"),
-            "postprocess.score.scorer=exact_match: needs the right answers; set postprocess.score.ground_truth",
+            "postprocess.score.scorer=exact_match: needs the right answers; set postprocess.score.ground_truth "
+            "to their column, one of rate",
         ),
         (
             ("adaptive=first_pass", "sampling.temperature=0", "sampling.n_samples=1", "adaptive.rounds=[1]"),

@@ -4,7 +4,7 @@ import argparse
 import re
 import shlex
 from collections.abc import Callable, Collection, Iterator
-from itertools import dropwhile, takewhile
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from rollout.cli.commands import RUN_WORDS
 from rollout.cli.hydra_errors import explain, unknown_key
-from rollout.cli.slips import Mistake, in_shell, is_bare, of_mark, of_value_apart, of_wide
+from rollout.cli.slips import Mistake, in_shell, of_mark, of_wide, of_words_apart
 from rollout.cli.synonyms import meant, nearly_meant
 from rollout.config import STEPS
 from rollout.config.fields import schema
@@ -49,10 +49,9 @@ def find(words: list[str], is_sweep: bool, presets: Collection[str] = ()) -> tup
     units = list(_units(words))
     while units:
         unit = units.pop(0)
-        apart = of_value_apart(unit[0], [item for [item, *_] in takewhile(is_bare, units)])
-        mistake = apart or _of_unit(unit, is_sweep, known)
-        if apart is not None:
-            units = list(dropwhile(is_bare, units))
+        behind = [item for item, *_ in takewhile(lambda unit: not unit[0].startswith("-"), units)]
+        mistake, taken = of_words_apart(unit[0], behind) or (_of_unit(unit, is_sweep, known), 0)
+        del units[:taken]
         if mistake is None:
             left += unit
         else:

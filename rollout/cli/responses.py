@@ -37,8 +37,10 @@ from rollout.store import run_record
 from rollout.store.layout import MERGED, OUTPUT, SCORES
 from rollout.terminal.text import how_to_finish
 
-_GROUPS = re.compile(r"(?<![\w./-])(?:postprocess\.(?:score|filter|analyze|export)|data)\.(?=[a-z_]+\b)")
-"""The groups of keys in the config of a run; a command has no group before its keys."""
+_GROUPS = re.compile(
+    r"(?<![\w./-])(?<!python -m rollout )(?:postprocess\.(?:score|filter|analyze|export)|data)\.(?=[a-z_]+\b)"
+)
+"""The groups of keys in the config of a run, which a command does not have; in a cure that is a run they stay."""
 
 
 @dataclass(frozen=True)

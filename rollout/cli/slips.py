@@ -5,7 +5,9 @@ import shlex
 import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import takewhile
 
+from rollout.config.arguments import ONE_WORD, of_words
 from rollout.config.keys import config_fields, type_of
 from rollout.config.overrides import key_of, quoted
 from rollout.files import user_path
@@ -26,18 +28,30 @@ class Mistake:
     """The words to give instead; none where nobody knows."""
 
 
-def is_bare(unit: list[str]) -> bool:
-    """Whether a word, with the value of an option beside it, is neither a key nor an option."""
-    return "=" not in unit[0] and not unit[0].startswith("-")
+def of_words_apart(word: str, behind: list[str]) -> tuple[Mistake, int] | None:
+    """Words that belong together, and how many of those `behind` the first one do: a text with spaces that the shell
+    has taken apart, `key value`, and `key = value`.
+    """
+    return _of_text(word, list(takewhile(lambda item: "=" not in item, behind))) or _of_pair(word, behind)
 
 
-def of_value_apart(word: str, behind: list[str]) -> Mistake | None:
-    """A text with spaces that the shell has taken apart: `word`, and those without a key that stand behind it."""
+def _of_text(word: str, behind: list[str]) -> tuple[Mistake, int] | None:
     key, _, value = " ".join([word, *behind]).partition("=")
     if not behind or type_of(key) is not str or not (key == "data.system_prompt" or user_path(value).exists()):
         return None
     cure = f"{key}={quoted(value) if ',' in value else value}"
-    return Mistake(f"{key}={value}: spaces need quotes; write {in_shell(cure)}", key.split(".")[0], (cure,))
+    line = f"{key}={value}: spaces need quotes; write {in_shell(cure)}"
+    return Mistake(line, key.split(".")[0], (cure,)), len(behind)
+
+
+def _of_pair(word: str, behind: list[str]) -> tuple[Mistake, int] | None:
+    key = word.removesuffix("=")
+    joined = None if type_of(key) is None else of_words(word, behind)
+    if joined is None:
+        return None
+    cure, taken = joined
+    line = f"{' '.join([word, *behind[:taken]])}: {ONE_WORD}; write {in_shell(cure)}"
+    return Mistake(line, key.split(".")[0], (cure,)), taken
 
 
 def of_wide(word: str, groups: Collection[str]) -> Mistake | None:

@@ -23,6 +23,9 @@ _ITEM = r"""\s*"[^"]*"\s*(?=,|$)|\s*'[^']*'\s*(?=,|$)|[^,]+"""
 _ORDINALS = ("first", "second")
 _NO_VALUE = "..."
 
+ONE_WORD = "a key and its value are one word"
+"""What is wrong where they are not."""
+
 
 def parse(
     kind: type[Any],
@@ -51,7 +54,7 @@ def parse(
         else:
             problems.append(f"{argument}: write key=value; keys are {', '.join(fields)}")
     problems = [*_place(bare, paths, values, fields), *problems]
-    problems += [_missing(name, paths) for name in _required(kind) if name not in values]
+    problems += [_missing(fields[name], paths) for name in _required(kind) if name not in values]
     if problems:
         raise UserError(*problems, *(others(values) if others is not None else ()))
     return kind(**values)
@@ -97,6 +100,7 @@ def _place(
         name = word.partition("=")[0]
         yield f"{name}: no such key, {did_you_mean(name, fields)}"
     left = [word for word in bare if word not in slips]
+    yield from _spaced(left, values, fields)
     if takes_all and left:
         values[free[-1]] = left
         return
@@ -107,6 +111,29 @@ def _place(
         wanted = " and ".join({"input": "IN", "output": "OUT"}.get(name, name.upper()) for name in paths)
         cure = "put a pattern in quotes" if "pattern" in fields[paths[0]].metadata else "leave out what is too much"
         yield f"{', '.join(too_many[:3])}{more}: more paths than {wanted}; {cure}"
+
+
+def _spaced(bare: list[str], values: dict[str, Any], fields: Mapping[str, dataclasses.Field[Any]]) -> Iterator[str]:
+    """Takes keys, and the values that stand apart from them, out of `bare`; yields what is wrong with them."""
+    for word in [word for word in bare if word.removesuffix("=") in fields and not _is_there(word)]:
+        at = bare.index(word)
+        if (joined := of_words(word, bare[at + 1 :])) is not None:
+            cure, taken = joined
+            yield f"{' '.join(bare[at : at + 1 + taken])}: {ONE_WORD}; write {shlex.quote(cure)}"
+            values.setdefault(word.removesuffix("="), None)  # it was given, if wrongly
+            del bare[at : at + 1 + taken]
+
+
+def of_words(word: str, behind: Sequence[str]) -> tuple[str, int] | None:
+    """`key=value` from a key `word` and its value among the words `behind`, as in `key value`, `key = value`,
+    `key =value` and `key= value`; and how many of these belong to it. None if there is no value.
+    """
+    key, equals, _ = word.partition("=")
+    if not behind:
+        return None
+    taken = 2 if behind[0] == "=" and len(behind) > 1 else 1
+    value = behind[taken - 1] if equals or taken == 2 else behind[0].removeprefix("=")
+    return (f"{key}={value}", taken) if value and "=" not in value else None
 
 
 def _slips(bare: list[str], room: int | None, keys: Collection[str]) -> list[str]:
@@ -123,9 +150,10 @@ def _slips(bare: list[str], room: int | None, keys: Collection[str]) -> list[str
     return slips
 
 
-def _missing(name: str, paths: Sequence[str]) -> str:
+def _missing(field: dataclasses.Field[Any], paths: Sequence[str]) -> str:
+    name, hint = field.name, field.metadata.get("hint")
     place = f"give it as the {_ORDINALS[paths.index(name)]} path, or write" if name in paths else "write"
-    return f"{name}: must be given; {place} {name}=..."
+    return f"{name}: must be given; {place} {name}=...{'' if hint is None else f', which is {hint}'}"
 
 
 def _is_there(word: str) -> bool:

@@ -102,7 +102,7 @@ class ExportCommand(ScoreKey, ExportFormat, FileCommand):
 class ScoreCommand(ScoreConfig, FileCommand):
     """`rollout score`: the responses, one per row, with their scores. Existing scores are replaced."""
 
-    scorer: str = field()
+    scorer: str = field(metadata={"hint": "exact_match, numeric_match, math, regex or module:function"})
 
 
 @dataclass(kw_only=True)

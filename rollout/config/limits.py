@@ -8,7 +8,7 @@ from typing import Any
 def limited(default: Any, **limits: Any) -> Any:
     """A field with limits: `ge`, `gt`, `le`, `lt` bound a number; `choices` lists the words allowed, and `elsewhere`
     has what other programs call them; `escapes` marks a text in which `rollout.config.arguments` reads backslash
-    sequences.
+    sequences; `hint` is what it says of a key that must be given.
     """
     if isinstance(default, (list, dict)):
         return field(default_factory=default.copy, metadata=limits)

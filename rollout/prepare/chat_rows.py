@@ -124,7 +124,9 @@ def _kept_columns(names: list[str], config: PrepareConfig) -> tuple[list[str], l
 
 def _prompt_problems(table: Table, config: PrepareConfig) -> Iterator[str]:
     if config.template is None:
-        yield from prompt_column_problems(table, config.prompt_key, "prompt_key")
+        for problem in prompt_column_problems(table, config.prompt_key, "prompt_key"):
+            cure = ", or make prompts of columns: template='{NAME} ...'"
+            yield problem + (cure if config.prompt_key == PROMPT and table.schema.names else "")
         return
     if config.prompt_key != PROMPT:
         yield f"prompt_key={config.prompt_key}: has no use beside a template; leave one of them out"

@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+_EXITING = 0x4  # PF_EXITING of the kernel's include/linux/sched.h, in the flags of stat
 _POLL_SECONDS = 1.0  # how often to look for processes
 _SPARED = ("wandb", "gpu_stats")  # W&B's own processes end by themselves, after writing what they hold
 
@@ -68,6 +69,8 @@ class Process:
     """In clock ticks since the machine's start: distinguishes a process from a later one with the same id."""
     is_dead: bool
     """Whether it has ended and only waits for its parent to notice."""
+    is_exiting: bool
+    """Whether it was killed or has returned, and the kernel takes back what it held."""
 
 
 class Family:
@@ -126,14 +129,14 @@ def processes() -> dict[int, Process]:
 
 
 def process(pid: int) -> Process | None:
-    """One process as /proc shows it (see proc(5): fields 2, 3, 4 and 22 of stat); None if there is none."""
+    """One process as /proc shows it (see proc(5): fields 2, 3, 4, 9 and 22 of stat); None if there is none."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     except OSError:  # it has ended meanwhile
         return None
     name, _, rest = text.partition("(")[2].rpartition(")")
     fields = rest.split()
-    return Process(name, int(fields[1]), fields[19], fields[0] in "ZX")
+    return Process(name, int(fields[1]), fields[19], fields[0] in "ZX", bool(int(fields[6]) & _EXITING))
 
 
 def _watch(parent: int, killed: str) -> None:

@@ -145,8 +145,10 @@ def aligned(*digests: Digest) -> Iterator[tuple[str, list[Any]]]:
 
 
 def is_older(before: Digest, now: Digest) -> bool:
-    """Whether `before` is from a version whose digests did not have the contents of models."""
-    return any(key in now and key not in before for key in _MADE_LATER)
+    """Whether `before` is from a version whose digests did not have the keys that were made later. The contents of the
+    model alone are also missing if a run failed before they were known.
+    """
+    return ENGINE_KWARGS in now and ENGINE_KWARGS not in before
 
 
 def config_key(key: str) -> str:

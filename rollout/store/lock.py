@@ -32,6 +32,11 @@ log = logging.getLogger(__name__)
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 _KERNEL_LOCKS = Path("/proc/locks")
 
+_ENDING_SECONDS = 30.0
+"""How long a killed process may take to end; one with 6 GB took 0.7 seconds."""
+
+_LOOK_SECONDS = 0.05
+
 
 @dataclass(frozen=True, kw_only=True)
 class Holder:
@@ -73,7 +78,9 @@ class Holder:
     def is_alive(self) -> bool:
         """Whether a neighbour's process still exists, and not only another process with its number."""
         found = watchdog.process(self.pid)
-        return found is not None and not found.is_dead and self.process in (None, found.started)
+        if found is None or found.is_dead or found.is_exiting:
+            return False
+        return self.process in (None, found.started)
 
 
 @contextmanager
@@ -82,7 +89,7 @@ def locked(run_dir: Path) -> Iterator[None]:
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / LOCK).open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file.fileno(), run_dir)
         except BlockingIOError as error:
             raise UserError(
                 f"{run_dir}: in use by {_holder(run_dir)}; wait for it or stop it (to look at it: `python -m rollout "
@@ -96,6 +103,22 @@ def locked(run_dir: Path) -> Iterator[None]:
         json.dump(asdict(Holder.here()), file)
         file.flush()
         yield
+
+
+def _take(descriptor: int, run_dir: Path) -> None:
+    """Take the lock. Raises BlockingIOError while another process has it, unless that one has ended: a killed process
+    keeps its locks until the kernel has taken back its memory, and its children theirs until they have noticed.
+    """
+    end = time.monotonic() + _ENDING_SECONDS
+    while True:
+        try:
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = holder_of(run_dir)
+            is_ending = holder is not None and holder.is_neighbour and not holder.is_alive
+            if not is_ending or time.monotonic() > end:
+                raise
+        time.sleep(_LOOK_SECONDS)
 
 
 def is_of_a_run(run_dir: Path) -> bool:

@@ -135,6 +135,15 @@ BAD_COMMANDS: list[tuple[str, str, str | None]] = [
         "data.path=two words.parquet: spaces need quotes; write 'data.path=two words.parquet'",
         "'data.path=two words.parquet'",
     ),
+    *(
+        (words, f"{words}: a key and its value are one word; write sampling.n_samples=4", "sampling.n_samples=4")
+        for words in (
+            "sampling.n_samples 4",
+            "sampling.n_samples = 4",
+            "sampling.n_samples =4",
+            "sampling.n_samples= 4",
+        )
+    ),
     ("--config-dir nowhere", "--config-dir nowhere: no such folder; give the one that holds your presets", None),
     ("--config-name other", "--config-name other: no such config; leave it out", None),
     ("'adaptive.rounds=[2,b]'", "adaptive.rounds=[2,b]: must be a list of whole numbers", None),

@@ -1,5 +1,6 @@
 """`dry_run=true`: what a run would do and what it takes, said before anything is loaded but a tokenizer."""
 
+import json
 import os
 import shutil
 from collections import namedtuple
@@ -201,6 +202,17 @@ def test_memory_and_time_of_a_known_size_on_a_known_gpu(tmp_path: Path) -> None:
 def test_a_context_that_does_not_fit_is_told_with_the_cure(tmp_path: Path) -> None:
     lines = [*memory_lines(on_gpu(tmp_path, "model.max_model_len=1000000"), WORK)]
     assert "vLLM may not start: one sample of 1,000,000 tokens does not fit; set model.max_model_len=902031" in lines
+
+
+def test_a_context_beyond_the_models_is_refused_before_the_run_unless_vllm_is_told_to_take_it(tmp_path: Path) -> None:
+    asked = (f"model.path={tmp_path}", "model.max_model_len=9000", "hardware=cpu", "dry_run=true")
+    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 8192}))
+    with pytest.raises(UserError, match=r"model\.max_model_len=9000: the model's context is 8192; lower it to that"):
+        preflight(composed(*asked))
+    preflight(composed(*asked, "hardware.env.VLLM_ALLOW_LONG_MAX_MODEL_LEN='1'"))
+    preflight(composed(*asked, "model.max_model_len=8192"))
+    (tmp_path / "config.json").write_text(json.dumps({"max_position_embeddings": 8192, "model_max_length": 9000}))
+    preflight(composed(*asked))
 
 
 @pytest.mark.usefixtures("h200")

