@@ -161,7 +161,7 @@ def _summary(side: Side, values: RowValues, with_truths: bool) -> SideSummary:
         unscored=responses - scored if scored else 0,
         scorer=side.scorer,
         estimates={metric: estimate for metric, estimate in found.items() if estimate is not None},
-        cost=cost_of(side.record, tokens, int(values.passed.sum())),
+        cost=cost_of(side, tokens, int(values.passed.sum())),
         note=PLAIN if values.is_plain else None,
     )
 
