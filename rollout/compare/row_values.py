@@ -32,6 +32,10 @@ FEWEST_VOTES = 3
 """With at least this many responses, a majority says something that pass@k does not."""
 
 
+SCORES = ("score", "pass", "majority")
+"""The metrics that are made from scores, without their k."""
+
+
 @dataclass(frozen=True)
 class Columns:
     """The columns by which rows of a side are matched and grouped."""
@@ -260,6 +264,11 @@ def _value_hash(value: Any) -> int:
 
 def _hash(content: bytes) -> int:
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "little") or 1
+
+
+def is_score(metric: str) -> bool:
+    """Whether a metric is made from scores."""
+    return metric.partition("@")[0] in SCORES
 
 
 def metrics_of(sides: Sequence[RowValues]) -> Iterator[str]:

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from rich.console import Console
 from rich.text import Text
 
-from rollout.compare.comparison import Comparison, Pair, SideSummary
+from rollout.compare.comparison import Comparison, MetricDifference, Pair, SideSummary
 from rollout.compare.notes import matched_line
+from rollout.compare.row_values import SCORES
 from rollout.data.text import counted
 from rollout.scoring.paired import PairedDifference
 from rollout.terminal.console import show_table
@@ -18,7 +19,6 @@ _ALPHA = 0.05
 _SMALLEST_P = 0.0001
 _NAMES = {"truncated": "cut off"}
 """Metric -> its name for people, if it differs."""
-_FIRST = ("score", "pass", "majority")
 _SHORT = {"prompt tokens": "prompt", "generated tokens": "generated", "tokens / s": "tok/s"}
 """Short names of costs, so that a table with a line per side fits."""
 
@@ -63,11 +63,14 @@ def verdict(pair: Pair) -> str:
     metric = next(iter(pair.metrics), None)
     if metric is None:
         return f"{pair.earlier}, {pair.later}: no row has a number on both sides"
-    return f"{pair.earlier}, {pair.later} in {shown_name(metric)}: {in_words(pair.metrics[metric].paired, pair)}"
+    return f"{pair.earlier}, {pair.later} in {shown_name(metric)}: {in_words(pair.metrics[metric], pair)}"
 
 
-def in_words(paired: PairedDifference, pair: Pair) -> str:
+def in_words(found: MetricDifference, pair: Pair) -> str:
     """Which side has more, or that the difference may be due to chance."""
+    if found.untested is not None:
+        return f"not tested, {found.untested} (see the note)"
+    paired = found.paired
     difference = paired.difference
     if difference is None or paired.rows < 2:
         return "one row says nothing"
@@ -127,7 +130,7 @@ def _show_sides(console: Console, sides: list[SideSummary]) -> None:
         ]
         columns = ["", *(heading for name in shown for heading in (name, INTERVAL)), *map(shown_name, lengths)]
     show_table(console, "Each by itself", columns, rows, left=[INTERVAL])
-    for line in legend(rows):
+    for line in legend(rows, leans=any(side.note is not None for side in sides)):
         console.print(line, soft_wrap=True)
     console.print()
 
@@ -135,7 +138,7 @@ def _show_sides(console: Console, sides: list[SideSummary]) -> None:
 def _place(metric: str) -> tuple[int, int]:
     """The place of a metric: scores first, by k, as not all sides have all of them; the others in their order."""
     name, _, k = metric.partition("@")
-    return _FIRST.index(name) if name in _FIRST else len(_FIRST), int(k or 0)
+    return SCORES.index(name) if name in SCORES else len(SCORES), int(k or 0)
 
 
 def _cells(side: SideSummary, metric: str) -> list[str]:
@@ -166,14 +169,15 @@ def show_pairs(console: Console, pairs: list[Pair]) -> None:
 
 
 def _difference_cells(pair: Pair, metric: str) -> list[str]:
-    paired = pair.metrics[metric].paired
+    found = pair.metrics[metric]
+    paired = found.paired
     signed: Callable[[float | None], str] = _signed_percent if metric == "truncated" else _signed
     return [
         value_cell(paired.difference, signed),
         interval_cell(paired.difference, signed),
         _p(paired.p if paired.p_holm is None else paired.p_holm),
         *(f"{count:,}" for count in (paired.wins, paired.ties, paired.losses)),
-        "" if is_decided(paired) else "tie",
+        "" if is_decided(paired) or found.untested is not None else "tie",
     ]
 
 

@@ -41,7 +41,7 @@ class Estimate:
     """The number of rows, or of groups of rows if these are the clusters."""
     trusted: bool
     """False if the interval is not reliable: for a share, fewer than FEWEST rows expected to pass or to fail; for a
-    mean, a single row, or rows that are all alike.
+    mean, a single row, or rows that are all alike; for a score, rows that a rule has stopped by other scores.
     """
 
     def figures(self) -> dict[str, float | None]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +57,8 @@ class ScoreSummary:
 
 PLAIN = (
     "a rule has stopped some of these rows, by other scores or with more samples as far as is known: the numbers are "
-    "those of the samples that are there, and may lean to one side"
+    "those of the samples that are there, and may lean to one side; no interval of a score is to be relied on, and "
+    "compare tests no score"
 )
 """The note if there is no unbiased estimate."""
 
@@ -141,7 +142,7 @@ class ScoreCounts:
             histogram=_histogram(values, [*self._values.values()], values.min(initial=0.0), values.max(initial=1.0)),
             row_pass_rates=_histogram(rates, [*self._rows.values()], 0.0, 1.0),
             pass_score=self._pass_score,
-            estimates=estimates,
+            estimates=untrusted(estimates) if self._is_plain else estimates,
             same_prompts_se=self._seeds.se,
             note=PLAIN if self._is_plain else None,
         )
@@ -184,6 +185,11 @@ class ScoreCounts:
         if self._early is not None:
             return self._early.pass_at_ks(np.array(n), np.array(c), [k])[:, 0]
         return np.array([pass_at_k(*of_row, k) for of_row in zip(n, c, strict=True)])
+
+
+def untrusted(estimates: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """The estimates, marked as not to be relied on."""
+    return {name: replace(it, trusted=False) for name, it in estimates.items()}
 
 
 def _by_k(estimates: dict[str, Estimate], prefix: str) -> dict[str, float]:

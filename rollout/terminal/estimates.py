@@ -36,6 +36,8 @@ def interval_cell(estimate: Estimate | None, shown: Callable[[float | None], str
     return f"{shown(low)} to {shown(high)}{'' if estimate.trusted else ' *'}"
 
 
-def legend(rows: Iterable[list[str]]) -> list[str]:
-    """The LEGEND for the cells of a table, if any of them needs it."""
-    return [LEGEND] if any(cell.endswith(" *") for row in rows for cell in row) else []
+def legend(rows: Iterable[list[str]], leans: bool = False) -> list[str]:
+    """The LEGEND for the cells of a table, if any of them needs it. `leans`: some are of scores with the note PLAIN."""
+    if not any(cell.endswith(" *") for row in rows for cell in row):
+        return []
+    return [f"{LEGEND}, or rows that a rule has stopped" if leans else LEGEND]

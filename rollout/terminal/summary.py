@@ -15,7 +15,7 @@ from rollout.postprocess.shares import share_of_reason
 from rollout.records import Totals
 from rollout.scoring.distribution import Distribution
 from rollout.scoring.intervals import Estimate
-from rollout.scoring.summary import ScoreSummary
+from rollout.scoring.summary import PLAIN, ScoreSummary
 from rollout.store.layout import OUTPUT, REPORT
 from rollout.store.run_record import EngineRecord, RunRecord, Saving, Throughput
 from rollout.store.samples import ShownSample
@@ -98,7 +98,7 @@ def show_analysis(console: Console, analysis: Analysis) -> None:
     if analysis.scores is not None:
         shown += _show_scores(console, analysis.scores, analysis)
         shown += _show_scores_of_groups(console, analysis)
-    for line in legend(shown):
+    for line in legend(shown, leans=analysis.scores is not None and analysis.scores.note == PLAIN):
         console.print(line, soft_wrap=True)
         console.print()
 
