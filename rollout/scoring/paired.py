@@ -4,8 +4,9 @@ Pairing removes the differences in difficulty between rows, which are most of th
 "Adding Error Bars to Evals" (arXiv:2411.00640), section 4.2.
 
 - The interval: Student's t of the differences, rows of the same cluster together (`rollout.scoring.intervals`).
-- The test: with fewer than FEW_ROWS rows, Fisher's randomization test ("The Design of Experiments", 1935, section 21):
-  if neither were better, each difference would be as likely with the other sign. With more rows, Student's t.
+- The test: if fewer than FEW_ROWS rows differ, Fisher's randomization test ("The Design of Experiments", 1935, section
+  21): if neither were better, each difference would be as likely with the other sign. Rows that do not differ change
+  nothing in it, as in McNemar's test, which it is for scores of 0 and 1. With more rows that differ, Student's t.
 - Several tests: Holm 1979, "A simple sequentially rejective multiple test procedure" (Scand. J. Statist. 6(2), 65-70).
 """
 
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from rollout.scoring.intervals import Estimate, Moments
 
 FEW_ROWS = 200
-"""With fewer rows, the sign-flip test is used instead of Student's t."""
+"""If fewer rows differ (or groups of rows), the sign-flip test is used instead of Student's t."""
 
 DRAWS = 100_000
 """The number of random sign flips, used if there are too many to count; always the same ones."""
@@ -85,7 +86,7 @@ def _tested(sums: Floats, estimate: Estimate | None) -> tuple[float | None, str 
     """The p value for the sums of the clusters, and the name of the test."""
     if estimate is None or estimate.se is None:
         return None, None
-    if len(sums) >= FEW_ROWS and estimate.trusted:
+    if np.count_nonzero(sums) >= FEW_ROWS and estimate.trusted:
         return _student(estimate.value / estimate.se, estimate.n - 1), "t"
     return sign_flip(sums)
 

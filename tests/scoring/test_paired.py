@@ -93,6 +93,17 @@ def test_rates_of_many_rows_are_counted_too_and_what_cannot_be_is_drawn() -> Non
     assert sign_flip(differences) == (p, how)
 
 
+@pytest.mark.parametrize("equal", [0, 195, 196, 10_000])
+@pytest.mark.parametrize(("better", "worse"), [(4, 0), (9, 2), (50, 30)])
+def test_rows_that_do_not_differ_change_nothing_in_the_test(better: int, worse: int, equal: int) -> None:
+    """Of scores of 0 and 1 it is McNemar's."""
+    earlier = np.array([0.0] * better + [1.0] * (worse + equal))
+    later = np.array([1.0] * better + [0.0] * worse + [1.0] * equal)
+    found = paired_difference(earlier, later)
+    assert found.p == pytest.approx(stats.binomtest(better, better + worse).pvalue)
+    assert found.test == "sign-flip, exact"
+
+
 def test_holm_corrects_as_in_its_definition_and_leaves_out_what_has_no_p() -> None:
     assert holm([0.01, 0.04, None, 0.03, 0.005]) == pytest.approx([0.03, 0.06, None, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
