@@ -34,6 +34,11 @@ class SideSummary:
     cost: Cost
     note: str | None = None
     """What a reader must know about its estimates."""
+    per_row: tuple[int, int] | None = None
+    """The fewest and the most responses of a row, of rows with any, if they differ and the estimates weigh responses
+    alike. If there are scores, of the responses with a score."""
+    is_graded: bool = False
+    """Whether there are scores other than 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,17 @@ def _summary(side: Side, values: RowValues, with_truths: bool) -> SideSummary:
         estimates=_marked({metric: it for metric, it in found.items() if it is not None}, values),
         cost=cost_of(side, tokens, int(values.passed.sum())),
         note=PLAIN if values.is_plain else None,
+        per_row=_per_row(values),
+        is_graded=values.has_scores and not values.is_binary,
     )
+
+
+def _per_row(values: RowValues) -> tuple[int, int] | None:
+    counts = values.scored if values.has_scores else values.responses
+    counts = counts[counts > 0]
+    if values.early is not None or not len(counts) or counts.min() == counts.max():
+        return None
+    return int(counts.min()), int(counts.max())
 
 
 def _marked(estimates: dict[str, Estimate], values: RowValues) -> dict[str, Estimate]:

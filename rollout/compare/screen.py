@@ -11,7 +11,7 @@ from rollout.compare.row_values import SCORES
 from rollout.data.text import counted
 from rollout.scoring.paired import PairedDifference
 from rollout.terminal.console import show_table
-from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
+from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, passing_line, percent, value_cell
 from rollout.terminal.text import duration
 
 _MAX_LINES = 10  # for pairs
@@ -31,7 +31,7 @@ def show_comparison(console: Console, comparison: Comparison, notes: list[str]) 
     for line in _matched_lines(comparison):
         console.print(Text(line), soft_wrap=True)
     console.print()
-    _show_sides(console, comparison.sides)
+    _show_sides(console, comparison.sides, comparison.pass_score)
     show_pairs(console, comparison.pairs)
     _show_costs(console, comparison.sides)
     if len(comparison.pairs) == 1:
@@ -112,7 +112,7 @@ def _signed_percent(value: float | None) -> str:
     return "-" if value is None else f"{value:+.1%}"
 
 
-def _show_sides(console: Console, sides: list[SideSummary]) -> None:
+def _show_sides(console: Console, sides: list[SideSummary], pass_score: float) -> None:
     """Each side on its own, over all of its rows: for two sides a line per metric, else a line per side."""
     cells = [{name: _cells(side, name) for name in side.estimates} for side in sides]
     metrics = sorted(dict.fromkeys(name for its in cells for name in _without_twin(its)), key=_place)
@@ -130,7 +130,9 @@ def _show_sides(console: Console, sides: list[SideSummary]) -> None:
         ]
         columns = ["", *(heading for name in shown for heading in (name, INTERVAL)), *map(shown_name, lengths)]
     show_table(console, "Each by itself", columns, rows, left=[INTERVAL])
-    for line in legend(rows, leans=any(side.note is not None for side in sides)):
+    of_scores = any("score" in its for its in cells)
+    passing = passing_line(pass_score, any(side.is_graded for side in sides)) if of_scores else []
+    for line in [*legend(rows, leans=any(side.note is not None for side in sides)), *passing]:
         console.print(line, soft_wrap=True)
     console.print()
 

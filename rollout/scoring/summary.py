@@ -53,6 +53,8 @@ class ScoreSummary:
     """Standard error of the mean for the same prompts with new seeds; None if a row has only one scored response."""
     note: str | None = None
     """What a reader has to know about all these numbers."""
+    is_graded: bool = False
+    """Whether there are scores other than 0 and 1."""
 
 
 PLAIN = (
@@ -145,6 +147,7 @@ class ScoreCounts:
             estimates=untrusted(estimates) if self._is_plain else estimates,
             same_prompts_se=self._seeds.se,
             note=PLAIN if self._is_plain else None,
+            is_graded=self._is_graded,
         )
 
     def _estimates(self) -> dict[str, Estimate]:
@@ -152,11 +155,15 @@ class ScoreCounts:
         ks = [k for k in self._ks() if any(self._is_told(n, k) for _, n, _ in self._rows)]
         majority = self._majority if self._has_answers else {}  # not every scorer gives answers
         return {
-            "mean": self._mean.as_share() if self._values.keys() <= {0.0, 1.0} else self._mean.as_mean(),
+            "mean": self._mean.as_mean() if self._is_graded else self._mean.as_share(),
             "pass_rate": self._pass_rate(),
             **{f"pass@{k}": self._pass_at(k) for k in ks},
             **{f"majority@{k}": majority[k].as_share() for k in sorted(majority) if self._early or k in ks},
         }
+
+    @property
+    def _is_graded(self) -> bool:
+        return not self._values.keys() <= {0.0, 1.0}
 
     def _ks(self) -> list[int]:
         return reported_ks(n for _, n, _ in self._rows) if self._early is None else self._early.ks

@@ -36,6 +36,11 @@ def interval_cell(estimate: Estimate | None, shown: Callable[[float | None], str
     return f"{shown(low)} to {shown(high)}{'' if estimate.trusted else ' *'}"
 
 
+def passing_line(pass_score: float, is_graded: bool, key: str = "pass_score") -> list[str]:
+    """From which score on a response passes, and the `key` that says so; nothing for scores of 0 and 1."""
+    return [f"a response passes from a score of {pass_score:g} on ({key})"] if is_graded or pass_score != 1 else []
+
+
 def legend(rows: Iterable[list[str]], leans: bool = False) -> list[str]:
     """The LEGEND for the cells of a table, if any of them needs it. `leans`: some are of scores with the note PLAIN."""
     if not any(cell.endswith(" *") for row in rows for cell in row):

@@ -20,7 +20,7 @@ from rollout.store.layout import OUTPUT, REPORT
 from rollout.store.run_record import EngineRecord, RunRecord, Saving, Throughput
 from rollout.store.samples import ShownSample
 from rollout.terminal.console import show_table
-from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
+from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, passing_line, percent, value_cell
 from rollout.terminal.text import duration, postprocess_command, printable, replay_command
 
 _LONGEST_NAME = 15  # characters of a group's name
@@ -38,7 +38,7 @@ def show_summary(
         console.print(Text.assemble(("response  ", "bold"), _one_line(first.response or "")), soft_wrap=True)
         console.print()
     if analysis is not None:
-        show_analysis(console, analysis)
+        show_analysis(console, analysis, "postprocess.score.pass_score")
     show_totals(console, run_dir, record, analysis)
     console.print(Text(f"results: {short(run_dir / OUTPUT)}"), soft_wrap=True)
     if (elsewhere := path_of(record.config)) is not None:
@@ -82,8 +82,11 @@ def _saving(saving: Saving | None) -> Iterator[str]:
         yield f"{counted(rows, 'row')} {have(rows)} no ground truth and got {whose} full budget"
 
 
-def show_analysis(console: Console, analysis: Analysis) -> None:
-    """Print the tables of lengths, of how responses ended, and of scores if there are any."""
+def show_analysis(console: Console, analysis: Analysis, pass_key: str = "pass_score") -> None:
+    """Print the tables of lengths, of how responses ended, and of scores if there are any.
+
+    `pass_key` is the key that says from which score on a response passes.
+    """
     rows = [
         _distribution_row("characters", analysis.characters),
         _distribution_row("tokens", analysis.tokens),
@@ -96,7 +99,7 @@ def show_analysis(console: Console, analysis: Analysis) -> None:
     if analysis.groups:
         _show_groups(console, analysis)
     if analysis.scores is not None:
-        shown += _show_scores(console, analysis.scores, analysis)
+        shown += _show_scores(console, analysis.scores, analysis, pass_key)
         shown += _show_scores_of_groups(console, analysis)
     for line in legend(shown, leans=analysis.scores is not None and analysis.scores.note == PLAIN):
         console.print(line, soft_wrap=True)
@@ -136,7 +139,7 @@ def _show_groups(console: Console, analysis: Analysis) -> None:
     console.print()
 
 
-def _show_scores(console: Console, scores: ScoreSummary, analysis: Analysis) -> list[list[str]]:
+def _show_scores(console: Console, scores: ScoreSummary, analysis: Analysis, pass_key: str) -> list[list[str]]:
     """A line for each number; the pass rate only if it differs from pass@1, which it does not with equally many
     responses per row.
     """
@@ -148,8 +151,9 @@ def _show_scores(console: Console, scores: ScoreSummary, analysis: Analysis) -> 
         show_table(console, "Scores", ["", "value", INTERVAL, analysis.clusters], rows, left=[INTERVAL])
     cut_off = "" if analysis.truncated_fraction is None else f" and {scores.cut_off:,} cut off"
     of_them = f", {scores.no_answer:,} of them without an answer{cut_off}" if scores.scored else ""
-    passing = "" if scores.pass_score == 1 else f"; a response passes from {scores.pass_score:g} on"
-    console.print(f"{scores.scored:,} scored{of_them}; {scores.unscored:,} not scored{passing}", soft_wrap=True)
+    console.print(f"{scores.scored:,} scored{of_them}; {scores.unscored:,} not scored", soft_wrap=True)
+    for line in passing_line(scores.pass_score, scores.is_graded, pass_key):
+        console.print(line, soft_wrap=True)
     if scores.note is not None:
         console.print(Text(scores.note, style="yellow"), soft_wrap=True)
     console.print()

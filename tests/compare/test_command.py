@@ -236,6 +236,36 @@ def test_copies_of_a_row_are_matched_in_their_order_and_said(two: Path) -> None:
     assert "rows of A and B ask what an earlier one asks; such rows are matched in their order" in result.stdout
 
 
+def test_rows_with_different_numbers_of_responses_are_said_as_two_means_may_then_differ(two: Path) -> None:
+    """A has more responses to the easy rows, B to the hard ones, and B is better in every row."""
+    for name, more, right in (("base", "easy", {"easy": 4, "hard": 0}), ("tuned", "hard", {"easy": 2, "hard": 2})):
+        lines = [
+            {"prompt": f"{kind} {row}", "response": "a", "score": float(sample < right[kind])}
+            for row in range(20)
+            for kind in ("easy", "hard")
+            for sample in range(8 if kind == more else 2)
+        ]
+        (two / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = compare(two, "base.jsonl", "tuned.jsonl")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^score +0\.400 .* 0\.400 ", result.stdout, re.MULTILINE)
+    assert "A, B in score: B has more" in result.stdout
+    assert (
+        "note: not all rows have as many responses (a row of A 2 to 8, of B 2 to 8): `Each by itself` weighs every "
+        "response alike, the differences weigh every row alike, so" in result.stdout
+    )
+    assert [side["per_row"] for side in read(two)["sides"]] == [[2, 8], [2, 8]]
+
+
+def test_where_scores_are_graded_it_is_said_which_of_them_pass(two: Path) -> None:
+    passing = "a response passes from a score of {} on (pass_score)\n"
+    assert "a response passes" not in compare(two, "base.jsonl", "tuned.jsonl").stdout
+    for name, passes in PASSES.items():
+        flat(two / f"{name}.jsonl", passes, score=passes + 4.5)
+    assert passing.format(1) in compare(two, "base.jsonl", "tuned.jsonl").stdout
+    assert passing.format("6.5") in compare(two, "base.jsonl", "tuned.jsonl", "pass_score=6.5").stdout
+
+
 def test_equal_files_are_a_tie_and_say_so(two: Path) -> None:
     flat(two / "again.jsonl", 2)
     result = compare(two, "base.jsonl", "again.jsonl")
