@@ -18,7 +18,7 @@ from rollout.errors import PromptError
 from rollout.postprocess.source import Source
 from rollout.scoring.inputs import truths_at
 from rollout.scoring.pass_at_k import pass_at_k, reported_ks
-from rollout.scoring.rows import row_scores
+from rollout.scoring.rows import row_scores, scored_responses
 from rollout.scoring.stopped_early import Estimator, early_rows, has_stopped
 
 Integers = npt.NDArray[np.int64]
@@ -173,7 +173,7 @@ class _Parts:
         made: dict[str, npt.NDArray[Any]] = {name: np.zeros(len(row_ids), _type(name)) for name in (*names, *of_early)}
         if "score" not in batch.schema.names:
             return made
-        scored = batch.filter(pc.and_(batch.column("score").is_valid(), batch.column("response").is_valid()))
+        scored = scored_responses(batch)
         if scored.num_rows:
             of_rows = row_scores(scored, pass_score)
             places = np.searchsorted(row_ids, of_rows.row_ids)

@@ -1,6 +1,6 @@
 """A comparison on screen."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.text import Text
@@ -11,7 +11,18 @@ from rollout.compare.row_values import SCORES
 from rollout.data.text import counted
 from rollout.scoring.paired import PairedDifference
 from rollout.terminal.console import show_table
-from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, passing_line, percent, value_cell
+from rollout.terminal.estimates import (
+    INTERVAL,
+    Form,
+    interval_cell,
+    legend,
+    number,
+    passing_line,
+    percent,
+    signed,
+    signed_percent,
+    value_cell,
+)
 from rollout.terminal.text import duration
 
 _MAX_LINES = 10  # for pairs
@@ -104,14 +115,6 @@ def _p(p: float | None, equals: str = "") -> str:
     return f"<{_SMALLEST_P}" if p < _SMALLEST_P else f"{equals}{p:.4f}"
 
 
-def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.3f}" if abs(value) < 100 else f"{value:+,.0f}"
-
-
-def _signed_percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.1%}"
-
-
 def _show_sides(console: Console, sides: list[SideSummary], pass_score: float) -> None:
     """Each side on its own, over all of its rows: for two sides a line per metric, else a line per side."""
     cells = [{name: _cells(side, name) for name in side.estimates} for side in sides]
@@ -144,8 +147,8 @@ def _place(metric: str) -> tuple[int, int]:
 
 
 def _cells(side: SideSummary, metric: str) -> list[str]:
-    estimate, plain = side.estimates.get(metric), percent if metric == "truncated" else number
-    return [value_cell(estimate, plain), interval_cell(estimate, plain)]
+    form: Form = percent if metric == "truncated" else number
+    return [value_cell(side.estimates.get(metric), form), interval_cell(side.estimates.get(metric), form)]
 
 
 def show_pairs(console: Console, pairs: list[Pair]) -> None:
@@ -173,10 +176,10 @@ def show_pairs(console: Console, pairs: list[Pair]) -> None:
 def _difference_cells(pair: Pair, metric: str) -> list[str]:
     found = pair.metrics[metric]
     paired = found.paired
-    signed: Callable[[float | None], str] = _signed_percent if metric == "truncated" else _signed
+    form: Form = signed_percent if metric == "truncated" else signed
     return [
-        value_cell(paired.difference, signed),
-        interval_cell(paired.difference, signed),
+        value_cell(paired.difference, form),
+        interval_cell(paired.difference, form),
         _p(paired.p if paired.p_holm is None else paired.p_holm),
         *(f"{count:,}" for count in (paired.wins, paired.ties, paired.losses)),
         "" if is_decided(paired) or found.untested is not None else "tie",

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from rollout.scoring.distribution import Histogram
 from rollout.scoring.intervals import Clusters, Estimate, SeedSums, clusters
 from rollout.scoring.pass_at_k import pass_at_k, reported_ks
-from rollout.scoring.rows import RowScores, row_scores
+from rollout.scoring.rows import RowScores, row_scores, scored_responses
 from rollout.scoring.stopped_early import EarlyRows, Estimator, early_rows, has_stopped
 
 _MAX_DISTINCT = 1000  # different scores that the histogram counts without rounding
@@ -21,7 +21,8 @@ _BINS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSummary:
-    """The scored responses. `unscored` ones have no score: no ground truth, or the scorer raised or timed out.
+    """The scored responses. `unscored` ones have no score: no ground truth, the scorer raised or timed out, or one that
+    is too large for sums.
 
     Mean and pass rate are None if no response has a score.
     """
@@ -82,7 +83,7 @@ class ScoreCounts:
     def add(self, batch: pa.RecordBatch, groups: Mapping[int, str] | None = None) -> None:
         """Count a batch with the columns of SCORE_FIELDS and `finish_reason`; `groups` maps each row to its group."""
         present = batch.filter(batch.column("response").is_valid())
-        scored = present.filter(present.column("score").is_valid())
+        scored = scored_responses(present)
         self._unscored += present.num_rows - scored.num_rows
         self._no_answer += len(scored) - scored.column("score_error").null_count
         self._cut_off += pc.sum(pc.equal(scored.column("finish_reason"), "length")).as_py() or 0

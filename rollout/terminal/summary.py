@@ -20,7 +20,7 @@ from rollout.store.layout import OUTPUT, REPORT
 from rollout.store.run_record import EngineRecord, RunRecord, Saving, Throughput
 from rollout.store.samples import ShownSample
 from rollout.terminal.console import show_table
-from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, passing_line, percent, value_cell
+from rollout.terminal.estimates import INTERVAL, interval_cell, legend, passing_line, percent, value_cell
 from rollout.terminal.text import duration, postprocess_command, printable, replay_command
 
 _LONGEST_NAME = 15  # characters of a group's name
@@ -143,7 +143,7 @@ def _show_scores(console: Console, scores: ScoreSummary, analysis: Analysis, pas
     """A line for each number; the pass rate only if it differs from pass@1, which it does not with equally many
     responses per row.
     """
-    cells = {name: [number(it.value), interval_cell(it), f"{it.n:,}"] for name, it in scores.estimates.items()}
+    cells = {name: [value_cell(it), interval_cell(it), f"{it.n:,}"] for name, it in scores.estimates.items()}
     if cells.get("pass_rate") == cells.get("pass@1"):  # compared as shown: two sums round differently
         cells.pop("pass_rate", None)
     rows = [[name, *shown] for name, shown in cells.items()]

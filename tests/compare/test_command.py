@@ -266,6 +266,32 @@ def test_where_scores_are_graded_it_is_said_which_of_them_pass(two: Path) -> Non
     assert passing.format("6.5") in compare(two, "base.jsonl", "tuned.jsonl", "pass_score=6.5").stdout
 
 
+def test_tiny_and_huge_scores_are_shown_with_three_digits(two: Path) -> None:
+    for name, passes in PASSES.items():
+        flat(two / f"{name}.jsonl", passes, score=passes * 1e-10)
+    tiny = compare(two, "base.jsonl", "tuned.jsonl").stdout
+    assert re.search(r"^score +2\.00e-10 .* 3\.00e-10 ", tiny, re.MULTILINE)
+    assert re.search(r"^score +\+1\.00e-10 +- +0\.0005 +12 +0 +0 *$", tiny, re.MULTILINE)
+    for name, passes in PASSES.items():
+        flat(two / f"{name}.jsonl", passes, score=passes * 1e299)
+    huge = compare(two, "base.jsonl", "tuned.jsonl")
+    assert (huge.returncode, huge.stderr) == (0, "")
+    assert re.search(r"^score +\+1\.00e\+299 +- +0\.0005 +12 +0 +0 *$", huge.stdout, re.MULTILINE)
+    assert max(map(len, huge.stdout.partition("note:")[0].splitlines())) <= 100
+
+
+def test_scores_too_large_for_a_sum_count_as_none(two: Path) -> None:
+    lines = flat(two / "base.jsonl", 2).read_text().splitlines()
+    signs = [json.dumps({**json.loads(line), "score": 1e308 * (-1) ** at}) for at, line in enumerate(lines)]
+    (two / "base.jsonl").write_text("\n".join(signs + lines[:4]))
+    result = compare(two, "base.jsonl", "tuned.jsonl")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "note: 48 responses of A have no score and are left out\n" in result.stdout
+    analyzed = run_command("analyze", "base.jsonl", cwd=two)
+    assert (analyzed.returncode, analyzed.stderr) == (0, "")
+    assert "4 scored, 0 of them without an answer; 48 not scored\n" in analyzed.stdout
+
+
 def test_equal_files_are_a_tie_and_say_so(two: Path) -> None:
     flat(two / "again.jsonl", 2)
     result = compare(two, "base.jsonl", "again.jsonl")
