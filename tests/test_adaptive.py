@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from rollout.data.row_sampling import SampleCounts
 from rollout.data.stopping import DONE, FAILED, NO_TRUTH, PASSED, SCORED, judge, vote_of
 from rollout.postprocess.durable import Durable, durable_source
 from rollout.scoring.summary import PLAIN
+from rollout.terminal.estimates import LEGEND
 from tests.commands import ECHO, merge, resume, run_command, start_command, verify
 from tests.conftest import chat, composed, run_in, write_input
 from tests.graders import by_rate, number_of
@@ -186,11 +188,30 @@ def test_numbers_by_other_scores_than_the_rules_say_what_they_are(folder: Path, 
     assert manifest(passes)["config"]["postprocess"]["score"]["pass_score"] == 1.0
     shown = run_command("analyze", "passes", "pass_score=0.5", "output=other.json", cwd=folder)
     assert PLAIN in shown.stdout
-    assert json.loads((folder / "other.json").read_text())["scores"]["note"] == PLAIN
+    assert f"{LEGEND}, or rows that a rule has stopped\n" in shown.stdout
+    plain = json.loads((folder / "other.json").read_text())["scores"]
+    assert plain["note"] == PLAIN
+    assert not any(estimate["trusted"] for estimate in plain["estimates"].values())
     assert json.loads((passes / "analysis.json").read_text())["scores"]["note"] is None
     sides = [side_of_run("A", "one", passes), side_of_run("B", "same", passes)]
-    assert f"A: {PLAIN}" in notes_of(sides, compare(sides, pass_score=0.5))
+    found = compare(sides, pass_score=0.5)
+    assert f"A: {PLAIN}" in notes_of(sides, found)
     assert not any(PLAIN in note for note in notes_of(sides, compare(sides)))
+
+
+def test_scores_that_may_lean_are_shown_and_not_tested(folder: Path, passes: Path) -> None:
+    flat = run_command("flatten", "passes", "as_file.parquet", cwd=folder)
+    assert flat.returncode == 0, flat.stderr
+    compared = run_command("compare", "passes", "as_file.parquet", "output=compared", cwd=folder)
+    assert compared.returncode == 0, compared.stderr
+    assert f"note: B: {PLAIN}\n" in compared.stdout
+    assert "A, B in score: not tested, a rule has stopped rows of B (see the note)\n" in compared.stdout
+    assert re.search(r"^score .* \*  +-  +\d+ +\d+ +\d+ *$", compared.stdout, re.MULTILINE)
+    (pair,) = json.loads((folder / "compared/compare.json").read_text())["pairs"]
+    for name, found in pair["metrics"].items():
+        is_score = name.startswith(("score", "pass@", "majority@"))
+        assert found["untested"] == ("a rule has stopped rows of B" if is_score else None)
+        assert (found["paired"]["p"] is None) == is_score
 
 
 def test_a_run_that_was_scored_anew_is_no_longer_taken_for_scored_as_its_rule_went(folder: Path, passes: Path) -> None:

@@ -16,10 +16,15 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 
+from rollout.compare.sides import cost_of
 from rollout.errors import UserError
+from rollout.store import run_record
 from rollout.store.journal import read_part
+from rollout.store.metrics import all_lines
+from rollout.sweep.metrics import metrics_of
 from tests.commands import ECHO, Running, resume, run_command, start_command
 from tests.conftest import chat, write_input
+from tests.sides import side_of_run
 
 pytestmark = pytest.mark.long
 
@@ -219,6 +224,30 @@ def test_a_run_resumes_from_another_folder(folder: Path) -> None:
     (folder / "elsewhere").mkdir()
     assert resume("../run", cwd=folder / "elsewhere").returncode == 0
     assert [session["status"] for session in manifest(folder)["sessions"]] == ["killed"]
+
+
+@pytest.mark.long
+def test_the_speed_of_a_run_that_was_killed_is_that_of_all_its_sessions(folder: Path) -> None:
+    """Of the killed one its last line in metrics.jsonl tells; without it, the speed is not known."""
+    process = started(folder, "tracking.interval_seconds=0.1")
+    process.kill()
+    process.communicate()
+    (of_killed,) = [*all_lines(folder / "run")][-1:]
+    assert resume("run", cwd=folder).returncode == 0
+    found, side = manifest(folder), side_of_run("A", "run", folder / "run")
+    assert [session["seconds"] for session in found["sessions"]] == [{}]
+    tokens = of_killed["generated_tokens"] + found["throughput"]["generated_tokens"]
+    seconds = of_killed["elapsed_seconds"] + found["seconds"]["generate"]
+    cost = cost_of(side, None, 1)
+    assert cost.seconds == pytest.approx(seconds, abs=0.001)
+    assert cost.output_tok_s == pytest.approx(tokens / seconds, abs=0.05)
+    of_sweep = metrics_of(folder / "run", run_record.read(folder / "run"), None)
+    assert (of_sweep["generate_seconds"], of_sweep["output_tok_s"]) == (cost.seconds, cost.output_tok_s)
+
+    (folder / "run/metrics.jsonl").unlink()
+    without = cost_of(side, None, 1)
+    assert (without.seconds, without.output_tok_s) == (None, None)
+    assert without.generated_tokens == found["totals"]["generated_tokens"]
 
 
 @pytest.mark.long

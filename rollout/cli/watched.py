@@ -24,6 +24,7 @@ from rollout.store.layout import CSV, HTML, OUTPUT, SCORES
 from rollout.store.lock import holder_of
 from rollout.store.outside import SILENT_SECONDS, look, seconds_since_written
 from rollout.store.run_record import RunRecord
+from rollout.store.speed import earliest_line
 from rollout.store.times import moment
 from rollout.sweep.notes import JobRecord, is_sweep, jobs_in, num_jobs, run_dir_of
 from rollout.terminal.text import watch_command
@@ -142,8 +143,7 @@ def _write(path: Path, work: Work, title: str, so_far: ScoreSummary | None) -> N
 
 def _of_session(point: Point | None, record: RunRecord) -> Point | None:
     """The line of metrics.jsonl, if the newest session has written it."""
-    began = moment(record.started).timestamp() - 0.001  # both are rounded
-    return point if point is not None and point.time >= began else None
+    return point if point is not None and point.time >= earliest_line(record.started) else None
 
 
 class WatchedSweep:

@@ -7,14 +7,14 @@ from itertools import combinations
 import numpy as np
 
 from rollout.compare.matching import Matching, Unmatched, keys_of, match
-from rollout.compare.row_values import Columns, Integers, RowValues, metrics_of, row_values
+from rollout.compare.row_values import Columns, Integers, RowValues, is_score, metrics_of, row_values
 from rollout.compare.sides import Cost, Side, cost_of
 from rollout.data.text import are, counted
 from rollout.errors import UserError
 from rollout.scoring.intervals import Estimate, Moments
 from rollout.scoring.paired import PairedDifference, holm, paired_difference
 from rollout.scoring.stopped_early import Estimator, estimator_at
-from rollout.scoring.summary import PLAIN
+from rollout.scoring.summary import PLAIN, untrusted
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class SideSummary:
     cost: Cost
     note: str | None = None
     """What a reader must know about its estimates."""
+    per_row: tuple[int, int] | None = None
+    """The fewest and the most responses of a row, of rows with any, if they differ and the estimates weigh responses
+    alike. If there are scores, of the responses with a score."""
+    is_graded: bool = False
+    """Whether there are scores other than 0 and 1."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ class MetricDifference:
     """The mean of the earlier side over these rows, like `later`."""
     later: float
     paired: PairedDifference
+    untested: str | None = None
+    """Why there is no p value, where there are rows enough for one."""
 
 
 @dataclass(frozen=True)
@@ -160,10 +167,26 @@ def _summary(side: Side, values: RowValues, with_truths: bool) -> SideSummary:
         failed=int(values.samples.sum()) - responses,
         unscored=responses - scored if scored else 0,
         scorer=side.scorer,
-        estimates={metric: estimate for metric, estimate in found.items() if estimate is not None},
-        cost=cost_of(side.record, tokens, int(values.passed.sum())),
+        estimates=_marked({metric: it for metric, it in found.items() if it is not None}, values),
+        cost=cost_of(side, tokens, int(values.passed.sum())),
         note=PLAIN if values.is_plain else None,
+        per_row=_per_row(values),
+        is_graded=values.has_scores and not values.is_binary,
     )
+
+
+def _per_row(values: RowValues) -> tuple[int, int] | None:
+    counts = values.scored if values.has_scores else values.responses
+    counts = counts[counts > 0]
+    if values.early is not None or not len(counts) or counts.min() == counts.max():
+        return None
+    return int(counts.min()), int(counts.max())
+
+
+def _marked(estimates: dict[str, Estimate], values: RowValues) -> dict[str, Estimate]:
+    """The estimates; those of scores as not to be relied on if a rule has stopped rows by other scores."""
+    scores = {metric: it for metric, it in estimates.items() if values.is_plain and is_score(metric)}
+    return estimates | untrusted(scores)
 
 
 def _estimate(values: RowValues, metric: str, clusters: Integers) -> Estimate | None:
@@ -187,12 +210,17 @@ def _pair(sides: Sequence[Side], values: list[RowValues], places: tuple[int, int
     if a.groups is not None:
         clusters = np.unique(a.groups[found.first], return_inverse=True)[1].astype(np.int64)
     metrics = {}
+    leaning = [name for name, side in zip(names, (a, b), strict=True) if side.is_plain]
     for metric in metrics_of([a, b]):
         earlier, later = a.of(metric)[found.first], b.of(metric)[found.second]
         both = ~(np.isnan(earlier) | np.isnan(later))
         if both.any():
             paired = paired_difference(earlier, later, clusters)
-            metrics[metric] = MetricDifference(float(earlier[both].mean()), float(later[both].mean()), paired)
+            means = float(earlier[both].mean()), float(later[both].mean())
+            metrics[metric] = MetricDifference(*means, paired)
+            if leaning and is_score(metric):
+                why = f"a rule has stopped rows of {' and '.join(leaning)}"
+                metrics[metric] = MetricDifference(*means, _without_test(paired), why)
     return Pair(
         earlier=names[0],
         later=names[1],
@@ -200,6 +228,14 @@ def _pair(sides: Sequence[Side], values: list[RowValues], places: tuple[int, int
         unmatched=dict(zip(names, found.unmatched, strict=True)),
         copies=dict(zip(names, found.copies, strict=True)),
         metrics=metrics,
+    )
+
+
+def _without_test(paired: PairedDifference) -> PairedDifference:
+    """The difference without a p value, and marked as not to be relied on."""
+    difference = paired.difference
+    return replace(
+        paired, difference=None if difference is None else replace(difference, trusted=False), p=None, test=None
     )
 
 

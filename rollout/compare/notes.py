@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from rollout.compare.comparison import Comparison, Pair
+from rollout.compare.comparison import Comparison, Pair, SideSummary
 from rollout.compare.matching import Unmatched
 from rollout.compare.sides import Side
 from rollout.data.text import are, counted, have
@@ -35,6 +35,7 @@ def notes_of(sides: Sequence[Side], comparison: Comparison) -> Iterator[str]:
             number = summary.unscored
             responses = f"{counted(number, 'response')} of {summary.name} {have(number)}"
             yield f"{responses} no score and {are(number)} left out"
+    yield from _unequal_rows(comparison.sides)
     copies = {name: count for pair in comparison.pairs for name, count in pair.copies.items() if count}
     for count in dict.fromkeys(copies.values()):
         names = [name for name, its in copies.items() if its == count]
@@ -102,6 +103,19 @@ def _scorers(sides: Sequence[Side]) -> Iterator[str]:
     if len(set(scorers.values())) > 1:
         each = ", ".join(f"{name} by {scorer}" for name, scorer in scorers.items())
         yield f"scored differently ({each}): differences may be the scorers'"
+
+
+def _unequal_rows(sides: Sequence[SideSummary]) -> Iterator[str]:
+    """Two means of one side that may differ, where its rows have different numbers of responses."""
+    counts = {side.name: f"{side.per_row[0]:,} to {side.per_row[1]:,}" for side in sides if side.per_row is not None}
+    if not counts:
+        return
+    each = ", ".join(f"of {name} {count}" for name, count in list(counts.items())[:_MOST_NAMED])
+    more = f" and of {len(counts) - _MOST_NAMED} more sides other numbers" if len(counts) > _MOST_NAMED else ""
+    yield (
+        f"not all rows have as many responses (a row {each}{more}): `Each by itself` weighs every response alike, the "
+        "differences weigh every row alike, so one side may be ahead in the one and behind in the other"
+    )
 
 
 def _has(names: list[str]) -> str:

@@ -18,7 +18,7 @@ from rollout.errors import PromptError
 from rollout.postprocess.source import Source
 from rollout.scoring.inputs import truths_at
 from rollout.scoring.pass_at_k import pass_at_k, reported_ks
-from rollout.scoring.rows import row_scores
+from rollout.scoring.rows import row_scores, scored_responses
 from rollout.scoring.stopped_early import Estimator, early_rows, has_stopped
 
 Integers = npt.NDArray[np.int64]
@@ -30,6 +30,10 @@ UNREADABLE = np.uint64(0)
 
 FEWEST_VOTES = 3
 """With at least this many responses, a majority says something that pass@k does not."""
+
+
+SCORES = ("score", "pass", "majority")
+"""The metrics that are made from scores, without their k."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ class _Parts:
         made: dict[str, npt.NDArray[Any]] = {name: np.zeros(len(row_ids), _type(name)) for name in (*names, *of_early)}
         if "score" not in batch.schema.names:
             return made
-        scored = batch.filter(pc.and_(batch.column("score").is_valid(), batch.column("response").is_valid()))
+        scored = scored_responses(batch)
         if scored.num_rows:
             of_rows = row_scores(scored, pass_score)
             places = np.searchsorted(row_ids, of_rows.row_ids)
@@ -260,6 +264,11 @@ def _value_hash(value: Any) -> int:
 
 def _hash(content: bytes) -> int:
     return int.from_bytes(blake2b(content, digest_size=8).digest(), "little") or 1
+
+
+def is_score(metric: str) -> bool:
+    """Whether a metric is made from scores."""
+    return metric.partition("@")[0] in SCORES
 
 
 def metrics_of(sides: Sequence[RowValues]) -> Iterator[str]:

@@ -1,16 +1,28 @@
 """A comparison on screen."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.text import Text
 
-from rollout.compare.comparison import Comparison, Pair, SideSummary
+from rollout.compare.comparison import Comparison, MetricDifference, Pair, SideSummary
 from rollout.compare.notes import matched_line
+from rollout.compare.row_values import SCORES
 from rollout.data.text import counted
 from rollout.scoring.paired import PairedDifference
 from rollout.terminal.console import show_table
-from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
+from rollout.terminal.estimates import (
+    INTERVAL,
+    Form,
+    interval_cell,
+    legend,
+    number,
+    passing_line,
+    percent,
+    signed,
+    signed_percent,
+    value_cell,
+)
 from rollout.terminal.text import duration
 
 _MAX_LINES = 10  # for pairs
@@ -18,7 +30,6 @@ _ALPHA = 0.05
 _SMALLEST_P = 0.0001
 _NAMES = {"truncated": "cut off"}
 """Metric -> its name for people, if it differs."""
-_FIRST = ("score", "pass", "majority")
 _SHORT = {"prompt tokens": "prompt", "generated tokens": "generated", "tokens / s": "tok/s"}
 """Short names of costs, so that a table with a line per side fits."""
 
@@ -31,7 +42,7 @@ def show_comparison(console: Console, comparison: Comparison, notes: list[str]) 
     for line in _matched_lines(comparison):
         console.print(Text(line), soft_wrap=True)
     console.print()
-    _show_sides(console, comparison.sides)
+    _show_sides(console, comparison.sides, comparison.pass_score)
     show_pairs(console, comparison.pairs)
     _show_costs(console, comparison.sides)
     if len(comparison.pairs) == 1:
@@ -63,11 +74,14 @@ def verdict(pair: Pair) -> str:
     metric = next(iter(pair.metrics), None)
     if metric is None:
         return f"{pair.earlier}, {pair.later}: no row has a number on both sides"
-    return f"{pair.earlier}, {pair.later} in {shown_name(metric)}: {in_words(pair.metrics[metric].paired, pair)}"
+    return f"{pair.earlier}, {pair.later} in {shown_name(metric)}: {in_words(pair.metrics[metric], pair)}"
 
 
-def in_words(paired: PairedDifference, pair: Pair) -> str:
+def in_words(found: MetricDifference, pair: Pair) -> str:
     """Which side has more, or that the difference may be due to chance."""
+    if found.untested is not None:
+        return f"not tested, {found.untested} (see the note)"
+    paired = found.paired
     difference = paired.difference
     if difference is None or paired.rows < 2:
         return "one row says nothing"
@@ -101,15 +115,7 @@ def _p(p: float | None, equals: str = "") -> str:
     return f"<{_SMALLEST_P}" if p < _SMALLEST_P else f"{equals}{p:.4f}"
 
 
-def _signed(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.3f}" if abs(value) < 100 else f"{value:+,.0f}"
-
-
-def _signed_percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:+.1%}"
-
-
-def _show_sides(console: Console, sides: list[SideSummary]) -> None:
+def _show_sides(console: Console, sides: list[SideSummary], pass_score: float) -> None:
     """Each side on its own, over all of its rows: for two sides a line per metric, else a line per side."""
     cells = [{name: _cells(side, name) for name in side.estimates} for side in sides]
     metrics = sorted(dict.fromkeys(name for its in cells for name in _without_twin(its)), key=_place)
@@ -127,7 +133,9 @@ def _show_sides(console: Console, sides: list[SideSummary]) -> None:
         ]
         columns = ["", *(heading for name in shown for heading in (name, INTERVAL)), *map(shown_name, lengths)]
     show_table(console, "Each by itself", columns, rows, left=[INTERVAL])
-    for line in legend(rows):
+    of_scores = any("score" in its for its in cells)
+    passing = passing_line(pass_score, any(side.is_graded for side in sides)) if of_scores else []
+    for line in [*legend(rows, leans=any(side.note is not None for side in sides)), *passing]:
         console.print(line, soft_wrap=True)
     console.print()
 
@@ -135,12 +143,12 @@ def _show_sides(console: Console, sides: list[SideSummary]) -> None:
 def _place(metric: str) -> tuple[int, int]:
     """The place of a metric: scores first, by k, as not all sides have all of them; the others in their order."""
     name, _, k = metric.partition("@")
-    return _FIRST.index(name) if name in _FIRST else len(_FIRST), int(k or 0)
+    return SCORES.index(name) if name in SCORES else len(SCORES), int(k or 0)
 
 
 def _cells(side: SideSummary, metric: str) -> list[str]:
-    estimate, plain = side.estimates.get(metric), percent if metric == "truncated" else number
-    return [value_cell(estimate, plain), interval_cell(estimate, plain)]
+    form: Form = percent if metric == "truncated" else number
+    return [value_cell(side.estimates.get(metric), form), interval_cell(side.estimates.get(metric), form)]
 
 
 def show_pairs(console: Console, pairs: list[Pair]) -> None:
@@ -166,14 +174,15 @@ def show_pairs(console: Console, pairs: list[Pair]) -> None:
 
 
 def _difference_cells(pair: Pair, metric: str) -> list[str]:
-    paired = pair.metrics[metric].paired
-    signed: Callable[[float | None], str] = _signed_percent if metric == "truncated" else _signed
+    found = pair.metrics[metric]
+    paired = found.paired
+    form: Form = signed_percent if metric == "truncated" else signed
     return [
-        value_cell(paired.difference, signed),
-        interval_cell(paired.difference, signed),
+        value_cell(paired.difference, form),
+        interval_cell(paired.difference, form),
         _p(paired.p if paired.p_holm is None else paired.p_holm),
         *(f"{count:,}" for count in (paired.wins, paired.ties, paired.losses)),
-        "" if is_decided(paired) else "tie",
+        "" if is_decided(paired) or found.untested is not None else "tie",
     ]
 
 

@@ -8,6 +8,7 @@ from rollout.config import DataConfig, RunConfig, ScoreConfig
 from rollout.postprocess.origin import scoring_of
 from rollout.postprocess.source import Source
 from rollout.store.run_record import RunRecord
+from rollout.store.speed import generated_by
 
 
 @dataclass(frozen=True)
@@ -62,25 +63,24 @@ class Cost:
     tokens_per_pass: float | None
     """Generated tokens per response that passes."""
     seconds: float | None
-    """Time in which all sessions of the run generated."""
+    """Time in which all sessions of the run generated; None too if that is not known of one of them."""
     output_tok_s: float | None
-    """Generated tokens per second of that time."""
+    """Tokens that these sessions generated per second of that time."""
     machine: str | None
     """The GPUs of the newest session's machine, or CPU."""
 
 
-def cost_of(record: RunRecord | None, generated: int | None, passed: int) -> Cost:
+def cost_of(side: Side, generated: int | None, passed: int) -> Cost:
     """`generated` is the number of tokens in all responses, `passed` the number of responses that pass."""
-    seconds = None
-    if record is not None:
-        seconds = sum(session.seconds.get("generate", 0.0) for session in (record, *record.sessions)) or None
+    record = side.record
+    worked = None if record is None else generated_by(side.path, record)
     total = generated if record is None or record.totals is None else record.totals.generated_tokens
     return Cost(
         prompt_tokens=None if record is None or record.totals is None else record.totals.prompt_tokens,
         generated_tokens=total,
         tokens_per_pass=total / passed if total is not None and passed else None,
-        seconds=seconds,
-        output_tok_s=total / seconds if total is not None and seconds else None,
+        seconds=None if worked is None else worked.seconds,
+        output_tok_s=None if worked is None else worked.output_tok_s,
         machine=None if record is None else _machine(record.provenance.gpus),
     )
 

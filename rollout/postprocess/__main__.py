@@ -199,7 +199,7 @@ def _run_steps(run: RunConfig, source: "Source", output_dir: Path, key: str, rec
         except ScoreFailed as error:
             failed, analysis = error, error.analysis
         if analysis is not None:
-            show_analysis(console, analysis)
+            show_analysis(console, analysis, "score.pass_score")
         done = [step for step in config.steps if failed is None or step not in failed.missing]
         for name in outputs(replace(config, steps=done)):
             console.print(f"wrote {short(output_dir / name)}", soft_wrap=True, markup=False)

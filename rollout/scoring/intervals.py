@@ -23,7 +23,10 @@ CONFIDENCE = 0.95
 FEWEST = 10
 """The interval of a share is not reliable if fewer rows than this are expected to pass, or to fail."""
 
-_ROUNDING = 1e-9  # for values of about 1, a smaller standard error is 0 with rounding errors
+NOISE = 1e-14
+"""A difference of numbers, as a share of the largest of them, that rounding can make."""
+
+_ROUNDING = 1e-9  # for shares, which are numbers of about 1, a smaller standard error is 0 with rounding errors
 
 Floats = npt.NDArray[np.float64]
 
@@ -41,7 +44,7 @@ class Estimate:
     """The number of rows, or of groups of rows if these are the clusters."""
     trusted: bool
     """False if the interval is not reliable: for a share, fewer than FEWEST rows expected to pass or to fail; for a
-    mean, a single row, or rows that are all alike.
+    mean, a single row, or rows that are all alike; for a score, rows that a rule has stopped by other scores.
     """
 
     def figures(self) -> dict[str, float | None]:
@@ -66,6 +69,8 @@ class Moments:
     _squares: float = 0.0
     _products: float = 0.0
     _sizes_squared: float = 0.0
+    _largest: float = 0.0
+    """The largest absolute value of a row's mean."""
 
     def add(
         self,
@@ -87,6 +92,7 @@ class Moments:
         self.n += int(times.sum())
         self.size += float(times @ sizes)
         self._sum += float(times @ sums)
+        self._largest = max(self._largest, float(np.abs(sums / sizes).max()))
         with np.errstate(over="ignore"):
             away = sums - self._about * sizes
             self._squares += float(times @ away**2)
@@ -95,8 +101,11 @@ class Moments:
 
     @property
     def mean(self) -> float:
-        """The mean of all values. Raises ZeroDivisionError if there are none."""
-        return self._sum / self.size
+        """The mean of all values; 0 if only rounding makes it another number. Raises ZeroDivisionError if there are
+        none.
+        """
+        mean = self._sum / self.size
+        return mean if abs(mean) > NOISE * self._largest else 0.0
 
     @property
     def se(self) -> float | None:
@@ -115,7 +124,7 @@ class Moments:
 
     def as_mean(self) -> Estimate:
         """The mean with Student's interval."""
-        return mean_estimate(self.mean, self.se, self.n)
+        return mean_estimate(self.mean, self.se, self.n, self._largest)
 
     def as_share(self) -> Estimate:
         """The mean of values from 0 to 1, with Wilson's interval."""
@@ -194,12 +203,15 @@ def _added(values: npt.ArrayLike, groups: Sequence[str] | None) -> Clusters:
     return added
 
 
-def mean_estimate(mean: float, se: float | None, n: int) -> Estimate:
-    """A mean over `n` clusters, with the interval mean ± t se; Student's t has n-1 degrees of freedom."""
+def mean_estimate(mean: float, se: float | None, n: int, largest: float) -> Estimate:
+    """A mean over `n` clusters, with the interval mean ± t se; Student's t has n-1 degrees of freedom.
+
+    `largest` is the largest absolute value of a cluster's mean.
+    """
     if se is None:
         return Estimate(value=mean, se=None, interval=None, n=n, trusted=False)
     half = student_quantile(n - 1) * se
-    is_spread = se > _ROUNDING * max(1.0, abs(mean))
+    is_spread = se > NOISE * largest
     return Estimate(value=mean, se=se, interval=(mean - half, mean + half), n=n, trusted=is_spread)
 
 

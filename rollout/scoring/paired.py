@@ -4,8 +4,9 @@ Pairing removes the differences in difficulty between rows, which are most of th
 "Adding Error Bars to Evals" (arXiv:2411.00640), section 4.2.
 
 - The interval: Student's t of the differences, rows of the same cluster together (`rollout.scoring.intervals`).
-- The test: with fewer than FEW_ROWS rows, Fisher's randomization test ("The Design of Experiments", 1935, section 21):
-  if neither were better, each difference would be as likely with the other sign. With more rows, Student's t.
+- The test: if fewer than FEW_ROWS rows differ, Fisher's randomization test ("The Design of Experiments", 1935, section
+  21): if neither were better, each difference would be as likely with the other sign. Rows that do not differ change
+  nothing in it, as in McNemar's test, which it is for scores of 0 and 1. With more rows that differ, Student's t.
 - Several tests: Holm 1979, "A simple sequentially rejective multiple test procedure" (Scand. J. Statist. 6(2), 65-70).
 """
 
@@ -15,16 +16,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from rollout.scoring.intervals import Estimate, Moments
+from rollout.scoring.intervals import NOISE, Estimate, Moments
 
 FEW_ROWS = 200
-"""With fewer rows, the sign-flip test is used instead of Student's t."""
+"""If fewer rows differ (or groups of rows), the sign-flip test is used instead of Student's t."""
 
 DRAWS = 100_000
 """The number of random sign flips, used if there are too many to count; always the same ones."""
 
 _MAX_SUMS = 1 << 17  # with more different sums of the differences, not all flips are counted
-_EPSILON = 1e-9  # as a share of the largest difference: sums closer to each other are equal
+_EPSILON = 1e-9  # as a share of the larger of two numbers, or of the largest difference: closer ones are equal
 _BLOCK = 1000  # draws at a time
 
 Floats = npt.NDArray[np.float64]
@@ -59,16 +60,19 @@ def paired_difference(
     `clusters` are numbers from 0; rows with the same number are not independent. None: all rows are independent.
     """
     there = ~(np.isnan(earlier) | np.isnan(later))
-    differences = (later - earlier)[there]
-    differences[np.abs(differences) < _EPSILON] = 0.0  # 3/10 - 0.3 is not a win
+    earlier, later = earlier[there], later[there]
+    differences, of_rows = later - earlier, np.maximum(np.abs(earlier), np.abs(later))
+    noise = NOISE * float(of_rows.max(initial=0.0))  # of a sum that is 0, nothing but this is left
+    differences[np.abs(differences) <= np.maximum(_EPSILON * of_rows, noise)] = 0.0  # 3/10 - 0.3 is not a win
     groups = np.arange(len(differences)) if clusters is None else clusters[there]
     sums, sizes = np.bincount(groups, differences).astype(np.float64), np.bincount(groups)
     moments = Moments()
     moments.add(sums, sizes)
     estimate = moments.as_mean() if moments.n else None
-    if estimate is not None and not estimate.trusted:
-        estimate = replace(estimate, interval=None)
-    p, test = _tested(sums[sizes > 0], estimate)
+    sums, sizes = sums[sizes > 0], sizes[sizes > 0]
+    if estimate is not None and (not estimate.trusted or np.ptp(sums / sizes) <= noise):
+        estimate = replace(estimate, interval=None, trusted=False)
+    p, test = _tested(sums, estimate)
     wins, losses = int((differences > 0).sum()), int((differences < 0).sum())
     return PairedDifference(
         rows=len(differences),
@@ -85,7 +89,7 @@ def _tested(sums: Floats, estimate: Estimate | None) -> tuple[float | None, str 
     """The p value for the sums of the clusters, and the name of the test."""
     if estimate is None or estimate.se is None:
         return None, None
-    if len(sums) >= FEW_ROWS and estimate.trusted:
+    if np.count_nonzero(sums) >= FEW_ROWS and estimate.trusted:
         return _student(estimate.value / estimate.se, estimate.n - 1), "t"
     return sign_flip(sums)
 

@@ -14,6 +14,16 @@ from rollout.scoring.pass_at_k import majorities_at_k, reported_ks
 _MAX_VOTES = 1 << 22  # pairs of answers of the same row that are compared at a time
 
 
+LARGEST = 1e300
+"""The largest score that numbers are made of: sums of larger ones may be too large for a float."""
+
+
+def scored_responses(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The responses with a score; one beyond LARGEST counts as none, as an infinite one does."""
+    has_score = pc.fill_null(pc.less_equal(pc.abs(batch.column("score")), LARGEST), False)
+    return batch.filter(pc.and_(batch.column("response").is_valid(), has_score))
+
+
 @dataclass(frozen=True)
 class RowScores:
     """Arrays with an entry for each row that has a scored response, in the order of the file."""

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from rollout.scoring.distribution import Histogram
 from rollout.scoring.intervals import Clusters, Estimate, SeedSums, clusters
 from rollout.scoring.pass_at_k import pass_at_k, reported_ks
-from rollout.scoring.rows import RowScores, row_scores
+from rollout.scoring.rows import RowScores, row_scores, scored_responses
 from rollout.scoring.stopped_early import EarlyRows, Estimator, early_rows, has_stopped
 
 _MAX_DISTINCT = 1000  # different scores that the histogram counts without rounding
@@ -21,7 +21,8 @@ _BINS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSummary:
-    """The scored responses. `unscored` ones have no score: no ground truth, or the scorer raised or timed out.
+    """The scored responses. `unscored` ones have no score: no ground truth, the scorer raised or timed out, or one that
+    is too large for sums.
 
     Mean and pass rate are None if no response has a score.
     """
@@ -53,11 +54,14 @@ class ScoreSummary:
     """Standard error of the mean for the same prompts with new seeds; None if a row has only one scored response."""
     note: str | None = None
     """What a reader has to know about all these numbers."""
+    is_graded: bool = False
+    """Whether there are scores other than 0 and 1."""
 
 
 PLAIN = (
     "a rule has stopped some of these rows, by other scores or with more samples as far as is known: the numbers are "
-    "those of the samples that are there, and may lean to one side"
+    "those of the samples that are there, and may lean to one side; no interval of a score is to be relied on, and "
+    "compare tests no score"
 )
 """The note if there is no unbiased estimate."""
 
@@ -79,7 +83,7 @@ class ScoreCounts:
     def add(self, batch: pa.RecordBatch, groups: Mapping[int, str] | None = None) -> None:
         """Count a batch with the columns of SCORE_FIELDS and `finish_reason`; `groups` maps each row to its group."""
         present = batch.filter(batch.column("response").is_valid())
-        scored = present.filter(present.column("score").is_valid())
+        scored = scored_responses(present)
         self._unscored += present.num_rows - scored.num_rows
         self._no_answer += len(scored) - scored.column("score_error").null_count
         self._cut_off += pc.sum(pc.equal(scored.column("finish_reason"), "length")).as_py() or 0
@@ -141,9 +145,10 @@ class ScoreCounts:
             histogram=_histogram(values, [*self._values.values()], values.min(initial=0.0), values.max(initial=1.0)),
             row_pass_rates=_histogram(rates, [*self._rows.values()], 0.0, 1.0),
             pass_score=self._pass_score,
-            estimates=estimates,
+            estimates=untrusted(estimates) if self._is_plain else estimates,
             same_prompts_se=self._seeds.se,
             note=PLAIN if self._is_plain else None,
+            is_graded=self._is_graded,
         )
 
     def _estimates(self) -> dict[str, Estimate]:
@@ -151,11 +156,15 @@ class ScoreCounts:
         ks = [k for k in self._ks() if any(self._is_told(n, k) for _, n, _ in self._rows)]
         majority = self._majority if self._has_answers else {}  # not every scorer gives answers
         return {
-            "mean": self._mean.as_share() if self._values.keys() <= {0.0, 1.0} else self._mean.as_mean(),
+            "mean": self._mean.as_mean() if self._is_graded else self._mean.as_share(),
             "pass_rate": self._pass_rate(),
             **{f"pass@{k}": self._pass_at(k) for k in ks},
             **{f"majority@{k}": majority[k].as_share() for k in sorted(majority) if self._early or k in ks},
         }
+
+    @property
+    def _is_graded(self) -> bool:
+        return not self._values.keys() <= {0.0, 1.0}
 
     def _ks(self) -> list[int]:
         return reported_ks(n for _, n, _ in self._rows) if self._early is None else self._early.ks
@@ -184,6 +193,11 @@ class ScoreCounts:
         if self._early is not None:
             return self._early.pass_at_ks(np.array(n), np.array(c), [k])[:, 0]
         return np.array([pass_at_k(*of_row, k) for of_row in zip(n, c, strict=True)])
+
+
+def untrusted(estimates: Mapping[str, Estimate]) -> dict[str, Estimate]:
+    """The estimates, marked as not to be relied on."""
+    return {name: replace(it, trusted=False) for name, it in estimates.items()}
 
 
 def _by_k(estimates: dict[str, Estimate], prefix: str) -> dict[str, float]:

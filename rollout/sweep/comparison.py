@@ -168,7 +168,7 @@ def _job(one: _Done, sweep_dir: Path) -> JobRow:
         "overrides": overrides,
         "steps": _steps(overrides),
         "engine": None if one.run is None else _engine(one.run.engine),
-        "metrics": {} if one.run is None or job.status != "done" else metrics_of(one.run, one.analysis),
+        "metrics": {} if one.run is None or job.status != "done" else metrics_of(run_dir, one.run, one.analysis),
         "estimates": bars_of(one.analysis) if job.status == "done" else {},
     }
 

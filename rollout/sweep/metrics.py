@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 from rollout.pages.sweep_content import Bar, JobRow
 from rollout.postprocess.analyze import Analysis, all_estimates
@@ -9,16 +10,19 @@ from rollout.scoring.intervals import Estimate
 from rollout.scoring.summary import ScoreSummary
 from rollout.scoring.ties import best_of
 from rollout.store.run_record import RunRecord
+from rollout.store.speed import generated_by
 from rollout.sweep.objective import UNWANTED
 
 
-def metrics_of(run: RunRecord, analysis: Analysis | None) -> dict[str, float | None]:
+def metrics_of(run_dir: Path, run: RunRecord, analysis: Analysis | None) -> dict[str, float | None]:
     """Name in sweep.csv -> value, for every metric of a job."""
+    worked = generated_by(run_dir, run)
     totals = () if run.totals is None else asdict(run.totals).items()
     metrics = {
-        "output_tok_s": None if run.throughput is None else run.throughput.output_tok_s,
+        "output_tok_s": None if worked is None else worked.output_tok_s,
         **{name: value for name, value in totals if name != "prompt_tokens"},
-        **{f"{stage}_seconds": run.seconds.get(stage) for stage in ("load", "generate")},
+        "load_seconds": run.seconds.get("load"),
+        "generate_seconds": None if worked is None else worked.seconds,
     }
     return metrics if analysis is None else metrics | _of_analysis(analysis) | _of_scores(analysis.scores)
 

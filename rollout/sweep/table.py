@@ -15,7 +15,7 @@ from rollout.sweep.comparison import job_rows, swept
 from rollout.sweep.metrics import best_jobs, is_lower_better
 from rollout.sweep.notes import JobRecord
 from rollout.terminal.console import show_table
-from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
+from rollout.terminal.estimates import INTERVAL, Form, interval_cell, legend, number, percent, value_cell
 from rollout.terminal.text import compare_command, merge_command
 
 _MOST_JOBS = 40
@@ -133,7 +133,7 @@ def _estimated(jobs: list[JobRow], shown: list[JobRow], metric: str) -> list[_Co
     bars = [Estimate(**bar) if (bar := job["estimates"].get(metric)) else None for job in shown]
     best = best_jobs(jobs, metric)
     mark = "tied" if len(best) > 1 else "best"
-    form = percent if metric.endswith("_fraction") else number
+    form: Form = percent if metric.endswith("_fraction") else number
     return [
         _Column(_NAMES.get(metric, metric), [value_cell(bar, form) for bar in bars]),
         _Column(INTERVAL, [interval_cell(bar, form) for bar in bars], is_left=True),

@@ -15,12 +15,12 @@ from rollout.postprocess.shares import share_of_reason
 from rollout.records import Totals
 from rollout.scoring.distribution import Distribution
 from rollout.scoring.intervals import Estimate
-from rollout.scoring.summary import ScoreSummary
+from rollout.scoring.summary import PLAIN, ScoreSummary
 from rollout.store.layout import OUTPUT, REPORT
 from rollout.store.run_record import EngineRecord, RunRecord, Saving, Throughput
 from rollout.store.samples import ShownSample
 from rollout.terminal.console import show_table
-from rollout.terminal.estimates import INTERVAL, interval_cell, legend, number, percent, value_cell
+from rollout.terminal.estimates import INTERVAL, interval_cell, legend, passing_line, percent, value_cell
 from rollout.terminal.text import duration, postprocess_command, printable, replay_command
 
 _LONGEST_NAME = 15  # characters of a group's name
@@ -38,7 +38,7 @@ def show_summary(
         console.print(Text.assemble(("response  ", "bold"), _one_line(first.response or "")), soft_wrap=True)
         console.print()
     if analysis is not None:
-        show_analysis(console, analysis)
+        show_analysis(console, analysis, "postprocess.score.pass_score")
     show_totals(console, run_dir, record, analysis)
     console.print(Text(f"results: {short(run_dir / OUTPUT)}"), soft_wrap=True)
     if (elsewhere := path_of(record.config)) is not None:
@@ -82,8 +82,11 @@ def _saving(saving: Saving | None) -> Iterator[str]:
         yield f"{counted(rows, 'row')} {have(rows)} no ground truth and got {whose} full budget"
 
 
-def show_analysis(console: Console, analysis: Analysis) -> None:
-    """Print the tables of lengths, of how responses ended, and of scores if there are any."""
+def show_analysis(console: Console, analysis: Analysis, pass_key: str = "pass_score") -> None:
+    """Print the tables of lengths, of how responses ended, and of scores if there are any.
+
+    `pass_key` is the key that says from which score on a response passes.
+    """
     rows = [
         _distribution_row("characters", analysis.characters),
         _distribution_row("tokens", analysis.tokens),
@@ -96,9 +99,9 @@ def show_analysis(console: Console, analysis: Analysis) -> None:
     if analysis.groups:
         _show_groups(console, analysis)
     if analysis.scores is not None:
-        shown += _show_scores(console, analysis.scores, analysis)
+        shown += _show_scores(console, analysis.scores, analysis, pass_key)
         shown += _show_scores_of_groups(console, analysis)
-    for line in legend(shown):
+    for line in legend(shown, leans=analysis.scores is not None and analysis.scores.note == PLAIN):
         console.print(line, soft_wrap=True)
         console.print()
 
@@ -136,11 +139,11 @@ def _show_groups(console: Console, analysis: Analysis) -> None:
     console.print()
 
 
-def _show_scores(console: Console, scores: ScoreSummary, analysis: Analysis) -> list[list[str]]:
+def _show_scores(console: Console, scores: ScoreSummary, analysis: Analysis, pass_key: str) -> list[list[str]]:
     """A line for each number; the pass rate only if it differs from pass@1, which it does not with equally many
     responses per row.
     """
-    cells = {name: [number(it.value), interval_cell(it), f"{it.n:,}"] for name, it in scores.estimates.items()}
+    cells = {name: [value_cell(it), interval_cell(it), f"{it.n:,}"] for name, it in scores.estimates.items()}
     if cells.get("pass_rate") == cells.get("pass@1"):  # compared as shown: two sums round differently
         cells.pop("pass_rate", None)
     rows = [[name, *shown] for name, shown in cells.items()]
@@ -148,8 +151,9 @@ def _show_scores(console: Console, scores: ScoreSummary, analysis: Analysis) -> 
         show_table(console, "Scores", ["", "value", INTERVAL, analysis.clusters], rows, left=[INTERVAL])
     cut_off = "" if analysis.truncated_fraction is None else f" and {scores.cut_off:,} cut off"
     of_them = f", {scores.no_answer:,} of them without an answer{cut_off}" if scores.scored else ""
-    passing = "" if scores.pass_score == 1 else f"; a response passes from {scores.pass_score:g} on"
-    console.print(f"{scores.scored:,} scored{of_them}; {scores.unscored:,} not scored{passing}", soft_wrap=True)
+    console.print(f"{scores.scored:,} scored{of_them}; {scores.unscored:,} not scored", soft_wrap=True)
+    for line in passing_line(scores.pass_score, scores.is_graded, pass_key):
+        console.print(line, soft_wrap=True)
     if scores.note is not None:
         console.print(Text(scores.note, style="yellow"), soft_wrap=True)
     console.print()

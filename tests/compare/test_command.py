@@ -236,6 +236,62 @@ def test_copies_of_a_row_are_matched_in_their_order_and_said(two: Path) -> None:
     assert "rows of A and B ask what an earlier one asks; such rows are matched in their order" in result.stdout
 
 
+def test_rows_with_different_numbers_of_responses_are_said_as_two_means_may_then_differ(two: Path) -> None:
+    """A has more responses to the easy rows, B to the hard ones, and B is better in every row."""
+    for name, more, right in (("base", "easy", {"easy": 4, "hard": 0}), ("tuned", "hard", {"easy": 2, "hard": 2})):
+        lines = [
+            {"prompt": f"{kind} {row}", "response": "a", "score": float(sample < right[kind])}
+            for row in range(20)
+            for kind in ("easy", "hard")
+            for sample in range(8 if kind == more else 2)
+        ]
+        (two / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = compare(two, "base.jsonl", "tuned.jsonl")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"^score +0\.400 .* 0\.400 ", result.stdout, re.MULTILINE)
+    assert "A, B in score: B has more" in result.stdout
+    assert (
+        "note: not all rows have as many responses (a row of A 2 to 8, of B 2 to 8): `Each by itself` weighs every "
+        "response alike, the differences weigh every row alike, so" in result.stdout
+    )
+    assert [side["per_row"] for side in read(two)["sides"]] == [[2, 8], [2, 8]]
+
+
+def test_where_scores_are_graded_it_is_said_which_of_them_pass(two: Path) -> None:
+    passing = "a response passes from a score of {} on (pass_score)\n"
+    assert "a response passes" not in compare(two, "base.jsonl", "tuned.jsonl").stdout
+    for name, passes in PASSES.items():
+        flat(two / f"{name}.jsonl", passes, score=passes + 4.5)
+    assert passing.format(1) in compare(two, "base.jsonl", "tuned.jsonl").stdout
+    assert passing.format("6.5") in compare(two, "base.jsonl", "tuned.jsonl", "pass_score=6.5").stdout
+
+
+def test_tiny_and_huge_scores_are_shown_with_three_digits(two: Path) -> None:
+    for name, passes in PASSES.items():
+        flat(two / f"{name}.jsonl", passes, score=passes * 1e-10)
+    tiny = compare(two, "base.jsonl", "tuned.jsonl").stdout
+    assert re.search(r"^score +2\.00e-10 .* 3\.00e-10 ", tiny, re.MULTILINE)
+    assert re.search(r"^score +\+1\.00e-10 +- +0\.0005 +12 +0 +0 *$", tiny, re.MULTILINE)
+    for name, passes in PASSES.items():
+        flat(two / f"{name}.jsonl", passes, score=passes * 1e299)
+    huge = compare(two, "base.jsonl", "tuned.jsonl")
+    assert (huge.returncode, huge.stderr) == (0, "")
+    assert re.search(r"^score +\+1\.00e\+299 +- +0\.0005 +12 +0 +0 *$", huge.stdout, re.MULTILINE)
+    assert max(map(len, huge.stdout.partition("note:")[0].splitlines())) <= 100
+
+
+def test_scores_too_large_for_a_sum_count_as_none(two: Path) -> None:
+    lines = flat(two / "base.jsonl", 2).read_text().splitlines()
+    signs = [json.dumps({**json.loads(line), "score": 1e308 * (-1) ** at}) for at, line in enumerate(lines)]
+    (two / "base.jsonl").write_text("\n".join(signs + lines[:4]))
+    result = compare(two, "base.jsonl", "tuned.jsonl")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "note: 48 responses of A have no score and are left out\n" in result.stdout
+    analyzed = run_command("analyze", "base.jsonl", cwd=two)
+    assert (analyzed.returncode, analyzed.stderr) == (0, "")
+    assert "4 scored, 0 of them without an answer; 48 not scored\n" in analyzed.stdout
+
+
 def test_equal_files_are_a_tie_and_say_so(two: Path) -> None:
     flat(two / "again.jsonl", 2)
     result = compare(two, "base.jsonl", "again.jsonl")

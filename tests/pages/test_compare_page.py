@@ -46,6 +46,23 @@ def test_differences_of_two_stand_below_each_other_with_intervals_and_a_verdict(
     assert score[-6:] == ["30", "10", "0", "40", "B has more", "sign-flip, exact"]
 
 
+def test_numbers_have_three_digits_however_small_or_large(opened: Open) -> None:
+    page = opened(compare_page())
+    shown = page.evaluate("[2.5e-10, -1.234e308, 0.0123456, 12345.6, 0].map(number)")
+    assert shown == ["2.50e-10", "-1.23e+308", "0.0123", "12,346", "0"]
+
+
+def test_scores_that_may_lean_are_not_tested_and_the_page_says_why(opened: Open) -> None:
+    content = compare_page()
+    (of_pair,) = content["comparison"]["pairs"]
+    score = of_pair["metrics"]["score"]
+    score["untested"], score["paired"]["p"], score["paired"]["test"] = "a rule has stopped rows of A", None, None
+    page = opened(content)
+    line = page.locator("#differences tbody tr").first.locator("td").all_text_contents()
+    assert "not tested: a rule has stopped rows of A" in line
+    assert page.locator(".tile", has_text="B - A").inner_text().endswith("a rule has stopped rows of A")
+
+
 def test_of_several_a_metric_is_chosen_and_p_is_corrected(opened: Open) -> None:
     page = opened(compare_page("A", "B", "C"))
     assert page.locator("#differences tbody td:first-child").all_text_contents() == ["B - A", "C - A", "C - B"]

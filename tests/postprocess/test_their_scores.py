@@ -176,7 +176,7 @@ def test_the_result_of_a_run_that_stops_rows_has_its_scores_wherever_it_lies(sto
         assert of_file.replace("-file", "-run") == of_run
         assert scored_lines(stopped / f"{name}-file.jsonl") == scored_lines(stopped / f"{name}-run.jsonl") != []
     shown = output(stopped, "analyze", "copied.parquet", "output=analysis.json")
-    assert "a response passes from 0.75 on" in shown
+    assert "a response passes from a score of 0.75 on (pass_score)" in shown
     in_run = pq.read_table(stopped / "run/scores.parquet").column("score").drop_null().to_pylist()
     found = json.loads((stopped / "analysis.json").read_text())["scores"]
     assert (found["scored"], found["mean"]) == (len(in_run), pytest.approx(sum(in_run) / len(in_run)))

@@ -117,6 +117,13 @@ def test_new_seeds_on_the_same_prompts_vary_by_what_sampling_contributes() -> No
     assert seeds.se is None
 
 
+@pytest.mark.parametrize("size", [1e-10, 1.0, 1e12])
+def test_whether_there_is_a_spread_does_not_depend_on_the_unit(size: float) -> None:
+    assert mean_of(size * (1 + 1e-11 * RNG.random(50))).trusted
+    assert not mean_of([size * (0.1 + 0.2), size * 0.3, size * 0.3]).trusted  # this is rounding
+    assert mean_of([-size * 0.3, size * 0.1, size * 0.2]).value == 0.0  # so is this sum
+
+
 def test_numbers_whose_squares_are_too_large_have_a_mean_and_no_error() -> None:
     found = mean_of([1e200, 3e200])
     assert (found.value, found.se, found.interval) == (2e200, None, None)

@@ -33,6 +33,23 @@ def test_rows_without_a_value_on_a_side_are_left_out_and_rounding_is_no_win() ->
     assert found.difference.value == pytest.approx(0.5 / 3)
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e-10, 1.0, 1e12])
+def test_differences_count_by_the_size_of_the_numbers(size: float) -> None:
+    earlier = size * (1 + np.arange(30.0) / 30)
+    found = paired_difference(earlier, earlier + size * (1 + np.arange(30.0) / 60))
+    assert (found.wins, found.ties, found.losses) == (30, 0, 0)
+    assert found.p == pytest.approx(2 / 2**30)
+    equal = paired_difference(earlier, earlier * (1 + 1e-12))
+    assert (equal.ties, equal.p) == (30, 1.0)
+    alike = paired_difference(earlier, earlier + 0.3 * size)
+    assert (alike.wins, alike.difference is not None and alike.difference.interval) == (30, None)
+
+
+def test_a_sum_that_rounding_keeps_from_being_0_is_no_win() -> None:
+    found = paired_difference(np.array([0.0, 0.5]), np.array([0.1 + 0.2 - 0.3, 1.0]))
+    assert (found.wins, found.ties) == (1, 1)
+
+
 def test_copies_of_a_row_make_nothing_surer() -> None:
     earlier, later = RNG.random(40), RNG.random(40)
     once = paired_difference(earlier, later)
@@ -93,12 +110,24 @@ def test_rates_of_many_rows_are_counted_too_and_what_cannot_be_is_drawn() -> Non
     assert sign_flip(differences) == (p, how)
 
 
+@pytest.mark.parametrize("equal", [0, 195, 196, 10_000])
+@pytest.mark.parametrize(("better", "worse"), [(4, 0), (9, 2), (50, 30)])
+def test_rows_that_do_not_differ_change_nothing_in_the_test(better: int, worse: int, equal: int) -> None:
+    """Of scores of 0 and 1 it is McNemar's."""
+    earlier = np.array([0.0] * better + [1.0] * (worse + equal))
+    later = np.array([1.0] * better + [0.0] * worse + [1.0] * equal)
+    found = paired_difference(earlier, later)
+    assert found.p == pytest.approx(stats.binomtest(better, better + worse).pvalue)
+    assert found.test == "sign-flip, exact"
+
+
 def test_holm_corrects_as_in_its_definition_and_leaves_out_what_has_no_p() -> None:
     assert holm([0.01, 0.04, None, 0.03, 0.005]) == pytest.approx([0.03, 0.06, None, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("beta", [(1.0, 1.0), (0.3, 0.3), (2.0, 5.0)])
 def test_intervals_cover_and_formulas_that_do_not_pair_or_cluster_fail(beta: tuple[float, float]) -> None:
     """With fixed draws; `python -m benchmarks.coverage` does it at length."""

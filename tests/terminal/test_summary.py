@@ -154,6 +154,19 @@ def test_scores_and_shares_stand_with_their_intervals_and_those_not_to_rely_on_a
     assert lines.count(LEGEND) == 1
 
 
+@pytest.mark.parametrize(("score", "key", "said"), [(0.5, "pass_score", True), (7, "a.key", True), (1, "", False)])
+def test_where_scores_are_graded_it_is_said_which_of_them_pass(
+    tmp_path: Path, score: float, key: str, said: bool
+) -> None:
+    lines = [{"prompt": str(row), "response": "a", "score": score * (row % 2)} for row in range(6)]
+    (tmp_path / "scored.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    screen = StringIO()
+    analysis = analysis_of(open_source(tmp_path / "scored.jsonl"), AnalyzeConfig(), pass_score=1.0)
+    show_analysis(Console(file=screen, width=80), analysis, key)
+    assert (f"not scored\na response passes from a score of 1 on ({key})\n" in screen.getvalue()) == said
+    assert ("a response passes" in screen.getvalue()) == said
+
+
 @pytest.mark.parametrize("n_samples", [3, 4, 6])
 def test_the_pass_rate_stands_there_only_where_it_is_not_pass_at_1(tmp_path: Path, n_samples: int) -> None:
     path = scored(tmp_path, rows=30, n_samples=n_samples)

@@ -42,7 +42,7 @@ function tiles({ sides, pairs, common, metric }) {
 function differenceTile({ earlier, later, metrics }, metric) {
   const found = metrics[metric]?.paired;
   const value = found?.difference && signed(metric)(found.difference.value);
-  return value && tile(`${later} - ${earlier}`, value, isDecided(found) ? pText(found) : `a tie: may be chance, ${pText(found)}`);
+  return value && tile(`${later} - ${earlier}`, value, metrics[metric].untested ?? (isDecided(found) ? pText(found) : `a tie: may be chance, ${pText(found)}`));
 }
 
 function notes({ matched, notes: lines }) {
@@ -94,12 +94,13 @@ function differenceColumns(pairs) {
     count("ties"),
     count("losses"),
     count("rows"),
-    { name: "says", value: (line) => (isDecided(line) ? "differs" : "tie"), text: verdictBadge },
+    { name: "says", value: (line) => (line.means.untested ? "not tested" : isDecided(line) ? "differs" : "tie"), text: verdictBadge },
     { name: "test", value: ({ test }) => test },
   ];
 }
 
 function verdictBadge(line) {
+  if (line.means.untested) return badge(`not tested: ${line.means.untested}`);
   if (!isDecided(line)) return badge("tie");
   return badge(`${line.difference.value > 0 ? line.later : line.earlier} has more`, "good");
 }

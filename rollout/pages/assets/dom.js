@@ -77,9 +77,13 @@ function shortened(text, length) {
   return [...characters.slice(0, length - 1 - tail), "…", ...characters.slice(characters.length - tail)].join("");
 }
 
-/** 12345.6 -> "12,346", 1.23456 -> "1.23": three digits, and never fewer than the integer part has. */
+/** 12345.6 -> "12,346", 1.23456 -> "1.23": three digits, and never fewer than the integer part has; very small and very
+ * large numbers as "2.50e-10".
+ */
 function number(value) {
-  const digits = Math.abs(value) >= 100 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 3 };
+  const size = Math.abs(value);
+  if ((size > 0 && size < 1e-6) || size >= 1e15) return value.toExponential(2);
+  const digits = size >= 100 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 3 };
   return value.toLocaleString("en-US", digits);
 }
 

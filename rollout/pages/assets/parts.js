@@ -25,7 +25,7 @@ function tile(name, value, note, tone = "") {
 
 /** What ranges and their mark mean; `over` says what they take for independent. */
 function aboutIntervals(over = "") {
-  const mark = "* is not to rely on: too few rows, or fewer than 10 on one side of the share.";
+  const mark = "* is not to rely on: too few rows, fewer than 10 on one side of the share, or scores of rows that a rule has stopped (a note says so).";
   return element("p", { class: "note" }, `Ranges are 95% intervals${over}. ${mark}`);
 }
 
