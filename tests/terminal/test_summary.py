@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from rollout.config import AnalyzeConfig
-from rollout.postprocess.analyze import analysis_of
+from rollout.postprocess.analyze import analysis_of, read_analysis
 from rollout.postprocess.source import open_source
 from rollout.store.run_record import EngineRecord, ReplicaRecord, Saving, read
 from rollout.terminal.console import show_table
@@ -165,6 +165,15 @@ def test_where_scores_are_graded_it_is_said_which_of_them_pass(
     show_analysis(Console(file=screen, width=80), analysis, key)
     assert (f"not scored\na response passes from a score of 1 on ({key})\n" in screen.getvalue()) == said
     assert ("a response passes" in screen.getvalue()) == said
+
+
+def test_the_end_of_a_run_names_the_key_of_a_run_for_that(rollout: Rollout) -> None:
+    scoring = {"scorer": "tests.graders:share", "ground_truth": "null"}
+    graded = ("postprocess=score", *(f"postprocess.score.{key}={value}" for key, value in scoring.items()))
+    run_dir = rollout([{"prompt": chat("hello")}], *graded)
+    screen = StringIO()
+    show_summary(Console(file=screen, width=200), run_dir, read(run_dir), read_analysis(run_dir), None)
+    assert "\na response passes from a score of 1 on (postprocess.score.pass_score)\n" in screen.getvalue()
 
 
 @pytest.mark.parametrize("n_samples", [3, 4, 6])
