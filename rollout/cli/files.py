@@ -111,12 +111,12 @@ def export(arguments: list[str]) -> None:
             continued = continues(opened.run, opened.source.origin)
         label = opened.scoring.ground_truth
         schema, parts = records(opened.source, _export_config(keys), _data(keys, opened), bool(continued), label)
-        seen = Seen(parts)
+        seen = Seen(parts, keys.format)
         rows = _write(keys.output, schema, seen)
         print(f"wrote {written_in_words(rows, keys.format)}: {keys.output}")
-        if line := seen.rows_left_out():
+        if line := seen.left_out_in_words():
             print(line if rows else f"warning: {line}", file=sys.stdout if rows else sys.stderr)
-        if warning := seen.warning(keys.format, continued):
+        if warning := seen.warning(continued):
             print(f"warning: {warning}", file=sys.stderr)
 
 
