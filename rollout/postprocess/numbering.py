@@ -19,6 +19,14 @@ def prompt_of(columns: Collection[str], prompts: Sequence[str] = PROMPT) -> str 
     return next((name for name in prompts if name in columns), None)
 
 
+def told_by(columns: Collection[str], prompts: Sequence[str] = PROMPT) -> tuple[str, ...]:
+    """The columns that tell the rows of a file with prompts apart, the prompts first; none where it has row_ids."""
+    prompt = prompt_of(columns, prompts)
+    if prompt is None or _ROW in columns:
+        return ()
+    return (prompt, _SAMPLE) if _SAMPLE in columns else (prompt,)
+
+
 class Numbering:
     """Numbers the responses of one file, batch after batch.
 

@@ -15,7 +15,7 @@ from rollout.data.arrow import cast, is_list, is_text, stored, valid_text, value
 from rollout.data.json_text import load_json
 from rollout.data.tables import BATCH_BYTES, Table, open_result
 from rollout.errors import UserError
-from rollout.postprocess.numbering import PROMPT, Numbering, prompt_of
+from rollout.postprocess.numbering import PROMPT, Numbering, prompt_of, told_by
 from rollout.postprocess.origin import NOT_KNOWN, Origin, origin_of
 from rollout.postprocess.whole_rows import ascending, samples_of_one_prompt, whole_rows
 from rollout.records import (
@@ -51,6 +51,8 @@ class Source:
     schema: pa.Schema
     batches: Callable[[], Batches]
     origin: Origin = NOT_KNOWN
+    told_by: tuple[str, ...] = ()
+    """The columns that tell its rows apart, as of `rollout.postprocess.numbering.told_by`."""
 
     @property
     def scored_by(self) -> ScoreConfig | None:
@@ -125,7 +127,7 @@ def _flat(table: Table, key: str, prompts: Sequence[str]) -> Source:
         rows = whole_rows(ascending(complete(), table.path, strictly=False))
         return samples_of_one_prompt(rows, table.path, prompt_of(present.names, prompts)) if is_numbered else rows
 
-    return Source(table.path, schema, batches)
+    return Source(table.path, schema, batches, told_by=told_by(present.names, prompts))
 
 
 def _may_be_ours(schema: pa.Schema, ours: pa.Field) -> bool:

@@ -205,7 +205,7 @@ def test_formats_with_chats_say_what_they_leave_out_and_why(
     with caplog.at_level("INFO", "rollout"):
         export(source, tmp_path, ExportConfig("out.jsonl", format_), DATA)
     assert f"export: {said}" in caplog.messages
-    assert warnings_of(caplog) == []
+    assert f"export: {said}" not in warnings_of(caplog)
 
 
 @pytest.mark.parametrize(
