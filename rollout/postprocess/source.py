@@ -53,6 +53,8 @@ class Source:
     origin: Origin = NOT_KNOWN
     told_by: tuple[str, ...] = ()
     """The columns that tell its rows apart, as of `rollout.postprocess.numbering.told_by`."""
+    note: str | None = None
+    """What a person who uses it has to know."""
 
     @property
     def scored_by(self) -> ScoreConfig | None:
