@@ -363,6 +363,18 @@ def warnings_of(path: Path, rules: FilterConfig) -> list[str]:
             FilterConfig(finish_reasons=["stopped"]),
             ["finish_reasons=stopped: no response has this finish reason, did you mean stop?"],
         ),
+        (
+            FilterConfig(finish_reasons=["stop", "lenght"]),
+            ["finish_reasons=lenght: no response has this finish reason, did you mean length?"],
+        ),
+        (
+            FilterConfig(finish_reasons=["stop", "eos_token", "length"]),
+            ["finish_reasons=eos_token: no response has this finish reason, choose from stop"],
+        ),
+        (
+            FilterConfig(finish_reasons=["length"]),
+            ["finish_reasons=length: no response has this finish reason, choose from stop"],
+        ),
     ],
 )
 def test_a_value_that_no_response_has_is_told_with_those_that_there_are(
