@@ -302,6 +302,10 @@ def cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
         return column.cast(kind)
     except pa.ArrowNotImplementedError:
         return _made_again(column, kind)
+    except pa.ArrowInvalid:
+        if not (is_text(column.type) and pa.types.is_integer(kind)):
+            raise
+        return column.cast(pa.float64()).cast(kind)  # a null turns the whole numbers of pandas into 6.0
 
 
 def _made_again(column: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -1,4 +1,4 @@
-"""Whether values of two columns are equal, for columns of any type."""
+"""Columns of any type: whether their values are equal, and their values as another type."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout.data.arrow import equal
+from rollout.data.arrow import cast, equal
 from tests.data.odd_columns import COLUMNS
 
 TEXT = st.none() | st.sampled_from(["", "a", "b"])
@@ -45,3 +45,19 @@ def test_every_value_equals_itself(name: str) -> None:
 def test_missing_values_are_equal_to_each_other_only() -> None:
     first, second = pa.array([np.nan, np.nan, None, 1.0]), pa.array([np.nan, None, 1.0, 1.0])
     assert equal(first, second).tolist() == [True, True, False, True]
+
+
+@pytest.mark.parametrize("texts", [["6", "7"], ["6.0", None, "7"], ["6e0", "70e-1"]])
+def test_whole_numbers_may_be_written_as_floats(texts: list[str | None]) -> None:
+    expected = [None if text is None else int(float(text)) for text in texts]
+    assert cast(pa.array(texts), pa.int32()).to_pylist() == expected
+
+
+@pytest.mark.parametrize("text", ["6.5", "six", "nan", "3e9", ""])
+def test_what_is_no_whole_number_is_not_read_as_one(text: str) -> None:
+    with pytest.raises(pa.ArrowInvalid):
+        cast(pa.array(["6", text]), pa.int32())
+
+
+def test_large_whole_numbers_keep_all_their_digits() -> None:
+    assert cast(pa.array([str(2**63 - 1)]), pa.int64()).to_pylist() == [2**63 - 1]

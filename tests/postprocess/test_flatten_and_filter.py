@@ -305,6 +305,17 @@ def test_a_flat_file_needs_no_more_than_its_key_and_the_responses(tmp_path: Path
     assert counts == {"kept": 2, "drop_duplicates": 1}
 
 
+def test_a_flat_file_with_a_failed_sample_comes_back_from_pandas_in_every_format(tmp_path: Path) -> None:
+    rows = [answered("a", "b"), answered(None, None), answered("c", None)]
+    frame = pq.read_table(flatten(source_of(tmp_path, rows), tmp_path)).to_pandas().drop(columns="prompt")
+    frame.to_csv(tmp_path / "flat.csv", index=False)
+    frame.to_json(tmp_path / "flat.jsonl", orient="records", lines=True)
+    assert "5.0" in (tmp_path / "flat.csv").read_text()
+    expected = [{name: value for name, value in row.items() if name != "prompt"} for row in flat_rows(rows)]
+    for name in ("flat.csv", "flat.jsonl"):
+        assert [row for batch in open_source(tmp_path / name).batches() for row in batch.to_pylist()] == expected
+
+
 BY_COLUMN: list[dict[str, Any]] = [
     {"response": "a", "level": "easy", "kind": 1.0, "meta": {"source": "gsm8k", "year": None}},
     {"response": "b", "level": "hard", "kind": 2.0, "meta": {"source": "openai/math", "year": 2024}},
