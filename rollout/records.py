@@ -19,6 +19,9 @@ SCHEMA_VERSION = 1
 Message = dict[str, Any]
 """One turn of a chat, in the form chat templates expect: role, content, and whatever else the template reads."""
 
+FINISH_REASONS = ("stop", "length", "abort", "error", "repetition")
+"""How vLLM says that a response ended; a sample that failed has "error"."""
+
 TokenIds: TypeAlias = npt.NDArray[np.int32]
 Logprobs: TypeAlias = npt.NDArray[np.float32]
 

@@ -55,6 +55,8 @@ def test_every_value_has_a_form_in_csv(run_dir: Path) -> None:
     assert first["infinite date"] == "2147483647 (date32[day], cannot be shown)"
     assert first["far timestamp in UTC"] == "17036-07-06 14:00:27.387904Z"
     assert first["date"] == "2026-01-02"
+    for name in ("duration", "nano duration"):
+        assert first[name] == COLUMNS[name][1], "text, as in JSONL: a number would not say its unit"
     assert json.loads(first["time in a struct"]) == {"a": "00:00:00.000001001"}
     assert set(first) >= set(COLUMNS)
 

@@ -28,6 +28,7 @@ from rollout.files import as_argument, disk_full_explained, replacing, user_path
 from rollout.postprocess.analyze import ANALYZE, analysis_of
 from rollout.postprocess.export import Seen, continues, format_problems, records, written_in_words
 from rollout.postprocess.filter import FILTER, Tally, only_dropped, only_kept, rule_problems
+from rollout.postprocess.repeated_prompts import RepeatedPrompts
 from rollout.postprocess.score import SCORE, ScoringCounts, newly_scored
 from rollout.postprocess.source import Source
 from rollout.postprocess.writing import Part, write
@@ -51,8 +52,12 @@ def analyze(arguments: list[str]) -> None:
         keys, opened = begin("analyze", arguments, _analyze_problems)
         pass_score = opened.scoring.pass_score if keys.pass_score is None else keys.pass_score
         early = estimator_at(opened.run, pass_score, opened.source.scored_by)
-        analysis = analysis_of(opened.source, _analyze_config(keys, opened), pass_score, early)
+        repeated = RepeatedPrompts()
+        source = repeated.counted(opened.source)
+        analysis = analysis_of(source, _analyze_config(keys, opened), pass_score, early)
         show_analysis(console, analysis)
+        if note := repeated.note():
+            print(f"note: {note}")
         if keys.output is not None:
             with _room_for(keys.output):
                 write_json(user_path(keys.output), dataclasses.asdict(analysis))
@@ -111,12 +116,12 @@ def export(arguments: list[str]) -> None:
             continued = continues(opened.run, opened.source.origin)
         label = opened.scoring.ground_truth
         schema, parts = records(opened.source, _export_config(keys), _data(keys, opened), bool(continued), label)
-        seen = Seen(parts)
+        seen = Seen(parts, keys.format)
         rows = _write(keys.output, schema, seen)
         print(f"wrote {written_in_words(rows, keys.format)}: {keys.output}")
-        if line := seen.rows_left_out():
+        if line := seen.left_out_in_words():
             print(line if rows else f"warning: {line}", file=sys.stdout if rows else sys.stderr)
-        if warning := seen.warning(keys.format, continued):
+        if warning := seen.warning(continued):
             print(f"warning: {warning}", file=sys.stderr)
 
 

@@ -114,6 +114,8 @@ def begin(
     found += [*problems(keys, opened), *_prompt_problems(keys.prompt_key, opened)]
     if found or opened is None:
         raise UserError(*dict.fromkeys(map(_as_typed, found)))
+    if opened.source.note:
+        print(f"note: {opened.source.note}", file=sys.stderr)
     if next(opened.source.batches(), None) is None:
         print(f"warning: input={keys.input}: has no responses", file=sys.stderr)
     return keys, opened

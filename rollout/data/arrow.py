@@ -127,6 +127,42 @@ def cells(column: pa.Array) -> list[Any]:
         return written([_cell(cell) for cell in column], column.type)
 
 
+def equal(first: pa.Array, second: pa.Array) -> npt.NDArray[np.bool_]:
+    """Whether each value of `first` equals the one at its place in `second`, of the same type and length. Null equals
+    null, and so does NaN, with which pandas writes it.
+    """
+    if isinstance(first, pa.ExtensionArray):
+        return equal(first.storage, second.storage)
+    if isinstance(first, pa.DictionaryArray):
+        return equal(first.dictionary_decode(), second.dictionary_decode())
+    missing = [np.asarray(pc.is_null(column, nan_is_null=True)) for column in (first, second)]
+    return np.where(missing[0] | missing[1], missing[0] & missing[1], _equal_values(first, second))
+
+
+def _equal_values(first: pa.Array, second: pa.Array) -> npt.NDArray[np.bool_]:
+    """The same where neither is null."""
+    if pa.types.is_struct(first.type):
+        fields = zip(first.flatten(), second.flatten(), strict=True)
+        return np.asarray(np.all([np.ones(len(first), bool), *(equal(*pair) for pair in fields)], axis=0))
+    if pa.types.is_list(first.type) or pa.types.is_large_list(first.type):
+        return _equal_lists(first, second)
+    try:
+        return np.asarray(pc.equal(first, second).fill_null(False))
+    except pa.ArrowNotImplementedError:
+        return np.array([one == other for one, other in zip(values(first), values(second), strict=True)], bool)
+
+
+def _equal_lists(first: pa.Array, second: pa.Array) -> npt.NDArray[np.bool_]:
+    lengths = _filled(pc.list_value_length(first))
+    found = lengths == _filled(pc.list_value_length(second))
+    if not found.all():
+        first, second = first.filter(pa.array(found)), second.filter(pa.array(found))
+    differing = np.concatenate([[0], np.cumsum(~equal(first.flatten(), second.flatten()))])
+    ends = np.cumsum(lengths[found])
+    found[found] = differing[ends] == differing[ends - lengths[found]]
+    return np.asarray(found)
+
+
 def without_nulls(value: Any) -> Any:
     """`value` without its null fields, at every depth.
 
@@ -266,6 +302,10 @@ def cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
         return column.cast(kind)
     except pa.ArrowNotImplementedError:
         return _made_again(column, kind)
+    except pa.ArrowInvalid:
+        if not (is_text(column.type) and pa.types.is_integer(kind)):
+            raise
+        return column.cast(pa.float64()).cast(kind)  # a null turns the whole numbers of pandas into 6.0
 
 
 def _made_again(column: pa.Array, kind: pa.DataType) -> pa.Array:

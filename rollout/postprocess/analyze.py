@@ -1,6 +1,7 @@
 """The numbers that say whether a run is worth using: lengths, how responses ended, repetition, scores, errors."""
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from rollout.config import AnalyzeConfig, ScoreConfig
 from rollout.data.column_path import texts_at
 from rollout.files import write_json
 from rollout.postprocess.filter import repeats
+from rollout.postprocess.repeated_prompts import RepeatedPrompts
 from rollout.postprocess.repetition import is_looping
 from rollout.postprocess.shares import Flags, Shares, as_flags, reason_flags
 from rollout.postprocess.source import Source
@@ -25,6 +27,8 @@ from rollout.scoring.intervals import Estimate
 from rollout.scoring.stopped_early import Estimator
 from rollout.scoring.summary import ScoreCounts, ScoreSummary
 from rollout.store.layout import ANALYSIS
+
+log = logging.getLogger(__name__)
 
 MOST_GROUPS = 100
 """The most groups that `analyze.by` makes; rows with further values share one group, OTHERS."""
@@ -238,7 +242,11 @@ def _problems(plan: Plan) -> Iterator[str]:
 
 
 def _run(work: Work) -> Work:
-    found = analyze(work.source, work.output_dir, work.config.analyze, work.config.score, work.early)
+    repeated = RepeatedPrompts()
+    source = repeated.counted(work.source)
+    found = analyze(source, work.output_dir, work.config.analyze, work.config.score, work.early)
+    if note := repeated.note():
+        log.warning("analyze: %s", note)
     return dataclasses.replace(work, analysis=found)
 
 

@@ -4,11 +4,11 @@ chats alone: for those who sample responses themselves (`prompts`), and with the
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +21,12 @@ from rollout.errors import PromptError
 from rollout.postprocess.pairs import FEW, NO_CHAT, Candidate, Pair, pairs_of, why_none
 from rollout.records import THINKING, Message, has_thinking
 
+LeftOut: TypeAlias = Counter[tuple[str, str]]
+"""How much is left out, by what it is (`row`, `response`, `sample`) and the reason, in words that follow a number."""
+
+FAILED = "that failed"
+UNANSWERED = "without a response"
+
 
 @dataclass(frozen=True)
 class Records:
@@ -28,8 +34,8 @@ class Records:
 
     made: list[dict[str, Any]]
     beside: pa.RecordBatch
-    left_out: Counter[str] = field(default_factory=Counter)
-    """Where a row may give no record and people have to know why: the number of such rows, by reason."""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    """What gave no record."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,9 @@ def messages(batch: pa.RecordBatch, recipe: Recipe) -> Records:
             ids = {"row_id": answer.row_id, "sample_idx": answer.sample_idx}
             made.append({"messages": [*chat, _turn(answer, recipe.export)], **ids})
             positions.append(answer.position)
-    return _records(made, batch, recipe, positions)
+    num_answered = batch.num_rows - batch.column("response").null_count
+    left_out = {("sample", FAILED): batch.num_rows - num_answered, ("response", NO_CHAT): num_answered - len(made)}
+    return _records(made, batch, recipe, positions, left_out)
 
 
 def preferences(batch: pa.RecordBatch, recipe: Recipe) -> Records:
@@ -97,7 +105,8 @@ def preferences(batch: pa.RecordBatch, recipe: Recipe) -> Records:
     The conversational form with an explicit prompt that TRL's DPOTrainer documents, with scores and sample numbers
     beside it.
     """
-    made, positions, left_out, num_chats = list[dict[str, Any]](), list[int](), Counter[str](), 0
+    made, positions, num_chats = list[dict[str, Any]](), list[int](), 0
+    left_out = LeftOut()
     for chat, answers in _chats(batch, recipe):
         num_chats += 1
         row = list(_candidates(answers, recipe.export))
@@ -105,10 +114,10 @@ def preferences(batch: pa.RecordBatch, recipe: Recipe) -> Records:
         made += [_preference(chat, answers[0].row_id, pair) for pair in pairs]
         positions += [chosen.position for chosen, _ in pairs]
         if not pairs:
-            left_out[why_none(row, recipe.export)] += 1
+            left_out["row", why_none(row, recipe.export)] += 1
     num_rows, num_answered = _num_rows(batch)
-    left_out += Counter({FEW: num_rows - num_answered, NO_CHAT: num_answered - num_chats})
-    return replace(_records(made, batch, recipe, positions), left_out=left_out)
+    left_out += Counter({("row", FEW): num_rows - num_answered, ("row", NO_CHAT): num_answered - num_chats})
+    return _records(made, batch, recipe, positions, left_out)
 
 
 def _candidates(answers: list[_Answer], export: ExportFormat) -> Iterator[Candidate]:
@@ -160,11 +169,21 @@ def _of_rows(batch: pa.RecordBatch, recipe: Recipe, found: Callable[[list[_Answe
     for chat, row in _chats(batch, Recipe(recipe.data, recipe.beside)):
         made.append({"prompt": chat, **found(row), "row_id": row[0].row_id})
         positions.append(row[0].position)
-    return _records(made, batch, recipe, positions)
+    num_rows, num_answered = _num_rows(batch)
+    left_out = {("row", UNANSWERED): num_rows - num_answered, ("row", NO_CHAT): num_answered - len(made)}
+    return _records(made, batch, recipe, positions, left_out)
 
 
-def _records(made: list[dict[str, Any]], batch: pa.RecordBatch, recipe: Recipe, positions: list[int]) -> Records:
-    return Records(made, batch.select(recipe.beside).take(pa.array(positions, pa.int64())))
+def _records(
+    made: list[dict[str, Any]],
+    batch: pa.RecordBatch,
+    recipe: Recipe,
+    positions: list[int],
+    left_out: Mapping[tuple[str, str], int],
+) -> Records:
+    """`positions` are those of the responses that the records are made of; what is `left_out` may count as 0."""
+    beside = batch.select(recipe.beside).take(pa.array(positions, pa.int64()))
+    return Records(made, beside, +LeftOut(left_out))
 
 
 REASONING = "reasoning_content"

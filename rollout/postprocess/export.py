@@ -2,7 +2,6 @@
 
 import logging
 import os
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -16,7 +15,7 @@ from rollout.data.text import as_text, counted
 from rollout.errors import did_you_mean
 from rollout.files import at_home, replacing
 from rollout.postprocess import tokens
-from rollout.postprocess.chats import FORMATS, Recipe, Records
+from rollout.postprocess.chats import FORMATS, LeftOut, Recipe, Records
 from rollout.postprocess.origin import Origin
 from rollout.postprocess.source import Source
 from rollout.postprocess.step import Plan, Step, Work
@@ -25,7 +24,7 @@ from rollout.records import SCORE_FIELDS, extras_of, flat_fields, has_thinking
 
 log = logging.getLogger(__name__)
 
-_NO_ROWS = "there are no responses, so there are no pairs"
+_NO_ROWS = "there are no responses, so there are no %ss"
 
 _FOLLOWING = (
     "chats end in a turn of the assistant, and the response is another one behind it; if it continues that turn, "
@@ -42,7 +41,11 @@ _NOUNS = {"preference": "pair", "tokens": "sample", "slime": "sample"}
 
 def written_in_words(count: int, export_format: str) -> str:
     """How many records of `export.format` there are: 1 as "1 pair"."""
-    return counted(count, _NOUNS.get(export_format, export_format.removesuffix("s")))
+    return counted(count, _noun(export_format))
+
+
+def _noun(export_format: str) -> str:
+    return _NOUNS.get(export_format, export_format.removesuffix("s"))
 
 
 def export(
@@ -61,13 +64,13 @@ def export(
     """
     path = output_dir / at_home(config.file)
     schema, parts = records(source, config, data, bool(continued), label)
-    seen = Seen(parts)
+    seen = Seen(parts, config.format)
     with replacing(path) as partial:
         count = write(partial, path.name, schema, seen)
     log.info("export: %s", written_in_words(count, config.format))
-    if line := seen.rows_left_out():
+    if line := seen.left_out_in_words():
         log.log(logging.INFO if count else logging.WARNING, "export: %s", line)
-    if warning := seen.warning(config.format, continued):
+    if warning := seen.warning(continued):
         log.warning("export: %s", warning)
     return count
 
@@ -77,10 +80,11 @@ class Seen:
     """Parts on their way to a file, and what they have turned out to hold."""
 
     parts: Iterable[Part]
+    format: str
+    """`export.format`."""
     num_rows: int = 0
     """Rows that gave a record."""
-    left_out: Counter[str] = field(default_factory=Counter)
-    """As of `Records`."""
+    left_out: LeftOut = field(default_factory=LeftOut)
     has_answers: bool = False
     num_following: int = 0
     """Responses that are a turn of their own after one of the assistant."""
@@ -94,19 +98,22 @@ class Seen:
                 self.num_following += sum(map(_follows, part.made))
             yield part
 
-    def warning(self, export_format: str, continued: bool | None) -> str | None:
+    def warning(self, continued: bool | None) -> str | None:
         """What a person has to know of them, once all are written; `continued` as of `export`."""
-        if export_format == "preference" and not self.num_rows and not self.left_out:
-            return _NO_ROWS
+        if self.format in FORMATS and not self.num_rows and not self.left_out:
+            return _NO_ROWS % _noun(self.format)
         if continued is None and self.num_following:
             return f"{self.num_following:,} {_FOLLOWING}"
-        return _NO_ANSWERS if export_format == "answers" and self.num_rows and not self.has_answers else None
+        return _NO_ANSWERS if self.format == "answers" and self.num_rows and not self.has_answers else None
 
-    def rows_left_out(self) -> str | None:
-        """How many rows gave no pair, and why: each is counted once. None where all did."""
+    def left_out_in_words(self) -> str | None:
+        """What gave no record, or how many rows no pair, and why: each is counted once. None where all did."""
         if not (count := self.left_out.total()):
             return None
-        reasons = ", ".join(f"{rows:,} {reason}" for reason, rows in self.left_out.most_common())
+        if self.format != "preference":
+            parts = (f"{counted(number, noun)} {reason}" for (noun, reason), number in self.left_out.most_common())
+            return f"left out {', '.join(parts)}"
+        reasons = ", ".join(f"{rows:,} {reason}" for (_, reason), rows in self.left_out.most_common())
         return f"no pair in {count:,} of {counted(self.num_rows + count, 'row')}: {reasons}"
 
 

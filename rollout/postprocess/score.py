@@ -80,7 +80,7 @@ def newly_scored(source: Source, score: ScoreConfig, counts: "ScoringCounts") ->
             yield pa.RecordBatch.from_arrays([*batch.columns, *columns], schema=schema)
 
     origin = replace(source.origin, scoring=Scoring.of(score))
-    return Source(source.path, schema, batches, origin)
+    return replace(source, schema=schema, batches=batches, origin=origin)
 
 
 class ScoringCounts:

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from rollout.config import ScoreConfig
-from rollout.data.arrow import cast, is_list, is_text, joined, stored, valid_text, values
+from rollout.data.arrow import cast, is_list, is_text, stored, valid_text, values
 from rollout.data.json_text import load_json
 from rollout.data.tables import BATCH_BYTES, Table, open_result
 from rollout.errors import UserError
-from rollout.postprocess.numbering import PROMPT, Numbering
+from rollout.postprocess.numbering import PROMPT, Numbering, prompt_of, told_by
 from rollout.postprocess.origin import NOT_KNOWN, Origin, origin_of
+from rollout.postprocess.whole_rows import ascending, samples_of_one_prompt, whole_rows
 from rollout.records import (
     BESIDE_A_SCORE,
     EXTRAS,
@@ -50,6 +51,10 @@ class Source:
     schema: pa.Schema
     batches: Callable[[], Batches]
     origin: Origin = NOT_KNOWN
+    told_by: tuple[str, ...] = ()
+    """The columns that tell its rows apart, as of `rollout.postprocess.numbering.told_by`."""
+    note: str | None = None
+    """What a person who uses it has to know."""
 
     @property
     def scored_by(self) -> ScoreConfig | None:
@@ -112,6 +117,7 @@ def _flat(table: Table, key: str, prompts: Sequence[str]) -> Source:
     missing = [column for column in wanted if column.name not in table.schema.names]
     present = pa.schema([ours.get(column.name, column) for column in table.schema])
     schema = pa.schema([*present, *missing])
+    is_numbered = "row_id" in present.names
 
     def complete() -> Iterator[pa.RecordBatch]:
         numbering = Numbering(present.names, prompts)
@@ -121,7 +127,11 @@ def _flat(table: Table, key: str, prompts: Sequence[str]) -> Source:
             more = [made.get(column.name, pa.nulls(batch.num_rows, column.type)) for column in missing]
             yield pa.RecordBatch.from_arrays([*columns, *more], schema=schema)
 
-    return Source(table.path, schema, lambda: _whole_rows(_ascending(complete(), table.path, strictly=False)))
+    def batches() -> Iterator[pa.RecordBatch]:
+        rows = whole_rows(ascending(complete(), table.path, strictly=False))
+        return samples_of_one_prompt(rows, table.path, prompt_of(present.names, prompts)) if is_numbered else rows
+
+    return Source(table.path, schema, batches, told_by=told_by(present.names, prompts))
 
 
 def _may_be_ours(schema: pa.Schema, ours: pa.Field) -> bool:
@@ -163,19 +173,6 @@ def _refuse_clash(table: Table, key: str, ours: Iterable[pa.Field], but: Iterabl
         raise UserError(f"{key}={table.path}: column {', '.join(clash)} is a reserved output column; rename it")
 
 
-def _ascending(batches: Batches, path: Path, strictly: bool) -> Batches:
-    """The same batches. Raises UserError when their row_ids do not ascend: rows would be taken for one another."""
-    last = -1
-    for batch in batches:
-        row_ids = np.concatenate([[last], batch.column("row_id").to_numpy(zero_copy_only=False)])
-        if (np.diff(row_ids) < (1 if strictly else 0)).any():
-            what = "row_id repeats or does not ascend" if strictly else "row_id does not ascend"
-            cure = "drop the column row_id" if strictly else "sort the file by row_id and sample_idx"
-            raise UserError(f"{path}: {what}, so rows cannot be told apart; {cure}")
-        last = row_ids[-1]
-        yield batch
-
-
 def _listed(table: Table, key: str) -> Source:
     _check_columns(table, key)
     is_ours = set(ROLLOUT_COLUMNS) <= set(table.schema.names)
@@ -188,7 +185,7 @@ def _listed(table: Table, key: str) -> Source:
 
     def batches() -> Iterator[pa.RecordBatch]:
         row = unreadable = 0
-        for batch in _ascending(table.batches(), table.path, strictly=True) if is_ours else table.batches():
+        for batch in ascending(table.batches(), table.path, strictly=True) if is_ours else table.batches():
             row_ids = batch.column("row_id") if is_ours else pa.array(np.arange(row, row + batch.num_rows))
             for start, stop in _pieces(batch):
                 part = _explode(
@@ -311,22 +308,3 @@ def _pieces(batch: pa.RecordBatch) -> Iterator[tuple[int, int]]:
     rows = max(1, batch.num_rows * BATCH_BYTES // max(batch.nbytes * most, BATCH_BYTES))
     for start in range(0, batch.num_rows, rows):
         yield start, min(start + rows, batch.num_rows)
-
-
-def _whole_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The same rows, cut between two row_ids."""
-    held: list[pa.RecordBatch] = []
-    for batch in batches:
-        if not batch.num_rows:
-            continue
-        row_ids = batch.column("row_id").to_numpy(zero_copy_only=False)
-        cut = int(np.flatnonzero(row_ids != row_ids[-1])[-1]) + 1 if (row_ids != row_ids[-1]).any() else 0
-        if cut:
-            yield joined([*held, batch.slice(0, cut)])
-            held = []
-        elif held and held[-1].column("row_id")[-1].as_py() != row_ids[0]:
-            yield joined(held)
-            held = []
-        held.append(batch.slice(cut))
-    if held:
-        yield joined(held)

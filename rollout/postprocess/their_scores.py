@@ -22,6 +22,10 @@ from rollout.records import BESIDE_A_SCORE, SCORE_FIELDS, SCORES, extras_of
 _LISTED = "scores of the responses"
 """The column of a file with a row per prompt, while its responses are told apart: no name that it has already."""
 
+_LEFT_ASIDE = (
+    f"the column {SCORES.name} is left as it is; if it holds the scores of the responses, add score_key={SCORES.name}"
+)
+
 _NUMBERS = pa.list_(pa.float64())
 
 _OF_OTHER_SCORES = {"score", "pass_rate", "score_error"}
@@ -48,7 +52,8 @@ def open_with_scores(
     origin = origin_of(path)
     is_listed = "responses" in table.schema.names
     if name is None or (name == "score" and not is_listed):
-        return replace(source_of(table, key, prompts), origin=origin)
+        note = _LEFT_ASIDE if names is None and name is None and _may_be_scores(table) else None
+        return replace(source_of(table, key, prompts), origin=origin, note=note)
     origin, where = _with_scoring_of(origin, table, name), f"{path}: column {name}"
     if not is_listed:
         scored = _renamed(_with_numbers(table, name, where), name, "score")
@@ -79,16 +84,41 @@ def _is_clear(table: Table, name: str) -> bool:
     """
     if name == "score":
         return True
-    names, kind = table.schema.names, stored(table.schema.field(name).type)
-    if "row_id" in names and names.index(name) < names.index("row_id"):
+    names = table.schema.names
+    if _is_of_input(table, name):
         return False
     is_listed = "responses" in names
     if not is_listed and {"row_id", "sample_idx"} <= set(names):  # a file of ours, where scores are called `score`
         return False
-    if is_text(kind):  # as all is in a CSV file
+    if is_text(table.schema.field(name).type):  # as all is in a CSV file
         return is_text(table.schema.field("responses").type) if is_listed else ".csv" in table.path.suffixes
-    item = stored(kind.value_type) if is_list(kind) and is_listed else kind
-    return any(test(item) for test in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
+    return _is_number(_of_response(table, name))
+
+
+def _may_be_scores(table: Table) -> bool:
+    """Whether a column `scores` that nobody has named can be read as scores, although it may be something else."""
+    name = SCORES.name
+    if name not in table.schema.names or _is_of_input(table, name):
+        return False
+    kind = _of_response(table, name)
+    return is_text(kind) or _is_number(kind)
+
+
+def _is_of_input(table: Table, name: str) -> bool:
+    """Whether a column comes from the input of the run that made the file: these stand before its numbers."""
+    names = table.schema.names
+    return "row_id" in names and names.index(name) < names.index("row_id")
+
+
+def _of_response(table: Table, name: str) -> pa.DataType:
+    """The type of what a column says of each response, in a list if its row has a list of responses."""
+    kind = stored(table.schema.field(name).type)
+    return stored(kind.value_type) if is_list(kind) and "responses" in table.schema.names else kind
+
+
+def _is_number(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal, pa.types.is_boolean)
+    return any(test(kind) for test in tests)
 
 
 def _with_scoring_of(origin: Origin, table: Table, name: str) -> Origin:

@@ -1,6 +1,6 @@
 """`postprocess.filter.where`: conditions COLUMN=VALUE on columns of the input, such as `difficulty=easy`."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from rollout.config import FilterConfig
 from rollout.data.column_path import path_problem, texts_at
 from rollout.errors import did_you_mean, nearest
+from rollout.records import FINISH_REASONS
 
 _FINISH_REASON = "finish_reason"
 _MOST_KEPT, _MOST_CHARACTERS = 100, 40
@@ -51,20 +52,27 @@ class Seen:
                 others.add(" ".join(text.split())[:_MOST_CHARACTERS])
 
     def warnings(self, rules: FilterConfig) -> Iterator[str]:
-        """One line for each condition that no response satisfies, and for finish reasons if none has any of them."""
+        """One line for each condition that no response satisfies, and for each finish reason that none has; of known
+        reasons only if none has any that is wanted.
+        """
         for condition in rules.where:
             column, value = _parts(condition)
             if (column, value) not in self.found:
                 yield f"where={condition}: no response has this value, {self._cure(column, value)}"
-        if not any((_FINISH_REASON, reason) in self.found for reason in rules.finish_reasons):
-            for reason in rules.finish_reasons:
-                cure = self._cure(_FINISH_REASON, reason)
+        found = {reason for reason in rules.finish_reasons if (_FINISH_REASON, reason) in self.found}
+        may_lack = {*found, *FINISH_REASONS} if found else set()
+        for reason in rules.finish_reasons:
+            if reason not in may_lack:
+                cure = self._cure(_FINISH_REASON, reason, FINISH_REASONS)
                 yield f"finish_reasons={reason}: no response has this finish reason, {cure}"
 
-    def _cure(self, column: str, value: str) -> str:
+    def _cure(self, column: str, value: str, usual: Collection[str] = ()) -> str:
+        """The end of a line about a value that no response has; it may be a slip for one of the `usual` ones too."""
         known = self.others.get(column, set()) | {text for name, text in self.found if name == column}
         if not known:
             return "nor any other; leave it out"
+        if value not in usual and nearest(value, usual):
+            known |= set(usual)
         if len(known) <= _MOST_SHOWN:
             return did_you_mean(value, known)
         near = nearest(value, known)

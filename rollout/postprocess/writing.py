@@ -106,9 +106,11 @@ def _write_csv(stream: pa.NativeFile, schema: pa.Schema, batches: Iterable[pa.Re
 
 
 def _needs_text(kind: pa.DataType) -> bool:
-    """Whether Arrow's writer of CSV files may refuse values of a type, or write what is no CSV."""
+    """Whether Arrow's writer of CSV files may refuse values of a type, or write what is no CSV; or durations, which it
+    writes as numbers without a unit.
+    """
     tests = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_null)
-    return not any(test(kind) for test in (*tests, pa.types.is_time, pa.types.is_duration))
+    return not any(test(kind) for test in (*tests, pa.types.is_time))
 
 
 def _as_text(array: pa.Array) -> pa.Array:

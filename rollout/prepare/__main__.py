@@ -203,10 +203,9 @@ def _is_read(output: Path, source: Path) -> bool:
 
 def _report_lines(report: Report, config: PrepareConfig) -> Iterator[str]:
     refused = sum(reason.rows for reason in report.refused.values())
-    yield (
-        f"read {counted(report.read, 'row')}, wrote {report.written:,}, refused {refused:,}, "
-        f"duplicates {report.duplicates:,}: {config.output}"
-    )
+    duplicates = f", duplicates {report.duplicates:,}" if config.drop_duplicates else ""  # else nobody has looked
+    counts = f"read {counted(report.read, 'row')}, wrote {report.written:,}, refused {refused:,}{duplicates}"
+    yield f"{counts}: {config.output}"
     for reason, rows in sorted(report.refused.items(), key=lambda item: -item[1].rows):
         yield f"refused       {rows.rows:,}: {reason} ({rows})"
     yield f"columns       {', '.join([PROMPT, *report.plan.keep])}"

@@ -20,6 +20,7 @@ from rollout.postprocess.export import export
 from rollout.postprocess.flatten import flatten
 from rollout.postprocess.score import score_responses, with_scores
 from rollout.postprocess.source import open_source
+from rollout.postprocess.their_scores import open_with_scores
 from rollout.postprocess.writing import SUFFIXES
 from tests.conftest import chat
 from tests.in_process import run_here
@@ -178,6 +179,50 @@ def test_of_a_file_nobody_knows_whether_a_last_message_of_the_assistant_was_cont
     assert lines(tmp_path / "out.jsonl")[0]["messages"][1] == {"role": "assistant", "content": "Sure! Here is 4"}
     export(open_source(tmp_path / "in.parquet"), tmp_path, ExportConfig("o.jsonl", "messages"), DATA, continued=None)
     assert warnings_of(caplog)[0].startswith(f"export: {line}")
+
+
+LEFT_OUT = [
+    ("messages", "left out 3 samples that failed, 1 response whose prompt is no chat"),
+    ("prompts", "left out 1 row without a response, 1 row whose prompt is no chat"),
+    ("answers", "left out 1 row without a response, 1 row whose prompt is no chat"),
+]
+
+
+@pytest.mark.parametrize(("format_", "said"), LEFT_OUT, ids=[name for name, _ in LEFT_OUT])
+def test_formats_with_chats_say_what_they_leave_out_and_why(
+    format_: str, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    columns = {
+        "prompt": [chat("a"), chat("b"), None],
+        "responses": [["1", None], [None, None], ["2"]],
+        "score": [[1, None], [None, None], [0]],
+    }
+    pq.write_table(pa.table(columns), tmp_path / "in.parquet")
+    words = ("export", "in.parquet", "out.jsonl", f"format={format_}", "overwrite=true")
+    result = run_here(*words, cwd=tmp_path)
+    assert result.stdout.splitlines() == [f"wrote 1 {format_.removesuffix('s')}: out.jsonl", said]
+    source = open_with_scores(tmp_path / "in.parquet", "input")
+    with caplog.at_level("INFO", "rollout"):
+        export(source, tmp_path, ExportConfig("out.jsonl", format_), DATA)
+    assert f"export: {said}" in caplog.messages
+    assert f"export: {said}" not in warnings_of(caplog)
+
+
+@pytest.mark.parametrize(
+    ("format_", "what"), [("messages", "2 responses"), ("prompts", "2 rows"), ("answers", "2 rows")]
+)
+def test_an_export_that_writes_nothing_warns(
+    format_: str, what: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = pa.table({"prompt": [1, 2], "response": ["a", "b"], "score": [1.0, 0.0]})
+    pq.write_table(table, tmp_path / "in.parquet")
+    said = f"left out {what} whose prompt is no chat"
+    result = run_here("export", "in.parquet", "out.jsonl", f"format={format_}", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, f"warning: {said}\n")
+    pq.write_table(table.slice(0, 0), tmp_path / "empty.parquet")
+    for name in ("in", "empty"):
+        export(open_source(tmp_path / f"{name}.parquet"), tmp_path, ExportConfig("out.jsonl", format_), DATA)
+    assert warnings_of(caplog) == [f"export: {said}", f"export: there are no responses, so there are no {format_}"]
 
 
 def test_text_is_written_as_it_is_and_what_json_lacks_in_a_form_it_has(tmp_path: Path) -> None:

@@ -294,10 +294,6 @@ def test_rows_that_cannot_be_told_apart_are_refused(tmp_path: Path) -> None:
     pq.write_table(pa.concat_tables([rollouts, rollouts]), tmp_path / "joined.parquet")
     with pytest.raises(UserError, match="row_id repeats or does not ascend"):
         flatten(open_source(tmp_path / "joined.parquet"), tmp_path)
-    flat = pq.read_table(flatten(source_of(tmp_path, [answered("a", "b"), answered("c", "d")]), tmp_path))
-    pq.write_table(flat.take([0, 2, 1, 3]), tmp_path / "shuffled.parquet")
-    with pytest.raises(UserError, match=r"row_id does not ascend, .*; sort the file by row_id and sample_idx"):
-        list(open_source(tmp_path / "shuffled.parquet").batches())
 
 
 def test_a_flat_file_needs_no_more_than_its_key_and_the_responses(tmp_path: Path) -> None:
@@ -307,6 +303,17 @@ def test_a_flat_file_needs_no_more_than_its_key_and_the_responses(tmp_path: Path
         open_source(tmp_path / "bare.parquet"), tmp_path, FilterConfig(drop_duplicates=True)
     ).counts
     assert counts == {"kept": 2, "drop_duplicates": 1}
+
+
+def test_a_flat_file_with_a_failed_sample_comes_back_from_pandas_in_every_format(tmp_path: Path) -> None:
+    rows = [answered("a", "b"), answered(None, None), answered("c", None)]
+    frame = pq.read_table(flatten(source_of(tmp_path, rows), tmp_path)).to_pandas().drop(columns="prompt")
+    frame.to_csv(tmp_path / "flat.csv", index=False)
+    frame.to_json(tmp_path / "flat.jsonl", orient="records", lines=True)
+    assert "5.0" in (tmp_path / "flat.csv").read_text()
+    expected = [{name: value for name, value in row.items() if name != "prompt"} for row in flat_rows(rows)]
+    for name in ("flat.csv", "flat.jsonl"):
+        assert [row for batch in open_source(tmp_path / name).batches() for row in batch.to_pylist()] == expected
 
 
 BY_COLUMN: list[dict[str, Any]] = [
@@ -366,6 +373,18 @@ def warnings_of(path: Path, rules: FilterConfig) -> list[str]:
         (
             FilterConfig(finish_reasons=["stopped"]),
             ["finish_reasons=stopped: no response has this finish reason, did you mean stop?"],
+        ),
+        (
+            FilterConfig(finish_reasons=["stop", "lenght"]),
+            ["finish_reasons=lenght: no response has this finish reason, did you mean length?"],
+        ),
+        (
+            FilterConfig(finish_reasons=["stop", "eos_token", "length"]),
+            ["finish_reasons=eos_token: no response has this finish reason, choose from stop"],
+        ),
+        (
+            FilterConfig(finish_reasons=["length"]),
+            ["finish_reasons=length: no response has this finish reason, choose from stop"],
         ),
     ],
 )

@@ -34,7 +34,7 @@ CASES: dict[str, tuple[dict[str, Any], list[tuple[int, int]]]] = {
     ),
     "samples without a prompt": ({"sample_idx": [0, 2, 1, 0]}, [(0, 0), (0, 2), (1, 1), (2, 0)]),
     "rows without samples": (
-        {"row_id": [3, 3, 5, 5], "prompt": ["a", "b", "c", "d"]},
+        {"row_id": [3, 3, 5, 5], "prompt": ["a", "a", "b", "b"]},
         [(3, 0), (3, 1), (5, 0), (5, 1)],
     ),
     "both": ({"row_id": [3, 3, 5, 5], "sample_idx": [1, 2, 0, 7]}, [(3, 1), (3, 2), (5, 0), (5, 7)]),

@@ -214,14 +214,14 @@ def test_the_pairs_and_the_reasons_for_none_are_those_of_plain_python(
         min_chosen_score=lowest,
     )
     _, parts = records(source, config, DataConfig())
-    seen = Seen(parts)
+    seen = Seen(parts, config.format)
     found = [record for part in seen if isinstance(part, Records) for record in part.made]
     wanted = [expected(row, rules) for row in rows]
     assert [(pair["row_id"], pair["chosen_sample_idx"], pair["rejected_sample_idx"]) for pair in found] == [
         (row_id, *pair) for row_id, (pairs, _) in enumerate(wanted) for pair in pairs
     ]
-    assert seen.left_out == Counter(why for pairs, why in wanted if not pairs)
-    assert (seen.rows_left_out() or f"no pair in 0 of {len(rows)} row").startswith(
+    assert seen.left_out == Counter(("row", why) for pairs, why in wanted if not pairs)
+    assert (seen.left_out_in_words() or f"no pair in 0 of {len(rows)} row").startswith(
         f"no pair in {seen.left_out.total()} of {len(rows)} row"
     )
 

@@ -111,6 +111,9 @@ def test_what_was_made_of_other_scores_does_not_stand_beside_the_chosen_ones(tmp
         ({"response": "a", "scores": "good"}, False),
         ({"responses": ["a"], "scores": 1}, True),
         ({"responses": ["a"], "scores": [0.5]}, True),
+        ({"responses": ["a"], "scores": [True]}, True),
+        ({"responses": ["a"], "scores": ["1"]}, False),
+        ({"response": "a", "scores": False}, True),
         ({"responses": ["a"], "scores": {"style": 1}}, False),
         ({"responses": ["a"], "scores": "good"}, False),
         ({"responses": '["a"]', "scores": "[1]"}, True),
@@ -127,6 +130,41 @@ def test_a_column_that_nobody_has_named_counts_only_if_it_can_be_nothing_but_sco
     assert next(source.batches()).num_rows == 1
     unscored = open_with_scores(tmp_path / "theirs.jsonl", "input", [])
     assert "score" not in unscored.schema.names
+
+
+def test_scores_of_true_and_false_are_those_of_1_and_0(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [{"prompt": "q", "responses": ["x", "y", "z"], "scores": [True, False, None]}]
+    assert scores_in(open_with_scores(lines(tmp_path / "listed.jsonl", rows), "input")) == [1.0, 0.0, None]
+    rows = [{"prompt": "q", "response": text, "scores": score} for text, score in (("x", True), ("y", False))]
+    assert scores_in(open_with_scores(lines(tmp_path / "flat.jsonl", rows), "input")) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("row", "is_noted"),
+    [
+        ({"responses": ["a"], "scores": ["1"]}, True),
+        ({"response": "a", "scores": "1"}, True),
+        ({"row_id": 0, "sample_idx": 0, "response": "a", "scores": 1}, True),
+        ({"responses": ["a"], "scores": [1]}, False),
+        ({"response": "a", "scores": {"style": 1}}, False),
+        ({"response": "a", "scores": [1]}, False),
+        ({"scores": 1, "row_id": 0, "response": "a"}, False),
+        ({"response": "a", "scores": "good", "score": 1}, False),
+        ({"response": "a"}, False),
+    ],
+)
+def test_a_column_that_may_be_scores_but_is_not_taken_for_them_is_noted_with_the_key_that_takes_it(
+    row: dict[str, Any], is_noted: bool, tmp_path: Path
+) -> None:
+    lines(tmp_path / "theirs.jsonl", [row])
+    said = "the column scores is left as it is; if it holds the scores of the responses, add score_key=scores"
+    for words in (("analyze", "theirs.jsonl"), ("flatten", "theirs.jsonl", "flat.jsonl", "overwrite=true")):
+        result = run_here(*words, cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (0, f"note: {said}\n" if is_noted else "")
+        result = run_here(*words, *(["score_key=scores"] if is_noted else []), cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (0, "")
+    if is_noted:
+        assert "1 scored" in run_here("analyze", "theirs.jsonl", "score_key=scores", cwd=tmp_path).stdout
 
 
 def test_none_of_the_named_columns_is_one_line(tmp_path: Path) -> None:

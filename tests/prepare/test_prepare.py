@@ -363,6 +363,11 @@ def test_the_command_says_what_it_did(folder: Path) -> None:
     ]
 
 
+def test_duplicates_are_not_counted_where_nobody_looks_for_them(folder: Path) -> None:
+    done = do(folder, *OF_QUESTIONS, "template={question}")
+    assert done.stdout.splitlines()[0] == "read 4 rows, wrote 4, refused 0: o.parquet"
+
+
 def test_help_explains_every_key(folder: Path) -> None:
     shown = do(folder, "--help")
     assert shown.returncode == 0
