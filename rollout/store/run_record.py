@@ -99,7 +99,7 @@ class Saving:
     stopped: dict[str, int]
     """Reason -> rows."""
     rows_without_truth: int
-    """Rows without ground truth: none of their samples can pass, so they got their full budget."""
+    """Rows without ground truth: none of their samples can pass, so they got their full budget. 0 for `until=agree`."""
 
 
 @dataclass(kw_only=True)
