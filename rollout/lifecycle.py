@@ -107,7 +107,7 @@ def _execute(run: RunConfig, table: Table, run_dir: Path, asked: Asked, digest_n
             _mishaps_explained(run_dir),
             nullcontext() if asked.is_call else _interruption_explained(run_dir, console),
             run_record.recorded(
-                run_dir, run, digest_now or digest(run, table), identity(run_dir, asked.group), asked.replay_of
+                run_dir, run, digest_now or digest(run, table), identity(run_dir, asked.group), stop, asked.replay_of
             ) as record,
             tracked(run_dir, record) as tracker,
         ):
@@ -246,10 +246,14 @@ def _interruption_explained(run_dir: Path, console: Console) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        cure = (
-            f"Continue with\n  {resume_command(run_dir)}"
-            if run_record.exists(run_dir)
-            else "Nothing was begun; give the command again."
-        )
-        console.print(Text(f"{error}: stopped cleanly. {cure}"), soft_wrap=True)
+        console.print(Text(f"{error}: {_how_it_stopped(run_dir)}"), soft_wrap=True)
         raise
+
+
+def _how_it_stopped(run_dir: Path) -> str:
+    """What a run that a signal has ended says, with the cure."""
+    if not run_record.exists(run_dir):
+        return "stopped cleanly. Nothing was begun; give the command again."
+    if run_record.read(run_dir).status == "done":
+        return "came when everything was done."
+    return f"stopped cleanly. Continue with\n  {resume_command(run_dir)}"

@@ -37,6 +37,7 @@ from rollout.records import SCORES
 from rollout.scoring.check import scorer_warning
 from rollout.store import run_record
 from rollout.store.digest import Digest, differences, digest, is_older
+from rollout.store.journal import extent
 from rollout.store.judged import how_far
 from rollout.store.layout import CONFIG_FILES, JOURNAL, LOCK, LOG, METRICS, OUTPUT, RESERVE, RESULTS
 from rollout.store.lock import is_of_a_run, is_unwritten
@@ -175,7 +176,7 @@ def to_continue(run: RunConfig, table: Table, run_dir: Path) -> Digest | None:
     before, now = run_record.read(run_dir), digest(run, table)
     with byte_progress("comparing the model's files with the run's") as report:
         now |= content_of(run.model, report)
-    if problems := [*differences(before.digest, now), *_shrunk(before.config, run)]:
+    if problems := [*differences(before.digest, now), *_shrunk(before, run, run_dir)]:
         raise UserError(*problems)
     if is_older(before.digest, now):
         print(_OLDER, file=sys.stderr)
@@ -190,16 +191,20 @@ _OLDER = (
 )
 
 
-def _shrunk(before: RunConfig, run: RunConfig) -> Iterator[str]:
-    """A run keeps what it has: fewer samples or rows than before are a mistake, and for a shard other rows."""
-    for key, now, then in (
-        ("sampling.n_samples", run.sampling.n_samples, before.sampling.n_samples),
-        ("data.limit", run.data.limit, before.data.limit),
-    ):
+def _shrunk(before: RunRecord, run: RunConfig, run_dir: Path) -> Iterator[str]:
+    """A run keeps what it has: fewer samples or rows are a mistake, and for a shard other rows. What it was asked for
+    and has not made may have been a slip.
+    """
+    reached = functools.cache(lambda: extent(run_dir))
+    samples = ("sampling.n_samples", run.sampling.n_samples, before.config.sampling.n_samples)
+    rows = ("data.limit", run.data.limit, before.config.data.limit)
+    for place, (key, now, then) in enumerate((samples, rows)):
         if key == "data.limit" and run.data.num_shards > 1 and now != then:
             yield f"{key}={now}: it decides which rows are this shard's, and was {then}; leave it as it was"
         elif now is not None and (then is None or now < then):
-            yield f"{key}={now}: this run has {'all' if then is None else then}; give that many or more"
+            there = then if before.status == "done" else reached()[place]
+            if there is None or now < there:
+                yield f"{key}={now}: this run has {'all' if there is None else there}; give that many or more"
 
 
 def _is_complete(run: RunConfig, table: Table, run_dir: Path, before: RunRecord) -> bool:

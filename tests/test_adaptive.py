@@ -378,6 +378,38 @@ def test_agreement_needs_no_ground_truth(folder: Path, full: list[dict[str, Any]
             assert max("abcd", key=answers[:end].count) == max("abcd", key=answers.count)
 
 
+FIRST_DIGIT = ("postprocess.score.scorer=regex", "postprocess.score.pattern='-([0-9a-f])'", "data.limit=70")
+
+
+def test_agreement_asks_rows_without_a_ground_truth_for_answers_and_gives_them_no_score(folder: Path) -> None:
+    run_dir = done(folder, "some-truths", "adaptive=agree", *FIRST_DIGIT)
+    scored = pq.read_table(run_dir / "scores.parquet").to_pylist()
+    without = [one for one in scored if RATES[one["row_id"]] is None]
+    assert {one["row_id"] for one in without} == {9, 59}
+    assert {(one["score"], one["score_error"]) for one in without} == {(None, "rate is null")}
+    assert all(one["extracted_answer"] for one in without)
+    assert manifest(run_dir)["adaptive"]["rows_without_truth"] == 0  # they need none
+    shown = json.loads((run_dir / "analysis.json").read_text())["scores"]
+    assert (shown["unscored"], shown["scored"]) == (len(without), sum(one["score"] is not None for one in scored))
+
+
+def test_another_rule_after_agreement_knows_the_rows_without_a_ground_truth(folder: Path) -> None:
+    rounds = ("adaptive.rounds=[4]", "adaptive.low=0.6")
+    done(folder, "agreed", "adaptive.until=agree", *FIRST_DIGIT, *rounds)
+    assert resume("agreed", "adaptive.until=interval", cwd=folder).returncode == 0
+    begun_so = done(folder, "not-agreed", "adaptive.until=interval", *FIRST_DIGIT, *rounds)
+    assert rows(folder / "agreed") == rows(begun_so)
+    assert manifest(folder / "agreed")["adaptive"] == manifest(begun_so)["adaptive"]
+    assert rows(begun_so)[9]["stopped"] == "budget"
+
+
+def test_agreement_among_rows_that_all_lack_a_ground_truth_keeps_their_answers(folder: Path) -> None:
+    write_input(folder / "unknown.parquet", [{"prompt": chat("a"), "rate": None}])
+    run_dir = done(folder, "unknown", "adaptive=agree", *FIRST_DIGIT, "data.path=unknown.parquet")
+    assert all(one["extracted_answer"] for one in pq.read_table(run_dir / "scores.parquet").to_pylist())
+    assert manifest(run_dir)["missing"] is None
+
+
 def test_the_built_in_scorers_find_answers_without_a_ground_truth(folder: Path) -> None:
     own = ("postprocess.score.scorer=numeric_match", "postprocess.score.ground_truth=null", "data.limit=3")
     run_dir = done(folder, "numbers", "adaptive.until=agree", *own)

@@ -19,6 +19,8 @@ from rollout.errors import UserError
 from rollout.generation.requests import sample_seed
 from rollout.process.signals import Interrupted
 from rollout.records import ROLLOUT_FIELDS, Request
+from rollout.store import run_record
+from rollout.store.run_record import RunRecord
 from rollout.terminal.console import screen
 from tests.conftest import Rollout, chat
 
@@ -202,6 +204,37 @@ def test_what_a_library_prints_goes_to_the_log_alone(tmp_path: Path, capfd: pyte
     os.write(1, b"afterwards\n")
     assert capfd.readouterr().out == "from us\nafterwards\n"
     assert (tmp_path / "rollout.log").read_text() == "from C++\nfrom another process\n"
+
+
+@pytest.mark.parametrize(
+    ("status", "overrides", "raised", "line"),
+    [
+        ("done", [], Interrupted, "SIGINT: came when everything was done."),
+        ("failed", ["engine.echo.die_after=1", "engine.max_restarts=0"], UserError, ""),
+    ],
+)
+def test_a_signal_while_the_end_is_written_changes_nothing_of_it(
+    status: str,
+    overrides: list[str],
+    raised: type[BaseException],
+    line: str,
+    rollout: Rollout,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    def write(run_dir: Path, record: RunRecord) -> None:
+        if record.status == status:
+            os.kill(os.getpid(), signal.SIGINT)
+        write_record(run_dir, record)
+
+    write_record = run_record.write
+    monkeypatch.setattr("rollout.store.run_record.write", write)
+    with pytest.raises(raised):
+        rollout([{"prompt": "hi"}], *overrides)
+    assert run_record.read(tmp_path / "run").status == status
+    assert not (tmp_path / "run/.reserve").exists()
+    assert line in capfd.readouterr().out
 
 
 def test_what_is_stopped_before_it_has_begun_is_not_to_be_resumed(

@@ -197,6 +197,26 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("key", "slip"),
+    [("sampling.n_samples", 400), ("data.limit", 399)],
+)
+def test_more_than_was_meant_can_be_taken_back_as_long_as_it_is_not_there(key: str, slip: int, folder: Path) -> None:
+    base = ("data.limit=4", "sampling.n_samples=4")
+    assert start(folder, *base).returncode == 0
+    dies = ("engine.echo.die_after=1", "engine.max_restarts=0", "hardware.max_num_seqs=1")
+    assert resume("run", f"{key}={slip}", *dies, cwd=folder).returncode == 1
+    assert manifest(folder)["status"] == "failed"
+    refused = resume("run", f"{key}=4", cwd=folder)
+    assert refused.stderr == f"error: {key}=4: this run has 5; give that many or more\n"
+    alive = ("engine.echo.die_after=null", "hardware.max_num_seqs=16")
+    result = resume("run", f"{key}=6", *alive, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    assert start(folder, *base, f"{key}=6", "hydra.run.dir=at_once").returncode == 0
+    assert (folder / "run/rollouts.parquet").read_bytes() == (folder / "at_once/rollouts.parquet").read_bytes()
+
+
 def test_every_difference_is_named(once: Path) -> None:
     result = resume("run", "sampling.temperature=0.5", "sampling.seed=1", cwd=once)
     assert [line.split("=")[0] for line in result.stderr.splitlines()] == [

@@ -90,7 +90,7 @@ def open_sides(keys: CompareCommand) -> tuple[list[Side], list[str]]:
 
 def _jobs(sweep: Path, notes: list[str]) -> list[tuple[str, Path]]:
     """The finished jobs of a sweep. Raises UserError where there is none."""
-    from rollout.sweep.notes import jobs_in, run_dir_of
+    from rollout.sweep.notes import jobs_in
 
     jobs = jobs_in(sweep)
     done = [job for job in jobs if job.status == "done"]
@@ -103,7 +103,7 @@ def _jobs(sweep: Path, notes: list[str]) -> list[tuple[str, Path]]:
     return [
         (
             f"job {job.num}: {' '.join(word for word in job.overrides if word not in alike)}".removesuffix(": "),
-            run_dir_of(job, sweep),
+            Path(job.run_dir),
         )
         for job in done
     ]

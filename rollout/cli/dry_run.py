@@ -22,7 +22,7 @@ from rollout.engine.model_files import context_length
 from rollout.engine.protocol import Renderer
 from rollout.errors import PromptError, UserError
 from rollout.generation.prompt_tokens import EvenSample, NoTokenizer, PromptTokens, count_tokens, load_renderer
-from rollout.generation.session import error_limit
+from rollout.generation.session import error_limit, too_many
 from rollout.postprocess.second_place import path_of
 from rollout.preflight import parameter_check, preflight, refuse_used, scorer_warnings, to_continue
 from rollout.records import Outcome, Prompt
@@ -172,7 +172,7 @@ def _show_tokens(run: RunConfig, prompts: _Prompts) -> PromptTokens | None:
     _show("tokens", _length_lines(found, prompts.sample.seen))
     for prompt in found.refused:
         prompts.refuse(prompt.row_id, prompt.error)
-    if len(found.refused) > run.data.max_error_fraction * found.looked_at:
+    if too_many(len(found.refused), found.looked_at, run):
         prompts.warnings.append(
             f"{len(found.refused):,} of {counted(found.looked_at, 'prompt')} that were looked at cannot be sampled, "
             f"more than data.max_error_fraction={run.data.max_error_fraction} allows"

@@ -26,7 +26,7 @@ from rollout.store.outside import SILENT_SECONDS, look, seconds_since_written
 from rollout.store.run_record import RunRecord
 from rollout.store.speed import earliest_line
 from rollout.store.times import moment
-from rollout.sweep.notes import JobRecord, is_sweep, jobs_in, num_jobs, run_dir_of
+from rollout.sweep.notes import JobRecord, is_sweep, jobs_in, num_jobs
 from rollout.terminal.text import watch_command
 from rollout.terminal.watch import Lines, Look, describe, progress_line
 from rollout.tracking.metrics import Point, newest_point
@@ -164,7 +164,7 @@ class WatchedSweep:
                 self._look_at(job)
 
     def _look_at(self, job: JobRecord) -> None:
-        run = self._runs.setdefault(job.num, WatchedRun(run_dir_of(job, self.sweep_dir)))
+        run = self._runs.setdefault(job.num, WatchedRun(Path(job.run_dir)))
         try:
             run.look()
         except UserError:  # it has not begun
@@ -189,7 +189,7 @@ class WatchedSweep:
         """Whether the process is there that did the newest job; of one elsewhere, whether that was just now."""
         if self._jobs:
             newest = max(self._jobs, key=lambda job: job.started)
-            holder = holder_of(run_dir_of(newest, self.sweep_dir))
+            holder = holder_of(Path(newest.run_dir))
             if holder is not None and holder.is_neighbour and holder.began >= moment(newest.started).timestamp():
                 return holder.is_alive
         return seconds_since_written(self.sweep_dir) < SILENT_SECONDS

@@ -133,6 +133,11 @@ class ScoreConfig:
     workers: int | None = _field(None, ge=1)
     """Processes that score. null: one per CPU core."""
 
+    @property
+    def no_truth(self) -> str | None:
+        """The `score_error` of a response whose row has no ground truth; None if none is asked for."""
+        return None if self.ground_truth is None else f"{self.ground_truth} is null"
+
 
 @dataclass
 class FilterConfig:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar
 
 from rollout.config import EngineConfig, HardwareConfig, ModelConfig, RunConfig
-from rollout.engine import adapters, checkpoints, communication
+from rollout.engine import adapters, checkpoints, communication, models
 from rollout.engine.checkpoints import Checkpoint
 from rollout.engine.content import stamps
 from rollout.engine.protocol import Engine, WeightsNotPut
@@ -44,13 +44,16 @@ class EngineSpec:
     def key(self) -> str:
         """Equal for equal specs, and for specs whose models differ only in weights that an engine can replace.
 
-        Where it cannot replace them, the key also changes when the files in the model's folder do.
+        It changes when the chat template does, or a file in the tokenizer's folder; and when one in the model's does,
+        unless only its weights are others and can be replaced.
         """
         form, spec = self._form(), self
         if form is not None:
             spec = dataclasses.replace(self, model=dataclasses.replace(self.model, path=""))
         files = stamps(self.model.path) if form is None else form
-        return json.dumps([dataclasses.asdict(spec), files], sort_keys=True, default=vars)
+        tokenizer = [] if self.model.tokenizer is None else stamps(self.model.tokenizer)
+        parts = [dataclasses.asdict(spec), files, tokenizer, models.own_template(self.model)]
+        return json.dumps(parts, sort_keys=True, default=vars)
 
     def checkpoint(self) -> Checkpoint | None:
         """The weights that an engine for this spec must have; None if `key` covers them already.

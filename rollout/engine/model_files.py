@@ -12,7 +12,6 @@ from typing import Any
 from rollout.config import ModelConfig
 from rollout.engine import models
 from rollout.engine.adapters import Adapter, read_adapter
-from rollout.files import user_path
 
 _READ = (".json", ".jinja", ".model", ".txt")
 """Endings of config and tokenizer files, hashed by content. Of all other files, such as weights, only name and size
@@ -154,10 +153,8 @@ def _hash_of(files: tuple[tuple[Path, int, int], ...]) -> str:
 
 def _template(model: ModelConfig, tokenizer: Path | None) -> str | None:
     """The text of the chat template, found as transformers finds it: a file of its own, else the tokenizer's config."""
-    if model.chat_template is not None:
-        return user_path(model.chat_template).read_text("utf-8")
-    if tokenizer is None:
-        return None
+    if tokenizer is None or model.chat_template is not None:
+        return models.own_template(model)
     with suppress(OSError):
         return (tokenizer / "chat_template.jinja").read_text("utf-8")
     with suppress(OSError, ValueError, AttributeError):  # the engine explains the reason better

@@ -88,6 +88,11 @@ def local_folder(path: str, revision: str | None) -> Path | None:
     return Path(found).parent if isinstance(found, str) else None
 
 
+def own_template(model: ModelConfig) -> str | None:
+    """The text of `model.chat_template` as it is now; None where the tokenizer's own is used."""
+    return None if model.chat_template is None else user_path(model.chat_template).read_text("utf-8")
+
+
 def is_local(path: str) -> bool:
     """Whether `path` means a folder, not a hub id or the embedded model."""
     return path.startswith((".", "/", "~")) or Path(path).exists()

@@ -18,7 +18,6 @@ from rollout.engine import models, vllm_arguments
 from rollout.engine.protocol import Rendered
 from rollout.engine.vllm_refusal import refusal
 from rollout.errors import PromptError, UserError
-from rollout.files import user_path
 from rollout.records import Message
 
 
@@ -95,13 +94,12 @@ def renderer_of_files(model: ModelConfig, hardware: HardwareConfig) -> VLLMRende
 
 def chat_params(model: ModelConfig, tokenizer: Any) -> ChatParams:
     """The parameters that `LLM.chat` would make from its arguments."""
-    template = None if model.chat_template is None else user_path(model.chat_template).read_text("utf-8")
     own = model.chat_template_kwargs
     begins_a_turn = not own.get("continue_final_message", False)
     # the tokenizers of Mistral's own library only give tokens
     tokenize = type(tokenizer).__name__ == "MistralTokenizer"
     kwargs = {"tokenize": tokenize, "add_generation_prompt": begins_a_turn, **own}
-    return ChatParams(chat_template=template, chat_template_kwargs=kwargs)
+    return ChatParams(chat_template=models.own_template(model), chat_template_kwargs=kwargs)
 
 
 def _with_tools(params: ChatParams, tools: list[dict[str, Any]]) -> ChatParams:

@@ -17,11 +17,11 @@ from rollout.engine.protocol import Engine
 from rollout.generation.loop import TAKE_SECONDS, Queued
 from rollout.generation.requests import RowRequests, requests_of
 from rollout.records import Prompt, Request, Sample, SampleKey, ScoredWith
-from rollout.scoring.inputs import inputs_of, truths_of
+from rollout.scoring.inputs import inputs_of, lacks_truth, truths_of
 from rollout.scoring.scorers import Scored
 from rollout.scoring.workers import Background, scoring_beside
 from rollout.store.journal_reader import Unscored
-from rollout.store.judged import Asked, Judged, no_truth
+from rollout.store.judged import Asked, Judged
 
 MOST_UNSCORED = 16
 """While this many samples (a multiple of max_num_seqs) wait for their scores, no new row begins: this bounds memory if
@@ -46,12 +46,18 @@ def scores_beside(run: RunConfig) -> AbstractContextManager[Background | None]:
 
 
 class Scorer:
-    """Gets samples scored in the background, and passes them on with their scores."""
+    """Gets samples scored in the background, and passes them on with their scores.
+
+    A sample whose row has no ground truth gets no score, and an answer only for `until=agree`.
+    """
 
     def __init__(self, background: Background, run: RunConfig, keep: Callable[[Sample], None]) -> None:
         """`keep` is called with every sample once it has its score."""
-        self._background, self._no_truth, self._keep = background, no_truth(run), keep
+        self._background, self._score, self._keep = background, run.postprocess.score, keep
+        self._needs_answers = run.adaptive.until == "agree"
         self._waiting: dict[SampleKey, Sample] = {}
+        self._only_answers = set[SampleKey]()
+        """Samples of `_waiting` whose rows have no ground truth."""
         self._ready: list[Sample] = []
 
     @property
@@ -62,9 +68,11 @@ class Scorer:
     def give(self, sample: Sample, scored_with: ScoredWith | None) -> None:
         """Get a sample with a response scored; `scored_with` is its prompt's."""
         assert scored_with is not None
-        if self._no_truth is not None and scored_with.truth is None:
-            self._ready.append(_with(sample, Scored(None, error=self._no_truth)))
-            return
+        if lacks_truth(scored_with.truth, self._score):
+            if not self._needs_answers:
+                self._ready.append(_with(sample, self._without_truth(None)))
+                return
+            self._only_answers.add(sample.key)
         self._waiting[sample.key] = sample
         self._background.give(sample.key, (sample.response or "", scored_with.truth, scored_with.row))
 
@@ -72,8 +80,17 @@ class Scorer:
         """Pass on the samples that have their scores by now; waits at most `seconds` for the first."""
         ready, self._ready = self._ready, []
         scores = self._background.scored(0.0 if ready else seconds)
-        for sample in (*ready, *(_with(self._waiting.pop(key), scored) for key, scored in scores)):
+        for sample in (*ready, *(self._scored(key, scored) for key, scored in scores)):
             self._keep(sample)
+
+    def _scored(self, key: SampleKey, scored: Scored) -> Sample:
+        if key in self._only_answers:
+            self._only_answers.remove(key)
+            scored = self._without_truth(scored.answer)
+        return _with(self._waiting.pop(key), scored)
+
+    def _without_truth(self, answer: str | None) -> Scored:
+        return Scored(None, answer, self._score.no_truth)
 
 
 def _with(sample: Sample, scored: Scored) -> Sample:

@@ -221,6 +221,12 @@ def first_prompt_in_words(row_id: int, rendered: str) -> str:
     return f"first prompt, rendered (row {row_id}): {shown}"
 
 
+def too_many(bad_rows: int, num_rows: int, run: RunConfig) -> bool:
+    """Whether so many bad rows are more than `data.max_error_fraction` allows."""
+    # a share, as 0.29 * 100 is less than 29
+    return bad_rows > 0 and bad_rows / num_rows > run.data.max_error_fraction
+
+
 def error_limit(run: RunConfig, num_rows: int) -> Callable[[Sample | Outcome], None]:
     """A check for every sample: raises UserError at the first bad row, or once too many rows are bad."""
     bad_rows: set[int] = set()
@@ -235,7 +241,7 @@ def error_limit(run: RunConfig, num_rows: int) -> Callable[[Sample | Outcome], N
                 f"data.on_error=fail: row {sample.row_id} cannot be sampled ({sample.error}); fix the row, "
                 "or set data.on_error=record"
             )
-        if len(bad_rows) > limit * num_rows:
+        if too_many(len(bad_rows), num_rows, run):
             raise UserError(
                 f"data.max_error_fraction={limit}: {len(bad_rows)} of {num_rows} rows cannot be sampled so far, "
                 f"the last is row {sample.row_id} ({sample.error}); fix the input or raise the limit"

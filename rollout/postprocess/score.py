@@ -22,7 +22,7 @@ from rollout.postprocess.source import Source
 from rollout.postprocess.step import JournalScores, Plan, Step, Work, log_counts
 from rollout.records import EXTRAS, RESERVED_COLUMNS, SCORE_FIELDS
 from rollout.scoring.check import NAMES, scorer_problems
-from rollout.scoring.inputs import inputs_of, truths_of
+from rollout.scoring.inputs import inputs_of, lacks_truth, truths_of
 from rollout.scoring.processes import Item
 from rollout.scoring.scorers import BUILT_IN, Scored
 from rollout.scoring.workers import scoring
@@ -90,6 +90,7 @@ class ScoringCounts:
         self.values = {"scored": 0, "no_answer": 0, "unscored": 0, "failed": 0}
         """As `score_responses` returns them."""
         self._reasons = Counter[str]()
+        self._has_answers = False
 
     def add(self, batch: pa.RecordBatch, scores: pa.RecordBatch) -> None:
         """Count the responses of `batch`, whose scores are `scores`."""
@@ -98,6 +99,7 @@ class ScoringCounts:
         counts["failed"] += failed
         counts["unscored"] += scores.column("score").null_count - failed
         counts["scored"] += batch.num_rows - scores.column("score").null_count
+        self._has_answers |= scores.column("extracted_answer").null_count < scores.num_rows
         is_scored = scores.column("score").is_valid()
         counts["no_answer"] += scores.filter(is_scored).column("score_error").is_valid().sum().as_py() or 0
         for reason in scores.filter(pc.invert(is_scored)).column("score_error").drop_null().to_pylist():
@@ -105,8 +107,8 @@ class ScoringCounts:
                 reasons[reason] += 1
 
     def refuse_none(self, scorer: str | None) -> None:
-        """Raise ScoreFailed if there were responses and none could be scored."""
-        if not self.values["scored"] and self._reasons:
+        """Raise ScoreFailed if there were responses, none could be scored and none has an answer."""
+        if not self.values["scored"] and not self._has_answers and self._reasons:
             reason, times = self._reasons.most_common(1)[0]
             raise ScoreFailed(
                 f"postprocess.score.scorer={scorer}: no response could be scored, {times:,} of them because: "
@@ -198,14 +200,13 @@ def _scores(
     responses = batch.column("response").to_pylist()
     truths = truths_of(batch, score)
     inputs = inputs_of(batch, score)
-    needs_truth = score.ground_truth is not None
     scored = [Scored(None)] * batch.num_rows
     ready = []
     for position, response in enumerate(responses):
         if response is None:
             continue
-        if needs_truth and truths[position] is None:
-            scored[position] = Scored(None, error=f"{score.ground_truth} is null")
+        if lacks_truth(truths[position], score):
+            scored[position] = Scored(None, error=score.no_truth)
         else:
             ready.append(position)
     items = [(responses[position], truths[position], inputs[position]) for position in ready]

@@ -24,6 +24,11 @@ def truths_at(batch: pa.RecordBatch, path: str) -> list[Any]:
     return [None if is_nan(value) else value for value in values_at(batch, path)]
 
 
+def lacks_truth(truth: Any, score: ScoreConfig) -> bool:
+    """Whether a response to a row with this ground truth gets no score but the error `ScoreConfig.no_truth`."""
+    return truth is None and score.no_truth is not None
+
+
 def inputs_of(batch: pa.RecordBatch, score: ScoreConfig) -> list[dict[str, Any]]:
     """The input's columns for every row of `batch`; only a user's function reads them."""
     if score.scorer == "regex" or score.scorer in BUILT_IN:

@@ -226,6 +226,19 @@ def finished(run_dir: Path, counts: SampleCounts, failed_too: bool = False) -> F
     return Finished(mask, counts)
 
 
+def extent(run_dir: Path) -> tuple[int, int]:
+    """The numbers of samples per row and of rows that the journal reaches: its largest `sample_idx` and `row_id`, plus
+    1. Raises UserError for a part that cannot be read.
+    """
+    reached = [0, 0]
+    for path in parts(run_dir):
+        part = read_part(path, ["sample_idx", "row_id"])
+        if part.num_rows:
+            here = (part.column(name).to_numpy().max() + 1 for name in ("sample_idx", "row_id"))
+            reached = [max(before, int(now)) for before, now in zip(reached, here, strict=True)]
+    return reached[0], reached[1]
+
+
 def remove_partial_files(run_dir: Path, names: Iterable[str]) -> None:
     """Delete partial files that a killed process has left in `run_dir`: of the journal, and of files with `names`."""
     inside = (run_dir / name for name in names if not Path(name).is_absolute() and ".." not in Path(name).parts)

@@ -80,14 +80,15 @@ class Telling:
 
     pass_score: float
     no_truth: str | None
-    """The `score_error` of a sample whose row has no ground truth; None where none is needed."""
+    """The `score_error` of a sample whose row has no ground truth; None where the rule needs none."""
     has_votes: bool
     """Whether the rule looks at answers."""
 
     @classmethod
     def of(cls, run: RunConfig) -> "Telling":
         """For the rule of `run`."""
-        return cls(run.postprocess.score.pass_score, no_truth(run), run.adaptive.until == "agree")
+        score, has_votes = run.postprocess.score, run.adaptive.until == "agree"
+        return cls(score.pass_score, None if has_votes else score.no_truth, has_votes)
 
     def outcome(self, sample: Sample) -> Outcome:
         """The outcome of a sample that has failed or has its score."""
@@ -276,9 +277,3 @@ def outcomes_of(run_dir: Path, writer: str, telling: Telling | None = None) -> I
                     yield outcome_of(sample)
                 elif sample.error is not None or sample.is_scored:
                     yield telling.outcome(sample)
-
-
-def no_truth(run: RunConfig) -> str | None:
-    """The `score_error` of a sample whose row has no ground truth; None where none is needed."""
-    path = run.postprocess.score.ground_truth
-    return None if path is None or run.adaptive.until == "agree" else f"{path} is null"

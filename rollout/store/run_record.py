@@ -4,7 +4,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +14,7 @@ import msgspec
 from rollout.config import RunConfig
 from rollout.errors import UserError
 from rollout.files import write_json
-from rollout.process.signals import Interrupted
+from rollout.process.signals import Interrupted, StopRequest
 from rollout.records import SCHEMA_VERSION, Totals
 from rollout.store import provenance
 from rollout.store.digest import Digest
@@ -99,7 +99,7 @@ class Saving:
     stopped: dict[str, int]
     """Reason -> rows."""
     rows_without_truth: int
-    """Rows without ground truth: none of their samples can pass, so they got their full budget."""
+    """Rows without ground truth: none of their samples can pass, so they got their full budget. 0 for `until=agree`."""
 
 
 @dataclass(kw_only=True)
@@ -258,13 +258,19 @@ def begun(
 
 @contextmanager
 def recorded(
-    run_dir: Path, run: RunConfig, digest: Digest, wandb: WandbIdentity, replay_of: ReplayOf | None = None
+    run_dir: Path,
+    run: RunConfig,
+    digest: Digest,
+    wandb: WandbIdentity,
+    stop: StopRequest,
+    replay_of: ReplayOf | None = None,
 ) -> Iterator[RunRecord]:
     """Yield the record of a session for the body to add to. `replay_of` is the run that a new run repeats.
 
     run.json says `running` from the start, and at the end how the session ended: done, interrupted or failed. Earlier
     sessions of a resumed run are kept under `sessions`; one that was killed gets the status `killed`. `wandb` is the
-    W&B run of a new run; a resumed run keeps its own.
+    W&B run of a new run; a resumed run keeps its own. A signal that comes while the end is being written is raised
+    after it: the run is then done.
     """
     record = begun(run, digest, wandb, replay_of)
     if exists(run_dir):
@@ -272,16 +278,20 @@ def recorded(
         record.replay_of, record.wandb = before.replay_of, before.wandb or wandb
         record.sessions = [*before.sessions, _session(before)]
     _begin(run_dir, record)
-    try:
-        yield record
-        record.status = "done"
-    except BaseException as error:
-        record.status = "interrupted" if isinstance(error, Interrupted) else "failed"
-        record.error = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        with suppress(OSError):  # of two errors the first one counts
-            _close(run_dir, record)
-        raise
-    _close(run_dir, record)
+    with ExitStack() as closing:
+        try:
+            yield record
+            closing.enter_context(stop.deferred())
+            record.status = "done"
+        except BaseException as error:
+            closing.enter_context(stop.deferred())
+            record.status = "interrupted" if isinstance(error, Interrupted) else "failed"
+            record.error = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            with suppress(OSError):  # of two errors the first one counts
+                _close(run_dir, record)
+            raise
+        _close(run_dir, record)
+    stop.raise_if_requested()
 
 
 def _begin(run_dir: Path, record: RunRecord) -> None:

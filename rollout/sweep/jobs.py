@@ -36,10 +36,15 @@ class Sweep(Callback):
     all its jobs have been tried; an exception of a job ends it earlier.
     """
 
+    _asked: bytes | None = None
+    """What Hydra noted of the command before this one. Not known in a process that does only a job."""
+
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
         """Before the first job, and before Hydra makes the sweeper."""
         self._folder = Path(config.hydra.sweep.dir).absolute()
         self._is_new = not self._folder.exists()
+        asked = self._folder / SWEEP_CONFIG
+        self._asked = asked.read_bytes() if asked.exists() else None
         self._begun = _now()
         try:
             objective.direct(config)
@@ -47,6 +52,11 @@ class Sweep(Callback):
             for problem in error.problems:
                 print(f"error: {problem}", file=sys.stderr)
             sys.exit(1)
+
+    def on_job_start(self, config: DictConfig, **_: Any) -> None:
+        """Before each job. Hydra has noted by now what the command asks for; that of a dry run counts for nothing."""
+        if config.dry_run and self._asked is not None:
+            (self._folder / SWEEP_CONFIG).write_bytes(self._asked)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Show the jobs in a table, say where the results are, and exit with 1 if jobs failed."""
@@ -93,7 +103,7 @@ def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: 
     overrides = list(hydra_cfg.overrides.task)
     job = JobRecord(hydra_cfg.job.num, str(run_dir.absolute()), overrides, "running", _now())
     path = sweep_dir / JOBS / f"{job.num}.json"
-    before = read_note(path) if path.exists() else None
+    before, session = read_note(path) if path.exists() else None, _newest_session(run_dir)
     _note(sweep_dir, job)
     try:
         do()
@@ -105,8 +115,8 @@ def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: 
     except Exception as error:
         job.status, job.error = "failed", _explained(error)
         _print_failure(job, error)
-        if before is not None and before.status == "done" and isinstance(error, UserError):
-            # the folder stays that of its earlier job
+        is_refused = isinstance(error, UserError) and _newest_session(run_dir) == session
+        if before is not None and before.status == "done" and is_refused:  # the folder stays that of its earlier job
             job = replace(before, started=job.started, refused=job.error, asked=job.overrides)
         if config.objective is not None:
             raise
@@ -114,6 +124,16 @@ def do_job(run_dir: Path, config: SweepConfig, do: Callable[[], None], command: 
         _note(sweep_dir, job)
         _write_comparison(sweep_dir, config.rows, command)
     return None if config.objective is None else objective.value(run_dir, config.objective)
+
+
+def _newest_session(run_dir: Path) -> str | None:
+    """When the newest session in a job's folder began; None without one."""
+    from rollout.store import run_record
+
+    try:
+        return run_record.read(run_dir).started
+    except UserError:
+        return None
 
 
 def _note(sweep_dir: Path, job: JobRecord) -> None:

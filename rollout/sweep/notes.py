@@ -1,6 +1,6 @@
 """The jobs of a sweep, read from its folder: the notes in `jobs/`, and how many jobs were asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +35,11 @@ class JobRecord:
 
 
 def jobs_in(sweep_dir: Path) -> list[JobRecord]:
-    """The notes of all jobs of the sweep, by number. Raises UserError for one that is damaged."""
-    return sorted(map(read_note, (sweep_dir / JOBS).glob("*.json")), key=lambda job: job.num)
+    """The notes of all jobs of the sweep, by number, with `run_dir` where the run is now: in `sweep_dir`, even if that
+    was moved or is seen from another machine. Raises UserError for a note that is damaged.
+    """
+    jobs = sorted(map(read_note, (sweep_dir / JOBS).glob("*.json")), key=lambda job: job.num)
+    return [replace(job, run_dir=str(_run_dir(Path(job.run_dir), sweep_dir))) for job in jobs]
 
 
 def read_note(path: Path) -> JobRecord:
@@ -53,10 +56,11 @@ def is_sweep(folder: Path) -> bool:
     return (folder / JOBS).is_dir() or (folder / SWEEP_CONFIG).is_file()
 
 
-def run_dir_of(job: JobRecord, sweep_dir: Path) -> Path:
-    """The folder of a job's run: in `sweep_dir`, even if that was moved or is seen from another machine."""
-    run_dir = Path(job.run_dir)
-    return run_dir if run_dir.exists() else sweep_dir / run_dir.name
+def _run_dir(noted: Path, sweep_dir: Path) -> Path:
+    """The folder of a run that was at `noted` when its job began. That of a copied sweep is in the copy."""
+    inside = sweep_dir / noted.name
+    is_elsewhere = not noted.is_relative_to(sweep_dir.absolute())
+    return inside if is_elsewhere and (inside.exists() or not noted.exists()) else noted
 
 
 def num_jobs(sweep_dir: Path) -> int | None:

@@ -168,3 +168,26 @@ def test_an_engine_is_not_reused_for_other_files_in_the_same_folder(folder: Path
     time.sleep(0.01)
     flip_a_bit(folder / "model-1.safetensors")
     assert spec.key() != before
+
+
+def test_an_engine_is_not_reused_for_another_text_of_its_chat_template(folder: Path) -> None:
+    template = folder.parent / "template.jinja"
+    template.write_text("FIRST {{ messages[0].content }}")
+    spec = EngineSpec.of(composed(f"model.path={folder}", "hardware=cpu", f"model.chat_template={template}"))
+    before = spec.key()
+    template.write_text("OTHER {{ messages[0].content }}")
+    assert spec.key() != before
+    template.write_text("FIRST {{ messages[0].content }}")
+    assert spec.key() == before
+
+
+def test_an_engine_is_not_reused_for_other_files_in_the_folder_of_its_tokenizer(folder: Path) -> None:
+    tokenizer = folder.parent / "tokenizer"
+    tokenizer.mkdir()
+    (tokenizer / "tokenizer_config.json").write_text('{"chat_template": "FIRST"}')
+    spec = EngineSpec.of(composed(f"model.path={folder}", "hardware=cpu", f"model.tokenizer={tokenizer}"))
+    before = spec.key()
+    assert spec.key() == before
+    time.sleep(0.01)
+    (tokenizer / "tokenizer_config.json").write_text('{"chat_template": "OTHER"}')
+    assert spec.key() != before

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from rollout.config import RunConfig
+from rollout.config import DataConfig, RunConfig
 from rollout.engine.cache import Loaded
 from rollout.errors import UserError
 from rollout.generation.engine_start import load
+from rollout.generation.session import too_many
 from tests.conftest import chat, run_in, write_input
 
 SCORED_BY = ("postprocess.score.scorer=tests.graders:by_rate", "postprocess.score.ground_truth=rate")
@@ -36,6 +37,15 @@ def test_also_of_an_engine_that_is_started_again(
     assert meanwhile == [processes, processes]
     assert len(active_children()) == before
     assert json.loads((run_dir / "run.json").read_text())["totals"]["samples"] == 40
+
+
+def test_the_allowed_share_of_bad_rows_is_allowed() -> None:
+    shares = [(bad, rows) for rows in range(1, 101) for bad in range(rows + 1)]
+    for bad, rows in shares:
+        run = RunConfig(data=DataConfig(max_error_fraction=bad / rows))
+        assert not too_many(bad, rows, run)
+        assert bad == rows or too_many(bad + 1, rows, run)
+    assert not too_many(0, 0, RunConfig())
 
 
 @pytest.mark.parametrize("dies", [(), ("engine.echo.die_after=50",)])

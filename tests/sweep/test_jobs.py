@@ -204,6 +204,33 @@ def test_a_folder_with_other_jobs_is_refused_job_by_job(tmp_path: Path) -> None:
     assert "run the same command" not in result.stderr
 
 
+def test_a_job_that_was_done_and_fails_while_it_goes_on_is_not_done(tmp_path: Path) -> None:
+    command = ("-m", *ECHO, "data.limit=3", "hydra.sweep.dir=s")
+    assert run_command(*command, "sampling.n_samples=1,2", cwd=tmp_path).returncode == 0
+    dies = ("engine.echo.die_after=4", "engine.max_restarts=0")
+    result = run_command(*command, "sampling.n_samples=3,4", *dies, cwd=tmp_path)
+    assert result.returncode == 1
+    assert [(row["status"], row["sampling.n_samples"]) for row in table(tmp_path / "s")] == [
+        ("failed", "3"),
+        ("failed", "4"),
+    ]
+    assert ": failed: engine.max_restarts=0" in result.stderr
+    assert "run the same command with the same hydra.sweep.dir to do what is not done" in result.stderr
+
+
+@pytest.mark.parametrize("put", [shutil.move, shutil.copytree])
+def test_the_jobs_of_a_sweep_that_was_moved_or_copied_keep_their_figures(put: Any, tmp_path: Path) -> None:
+    command = ("-m", *ECHO, "data.limit=3")
+    first = run_command(*command, "sampling.n_samples=1,2,3", "hydra.sweep.dir=s", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    put(tmp_path / "s", tmp_path / "there")
+    before = {row["num"]: row for row in table(tmp_path / "there")}
+    again = run_command(*command, "sampling.n_samples=1", "hydra.sweep.dir=there", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert {row["num"]: row for row in table(tmp_path / "there")} == before
+    assert [row["run_dir"] for row in before.values()] == ["0", "1", "2"]
+
+
 @pytest.mark.parametrize(
     ("override", "line"),
     [
@@ -300,6 +327,15 @@ def test_a_dry_run_of_a_sweep_shows_every_plan_and_writes_no_table(tmp_path: Pat
     assert result.returncode == 0
     assert result.stdout.count("sampling  temperature") == 6
     assert not (tmp_path / "s" / "sweep.csv").exists()
+
+
+@pytest.mark.parametrize(("more", "code"), [((), 0), (("data.path=none.jsonl",), 1)])
+def test_a_dry_run_leaves_a_sweep_as_it_is(more: tuple[str, ...], code: int, tmp_path: Path) -> None:
+    command = ("-m", *ECHO, "data.limit=3", "hydra.sweep.dir=s")
+    assert run_command(*command, "sampling.seed=1,2", cwd=tmp_path).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()}
+    assert run_command(*command, "sampling.seed=1,2,3", "dry_run=true", *more, cwd=tmp_path).returncode == code
+    assert {path: path.read_bytes() for path in (tmp_path / "s").rglob("*") if path.is_file()} == before
 
 
 def test_a_result_that_is_gone_is_made_again_and_blames_no_other_job(tmp_path: Path) -> None:
