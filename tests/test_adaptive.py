@@ -260,14 +260,17 @@ SLOWLY = ("engine.echo.step_seconds=0.02", "store.flush_seconds=0.1")
 @pytest.mark.chaos
 @pytest.mark.parametrize("seed", range(1))
 def test_killed_at_random_and_resumed_it_asks_for_the_same_samples(seed: int, folder: Path, passes: Path) -> None:
+    """Killed before it has a run.json, it is started again."""
     name, rng = f"killed-{seed}", random.Random(seed)
-    for _ in range(2):
+
+    def go_on(*overrides: str) -> Any:
         if (folder / name / "run.json").exists():
-            process = start_command(name, *SLOWLY, cwd=folder, module="rollout.resume")
-        else:
-            process = start_command(*RUN, *RULES["passes"], *SLOWLY, f"hydra.run.dir={name}", cwd=folder)
-        kill_after(process, rng.uniform(1.0, 2.5))
-    assert resume(name, cwd=folder).returncode == 0
+            return start_command(name, *overrides, cwd=folder, module="rollout.resume")
+        return start_command(*RUN, *RULES["passes"], *overrides, f"hydra.run.dir={name}", cwd=folder)
+
+    for _ in range(2):
+        kill_after(go_on(*SLOWLY), rng.uniform(1.0, 2.5))
+    assert go_on().wait() == 0
     assert_same_results(passes, folder / name)
 
 
