@@ -108,6 +108,7 @@ class VLLMEngine:
         if problems := self._token_problems(sampling, "sampling", "sampling.extra"):
             raise UserError(*problems)
         self._params = self._with_marks(vllm_arguments.sampling_kwargs(sampling))
+        self._refuse_at_once()
         self._logprobs = sampling.logprobs
 
     def prepare(self, sampling: SamplingConfig, key: str) -> dict[str, Any]:
@@ -115,6 +116,16 @@ class VLLMEngine:
             raise PromptError("; ".join(problems))
         backend = self._engine.vllm_config.structured_outputs_config.backend
         return self._with_marks(vllm_arguments.prepared(sampling, key, backend))
+
+    def _refuse_at_once(self) -> None:
+        """Raise UserError for parameters of the run that this engine would refuse for every request."""
+        params = SamplingParams(**self._params | _copied(self._params))
+        try:
+            self._engine.input_processor.process_inputs(
+                "", {"prompt_token_ids": [0]}, params, self._engine.get_supported_tasks()
+            )
+        except Exception as error:  # a ValueError or one of vLLM's own, depending on its version
+            raise UserError(f"sampling: vLLM refuses these parameters: {refusal(error)}") from error
 
     def _token_problems(self, sampling: SamplingConfig, key: str, key_of_others: str) -> list[str]:
         num_tokens = self._engine.vllm_config.model_config.get_vocab_size()

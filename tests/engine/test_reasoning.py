@@ -199,12 +199,21 @@ OPENS = [{"prompt": chat(f"question {number} <think>")} for number in range(6)]
 """Prompts after which the model thinks."""
 
 
+def test_a_budget_ends_the_thinking(home: Path) -> None:
+    given, budget = "model.reasoning_parser=deepseek_r1", "sampling.extra.thinking_token_budget=20"
+    free = samples(rows_of_run(home, "free", given, rows=OPENS))
+    cut = samples(rows_of_run(home, "budget", given, budget, rows=OPENS))
+    assert sum(count == 24 and not closed for _, _, count, closed in free) > 9  # which is max_tokens
+    assert 0 < max(count for _, _, count, _ in cut) < 20  # what stands behind the mark in the prompt counts, too
+    assert sum(closed for _, _, _, closed in cut) > 15
+
+
 @pytest.mark.parametrize(
     "given",
     [
+        ("model.reasoning_parser=deepseek_r1",),
         # which takes all for answer unless the template's variables say otherwise
         ("model.reasoning_parser=deepseek_v3", "model.chat_template_kwargs.thinking=true"),
-        ("model.reasoning_parser=deepseek_r1",),
     ],
 )
 def test_the_form_of_a_response_is_that_of_the_answer_after_its_thinking(given: tuple[str, ...], home: Path) -> None:
@@ -215,13 +224,12 @@ def test_the_form_of_a_response_is_that_of_the_answer_after_its_thinking(given: 
     assert all(answer in ("yes", "no") for answer, _, _, closed in found if closed)
 
 
-def test_a_budget_ends_the_thinking(home: Path) -> None:
-    given, budget = "model.reasoning_parser=deepseek_r1", "sampling.extra.thinking_token_budget=20"
-    free = samples(rows_of_run(home, "free", given, rows=OPENS))
-    cut = samples(rows_of_run(home, "budget", given, budget, rows=OPENS))
-    assert sum(count == 24 and not closed for _, _, count, closed in free) > 9  # which is max_tokens
-    assert 0 < max(count for _, _, count, _ in cut) < 20  # what stands behind the mark in the prompt counts, too
-    assert sum(closed for _, _, _, closed in cut) > 15
+def test_a_budget_that_no_request_can_have_is_a_line_of_the_run(home: Path) -> None:
+    """vLLM asks the parser for its marks without the template's variables, and this one then has none."""
+    given = ("model.reasoning_parser=deepseek_v3", "model.chat_template_kwargs.thinking=true")
+    run = tiny(home, *given, "sampling.extra.thinking_token_budget=9")
+    with pytest.raises(UserError, match="sampling: vLLM refuses these parameters: thinking_token_budget is set but"):
+        acquire(EngineSpec.of(run)).engine.configure(run.sampling)
 
 
 def test_a_row_with_values_of_its_own_keeps_the_marks_that_are_special_tokens(home: Path) -> None:
