@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from rollout.config import RunConfig, SamplingConfig
 from rollout.config.check import check as check_config
+from rollout.config.check import token_id_problems
 from rollout.config.constraints import constraint_problems, is_constrained
 from rollout.config.presets import is_of_preset, leaves
 from rollout.data.prompts import open_input, taken_names
@@ -23,7 +24,7 @@ from rollout.engine import adapters, cache, devices, models
 from rollout.engine.content import MODEL, TOKENIZER, content_of
 from rollout.engine.model_files import context_length, highest_max_model_len, shape
 from rollout.engine.startup_errors import longer_than_model
-from rollout.errors import UserError
+from rollout.errors import PromptError, UserError
 from rollout.files import short
 from rollout.generation.context import context_problem
 from rollout.postprocess import second_place
@@ -53,6 +54,7 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
     `run_dir` is where the results go; None where there will be none.
     """
     problems = [*check_config(run), *constraint_problems(run.sampling.structured_outputs)]
+    problems += token_id_problems(run.sampling, _num_tokens(run), "sampling", "sampling.extra")
     problems += [*devices.check_ray(run.hardware), *adapters.problems(run.model, _sizes(run))]
     if run.engine.kind == "vllm":
         problems += [*models.check(run.model), *_context_problems(run)]
@@ -83,6 +85,12 @@ def _sizes(run: RunConfig) -> dict[str, int] | None:
     return None if folder is None else shape(folder)
 
 
+def _num_tokens(run: RunConfig) -> int | None:
+    """The size of the model's vocabulary; None where only loading can tell."""
+    sizes = None if "hf_overrides" in run.hardware.engine_kwargs else _sizes(run)
+    return (sizes or {}).get("vocab_size")
+
+
 def _argument_problems(run: RunConfig) -> list[str]:
     """What vLLM's own classes refuse of the keys that are passed on to vLLM.
 
@@ -108,10 +116,13 @@ def parameter_check(run: RunConfig) -> Callable[[SamplingConfig], None]:
     vLLM is imported once a row sets a parameter that is not a key of ours; if it is not installed, nothing is refused.
     """
     arguments = functools.cache(lambda: _vllm_arguments(run))
+    num_tokens, key = _num_tokens(run), str(run.data.sampling_key)
 
     def check(sampling: SamplingConfig) -> None:
+        if problems := list(token_id_problems(sampling, num_tokens, key, key)):
+            raise PromptError("; ".join(problems))
         if sampling.extra != run.sampling.extra and _has_vllm(run):
-            arguments().prepared(sampling, str(run.data.sampling_key), arguments().backend_of(run.hardware))
+            arguments().prepared(sampling, key, arguments().backend_of(run.hardware))
 
     return check
 

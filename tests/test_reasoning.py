@@ -287,7 +287,7 @@ def test_verify_finds_thinking_that_was_changed(rollout: Rollout) -> None:
     assert "row 3, sample 1: differs at thinking, character 4" in done.stdout
 
 
-def test_a_sweep_over_parsers_has_one_engine(rollout: Rollout) -> None:
-    rollout(ROWS, *THINKS, name="one")
-    about = json.loads((rollout(ROWS, *ON, name="two") / "run.json").read_text())
-    assert about["engine"]["reused"] is True
+def test_an_engine_is_used_again_only_with_its_parser(rollout: Rollout) -> None:
+    runs = [rollout(ROWS, *given, name=str(number)) for number, given in enumerate((THINKS, ON, ON))]
+    engines = [json.loads((run_dir / "run.json").read_text())["engine"] for run_dir in runs]
+    assert [engine["reused"] for engine in engines[1:]] == [False, True]

@@ -9,6 +9,7 @@ from rollout.config import PostprocessConfig, RepetitionDetectionConfig, RunConf
 from rollout.config.adaptive import adaptive_problems, adaptive_warnings
 from rollout.config.keys import config_fields, shown
 from rollout.config.limits import value_problems
+from rollout.config.thinking import budget_problems
 
 
 def check(run: RunConfig) -> Iterator[str]:
@@ -92,6 +93,8 @@ def sampling_problems(sampling: SamplingConfig, key: str, key_of_others: str) ->
         )
     if sampling.min_tokens > sampling.max_tokens:
         yield f"{key}.min_tokens={sampling.min_tokens}: more than max_tokens={sampling.max_tokens}; lower it"
+    if "" in sampling.stop:
+        yield f"{key}.stop={shown(sampling.stop)}: an empty text would end every response at once; leave it out"
     for name in sorted({"logprobs", "flat_logprobs"} & sampling.extra.keys()):
         yield f"{key_of_others}.{name}={sampling.extra[name]}: set sampling.logprobs=processed or raw instead"
     for name in sorted(_NOT_KEPT & sampling.extra.keys()):
@@ -100,6 +103,27 @@ def sampling_problems(sampling: SamplingConfig, key: str, key_of_others: str) ->
             "log-probabilities can be kept; leave it out"
         )
     yield from _repetition_problems(sampling.repetition_detection, f"{key}.repetition_detection")
+
+
+def token_id_problems(sampling: SamplingConfig, num_tokens: int | None, key: str, key_of_others: str) -> Iterator[str]:
+    """Token ids in `sampling` that a model with `num_tokens` tokens does not have: one line for each setting.
+
+    Nothing if the number is None, not known. The keys are those of `sampling_problems`.
+    """
+    if num_tokens is None:
+        return
+    others = {f"{key_of_others}.{name}": sampling.extra.get(name) for name in ("allowed_token_ids", "logit_bias")}
+    for place, ids in {f"{key}.stop_token_ids": sampling.stop_token_ids, **others}.items():
+        if wrong := [number for number in _whole(ids) if not 0 <= number < num_tokens]:
+            more = f" and {len(wrong) - 1} more" * (len(wrong) > 1)
+            yield f"{place}: the model has no token {wrong[0]}{more}; its ids are 0 to {num_tokens - 1}"
+
+
+def _whole(ids: Any) -> Iterator[int]:
+    """Token ids in a list, or those that are the keys of an object: text in JSON. Other types are refused elsewhere."""
+    for item in ids if isinstance(ids, list | dict) else ():
+        if re.fullmatch(r"-?\d+", str(item)):
+            yield int(item)
 
 
 def _repetition_problems(rules: RepetitionDetectionConfig, key: str) -> Iterator[str]:
@@ -121,6 +145,7 @@ def _cross_field_problems(run: RunConfig) -> Iterator[str]:
             f"{data.num_shards - 1}; choose one of them, or raise data.num_shards"
         )
     yield from sampling_problems(sampling, "sampling", "sampling.extra")
+    yield from budget_problems(sampling, run.model, hardware, "sampling.extra")
     yield from adaptive_problems(run)
     if hardware.device == "cpu" and hardware.tensor_parallel_size * hardware.pipeline_parallel_size > 1:
         yield f"hardware.tensor_parallel_size={hardware.tensor_parallel_size}: device=cpu runs one process; set it to 1"

@@ -13,6 +13,7 @@ import pyarrow as pa
 from rollout.config import RunConfig, SamplingConfig
 from rollout.config.check import sampling_problems
 from rollout.config.limits import value_problems
+from rollout.config.thinking import budget_problems
 from rollout.data.arrow import NOT_UTF8, cells, is_text, stored, without_nulls
 from rollout.data.json_text import load_json
 from rollout.data.tables import Table
@@ -63,7 +64,8 @@ def sampling_of_row(values: Mapping[str, Any] | None, run: RunConfig) -> Samplin
     replaced = {name: type(getattr(run.sampling, name))() for name in _STRUCTURES & others.keys()}
     own = dataclasses.replace(run.sampling, **typed, **replaced, extra=run.sampling.extra | others)
     key = str(run.data.sampling_key)
-    if problems := list(sampling_problems(own, key, key)):
+    problems = [*sampling_problems(own, key, key), *budget_problems(own, run.model, run.hardware, key)]
+    if problems:
         raise PromptError("; ".join(problems))
     return own
 

@@ -25,7 +25,7 @@ class EngineSpec:
     """Everything that an engine is built from. Two jobs with equal specs can share one engine."""
 
     model: ModelConfig
-    """Without what `Engine.use` sets: adapters and parsers may change."""
+    """Without its adapter, which `Engine.use` sets, and which may change."""
     hardware: HardwareConfig
     engine: EngineConfig
     logprobs: str
@@ -36,7 +36,7 @@ class EngineSpec:
     @classmethod
     def of(cls, run: RunConfig) -> "EngineSpec":
         logprobs = "processed" if run.sampling.logprobs == "processed" else "raw"
-        model = dataclasses.replace(run.model, lora=None, reasoning_parser=None)
+        model = dataclasses.replace(run.model, lora=None)
         asked = run.hardware.engine_kwargs.get("max_lora_rank", 0)
         room = adapters.room(run.model) if run.engine.kind == "vllm" else None
         return cls(model, run.hardware, run.engine, logprobs, None if room is None else max(room, asked))

@@ -10,6 +10,7 @@ from vllm.engine.arg_utils import EngineArgs
 from vllm.sampling_params import RepetitionDetectionParams, RequestOutputKind, StructuredOutputsParams
 
 from rollout.config import HardwareConfig, ModelConfig, RepetitionDetectionConfig, SamplingConfig, constraints
+from rollout.config.thinking import engine_parser
 from rollout.engine.vllm_annotations import built, structure
 from rollout.engine.vllm_constraints import backend_of, constraint_refusal
 from rollout.engine.vllm_invariance import CHUNKED, WHOLE_PROMPTS, invariant
@@ -61,6 +62,25 @@ def sampling_kwargs(
     return kwargs
 
 
+def in_words(kwargs: dict[str, Any]) -> list[str]:
+    """`sampling_kwargs` for the log: always max_tokens and temperature, of all others what differs from vLLM's own."""
+    params, default = SamplingParams(**kwargs), SamplingParams()
+    found = list[str]()
+    for name in kwargs:
+        value, is_hidden = getattr(params, name), name in PER_REQUEST or name in OF_LOGPROBS
+        if not is_hidden and (name in ("max_tokens", "temperature") or value != getattr(default, name)):
+            found += [f"{name}.{key}={item}" for key, item in _set(value)] or [f"{name}={value}"]
+    return found
+
+
+def _set(value: Any) -> Iterator[tuple[str, Any]]:
+    """The fields of a structure of vLLM's that are not as by default, by name; nothing for any other value."""
+    for field in dataclasses.fields(value) if dataclasses.is_dataclass(value) else ():
+        given = getattr(value, field.name)
+        if not field.name.startswith("_") and given != field.default:
+            yield field.name, given
+
+
 def prepared(sampling: SamplingConfig, key: str, backend: str) -> dict[str, Any]:
     """The `sampling_kwargs` of a row whose sampling is at `key`; `backend` is the engine's for structured outputs.
 
@@ -102,6 +122,8 @@ def engine_kwargs(model: ModelConfig, hardware: HardwareConfig, logprobs: str = 
     own = built(EngineArgs, "hardware.engine_kwargs", hardware.engine_kwargs, {"model", *ours} - {CHUNKED})
     if hardware.batch_invariant:
         own = invariant(own)
+    # as the server's engine: a grammar begins where thinking ends, and a budget of thinking can end it
+    ours["reasoning_parser"] = engine_parser(model, hardware)
     return {key: value for key, value in ours.items() if value is not None} | own
 
 

@@ -16,11 +16,12 @@ from vllm import LLM, SamplingParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from rollout.config import HardwareConfig, ModelConfig, SamplingConfig
-from rollout.engine import models, vllm_arguments, vllm_weights, vllm_worker
+from rollout.config.check import token_id_problems
+from rollout.engine import models, vllm_arguments, vllm_reasoning, vllm_weights, vllm_worker
 from rollout.engine.protocol import EngineStats, GpuShare, Rendered, WeightsNotPut
 from rollout.engine.vllm_logprobs import keep_sampled_only, sampled
 from rollout.engine.vllm_lora import LoadedAdapters
-from rollout.engine.vllm_reasoning import Thinking
+from rollout.engine.vllm_reasoning import Thinking, tell_variables
 from rollout.engine.vllm_refusal import refusal
 from rollout.engine.vllm_renderer import VLLMRenderer
 from rollout.errors import EngineDied, PromptError, UserError
@@ -52,9 +53,11 @@ class VLLMEngine:
         """`logprobs` is the `sampling.logprobs` that it can be asked for, beside "none"; `lora_rank` the largest rank
         of its adapters, or None without adapters.
         """
-        self.llm = LLM(**_engine_kwargs(model, hardware, logprobs, lora_rank))
+        self.llm = _loaded(model, _engine_kwargs(model, hardware, logprobs, lora_rank))
         self._engine = self.llm.llm_engine
         config = self._engine.vllm_config
+        if config.structured_outputs_config.reasoning_parser:
+            tell_variables(self._engine.input_processor, dict(model.chat_template_kwargs))
         self.max_num_seqs: int = config.scheduler_config.max_num_seqs
         self.max_model_len: int = config.model_config.max_model_len
         self.kv_cache_tokens: int | None = config.cache_config.kv_cache_size_tokens
@@ -102,21 +105,39 @@ class VLLMEngine:
             raise WeightsNotPut(problem)
 
     def configure(self, sampling: SamplingConfig) -> None:
-        self._params = vllm_arguments.sampling_kwargs(sampling)
-        if self._thinking is not None and self._thinking.keeps_special_tokens:
-            self._params["skip_special_tokens"] = False
+        if problems := self._token_problems(sampling, "sampling", "sampling.extra"):
+            raise UserError(*problems)
+        self._params = self._with_marks(vllm_arguments.sampling_kwargs(sampling))
+        self._refuse_at_once()
         self._logprobs = sampling.logprobs
 
     def prepare(self, sampling: SamplingConfig, key: str) -> dict[str, Any]:
-        return vllm_arguments.prepared(sampling, key, self._engine.vllm_config.structured_outputs_config.backend)
+        if problems := self._token_problems(sampling, key, key):
+            raise PromptError("; ".join(problems))
+        backend = self._engine.vllm_config.structured_outputs_config.backend
+        return self._with_marks(vllm_arguments.prepared(sampling, key, backend))
+
+    def _refuse_at_once(self) -> None:
+        """Raise UserError for parameters of the run that this engine would refuse for every request."""
+        params = SamplingParams(**self._params | _copied(self._params))
+        try:
+            self._engine.input_processor.process_inputs(
+                "", {"prompt_token_ids": [0]}, params, self._engine.get_supported_tasks()
+            )
+        except Exception as error:  # a ValueError or one of vLLM's own, depending on its version
+            raise UserError(f"sampling: vLLM refuses these parameters: {refusal(error)}") from error
+
+    def _token_problems(self, sampling: SamplingConfig, key: str, key_of_others: str) -> list[str]:
+        num_tokens = self._engine.vllm_config.model_config.get_vocab_size()
+        return list(token_id_problems(sampling, num_tokens, key, key_of_others))
+
+    def _with_marks(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """`kwargs` of SamplingParams, with special tokens in the text if the parser needs them."""
+        needs_them = self._thinking is not None and self._thinking.keeps_special_tokens
+        return kwargs | {"skip_special_tokens": False} if needs_them else kwargs
 
     def describe(self) -> str:
-        params, default = SamplingParams(**self._params), SamplingParams()
-        hidden = {*vllm_arguments.PER_REQUEST, *vllm_arguments.OF_LOGPROBS}
-        names = [name for name in self._params if name not in hidden]
-        always = ("max_tokens", "temperature")
-        shown = [name for name in names if name in always or getattr(params, name) != getattr(default, name)]
-        said = [f"{name}={getattr(params, name)}" for name in shown]
+        said = vllm_arguments.in_words(self._params)
         return ", ".join(said if self._logprobs == "none" else [*said, f"logprobs={self._logprobs}"])
 
     def render(self, messages: list[Message], tools: list[dict[str, Any]] | None = None) -> Rendered:
@@ -249,6 +270,16 @@ def _engine_kwargs(
         if is_pair and hardware.fast_all_reduce == "auto":
             ours["worker_cls"] = _PAIR_WORKER
     return ours | kwargs
+
+
+def _loaded(model: ModelConfig, kwargs: dict[str, Any]) -> LLM:
+    try:
+        return LLM(**kwargs)
+    except Exception as error:
+        # vLLM makes the parser before it loads the weights; of a hub model the tokenizer is here by now
+        if found := list(vllm_reasoning.problems(model)):
+            raise UserError(*found) from error
+        raise
 
 
 def _copied(kwargs: dict[str, Any]) -> dict[str, Any]:

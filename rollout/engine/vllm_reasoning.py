@@ -103,6 +103,22 @@ class Thinking:
         return sum(token != self._start for token in token_ids[:last])
 
 
+def tell_variables(input_processor: Any, variables: dict[str, Any]) -> None:
+    """Let requests with structured outputs tell the engine's parser the template's variables, as the server's do.
+
+    Parsers such as deepseek_v3 take all for answer unless the variables say that the model thinks.
+    """
+    make = input_processor.process_inputs
+
+    def made(*args: Any, **kwargs: Any) -> Any:
+        request = make(*args, **kwargs)
+        if request.sampling_params.structured_outputs is not None:
+            request.reasoning_parser_kwargs = {"chat_template_kwargs": variables}
+        return request
+
+    input_processor.process_inputs = made
+
+
 def problems(model: ModelConfig) -> Iterator[str]:
     """What is wrong with `model.reasoning_parser`, if the model's tokenizer is on this machine."""
     name, known = model.reasoning_parser, ReasoningParserManager.list_registered()

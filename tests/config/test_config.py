@@ -223,6 +223,25 @@ def test_nan_is_no_number(key: str) -> None:
     [
         (["sampling.temperature=0"], "sampling.n_samples", "sampling.n_samples=1"),
         (["sampling.max_tokens=10", "sampling.min_tokens=11"], "sampling.min_tokens", "sampling.min_tokens=10"),
+        (["sampling.stop=[end,'']"], "sampling.stop", "sampling.stop=[end]"),
+        *(
+            (["sampling.extra.thinking_token_budget=9"], "sampling.extra.thinking_token_budget", cure)
+            for cure in (
+                "model.reasoning_parser=qwen3",
+                "hardware.engine_kwargs.reasoning_parser=qwen3",
+                "hardware.engine_kwargs.reasoning_config.reasoning_end_str=so",
+                "sampling.extra.thinking_token_budget=-1",
+            )
+        ),
+        (
+            [
+                "sampling.extra.thinking_token_budget=9",
+                "model.reasoning_parser=qwen3",
+                "hardware.engine_kwargs.reasoning_parser=null",
+            ],
+            "sampling.extra.thinking_token_budget",
+            "sampling.extra.thinking_token_budget=null",
+        ),
         (
             ["hardware.device=cpu", "hardware.tensor_parallel_size=2"],
             "hardware.tensor_parallel_size",

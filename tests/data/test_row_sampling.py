@@ -107,6 +107,8 @@ def test_a_rows_values_replace_the_runs_and_its_objects_whole() -> None:
         ),
         ({"min_tokens": 65}, "own.min_tokens=65: more than max_tokens=64; lower it"),
         ({"prompt_logprobs": 1}, "own.prompt_logprobs=1: of a response only the text"),
+        ({"stop": ["end", ""]}, 'own.stop=["end", ""]: an empty text would end every response at once; leave it out'),
+        ({"thinking_token_budget": 9}, "own.thinking_token_budget=9: needs model.reasoning_parser, which knows where"),
     ],
 )
 def test_values_that_contradict_each_other_or_the_run_are_a_bad_row(values: dict[str, Any], problem: str) -> None:

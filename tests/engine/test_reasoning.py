@@ -1,15 +1,20 @@
-"""Thinking told from answers by vLLM's own parsers, without an engine, against vLLM's server."""
+"""Thinking told from answers by vLLM's own parsers: without an engine, against vLLM's server, and in engines."""
 
 import json
 import random
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rollout.config import ModelConfig
+from rollout.engine.cache import EngineSpec, acquire, release
+from rollout.errors import UserError
+from tests.conftest import chat
 from tests.engine.server import answer_of
+from tests.engine.test_vllm import rows_of_run, tiny
 from tests.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.slow
@@ -149,3 +154,89 @@ def test_a_tokenizer_without_the_parsers_tokens_is_refused(folder: Path, tokeniz
     (bare / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "</s>"}')
     (problem,) = problems(ModelConfig(str(bare), reasoning_parser="deepseek_r1"))
     assert "could not locate think start/end tokens in the tokenizer" in problem
+    run = tiny(tmp_path, f"model.path={bare}", "model.reasoning_parser=deepseek_r1")
+    with pytest.raises(UserError) as refused:  # of a model that is downloaded only when its engine is loaded
+        acquire(EngineSpec.of(run))
+    assert refused.value.problems == (problem,)
+
+
+MARKS = ["<|channel>", "<channel|>"]
+"""Gemma4's marks of thinking, which are special tokens."""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder for runs of a tiny model with Gemma4's marks, too."""
+    import torch
+    from transformers import AutoTokenizer
+
+    home = tmp_path_factory.mktemp("thinking")
+    model = write_tiny_model(home / "model")
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    tokenizer.add_special_tokens({"additional_special_tokens": MARKS})
+    tokenizer.save_pretrained(model)
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield home
+    release()
+    torch.set_num_threads(num_threads)
+
+
+def often(home: Path, *tokens: str) -> str:
+    """The override that makes these tokens likely."""
+    ids = json.loads((home / "model/tokenizer.json").read_text())["added_tokens"]
+    likely = ", ".join(f"{token['id']}: 7" for token in ids if token["content"] in tokens)
+    return f"sampling.extra.logit_bias={{{likely}}}"
+
+
+def samples(rows: list[dict[str, Any]]) -> list[tuple[str, str, int, bool]]:
+    """(response, reasoning, tokens of it, whether it is closed) of every sample."""
+    names = ("responses", "reasonings", "num_reasoning_tokens", "reasoning_closed")
+    return [sample for row in rows for sample in zip(*(row[name] for name in names), strict=True)]
+
+
+OPENS = [{"prompt": chat(f"question {number} <think>")} for number in range(6)]
+"""Prompts after which the model thinks."""
+
+
+def test_a_budget_ends_the_thinking(home: Path) -> None:
+    given, budget = "model.reasoning_parser=deepseek_r1", "sampling.extra.thinking_token_budget=20"
+    free = samples(rows_of_run(home, "free", given, rows=OPENS))
+    cut = samples(rows_of_run(home, "budget", given, budget, rows=OPENS))
+    assert sum(count == 24 and not closed for _, _, count, closed in free) > 9  # which is max_tokens
+    assert 0 < max(count for _, _, count, _ in cut) < 20  # what stands behind the mark in the prompt counts, too
+    assert sum(closed for _, _, _, closed in cut) > 15
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("model.reasoning_parser=deepseek_r1",),
+        # which takes all for answer unless the template's variables say otherwise
+        ("model.reasoning_parser=deepseek_v3", "model.chat_template_kwargs.thinking=true"),
+    ],
+)
+def test_the_form_of_a_response_is_that_of_the_answer_after_its_thinking(given: tuple[str, ...], home: Path) -> None:
+    choice = "sampling.structured_outputs.choice=[yes,no]"
+    found = samples(rows_of_run(home, f"{given[0]}-choice", *given, choice, often(home, "</think>"), rows=OPENS))
+    thoughts = {reasoning for answer, reasoning, _, closed in found if closed and answer in ("yes", "no")}
+    assert len(thoughts) > 3
+    assert all(answer in ("yes", "no") for answer, _, _, closed in found if closed)
+
+
+def test_a_budget_that_no_request_can_have_is_a_line_of_the_run(home: Path) -> None:
+    """vLLM asks the parser for its marks without the template's variables, and this one then has none."""
+    given = ("model.reasoning_parser=deepseek_v3", "model.chat_template_kwargs.thinking=true")
+    run = tiny(home, *given, "sampling.extra.thinking_token_budget=9")
+    with pytest.raises(UserError, match="sampling: vLLM refuses these parameters: thinking_token_budget is set but"):
+        acquire(EngineSpec.of(run)).engine.configure(run.sampling)
+
+
+def test_a_row_with_values_of_its_own_keeps_the_marks_that_are_special_tokens(home: Path) -> None:
+    given = ("model.reasoning_parser=gemma4", "data.sampling_key=own", often(home, *MARKS))
+    prompts = [chat(f"question {number}") for number in range(6)]
+    of_run = [{"prompt": prompt, "own": None} for prompt in prompts]
+    of_row = [{"prompt": prompt, "own": '{"max_tokens": 24}'} for prompt in prompts]  # which is the run's
+    found = samples(rows_of_run(home, "of-run", *given, rows=of_run))
+    assert found == samples(rows_of_run(home, "of-row", *given, rows=of_row))
+    assert sum(bool(reasoning) for _, reasoning, _, _ in found) > 3

@@ -176,6 +176,19 @@ def test_a_context_that_the_config_tells_is_compared_before_loading(folder: Path
     assert preflight(tiny(folder, "sampling.max_tokens=256", "data.too_long=reduce_max_tokens")).num_rows
 
 
+def test_tokens_that_the_model_lacks_are_named_before_loading(folder: Path) -> None:
+    extra = "sampling.extra={allowed_token_ids: [511, 512, 900], logit_bias: {-1: 5}}"
+    with pytest.raises(UserError) as refused:
+        preflight(tiny(folder, "sampling.stop_token_ids=[0, 99999]", extra, "data.limit=1"))
+    assert refused.value.problems == (
+        "sampling.stop_token_ids: the model has no token 99999; its ids are 0 to 511",
+        "sampling.extra.allowed_token_ids: the model has no token 512 and 1 more; its ids are 0 to 511",
+        "sampling.extra.logit_bias: the model has no token -1; its ids are 0 to 511",
+    )
+    larger = "hardware.engine_kwargs.hf_overrides.vocab_size=600"
+    assert preflight(tiny(folder, "sampling.stop_token_ids=[512]", larger, "data.limit=1")).num_rows
+
+
 def test_a_row_that_vllm_cannot_sample_costs_only_itself(folder: Path) -> None:
     prompts = [chat("good"), chat("too long " * 200), [{"role": "robot", "content": "hi"}], chat("good")]
     rows = rows_of_run(folder, "bad", "data.max_error_fraction=1", rows=[{"prompt": prompt} for prompt in prompts])
@@ -249,12 +262,27 @@ def test_a_program_that_samples_with_vllm_stays_as_it_was(folder: Path, monkeypa
         ("sampling.extra.structured_outputs={regx: a}", "structured_outputs.regx: vLLM has no such argument, did you"),
         ("sampling.extra.n=2", "sampling.extra.n: this project sets it"),
         ("sampling.extra.thinking_token_budget=-5", "sampling: vLLM refuses these parameters"),
+        (
+            "sampling.stop_token_ids=[512]",
+            r"sampling\.stop_token_ids: the model has no token 512; its ids are 0 to 511",
+        ),
     ],
 )
 def test_sampling_parameters_that_vllm_does_not_have_are_refused(folder: Path, override: str, message: str) -> None:
     run = tiny(folder, override)
     with pytest.raises(UserError, match=message):
         acquire(EngineSpec.of(run)).engine.configure(run.sampling)
+
+
+def test_a_row_of_its_own_with_a_token_that_the_model_lacks_is_a_bad_row(folder: Path) -> None:
+    own = [None, '{"stop_token_ids": [3, 512]}', '{"logit_bias": {"-1": 2}}']
+    rows = [{"prompt": chat("hi"), "own": value} for value in own]
+    given = ("data.sampling_key=own", "data.max_error_fraction=1")
+    assert [row["error"] for row in rows_of_run(folder, "lacks", *given, rows=rows)] == [
+        None,
+        "own.stop_token_ids: the model has no token 512; its ids are 0 to 511",
+        "own.logit_bias: the model has no token -1; its ids are 0 to 511",
+    ]
 
 
 def test_what_goes_to_vllm_as_it_is_is_checked_before_loading(folder: Path) -> None:
@@ -588,7 +616,7 @@ def test_an_adapter_that_was_replaced_is_read_again(folder: Path) -> None:
 def test_thinking_is_told_from_answers_as_vllms_server_does(
     parser: str, shows_special_tokens: bool, folder: Path
 ) -> None:
-    """The adapter's engine does it: parsers, as adapters, are no part of it."""
+    """The engine that has the parser generates the tokens of the one without it."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")

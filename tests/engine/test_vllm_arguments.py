@@ -186,6 +186,45 @@ def test_engine_arguments_are_what_vllm_takes(given: dict[str, Any], passed: dic
     assert {name: kwargs[name] for name in given} == passed
 
 
+@pytest.mark.parametrize(
+    ("given", "passed"),
+    [
+        ({}, {"reasoning_parser": "qwen3"}),
+        ({"reasoning_parser": "glm45"}, {"reasoning_parser": "glm45"}),
+        ({"reasoning_parser": None}, {"reasoning_parser": None}),
+        ({"structured_outputs_config": {"reasoning_parser": "glm45"}}, {}),
+        ({"structured_outputs_config": {"backend": "guidance"}}, {"reasoning_parser": "qwen3"}),
+    ],
+)
+def test_the_engine_has_the_runs_parser_of_thinking_unless_it_is_given_its_own(
+    given: dict[str, Any], passed: dict[str, Any]
+) -> None:
+    from rollout.engine.vllm_arguments import engine_kwargs
+
+    kwargs = engine_kwargs(ModelConfig(reasoning_parser="qwen3"), HardwareConfig(engine_kwargs=given))
+    assert {name: kwargs[name] for name in kwargs if name == "reasoning_parser"} == passed
+    assert "reasoning_parser" not in engine_kwargs(ModelConfig(), HardwareConfig())
+
+
+def test_the_log_has_only_the_parameters_that_are_set() -> None:
+    from rollout.engine.vllm_arguments import in_words, sampling_kwargs
+
+    of_defaults = in_words(sampling_kwargs(SamplingConfig()))
+    assert of_defaults == ["max_tokens=2048", "temperature=1.0", "top_p=0.95"]
+    sampling = SamplingConfig(
+        top_p=1.0,
+        structured_outputs=StructuredOutputsConfig(choice=["yes", "no, never"]),
+        repetition_detection=RepetitionDetectionConfig(max_pattern_size=8, min_count=4),
+        extra={"logit_bias": {"4": 12}},
+    )
+    assert in_words(sampling_kwargs(sampling))[2:] == [
+        "structured_outputs.choice=['yes', 'no, never']",
+        "repetition_detection.max_pattern_size=8",
+        "repetition_detection.min_count=4",
+        "logit_bias={4: 12.0}",
+    ]
+
+
 def test_every_prompt_is_computed_whole_under_batch_invariant() -> None:
     from rollout.engine.vllm_arguments import engine_kwargs
 
