@@ -514,7 +514,6 @@ def test_a_template_of_one_line_gives_a_base_model_the_text_as_it_is(folder: Pat
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("model.max_model_len=99999", "model.max_model_len=99999: the model's context is 256; lower it to that"),
         (
             "model.chat_template={folder}/broken.jinja",
             "model.chat_template={folder}/broken.jinja: Expected an expression",
