@@ -124,6 +124,8 @@ class VLLMEngine:
             self._engine.input_processor.process_inputs(
                 "", {"prompt_token_ids": [0]}, params, self._engine.get_supported_tasks()
             )
+        except EngineDeadError:  # which the first request finds, where an engine is started again
+            return
         except Exception as error:  # a ValueError or one of vLLM's own, depending on its version
             raise UserError(f"sampling: vLLM refuses these parameters: {refusal(error)}") from error
 
