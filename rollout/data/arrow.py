@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from rollout.data.floats import written
+from rollout.data.floats import LARGEST_EXACT, written
 
 NOT_UTF8 = object()
 """Stands for a cell with text that is not UTF-8; see `cells`."""
@@ -305,7 +305,10 @@ def cast(column: pa.Array, kind: pa.DataType) -> pa.Array:
     except pa.ArrowInvalid:
         if not (is_text(column.type) and pa.types.is_integer(kind)):
             raise
-        return column.cast(pa.float64()).cast(kind)  # a null turns the whole numbers of pandas into 6.0
+        numbers = column.cast(pa.float64())  # a null turns the whole numbers of pandas into 6.0
+        if (pc.max(pc.abs(numbers)).as_py() or 0.0) >= LARGEST_EXACT:
+            raise
+        return numbers.cast(kind)
 
 
 def _made_again(column: pa.Array, kind: pa.DataType) -> pa.Array:

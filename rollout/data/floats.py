@@ -15,6 +15,10 @@ _IS_LIST = (
 )
 
 
+LARGEST_EXACT = 2**53
+"""A float holds every integer up to this."""
+
+
 def is_nan(value: Any) -> bool:
     """Whether `value` is the NaN with which pandas writes a missing value."""
     return isinstance(value, float) and value != value

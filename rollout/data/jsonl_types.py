@@ -4,10 +4,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from rollout.data.floats import is_nan
+from rollout.data.floats import LARGEST_EXACT, is_nan
 from rollout.data.json_text import dump_json, json_field
-
-_LARGEST_EXACT = 2**53  # a float holds every integer up to this
 
 
 class ColumnType:
@@ -26,7 +24,7 @@ class ColumnType:
             return
         if float in kinds and any(map(is_nan, values)):  # pandas writes missing values so
             self._has_nan, values = True, [None if is_nan(value) else value for value in values]
-        self._has_large_int |= int in kinds and any(type(v) is int and abs(v) > _LARGEST_EXACT for v in values)
+        self._has_large_int |= int in kinds and any(type(v) is int and abs(v) > LARGEST_EXACT for v in values)
         self._type = None if self._keys_differ(values) else _common(self._type, values, kinds)
 
     def _keys_differ(self, values: list[Any]) -> bool:

@@ -61,3 +61,5 @@ def test_what_is_no_whole_number_is_not_read_as_one(text: str) -> None:
 
 def test_large_whole_numbers_keep_all_their_digits() -> None:
     assert cast(pa.array([str(2**63 - 1)]), pa.int64()).to_pylist() == [2**63 - 1]
+    with pytest.raises(pa.ArrowInvalid):  # as floats they would be others
+        cast(pa.array(["6.0", str(2**53 + 1)]), pa.int64())
