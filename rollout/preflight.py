@@ -53,9 +53,10 @@ def preflight(run: RunConfig, run_dir: Path | None = None) -> Table:
 
     `run_dir` is where the results go; None where there will be none.
     """
+    sizes = _sizes(run)
     problems = [*check_config(run), *constraint_problems(run.sampling.structured_outputs)]
-    problems += token_id_problems(run.sampling, _num_tokens(run), "sampling", "sampling.extra")
-    problems += [*devices.check_ray(run.hardware), *adapters.problems(run.model, _sizes(run))]
+    problems += token_id_problems(run.sampling, _num_tokens(run, sizes), "sampling", "sampling.extra")
+    problems += [*devices.check_ray(run.hardware), *adapters.problems(run.model, sizes)]
     if run.engine.kind == "vllm":
         problems += [*models.check(run.model), *_context_problems(run)]
         problems += [] if run.dry_run else devices.check(run.hardware)  # its plan says what the machine must have
@@ -85,10 +86,9 @@ def _sizes(run: RunConfig) -> dict[str, int] | None:
     return None if folder is None else shape(folder)
 
 
-def _num_tokens(run: RunConfig) -> int | None:
-    """The size of the model's vocabulary; None where only loading can tell."""
-    sizes = None if "hf_overrides" in run.hardware.engine_kwargs else _sizes(run)
-    return (sizes or {}).get("vocab_size")
+def _num_tokens(run: RunConfig, sizes: dict[str, int] | None) -> int | None:
+    """The size of the model's vocabulary, one of its `sizes`; None where only loading can tell."""
+    return None if sizes is None or "hf_overrides" in run.hardware.engine_kwargs else sizes.get("vocab_size")
 
 
 def _argument_problems(run: RunConfig) -> list[str]:
@@ -116,7 +116,7 @@ def parameter_check(run: RunConfig) -> Callable[[SamplingConfig], None]:
     vLLM is imported once a row sets a parameter that is not a key of ours; if it is not installed, nothing is refused.
     """
     arguments = functools.cache(lambda: _vllm_arguments(run))
-    num_tokens, key = _num_tokens(run), str(run.data.sampling_key)
+    num_tokens, key = _num_tokens(run, _sizes(run)), str(run.data.sampling_key)
 
     def check(sampling: SamplingConfig) -> None:
         if problems := list(token_id_problems(sampling, num_tokens, key, key)):
@@ -151,7 +151,8 @@ def _context_problems(run: RunConfig) -> Iterator[str]:
     """Whether prompts fit into the model's context; loading the model would find the same, a minute or more later."""
     if "hf_overrides" in run.hardware.engine_kwargs:
         return
-    asked, most, known = run.model.max_model_len, highest_max_model_len(run.model), context_length(run.model)
+    asked, known = run.model.max_model_len, context_length(run.model)
+    most = None if asked is None else highest_max_model_len(run.model)
     if asked is not None and most is not None and asked > most and not _may_be_longer(run):
         yield longer_than_model(asked, most)
     elif known is not None and (problem := context_problem(run, known)):

@@ -53,7 +53,7 @@ def analyze(arguments: list[str]) -> None:
         pass_score = opened.scoring.pass_score if keys.pass_score is None else keys.pass_score
         early = estimator_at(opened.run, pass_score, opened.source.scored_by)
         repeated = RepeatedPrompts()
-        source = repeated.counted(opened.source)
+        source = repeated.counting(opened.source)
         analysis = analysis_of(source, _analyze_config(keys, opened), pass_score, early)
         show_analysis(console, analysis)
         if note := repeated.note():

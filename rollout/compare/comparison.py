@@ -216,11 +216,11 @@ def _pair(sides: Sequence[Side], values: list[RowValues], places: tuple[int, int
         both = ~(np.isnan(earlier) | np.isnan(later))
         if both.any():
             paired = paired_difference(earlier, later, clusters)
-            means = float(earlier[both].mean()), float(later[both].mean())
-            metrics[metric] = MetricDifference(*means, paired)
+            untested = None
             if leaning and is_score(metric):
-                why = f"a rule has stopped rows of {' and '.join(leaning)}"
-                metrics[metric] = MetricDifference(*means, _without_test(paired), why)
+                paired, untested = _without_test(paired), f"a rule has stopped rows of {' and '.join(leaning)}"
+            means = float(earlier[both].mean()), float(later[both].mean())
+            metrics[metric] = MetricDifference(*means, paired, untested)
     return Pair(
         earlier=names[0],
         later=names[1],

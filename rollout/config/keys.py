@@ -85,9 +85,7 @@ class Key:
         limits = self.field.limits
         if "choices" in limits:
             return f"{self.meaning} One of {', '.join(f'`{word}`' for word in limits['choices'])}."
-        finite = {
-            name: limit for name, limit in limits.items() if name not in ("escapes", "hint") and math.isfinite(limit)
-        }
+        finite = {name: it for name, it in limits.items() if isinstance(it, int | float) and math.isfinite(it)}
         bounds = in_words(finite).capitalize()
         return f"{self.meaning} {bounds}." if bounds else self.meaning
 

@@ -243,7 +243,7 @@ def _problems(plan: Plan) -> Iterator[str]:
 
 def _run(work: Work) -> Work:
     repeated = RepeatedPrompts()
-    source = repeated.counted(work.source)
+    source = repeated.counting(work.source)
     found = analyze(source, work.output_dir, work.config.analyze, work.config.score, work.early)
     if note := repeated.note():
         log.warning("analyze: %s", note)

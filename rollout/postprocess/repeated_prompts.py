@@ -21,10 +21,10 @@ class RepeatedPrompts:
         self._rows = 0
         self._told_by: tuple[str, ...] = ()
 
-    def counted(self, source: Source) -> Source:
+    def counting(self, source: Source) -> Source:
         """`source`, whose rows are counted the next time that it is read, if only their prompts tell them apart."""
         self._told_by = source.told_by
-        return source.then(source.schema, self._counted) if source.told_by else source
+        return source.then(source.schema, self._read) if source.told_by else source
 
     def note(self) -> str | None:
         """How many rows repeat a prompt, and the cure, once all are read; None where none does."""
@@ -36,7 +36,7 @@ class RepeatedPrompts:
         of_rows = f"{repeats:,} of {counted(self._rows, 'row')}"
         return f"{of_rows} repeat the {prompt} of an earlier one; {cure}, so that they are samples of one row"
 
-    def _counted(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def _read(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             first = pa.array([start for start, _ in row_slices(batch)], pa.int64())
             self._rows += len(first)

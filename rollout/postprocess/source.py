@@ -99,8 +99,11 @@ def source_of(table: Table, key: str, prompts: Sequence[str] = PROMPT) -> Source
         if is_list(kind := table.schema.field("response").type):
             raise UserError(f"{key}={path}: the column response holds {kind}; a column of lists is called responses")
         return _flat(table, key, prompts)
-    prompt = next((name for name in prompts if name in names), None)
-    cure = "" if prompt is None else f"; if these are prompts, sample first: python -m rollout data.path={path}"
+    cure = (
+        ""
+        if prompt_of(names, prompts) is None
+        else f"; if these are prompts, sample first: python -m rollout data.path={path}"
+    )
     raise UserError(f"{key}={path}: has no column `responses` or `response`; it has {', '.join(names)}{cure}")
 
 

@@ -22,20 +22,12 @@ def number(value: float | None, size: float | None = None) -> str:
 
     Very small and very large numbers as 2.50e-10; `size` is that of the largest number which is shown with this one.
     """
-    if value is None:
-        return "-"
-    if value and _has_exponent(abs(value) if size is None else size):
-        return f"{value:.2e}"
-    return f"{value:.3f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return _shown(value, size, "", fewest_whole=1000)
 
 
 def signed(value: float | None, size: float | None = None) -> str:
     """A difference: 0.3333 as +0.333, 123.4 as +123; else as `number`."""
-    if value is None:
-        return "-"
-    if value and _has_exponent(abs(value) if size is None else size):
-        return f"{value:+.2e}"
-    return f"{value:+.3f}" if abs(value) < 100 else f"{value:+,.0f}"
+    return _shown(value, size, "+", fewest_whole=100)
 
 
 def percent(value: float | None, _size: float | None = None) -> str:
@@ -65,6 +57,15 @@ def _size_of(estimate: Estimate) -> float:
     """The largest absolute value of those that are shown of an estimate."""
     low, high = estimate.interval or (estimate.value, estimate.value)
     return max(abs(estimate.value), abs(low), abs(high))
+
+
+def _shown(value: float | None, size: float | None, sign: str, fewest_whole: int) -> str:
+    """`sign` is that of a format; from `fewest_whole` on a number has no decimals."""
+    if value is None:
+        return "-"
+    if value and _has_exponent(abs(value) if size is None else size):
+        return f"{value:{sign}.2e}"
+    return f"{value:{sign}.3f}" if abs(value) < fewest_whole else f"{value:{sign},.0f}"
 
 
 def _has_exponent(size: float) -> bool:

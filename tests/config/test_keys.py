@@ -1,12 +1,15 @@
 """What is said of each key: type, default, limits and the string under it."""
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
 from rollout.cli.commands import COMMANDS
 from rollout.config import RunConfig
+from rollout.config.commands import ScoreCommand
 from rollout.config.keys import config_fields, keys_of, sections
 from rollout.config.limits import limited as _field
+from rollout.scoring.check import NAMES
 
 
 @dataclass(kw_only=True)
@@ -55,3 +58,8 @@ def test_the_keys_of_a_run_are_the_fields_of_its_config() -> None:
 def test_every_key_of_runs_and_commands_is_documented() -> None:
     kinds: set[type[Any]] = {RunConfig, *(command.keys for command in COMMANDS if command.keys is not None)}
     assert all(key.meaning for kind in kinds for key in keys_of(kind))
+
+
+def test_the_hint_of_the_scorer_names_all_of_them() -> None:
+    (scorer,) = (item for item in dataclasses.fields(ScoreCommand) if item.name == "scorer")
+    assert scorer.metadata["hint"] == f"{', '.join(NAMES)} or module:function"
